@@ -1,0 +1,116 @@
+"""Files that are whole or not there: temporary name, fsync, rename."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from edgetl.errors import EdgetlError
+
+PARTIAL = ".partial"
+
+
+class Artifact(BaseModel):
+    """A frozen record that is stored as JSON."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+_Artifact = TypeVar("_Artifact", bound=Artifact)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` that becomes ``path`` when the block ends well.
+
+    A reader sees the old file or the new one, never a part; a block that fails leaves nothing behind.
+
+    Raises:
+        EdgetlError: the directory cannot be written or the disk is full.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        _sync(partial)
+        partial.replace(path)
+        _sync(path.parent)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise cannot_write(path, error) from error
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def cannot_write(path: Path, error: OSError) -> EdgetlError:
+    """The one line for a full disk, a read-only folder and their kin."""
+    return EdgetlError(
+        f"cannot write {path}: {error.strerror or error}; free space or choose another directory"
+    )
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    with whole_file(path) as partial:
+        partial.write_bytes(content)
+
+
+def write_json(path: Path, content: Artifact | dict[str, Any]) -> None:
+    value = content.model_dump(mode="json") if isinstance(content, Artifact) else content
+    write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path, kind: type[_Artifact]) -> _Artifact:
+    """Read an artifact.
+
+    Raises:
+        EdgetlError: the file is missing, is no JSON or has another shape or schema version.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise EdgetlError(f"{path} does not exist") from None
+    except OSError as error:
+        raise EdgetlError(f"cannot read {path}: {error.strerror}") from error
+    try:
+        return kind.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise EdgetlError(
+            f"{path} is not a valid {kind.__name__}: {where}: {first['msg']}; it was damaged or written by "
+            "another version of edgetl: run the stage that makes it again"
+        ) from None
+
+
+def sha256_bytes(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Hex digest of a file, read in blocks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def sha256_json(value: object) -> str:
+    """Digest of a value's canonical JSON (sorted keys, no spaces)."""
+    return sha256_bytes(json.dumps(value, sort_keys=True, separators=(",", ":")).encode())

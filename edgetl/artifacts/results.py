@@ -1,0 +1,106 @@
+"""`results.json`: what other programs read. `schema_version` comes first and changes with the shape."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from edgetl.artifacts.files import Artifact
+
+
+class EngineFile(Artifact):
+    """An engine of a deployment. ``file`` is relative to the run directory."""
+
+    file: str
+    sha256: str
+    bytes: int
+
+
+class Estimate(Artifact):
+    """A share of ``n`` images with its 95 % bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+class Accuracy(Artifact):
+    """Top-1 accuracy. In ``groups`` all labels compete; in ``masked`` only those of the image's own group."""
+
+    overall: Estimate
+    groups: dict[str, Estimate]
+    masked: dict[str, Estimate]
+
+
+class Latency(Artifact):
+    """Milliseconds for one image through all engines of the deployment, one after another.
+
+    ``low`` and ``high`` bound ``p50`` (95 % bootstrap interval over rounds); ``stable`` is false where it is wider than 5 %
+    of ``p50`` or the clock drifted, and such a figure is never a win.
+    """
+
+    p50: float
+    p90: float
+    p99: float
+    mean: float
+    low: float
+    high: float
+    samples: int
+    rounds: int
+    stable: bool
+    why_unstable: str | None = None
+
+
+class Measured(Artifact):
+    """One deployment in one precision. Where it could not be run, ``unsupported`` says why and the figures are null."""
+
+    name: str
+    precision: str
+    runtime: str
+    engines: tuple[EngineFile, ...] = ()
+    unsupported: str | None = None
+    accuracy: Accuracy | None = None
+    latency_ms: Latency | None = None
+    throughput_ips: float | None = None
+    memory_mb: float | None = None
+    energy_mj: float | None = None
+
+    @property
+    def title(self) -> str:
+        return f"{self.name} {self.precision}"
+
+
+class Comparison(Artifact):
+    """``a`` against ``b``, paired: image by image for accuracy (difference), round by round for latency (ratio a/b)."""
+
+    a: str
+    b: str
+    metric: Literal["accuracy", "latency"]
+    difference: float | None = None
+    ratio: float | None = None
+    low: float
+    high: float
+
+
+class Verdict(Artifact):
+    """What to ship, and why in plain sentences. ``deployment`` is null where nothing meets the budget."""
+
+    deployment: str | None
+    precision: str | None
+    budget_met: bool
+    stable: bool
+    reasons: tuple[str, ...]
+
+
+class Results(Artifact):
+    """The whole answer of a study."""
+
+    schema_version: Literal[1] = 1
+    study: str
+    environment: dict[str, Any]
+    data: dict[str, Any]
+    training: dict[str, Any]
+    budget: dict[str, float]
+    deployments: tuple[Measured, ...]
+    comparisons: tuple[Comparison, ...]
+    verdict: Verdict

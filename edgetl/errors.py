@@ -1,0 +1,35 @@
+"""The errors a user can mend. Anything else that escapes is a bug in edgetl."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class EdgetlError(Exception):
+    """The user's input or environment is at fault: one clear line, exit code 1.
+
+    The message says what was found, what was expected and what to do, without a traceback.
+    """
+
+
+class StudyError(EdgetlError):
+    """A study file with one or more faults, all reported at once."""
+
+    def __init__(self, source: str, faults: Sequence[str]) -> None:
+        self.faults = tuple(faults)
+        count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
+        super().__init__(f"{source} has {count}: " + "; ".join(self.faults))
+
+
+class NotMetError(EdgetlError):
+    """The budget is not met, or a result is unstable, under ``--strict``: exit code 4."""
+
+
+class MissingExtraError(EdgetlError):
+    """A command needs packages of an extra that is not installed."""
+
+    def __init__(self, what: str, extra: str, cause: ImportError) -> None:
+        super().__init__(
+            f"{what} needs {cause.name or 'a package'}, which is not installed; "
+            f"install it with: pip install 'edgetl[{extra}]'"
+        )
