@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -49,9 +49,7 @@ class _Frozen(BaseModel):
 def _safe_name(value: str) -> str:
     """Names become parts of file names and of tensor names."""
     if not value or value in {".", ".."} or any(c in value for c in '/\\\0:*?"<>|\n\r\t'):
-        raise ValueError(
-            'is used in file names: it may not be empty or hold / \\ : * ? " < > | or control characters'
-        )
+        raise ValueError('is used in file names: it may not be empty or hold / \\ : * ? " < > | or control characters')
     return value
 
 
@@ -122,9 +120,7 @@ class Backbone(_Frozen):
                 "Darknet backbones are not in this version; use timm/NAME, torchvision/NAME or edgetl/nano"
             )
         if library not in {"timm", "torchvision", "edgetl"} or not model:
-            raise ValueError(
-                f"{name!r} is not LIBRARY/MODEL; expected timm/NAME, torchvision/NAME or edgetl/nano"
-            )
+            raise ValueError(f"{name!r} is not LIBRARY/MODEL; expected timm/NAME, torchvision/NAME or edgetl/nano")
         if library == "edgetl" and model != "nano":
             raise ValueError(f"{name!r} is unknown; edgetl's own backbone is edgetl/nano")
         return name
@@ -279,9 +275,7 @@ def _load(path: Path, model: type[_Model]) -> _Model:
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise EdgetlError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
-        raise EdgetlError(
-            f"{path} holds {type(content).__name__}, expected a mapping of keys such as name and data"
-        )
+        raise EdgetlError(f"{path} holds {type(content).__name__}, expected a mapping of keys such as name and data")
     try:
         result = model.model_validate(_tuples(content))
     except ValidationError as error:
@@ -292,20 +286,19 @@ def _load(path: Path, model: type[_Model]) -> _Model:
     return result
 
 
-def _index_lines(
-    node: yaml.Node, at: tuple[str | int, ...], lines: dict[tuple[str | int, ...], int]
-) -> Iterator[str]:
+def _index_lines(node: yaml.Node, at: tuple[str | int, ...], lines: dict[tuple[str | int, ...], int]) -> Iterator[str]:
     """Record the line of every key; yield a fault for each key that a mapping holds twice."""
     lines.setdefault(at, node.start_mark.line + 1)
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
             name = str(key.value)
+            below = (*at, name)
             if name in seen:
-                yield f"line {key.start_mark.line + 1}: {'.'.join(map(str, (*at, name)))} is given twice"
+                yield f"line {key.start_mark.line + 1}: {'.'.join(map(str, below))} is given twice"
             seen.add(name)
-            lines[(*at, name)] = key.start_mark.line + 1
-            yield from _index_lines(value, (*at, name), lines)
+            lines[below] = key.start_mark.line + 1
+            yield from _index_lines(value, below, lines)
     elif isinstance(node, yaml.SequenceNode):
         for position, item in enumerate(node.value):
             yield from _index_lines(item, (*at, position), lines)
@@ -337,12 +330,13 @@ def _fault(detail: ErrorDetails, model: type[_Frozen], location: tuple[str | int
         return "is missing"
     if kind == "extra_forbidden":
         fields = list(_fields_at(model, location[:-1]))
-        return f"is not a known key{_near(str(location[-1]), fields)}"
+        return f"is not a known key{did_you_mean(str(location[-1]), fields)}"
     if kind == "literal_error":
         if str(found) in _NOT_YET:
             return f"is {found!r}: {_NOT_YET[str(found)]}"
-        choices = detail.get("ctx", {}).get("expected", "")
-        return f"is {found!r}, expected {choices}{_near(str(found), [c.strip(chr(39)) for c in choices.replace(' or ', ', ').split(', ')])}"
+        choices = str(detail.get("ctx", {}).get("expected", ""))
+        words = choices.replace("'", "").replace(" or ", ", ").split(", ")
+        return f"is {found!r}, expected {choices}{did_you_mean(str(found), words)}"
     if kind == "value_error":
         return detail["msg"].removeprefix("Value error, ")
     return f"is {found!r}: {detail['msg'][:1].lower()}{detail['msg'][1:]}"
@@ -358,14 +352,10 @@ def _fields_at(model: type[BaseModel], location: tuple[str | int, ...]) -> Itera
     yield from model.model_fields
 
 
-def _near(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f" (did you mean {close[0]}?)" if close else ""
-
-
-def did_you_mean(word: str, known: list[str]) -> str:
+def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`` (did you mean X?)`` where a known word is near, else nothing."""
-    return _near(word, known)
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f" (did you mean {close[0]}?)" if close else ""
 
 
 DEPLOYMENTS: tuple[str, ...] = get_args(DeploymentName)

@@ -52,9 +52,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 def cannot_write(path: Path, error: OSError) -> EdgetlError:
     """The one line for a full disk, a read-only folder and their kin."""
-    return EdgetlError(
-        f"cannot write {path}: {error.strerror or error}; free space or choose another directory"
-    )
+    return EdgetlError(f"cannot write {path}: {error.strerror or error}; free space or choose another directory")
 
 
 def _sync(path: Path) -> None:

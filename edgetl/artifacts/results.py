@@ -35,8 +35,8 @@ class Accuracy(Artifact):
 class Latency(Artifact):
     """Milliseconds for one image through all engines of the deployment, one after another.
 
-    ``low`` and ``high`` bound ``p50`` (95 % bootstrap interval over rounds); ``stable`` is false where it is wider than 5 %
-    of ``p50`` or the clock drifted, and such a figure is never a win.
+    ``low`` and ``high`` bound ``p50`` (95 % bootstrap interval over rounds). ``stable`` is false where they are too far
+    apart or the machine's speed drifted; such a figure is never a win.
     """
 
     p50: float
