@@ -24,7 +24,7 @@ from edgetl.errors import EdgetlError, StudyError
 
 DeploymentName = Literal["combined", "specialised", "shared", "one-vs-rest"]
 Precision = Literal["fp32", "fp16", "int8"]
-RuntimeName = Literal["auto", "onnxruntime", "tensorrt", "tensorrt-rtx"]
+RuntimeName = Literal["auto", "onnxruntime", "tensorrt-rtx"]
 DataFormat = Literal["image-folder", "csv", "digits", "synthetic"]
 CalibrationMethod = Literal["max", "percentile", "mse"]
 
@@ -38,6 +38,7 @@ _NOT_YET = {
     "yolo": "detection data is not in this version; use image-folder, csv, digits or synthetic",
     "voc": "detection data is not in this version; use image-folder, csv, digits or synthetic",
     "branched": "branched deployments are not in this version; use combined, specialised, shared, one-vs-rest",
+    "tensorrt": "full TensorRT is not in this version; use auto, onnxruntime or tensorrt-rtx",
     "cascade": "cascades are not in this version; use combined, specialised, shared, one-vs-rest",
 }
 
@@ -138,7 +139,7 @@ class Backbone(_Frozen):
 class Training(_Frozen):
     """How heads are fitted. Every strength is tried for every head; validation loss chooses."""
 
-    regularisation: tuple[Annotated[float, Field(gt=0.0)], ...] = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
+    regularisation: tuple[Annotated[float, Field(gt=0.0)], ...] = (3e-4, 3e-3, 1e-2, 3e-2, 1e-1)
     views: int = Field(default=1, ge=1, le=64)
     flip: bool = False
 
@@ -218,8 +219,8 @@ def _group_faults(groups: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
     for group, labels in groups.items():
         if not labels:
             yield f"group {group!r} has no labels"
-        if group in {"combined", "one-vs-rest"}:
-            yield f"group name {group!r} is taken by a deployment"
+        if group in {"combined", "one-vs-rest", "images"}:
+            yield f"group name {group!r} is taken: it names a head or the input of every graph"
         for label in labels:
             if label == OTHER:
                 yield f"label {OTHER!r} in group {group!r} is reserved for images of the other groups"

@@ -16,9 +16,9 @@ class StudyError(EdgetlError):
     """A study file with one or more faults, all reported at once."""
 
     def __init__(self, source: str, faults: Sequence[str]) -> None:
+        self.source = source
         self.faults = tuple(faults)
-        count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
-        super().__init__(f"{source} has {count}: " + "; ".join(self.faults))
+        super().__init__(f"{source}: " + "; ".join(self.faults))
 
 
 class NotMetError(EdgetlError):

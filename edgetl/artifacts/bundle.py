@@ -5,9 +5,16 @@ from __future__ import annotations
 from typing import Literal
 
 from edgetl.artifacts.files import Artifact
+from edgetl.artifacts.index import BrokenFile
 from edgetl.config import OTHER
 
 Activation = Literal["softmax", "sigmoid"]
+
+IMAGES = "images"
+"""Input of every graph: N x 3 x S x S, RGB in [0, 1]."""
+
+FEATURES = "trunk/features"
+"""Output of a trunk graph: pooled features, N x D. Every name inside a trunk begins with ``trunk/``."""
 
 
 class Preprocessing(Artifact):
@@ -58,7 +65,7 @@ class Bundle(Artifact):
     groups: dict[str, tuple[str, ...]]
     heads: tuple[Head, ...]
     data_digest: str
-    trunk_parity: float
+    broken: tuple[BrokenFile, ...] = ()
 
     @property
     def labels(self) -> tuple[str, ...]:

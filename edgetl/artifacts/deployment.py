@@ -23,6 +23,10 @@ class GraphSpec(Artifact):
     stem: str
     heads: tuple[str, ...]
 
+    def file(self, precision: str, target: str) -> str:
+        """Name of the prepared graph. INT8 is spelled differently for different runtimes."""
+        return f"{self.stem}.int8.{target}.onnx" if precision == "int8" else f"{self.stem}.{precision}.onnx"
+
 
 def layout(deployment: str, groups: Sequence[str]) -> tuple[GraphSpec, ...]:
     """The graphs that serve all groups, one engine each.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from edgetl.artifacts.files import Artifact
+from edgetl.artifacts.index import BrokenFile
 
 
 class EngineFile(Artifact):
@@ -80,6 +81,25 @@ class Comparison(Artifact):
     ratio: float | None = None
     low: float
     high: float
+
+
+class Evaluation(Artifact):
+    """Accuracy of every deployment and precision on the test set: the part of `results.json` that `evaluate` writes."""
+
+    schema_version: Literal[1] = 1
+    images: int
+    measured: tuple[Measured, ...]
+    comparisons: tuple[Comparison, ...]
+    broken: tuple[BrokenFile, ...]
+
+
+class Profile(Artifact):
+    """Latency and memory of every deployment and precision: the part of `results.json` that `profile` writes."""
+
+    schema_version: Literal[1] = 1
+    environment: dict[str, Any]
+    measured: tuple[Measured, ...]
+    comparisons: tuple[Comparison, ...]
 
 
 class Verdict(Artifact):

@@ -1,0 +1,117 @@
+"""The command table, and the only place that turns errors into exit codes.
+
+Exit codes: 0 ok, 1 the user's input or environment, 2 usage, 3 a bug in edgetl, 4 budget not met or result unstable under
+``--strict``, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from typing import Any
+
+import click
+
+from edgetl import __version__
+
+# Help is here, not only in the command's module: `edgetl --help` then imports none of them.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "run": ("run", "Do a whole study: from images to a verdict."),
+    "finetune": ("finetune", "Train the heads of every deployment on the frozen backbone."),
+    "export": ("export", "Write ONNX graphs, prepared in every precision."),
+    "prepare": ("prepare", "Write one ONNX file in FP16 or INT8."),
+    "build-engine": ("build_engine", "Build engines for this machine, or one for another."),
+    "evaluate": ("evaluate", "Measure the accuracy of every deployment on the test set."),
+    "profile": ("profile", "Measure the latency of every deployment, or of ONNX files, side by side."),
+    "report": ("report", "Decide, and write results.json and report.html."),
+}
+
+
+class _LazyGroup(click.Group):
+    """Imports a command's module when it is called, not before."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"edgetl.commands.{COMMANDS[cmd_name][0]}").command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            import difflib  # only a mistyped command pays for it
+
+            close = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            raise click.UsageError(f"No such command {args[0]!r}.{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="edgetl")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(debug: bool) -> None:
+    """Find out which vision models to ship to a small device: one combined model or several specialised ones, how
+    precise, on which trunk. edgetl trains the candidates, builds their engines, measures them side by side and says
+    which to take, with the evidence.
+
+    \b
+    Start with:  edgetl run STUDY.yaml -o DIR
+    """
+    del debug
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run a command and exit."""
+    arguments = sys.argv[1:] if args is None else args
+    sys.exit(_run(arguments, debug="--debug" in arguments))
+
+
+def _run(arguments: list[str], debug: bool) -> int:
+    try:
+        result: Any = cli.main(arguments, prog_name="edgetl", standalone_mode=False)
+    except click.exceptions.Abort:
+        return _fail(130, "interrupted; what was finished is kept, run the same command again to go on")
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of a pipe went away: nobody is left to tell
+        return 1
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        return _explain(error)
+    return result if isinstance(result, int) else 0
+
+
+def _explain(error: Exception) -> int:
+    from edgetl.errors import EdgetlError, NotMetError, StudyError
+
+    if isinstance(error, StudyError) and len(error.faults) > 1:
+        for fault in error.faults:
+            click.echo(f"{error.source}: {fault}", err=True)
+        return _fail(1, f"{error.source} has {len(error.faults)} faults, listed above")
+    if isinstance(error, EdgetlError):
+        return _fail(4 if isinstance(error, NotMetError) else 1, str(error))
+    if isinstance(error, MemoryError):
+        return _fail(1, "out of memory; close other programs or use smaller images")
+    kind = f"{type(error).__name__}: {error}".replace("\n", " ")
+    return _fail(3, f"a bug in edgetl: {kind}; run again with edgetl --debug ... and report the traceback")
+
+
+def _fail(code: int, message: str) -> int:
+    click.echo(f"error: {message}", err=True)
+    return code

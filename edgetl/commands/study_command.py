@@ -1,0 +1,72 @@
+"""What the commands on a study have in common: its arguments, and who watches."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from edgetl.stages.stage import Context, Options
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+PATH = click.Path(path_type=Path)
+
+
+def study_arguments(command: _Command) -> _Command:
+    """``STUDY.yaml -o DIR``."""
+    command = click.option("-o", "--output", required=True, type=PATH, help="The study's run directory.")(command)
+    return click.argument("study", type=PATH)(command)
+
+
+def threads_option(command: _Command) -> _Command:
+    return click.option(
+        "--threads", type=click.IntRange(0), default=0, show_default="one per core", help="Threads of an engine."
+    )(command)
+
+
+def seconds_option(command: _Command) -> _Command:
+    return click.option(
+        "--seconds", type=click.FloatRange(0.1), default=10.0, show_default=True, help="How long to measure latency."
+    )(command)
+
+
+def run_study(study: Path, output: Path, stages: Sequence[str], options: Options | None = None) -> Context:
+    """Run stages of a study, watched on the terminal.
+
+    Raises:
+        EdgetlError: the study file has faults, or a stage failed.
+    """
+    from edgetl.artifacts.run import RunDirectory
+    from edgetl.config import load_study
+    from edgetl.stages.stage import Context, Options
+    from edgetl.stages.study import run_stages
+
+    context = Context(load_study(study), study.parent, RunDirectory(output), Terminal(), options or Options())
+    run_stages(context, stages)
+    return context
+
+
+class Terminal:
+    """Lines on stderr; progress bars where stderr is a terminal, none in a pipe."""
+
+    def say(self, text: str) -> None:
+        click.echo(text, err=True)
+
+    @contextmanager
+    def progress(self, title: str, total: float) -> Iterator[Callable[[float], object]]:
+        if not sys.stderr.isatty():
+            yield bool  # takes a number and does nothing
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+            task = bars.add_task(title, total=total)
+            yield lambda step: bars.advance(task, step)

@@ -1,0 +1,42 @@
+"""Which images INT8 ranges are found on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from edgetl.artifacts.files import sha256_bytes
+from edgetl.artifacts.index import Sample
+from edgetl.config import Recipe
+from edgetl.data.images import BrokenImageError, check, read
+from edgetl.errors import EdgetlError
+
+
+def draw(samples: Sequence[Sample], recipe: Recipe) -> tuple[Sample, ...]:
+    """As many images as the recipe asks for (all, where there are fewer), whatever order the samples are in."""
+    ordered = sorted(samples, key=lambda sample: (sample.sha256, sample.path))
+    chosen = np.random.default_rng(recipe.seed).permutation(len(ordered))[: recipe.images]
+    return tuple(ordered[position] for position in sorted(chosen))
+
+
+def folder_samples(folder: Path) -> tuple[Sample, ...]:
+    """All images below a folder, unlabelled. What is no image (a licence, a list) is passed over.
+
+    Raises:
+        EdgetlError: there is no such folder, or no image in it.
+    """
+    if not folder.is_dir():
+        raise EdgetlError(f"{folder} is not a folder; give one with images like those the model will see")
+    samples = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")):
+        try:
+            content = read(path)
+            check(content)
+        except BrokenImageError:
+            continue
+        samples.append(Sample(path=path.relative_to(folder).as_posix(), label="", sha256=sha256_bytes(content)))
+    if not samples:
+        raise EdgetlError(f"{folder} holds no readable image; expected JPEG, PNG, BMP, GIF, TIFF, WebP or PPM files")
+    return tuple(samples)

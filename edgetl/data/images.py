@@ -1,0 +1,242 @@
+"""One image file to pixels: decoded whole or refused, then cut to the square that the backbone takes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import re
+import stat
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image, ImageEnhance, UnidentifiedImageError
+
+from edgetl.artifacts.bundle import Preprocessing
+
+Pixels = npt.NDArray[np.uint8]
+
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+"""The only parsers that a file gets to see. Pillow's JPEG parser also takes MPO."""
+
+MAX_PIXELS = 178_956_970
+"""Twice Pillow's own warning limit: half a gigabyte as RGB."""
+
+MAX_BYTES = 1 << 30
+"""No camera writes such a file; a sparse one costs nothing on disk and all memory when read."""
+
+_RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+# EXIF 2.32, tag 0x0112: how the stored image is turned to stand upright.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+_CROP_AREA = (0.35, 1.0)
+_CROP_ASPECT = (3 / 4, 4 / 3)
+_JITTER = (0.8, 1.2)
+
+_IGNORE_PILLOW = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+_filters_lock = threading.Lock()
+
+
+class BrokenImageError(Exception):
+    """A file that gives no pixels. Callers collect these; a few do not end a study."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def read(path: Path) -> bytes:
+    """The bytes of a file that is to be an image.
+
+    Raises:
+        BrokenImageError: no regular file (reading a pipe would never end), or beyond `MAX_BYTES`.
+        OSError: the file is gone or cannot be read.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise BrokenImageError("not a regular file")
+    if status.st_size > MAX_BYTES:
+        raise BrokenImageError(f"too large: {status.st_size} bytes, the limit is {MAX_BYTES}")
+    return path.read_bytes()
+
+
+def decode(content: bytes, image_size: int | None = None) -> Image.Image:
+    """The whole image as upright 8-bit RGB; of an animation, its first frame.
+
+    Transparency is laid on white. 16-bit grey is scaled to 8 bits by value / 257, rounded.
+
+    Args:
+        content: the bytes of the file.
+        image_size: where given, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as long as both sides keep
+            twice this many pixels.
+
+    Raises:
+        BrokenImageError: empty, truncated, damaged, too large, no image of a known format, or without a known range.
+    """
+    image = _open(content)
+    with _faults():
+        if image_size is not None:
+            image.draft(None, (2 * image_size, 2 * image_size))
+        image.load()
+        method = _UPRIGHT.get(_orientation(image))
+        rgb = _rgb(image)
+        return rgb if method is None else rgb.transpose(method)
+
+
+def check(content: bytes) -> None:
+    """What can be told without decoding: the header is an image's, its size is sane, its end is there.
+
+    Raises:
+        BrokenImageError: `decode` would refuse the file for the same reason.
+    """
+    _open(content)
+
+
+def fit(image: Image.Image, preprocessing: Preprocessing) -> Pixels:
+    """The image as the backbone sees it: short side resized to ``image_size`` (antialiased), centre cropped.
+
+    Equal, bit for bit, to torchvision's ``Resize`` and ``CenterCrop`` on Pillow images.
+
+    Returns:
+        S x S x 3, RGB.
+
+    Raises:
+        BrokenImageError: the image is so narrow that resizing its short side makes it too large.
+    """
+    size = preprocessing.image_size
+    short, long = sorted(image.size)
+    long = int(size * long / short)
+    if size * long > MAX_PIXELS:
+        raise BrokenImageError(
+            f"{image.width} x {image.height} pixels: too narrow to be resized to {size} pixels on its short side"
+        )
+    width, height = (size, long) if image.width <= image.height else (long, size)
+    resized = image.resize((width, height), _RESAMPLING[preprocessing.interpolation])
+    left, top = round((width - size) / 2.0), round((height - size) / 2.0)
+    return np.asarray(resized.crop((left, top, left + size, top + size)))
+
+
+def augment(image: Image.Image, preprocessing: Preprocessing, seed_material: str, flip: bool) -> Pixels:
+    """One random view of the image, the same for the same ``seed_material``.
+
+    A random resized crop (Szegedy et al. 2015, arXiv 1409.4842, as in torchvision, with an area from 0.35 to 1),
+    brightness and contrast within 20 %, and, only with ``flip``, a mirror image in half of the views.
+
+    Returns:
+        S x S x 3, RGB.
+    """
+    random = np.random.default_rng(int.from_bytes(hashlib.sha256(seed_material.encode()).digest(), "big"))
+    size = (preprocessing.image_size, preprocessing.image_size)
+    view = image.crop(_random_crop(image.size, random)).resize(size, _RESAMPLING[preprocessing.interpolation])
+    view = ImageEnhance.Brightness(view).enhance(random.uniform(*_JITTER))
+    view = ImageEnhance.Contrast(view).enhance(random.uniform(*_JITTER))
+    if flip and random.random() < 0.5:
+        view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return np.asarray(view)
+
+
+def _random_crop(size: tuple[int, int], random: np.random.Generator) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom. Ten tries, then the largest centre crop of an allowed aspect."""
+    width, height = size
+    for _ in range(10):
+        area = width * height * random.uniform(*_CROP_AREA)
+        aspect = math.exp(random.uniform(math.log(_CROP_ASPECT[0]), math.log(_CROP_ASPECT[1])))
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = int(random.integers(width - w + 1)), int(random.integers(height - h + 1))
+            return left, top, left + w, top + h
+    w = max(1, min(width, round(height * _CROP_ASPECT[1])))
+    h = max(1, min(height, round(width / _CROP_ASPECT[0])))
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h
+
+
+def _open(content: bytes) -> Image.Image:
+    if not content:
+        raise BrokenImageError("empty file")
+    with _faults():
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+    # Pillow's own limit is a setting of the process that other packages lift.
+    if image.width * image.height > MAX_PIXELS:
+        raise BrokenImageError(f"too large: {image.width} x {image.height} pixels, the limit is {MAX_PIXELS} pixels")
+    # The first end marker may be a thumbnail's, but none at all after the first scan is a file cut short.
+    if image.format in {"JPEG", "MPO"} and content.find(b"\xff\xd9", content.find(b"\xff\xda")) < 0:
+        raise BrokenImageError("truncated: a JPEG without its end marker")
+    if image.format == "PNG" and content.rfind(b"IEND") < 0:
+        raise BrokenImageError("truncated: a PNG without its IEND chunk")
+    return image
+
+
+@contextmanager
+def _faults() -> Iterator[None]:
+    """Whatever Pillow raises on a hostile file, and it raises nearly everything, becomes a `BrokenImageError`."""
+    _ignore_pillow_warnings()
+    try:
+        yield
+    except BrokenImageError:
+        raise
+    except Image.DecompressionBombError as error:
+        # The class hides the two sides; its message gives their product.
+        raise BrokenImageError(f"too large: {str(error).partition(',')[0]}") from error
+    except UnidentifiedImageError as error:
+        known = ", ".join(FORMATS)
+        raise BrokenImageError(f"the header is none of {known}: not an image, or cut short") from error
+    except Exception as error:
+        raise BrokenImageError(f"damaged: {' '.join(str(error).split()) or type(error).__name__}") from error
+
+
+def _ignore_pillow_warnings() -> None:
+    """Pillow's warnings on odd files go nowhere: what matters of them is a reason here.
+
+    `warnings.catch_warnings` per image will not do: it swaps state of the whole process under the other threads.
+    """
+    if warnings.filters[0] != _IGNORE_PILLOW:
+        with _filters_lock:
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:
+        return 1  # Damaged metadata says nothing against the pixels.
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise BrokenImageError("floating-point pixels have no known range; store the image with 8 or 16 bits")
+    if image.mode.startswith("I"):
+        return _grey(image).convert("RGB")
+    if image.has_transparency_data:
+        opaque = Image.new("RGBA", image.size, "white")
+        opaque.alpha_composite(image.convert("RGBA"))
+        return opaque.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _grey(image: Image.Image) -> Image.Image:
+    """16-bit grey to 8 bits: 65535 = 257 * 255. Pixels of the transparent value become white."""
+    values = np.asarray(image)
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > 65535:
+        raise BrokenImageError(
+            f"grey values from {low} to {high} do not fit 16 bits; store the image with 8 or 16 bits"
+        )
+    grey = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if "transparency" in image.info:
+        grey[values == image.info["transparency"]] = 255
+    return Image.fromarray(grey)

@@ -1,0 +1,197 @@
+"""The data index of a study: listed, hashed, checked, split."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from edgetl.artifacts.files import sha256_bytes, sha256_json
+from edgetl.artifacts.index import SPLITS, BrokenFile, DataIndex, Sample
+from edgetl.config import Study
+from edgetl.data.images import BrokenImageError, check, read
+from edgetl.data.readers import GENERATED, READERS, Entries, Listing, listed, refuse_unknown_labels
+from edgetl.data.splits import Samples, ambiguous, overlaps, split
+from edgetl.errors import EdgetlError
+
+_THREADS = 4
+"""Files read at once: enough to keep a disk and two cores busy."""
+
+
+def data_root(study: Study, index_generated: bool, base: Path, run: Path) -> Path:
+    """The folder that the paths of an index are relative to.
+
+    Args:
+        study: the study.
+        index_generated: `DataIndex.generated`.
+        base: the folder of the study file.
+        run: the run directory.
+    """
+    return run if index_generated else base / (study.data.root or ".")
+
+
+def build_index(study: Study, base: Path, run: Path) -> DataIndex:
+    """Every usable image of the study by content, split without leaks.
+
+    Files are read and hashed, not decoded; what only decoding tells is found by `stream`. Generated sets are made in
+    the run directory first.
+
+    Raises:
+        EdgetlError: the data is not as the study says, splits share images, a label is left without images in a
+            split, or too many files are broken.
+    """
+    root = data_root(study, study.data.format in GENERATED, base, run)
+    listing = _listing(study, root, run)
+    parts, broken = _examine(root, listing.parts())
+    check_broken_share(broken, sum(map(len, listing.parts().values())), study.data.max_broken_share)
+    parts, doubtful = _unambiguous(parts)
+    train, val, notes = overlaps(parts["train"], parts.get("val", ()), parts.get("test", ()), study.data.overlap)
+    share_val, share_test = (share if isinstance(share, float) else 0.0 for share in (study.data.val, study.data.test))
+    train, split_val, split_test = split(train, share_val, share_test, study.seed)
+    position = {label: number for number, label in enumerate(study.labels)}
+
+    def ordered(samples: Samples) -> Samples:
+        return tuple(sorted(samples, key=lambda s: (position[s.label], s.sha256, s.path)))
+
+    index = DataIndex(
+        generated=listing.generated,
+        labels=study.labels,
+        train=ordered(train),
+        val=ordered(split_val if share_val else val),
+        test=ordered(split_test if share_test else parts["test"]),
+        broken=broken,
+        notes=(*listing.notes, *doubtful, *notes),
+    )
+    _refuse_empty_labels(index)
+    return index
+
+
+def check_broken_share(broken: Sequence[BrokenFile], total: int, limit: float) -> None:
+    """Refuse data of which too much is broken.
+
+    Args:
+        broken: the files that gave no pixels.
+        total: how many files there are, broken ones among them.
+        limit: ``data.max_broken_share``.
+
+    Raises:
+        EdgetlError: the share of broken files is above the limit.
+    """
+    if len(broken) <= limit * total:
+        return
+    first = ", ".join(f"{file.path} ({file.reason})" for file in broken[:3])
+    raise EdgetlError(
+        f"{len(broken)} of {total} images are broken, a share of {len(broken) / total:.3g}, more than "
+        f"data.max_broken_share {limit:g}; the first: {first}; mend or remove them, or raise data.max_broken_share"
+    )
+
+
+def listing_digest(study: Study, base: Path) -> str:
+    """A cheap fingerprint of the data: equal digests mean that `build_index` would give an equal index.
+
+    Covers the settings that the index depends on, and path, label, size and time of change of every file; of a
+    generated set the settings say all.
+
+    Raises:
+        EdgetlError: the data is not as the study says.
+    """
+    settings = [study.data.model_dump(mode="json"), list(study.labels), study.seed]
+    if study.data.format in GENERATED:
+        return sha256_json(settings)
+    root = data_root(study, False, base, base)
+    listing = _listing(study, root, base)
+    parts = {
+        name: [[path, label, *_size_and_time(root / path)] for path, label in entries]
+        for name, entries in listing.parts().items()
+    }
+    return sha256_json([settings, listing.notes, parts])
+
+
+def _listing(study: Study, root: Path, run: Path) -> Listing:
+    """The images of the study's labels; those of labels in no group are left out, with a note."""
+    try:
+        listing = READERS[study.data.format](study, root, run)
+    except OSError as error:
+        raise EdgetlError(f"cannot read {error.filename}: {error.strerror}; make it readable") from error
+    refuse_unknown_labels(study, {label for _, label in listing.train})
+    wanted = frozenset(study.labels)
+    kept = {name: tuple(e for e in entries if e[1] in wanted) for name, entries in listing.parts().items()}
+    _refuse_small_labels(study, kept)
+    odd = Counter(label for entries in listing.parts().values() for _, label in entries if label not in wanted)
+    note = f"{odd.total()} images of {len(odd)} labels in no group were left out: {listed(sorted(odd))}"
+    notes = (*listing.notes, note) if odd else listing.notes
+    return Listing(kept["train"], kept.get("val"), kept.get("test"), listing.generated, notes)
+
+
+def _refuse_small_labels(study: Study, parts: Mapping[str, Entries]) -> None:
+    """Every label needs an image in every split: to learn from, to choose by and to measure on."""
+    split_off = [name for name in ("val", "test") if name not in parts]
+    for name, entries in parts.items():
+        counts = Counter(label for _, label in entries)
+        targets = ["train", *split_off] if name == "train" else [name]
+        few = [f"{label!r} {counts[label]}" for label in study.labels if counts[label] < len(targets)]
+        if few:
+            raise EdgetlError(
+                f"too few images in {name}: {listed(few)}; every label needs {len(targets)} "
+                f"({', '.join(f'1 for {target}' for target in targets)}); add images or take these labels out of groups"
+            )
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except OSError:
+        return -1, -1  # a link to nowhere: the index will call it broken
+    return status.st_size, status.st_mtime_ns
+
+
+def _examine(root: Path, parts: dict[str, Entries]) -> tuple[dict[str, Samples], tuple[BrokenFile, ...]]:
+    """Hash every file; part those that a look at the bytes shows to be broken."""
+    samples: dict[str, Samples] = {}
+    broken: list[BrokenFile] = []
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="edgetl-index") as pool:
+        for name, entries in parts.items():
+            examined = list(pool.map(lambda entry: _examine_file(root, *entry), entries))
+            samples[name] = tuple(found for found in examined if isinstance(found, Sample))
+            broken += (found for found in examined if isinstance(found, BrokenFile))
+    return samples, tuple(broken)
+
+
+def _examine_file(root: Path, path: str, label: str) -> Sample | BrokenFile:
+    try:
+        content = read(root / path)
+        check(content)
+    except BrokenImageError as error:
+        return BrokenFile(path=path, reason=error.reason)
+    except OSError as error:
+        return BrokenFile(path=path, reason=f"cannot be read: {error.strerror}")
+    return Sample(path=path, label=label, sha256=sha256_bytes(content))
+
+
+def _unambiguous(parts: dict[str, Samples]) -> tuple[dict[str, Samples], tuple[str, ...]]:
+    """Leave out images that stand under two labels, in whichever splits they stand."""
+    every = [sample for samples in parts.values() for sample in samples]
+    doubtful = ambiguous(every)
+    copies = [sample for sample in every if sample.sha256 in doubtful]
+    if not copies:
+        return parts, ()
+    first = [sample for sample in copies if sample.sha256 == copies[0].sha256]
+    other = next(sample for sample in first if sample.label != first[0].label)
+    note = (
+        f"{len(copies)} images are copies of {len(doubtful)} that stand under more than one label, and were left out "
+        f"(the first: {first[0].path} as {first[0].label!r} = {other.path} as {other.label!r})"
+    )
+    kept = {name: tuple(s for s in samples if s.sha256 not in doubtful) for name, samples in parts.items()}
+    return kept, (note,)
+
+
+def _refuse_empty_labels(index: DataIndex) -> None:
+    for name in SPLITS:
+        there = {sample.label for sample in index.split(name)}
+        gone = [repr(label) for label in index.labels if label not in there]
+        if gone:
+            raise EdgetlError(
+                f"{name} has no image left of {', '.join(gone)}, once broken files, images under two labels and "
+                f"images shared between splits are out; add images to {name} or take these labels out of groups"
+            )

@@ -1,0 +1,306 @@
+"""Readers: which images a study has and what they show, before any of them is opened."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal, NoReturn
+
+import numpy as np
+from PIL import Image
+
+from edgetl.artifacts.files import PARTIAL, cannot_write, sha256_json
+from edgetl.config import Data, Study, did_you_mean
+from edgetl.errors import EdgetlError, MissingExtraError
+
+Entries = tuple[tuple[str, str], ...]
+
+IMAGE_SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".pnm", ".mpo")
+)
+
+_COLUMNS = ("path", "label")
+_GENERATED_LIST = "images.csv"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a reader found: (path, label) of every image, paths relative to the data root with forward slashes.
+
+    ``val`` and ``test`` are None where they are to be split off ``train``. Paths of a generated set are relative to
+    the run directory.
+    """
+
+    train: Entries
+    val: Entries | None = None
+    test: Entries | None = None
+    generated: bool = False
+    notes: tuple[str, ...] = ()
+
+    def parts(self) -> dict[str, Entries]:
+        """The splits that the data itself has, by name."""
+        named = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: entries for name, entries in named.items() if entries is not None}
+
+
+Reader = Callable[[Study, Path, Path], Listing]
+"""(study, data root, run directory) to everything that the data holds, whether a group names it or not."""
+
+
+def image_folder(study: Study, root: Path, _run: Path) -> Listing:
+    """``root/train/LABEL/**/IMAGE``; without ``data.train`` the label folders lie in ``root`` itself."""
+    data = study.data
+    if data.train is None and (isinstance(data.val, str) or isinstance(data.test, str)):
+        raise EdgetlError(
+            "data.val or data.test names a folder but data.train is missing, so that folder would be a label too; "
+            "name the train folder, or make val and test fractions"
+        )
+    _must_exist(root, "data.root", "folder")
+    entries: dict[str, Entries] = {}
+    notes: list[str] = []
+    for name, part in _named_parts(data).items():
+        folder = root / part
+        _must_exist(folder, f"data.{name}", "folder")
+        found, odd = _scan(folder, study.labels)
+        entries[name] = tuple(((PurePosixPath(part) / path).as_posix(), label) for path, label in found)
+        if odd:
+            kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(odd.items()))
+            notes.append(f"{odd.total()} files in {name} were left out ({kinds})")
+    return Listing(entries["train"], entries.get("val"), entries.get("test"), notes=tuple(notes))
+
+
+def csv_files(study: Study, root: Path, _run: Path) -> Listing:
+    """Files with the columns path,label and paths relative to ``root``."""
+    _must_exist(root, "data.root", "folder")
+    entries: dict[str, Entries] = {}
+    for name, part in _named_parts(study.data).items():
+        _must_exist(root / part, f"data.{name}", "file")
+        entries[name] = read_csv(root / part, root)
+    return Listing(entries["train"], entries.get("val"), entries.get("test"))
+
+
+def digits(study: Study, _root: Path, run: Path) -> Listing:
+    """scikit-learn's handwritten digits, at most ``per_label`` of each, 8 x 8 enlarged to 32 x 32."""
+    per_label = study.data.per_label
+    return _generated(run, f"digits/per-label-{per_label}", lambda directory: _render_digits(directory, per_label))
+
+
+def synthetic(study: Study, _root: Path, run: Path) -> Listing:
+    """Drawn road scenes, ``per_label`` of every label of the study."""
+    # Imported here: only this format draws, and the drawing is a large module.
+    from edgetl.data.synthetic import LABELS, render_scenes
+
+    refuse_unknown_labels(study, LABELS)
+    per_label, seed, labels = study.data.per_label, study.seed, study.labels
+    name = f"synthetic/seed-{seed}-per-label-{per_label}-labels-{sha256_json(labels)[:12]}"
+    return _generated(run, name, lambda directory: render_scenes(directory, labels, per_label, seed))
+
+
+READERS: dict[str, Reader] = {
+    "image-folder": image_folder,
+    "csv": csv_files,
+    "digits": digits,
+    "synthetic": synthetic,
+}
+
+GENERATED = frozenset({"digits", "synthetic"})
+"""The formats whose images edgetl makes in the run directory."""
+
+
+def read_csv(file: Path, root: Path) -> Entries:
+    """The rows of a file with the columns path,label; further columns are ignored.
+
+    Raises:
+        EdgetlError: the file is no such CSV, a row is at fault, or a path names no file below ``root``.
+    """
+    rows = _rows(file)
+    faults = [f"line {line}: {fault}" for line, path, label in rows if (fault := _row_fault(path, label))]
+    first_line: dict[str, int] = {}
+    for line, path, _ in rows:
+        first = first_line.setdefault(path, line)
+        if first != line and path:
+            faults.append(f"line {line}: {path!r} is listed again, first on line {first}")
+    if faults:
+        shown = "; ".join(faults[:3]) + (f"; and {len(faults) - 3} more faults" if len(faults) > 3 else "")
+        raise EdgetlError(f"{file}: {shown}")
+    missing = [(line, path) for line, path, _ in rows if not _is_file(root / path)]
+    if missing:
+        line, path = missing[0]
+        raise EdgetlError(
+            f"{file} names {len(missing)} files that do not exist, the first on line {line}: {path}; "
+            f"paths are relative to {root}"
+        )
+    return tuple((path, label) for _, path, label in rows)
+
+
+def refuse_unknown_labels(study: Study, known: Iterable[str]) -> None:
+    """Raises: EdgetlError, naming all labels of the groups that are not known, each with the nearest known one."""
+    known = set(known)
+    unknown = [label for label in study.labels if label not in known]
+    if unknown:
+        free = sorted(known - set(study.labels))
+        named = listed(f"{label!r}{did_you_mean(label, free)}" for label in unknown)
+        verb = "is" if len(unknown) == 1 else "are"
+        raise EdgetlError(f"groups name {named}, which {verb} not in the data; the data has: {listed(sorted(known))}")
+
+
+def listed(names: Iterable[str], limit: int = 30) -> str:
+    """Names for a message, so many and no more."""
+    every = list(names)
+    more = f" and {len(every) - limit} more" if len(every) > limit else ""
+    return (", ".join(every[:limit]) + more) or "none"
+
+
+def _rows(file: Path) -> list[tuple[int, str, str]]:
+    """Line number, normalised path and label of every row."""
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as stream:
+            table = csv.DictReader(stream)
+            header = table.fieldnames or ()
+            if not set(_COLUMNS) <= set(header):
+                raise EdgetlError(f"{file} line 1: the columns are {listed(header)}, expected path,label")
+            return [
+                (table.line_num, str(PurePosixPath(row["path"])) if row["path"] else "", row["label"] or "")
+                for row in table
+            ]
+    except UnicodeDecodeError:
+        raise EdgetlError(f"{file} is not UTF-8; save it with that encoding") from None
+    except (OSError, csv.Error) as error:
+        raise EdgetlError(f"{file} cannot be read as CSV: {error}") from error
+
+
+def _row_fault(path: str, label: str) -> str | None:
+    if not path:
+        return "path is empty"
+    if not label:
+        return "label is empty"
+    return f"path {path!r} leaves data.root" if _leaves(path) else None
+
+
+def _leaves(path: str) -> bool:
+    pure = PurePosixPath(path)
+    return pure.is_absolute() or ".." in pure.parts
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that is too long, or holds a NUL
+        return False
+
+
+def _named_parts(data: Data) -> dict[str, str]:
+    """The splits that the study names a path for."""
+    given = {"train": data.train or ".", "val": data.val, "test": data.test}
+    parts = {name: part for name, part in given.items() if isinstance(part, str)}
+    for name, part in parts.items():
+        if _leaves(part):
+            raise EdgetlError(f"data.{name} {part!r} leaves data.root; give a path below it")
+    return parts
+
+
+def _scan(folder: Path, wanted: Iterable[str]) -> tuple[Entries, Counter[str]]:
+    """The images below the label folders, and how many other files there are of which kind."""
+    found: list[tuple[str, str]] = []
+    odd: Counter[str] = Counter()
+    for child in sorted(folder.iterdir()):
+        if child.name.startswith("."):
+            continue
+        if not child.is_dir():
+            odd["in no label folder"] += 1
+            continue
+        files = list(_files(child))
+        kinds = Counter(file.suffix.lower() or "no extension" for file in files)
+        images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+        if not images and child.name in wanted:
+            raise EdgetlError(
+                f"label {child.name!r} has no image: {child} holds 0 images among {len(files)} files; "
+                "add images or take the label out of groups"
+            )
+        found += ((_utf8(file.relative_to(folder)), child.name) for file in images)
+        odd.update({kind: count for kind, count in kinds.items() if kind not in IMAGE_SUFFIXES})
+    return tuple(found), odd
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """All files below a folder in a fixed order, without hidden ones. Links are followed, each folder once."""
+    seen: set[str] = set()
+    for directory, folders, names in os.walk(folder, followlinks=True, onerror=_raise):
+        real = os.path.realpath(directory)
+        folders[:] = sorted(name for name in folders if not name.startswith(".")) if real not in seen else []
+        if real not in seen:
+            yield from (Path(directory, name) for name in sorted(names) if not name.startswith("."))
+        seen.add(real)
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise error
+
+
+def _utf8(path: Path) -> str:
+    try:
+        path.as_posix().encode()
+    except UnicodeEncodeError:
+        raise EdgetlError(f"the name of the file {path.as_posix()!r} is not UTF-8; rename it") from None
+    return path.as_posix()
+
+
+def _must_exist(path: Path, key: str, kind: Literal["folder", "file"]) -> None:
+    if path.is_dir() if kind == "folder" else path.is_file():
+        return
+    near = next(parent for parent in path.parents if parent.is_dir())
+    there = sorted(p.name for p in near.iterdir() if not p.name.startswith(".") and p.is_dir() == (kind == "folder"))
+    hint = did_you_mean(path.relative_to(near).parts[0], there)
+    raise EdgetlError(f"{key}: there is no {kind} {path}{hint}; {near} has the {kind}s: {listed(there)}")
+
+
+def _generated(run: Path, name: str, render: Callable[[Path], Iterable[tuple[str, str]]]) -> Listing:
+    """A set that edgetl makes once per run directory; ``name`` holds all parameters that its pixels depend on."""
+    relative = f"data/{name}"
+    directory = run / relative
+    if not directory.is_dir():
+        with _whole_folder(directory) as partial:
+            rows = list(render(partial))
+            with (partial / _GENERATED_LIST).open("w", newline="", encoding="utf-8") as stream:
+                csv.writer(stream).writerows([_COLUMNS, *rows])
+    entries = read_csv(directory / _GENERATED_LIST, directory)
+    return Listing(tuple((f"{relative}/{path}", label) for path, label in entries), generated=True)
+
+
+@contextmanager
+def _whole_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder that becomes ``path`` when the block ends well."""
+    partial = path.with_name(f".{path.name}{PARTIAL}")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)  # what a killed run left
+        partial.mkdir(parents=True)
+        yield partial
+        partial.rename(path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _render_digits(directory: Path, per_label: int) -> Iterator[tuple[str, str]]:
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise MissingExtraError("data.format digits", "train", error) from error
+    images, targets = load_digits(return_X_y=True)  # 8 x 8 values from 0 to 16 in rows of 64
+    taken: Counter[str] = Counter()
+    for image, label in zip(images.reshape(-1, 8, 8), map(str, targets), strict=True):
+        if taken[label] == per_label:
+            continue
+        path = f"{label}/{taken[label]:03d}.png"
+        taken[label] += 1
+        (directory / label).mkdir(exist_ok=True)
+        grey = Image.fromarray(np.rint(image * (255 / 16)).astype(np.uint8))
+        grey.resize((32, 32), Image.Resampling.NEAREST).save(directory / path)
+        yield path, label

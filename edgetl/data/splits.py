@@ -1,0 +1,103 @@
+"""Splits without leaks: images with the same content are one unit, and a unit is in one split only."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from edgetl.artifacts.files import sha256_bytes
+from edgetl.artifacts.index import Sample
+from edgetl.errors import EdgetlError
+
+Samples = tuple[Sample, ...]
+
+# Which split keeps a shared image, and which one loses it.
+_PRECEDENCE = (("test", "train"), ("test", "val"), ("val", "train"))
+
+
+def ambiguous(samples: Sequence[Sample]) -> frozenset[str]:
+    """The contents that stand under more than one label: nobody knows which label is right."""
+    labels: dict[str, set[str]] = defaultdict(set)
+    for sample in samples:
+        labels[sample.sha256].add(sample.label)
+    return frozenset(content for content, found in labels.items() if len(found) > 1)
+
+
+def split(
+    entries: Sequence[Sample], share_val: float, share_test: float, seed: int
+) -> tuple[Samples, Samples, Samples]:
+    """Split at random into train, val and test, with the same shares of every label.
+
+    The unit is the content: copies of an image go together. The result depends on contents, labels, shares and
+    seed alone, not on paths or order. A share of 0 leaves that split empty; any other share gives every label at
+    least one unit in it. All copies of `ambiguous` images are left out.
+
+    Raises:
+        EdgetlError: labels have fewer units than there are splits.
+    """
+    doubtful = ambiguous(entries)
+    units: dict[str, dict[str, list[Sample]]] = defaultdict(lambda: defaultdict(list))
+    for sample in entries:
+        if sample.sha256 not in doubtful:
+            units[sample.label][sample.sha256].append(sample)
+    requested = ["train", *(["val"] if share_val else []), *(["test"] if share_test else [])]
+    _refuse_few_units({sample.label: len(units[sample.label]) for sample in entries}, requested)
+
+    splits: dict[str, list[Sample]] = {"train": [], "val": [], "test": []}
+    for label in sorted(units):
+        shuffled = sorted(units[label], key=lambda content: sha256_bytes(f"{seed}:{content}".encode()))
+        tests = _count(len(shuffled), share_test, at_most=len(shuffled) - len(requested) + 1)
+        vals = _count(len(shuffled), share_val, at_most=len(shuffled) - tests - 1)
+        for position, content in enumerate(shuffled):
+            name = "test" if position < tests else "val" if position < tests + vals else "train"
+            splits[name] += sorted(units[label][content], key=lambda sample: sample.path)
+    return tuple(splits["train"]), tuple(splits["val"]), tuple(splits["test"])
+
+
+def overlaps(
+    train: Sequence[Sample], val: Sequence[Sample], test: Sequence[Sample], overlap: Literal["refuse", "drop"]
+) -> tuple[Samples, Samples, tuple[str, ...]]:
+    """Keep images of the user's own test split out of val and train, and those of val out of train.
+
+    Returns:
+        Train and val without the shared images, and a note for each pair of splits that shared some.
+
+    Raises:
+        EdgetlError: splits share images and ``overlap`` is ``refuse``.
+    """
+    splits = {"train": tuple(train), "val": tuple(val), "test": tuple(test)}
+    found = [(loser, fault) for keeper, loser in _PRECEDENCE if (fault := _shared(splits, keeper, loser))]
+    if found and overlap == "refuse":
+        faults = "; ".join(fault for _, fault in found)
+        losers = " and ".join(sorted({loser for loser, _ in found}))
+        raise EdgetlError(f"{faults}; remove them, or set data.overlap: drop to leave them out of {losers}")
+    for keeper, loser in _PRECEDENCE:
+        kept = {sample.sha256 for sample in splits[keeper]}
+        splits[loser] = tuple(sample for sample in splits[loser] if sample.sha256 not in kept)
+    return splits["train"], splits["val"], tuple(f"{fault}: left out of {loser}" for loser, fault in found)
+
+
+def _count(units: int, share: float, at_most: int) -> int:
+    return min(max(1, round(units * share)), at_most) if share else 0
+
+
+def _refuse_few_units(counts: Mapping[str, int], requested: Sequence[str]) -> None:
+    few = [f"{label!r} {count}" for label, count in sorted(counts.items()) if count < len(requested)]
+    if few:
+        raise EdgetlError(
+            f"too few different images: {', '.join(few)}; every label needs {len(requested)} "
+            f"({', '.join(f'1 for {name}' for name in requested)}); copies count once and images under two labels "
+            "not at all; add images or take these labels out of groups"
+        )
+
+
+def _shared(splits: Mapping[str, Samples], keeper: str, loser: str) -> str | None:
+    paths = {sample.sha256: sample.path for sample in reversed(splits[loser])}
+    both = [sample for sample in splits[keeper] if sample.sha256 in paths]
+    if not both:
+        return None
+    return (
+        f"{len(both)} of {len(splits[keeper])} {keeper} images are also in {loser} "
+        f"(the first: {both[0].path} = {paths[both[0].sha256]})"
+    )

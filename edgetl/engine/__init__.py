@@ -1,0 +1,1 @@
+"""Build and run engines: one module per runtime behind one Protocol."""

@@ -1,0 +1,29 @@
+"""The processor an ONNX Runtime engine is tied to."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from pathlib import Path
+
+_NAMES = ("model name", "Model", "Hardware", "CPU part")
+_FEATURES = ("flags", "Features")
+
+
+def processor() -> str:
+    """Name and instruction set, such as ``x86_64 Intel Xeon [3f2a91c0]``.
+
+    ONNX Runtime lays out weights for the instruction set that it finds, so two processors of one name may differ: the
+    brackets hold a digest of the features that the kernel lists.
+    """
+    fields: dict[str, str] = {}
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        key, _, value = line.partition(":")
+        fields.setdefault(key.strip(), value.strip())
+    name = next((fields[key] for key in _NAMES if fields.get(key)), platform.processor() or "unknown")
+    features = " ".join(sorted(next((fields[key] for key in _FEATURES if fields.get(key)), "").split()))
+    return f"{platform.machine()} {name} [{hashlib.sha256(features.encode()).hexdigest()[:8]}]"

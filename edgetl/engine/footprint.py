@@ -1,0 +1,53 @@
+"""Memory that a deployment's engines take, seen from a process of its own.
+
+Memory that one engine gives back is what the next one takes: measured one after another in one process, all but the
+first would look free.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from edgetl.engine.runtime import get_runtime, load_engine
+from edgetl.errors import EdgetlError
+
+
+def peak_mb(engines: Sequence[Path], image_size: int, runtime: str) -> float:
+    """Growth of resident memory, at its peak, from loading all engines and running one image through each.
+
+    Raises:
+        EdgetlError: the process that loads them failed.
+    """
+    command = [sys.executable, "-m", __name__, runtime, str(image_size), *map(str, engines)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        reason = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit code {done.returncode}"
+        raise EdgetlError(f"the process that measures memory failed: {reason}")
+    return float(done.stdout)
+
+
+def _status_mb(field: str) -> float:
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) / 1024
+    raise EdgetlError(f"/proc/self/status has no {field}; memory is measured on Linux only")
+
+
+def _main(runtime: str, image_size: str, *engines: str) -> None:
+    get_runtime(runtime)  # its libraries belong to the process, not to the deployment
+    image = np.zeros((1, 3, int(image_size), int(image_size)), dtype=np.float32)
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forget the peak of the imports: man 5 proc
+    before = _status_mb("VmRSS")
+    loaded = [load_engine(Path(path), threads=1) for path in engines]
+    for engine in loaded:
+        engine.infer(image)
+    print(round(_status_mb("VmHWM") - before, 2))
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

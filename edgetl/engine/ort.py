@@ -1,0 +1,82 @@
+"""ONNX Runtime on the CPU: the runtime that is everywhere.
+
+Its engine is the graph after ONNX Runtime's own optimiser, laid out for this processor.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from edgetl.engine.cpu import processor
+from edgetl.engine.runtime import BuildOptions, Engine, Spelling
+from edgetl.errors import EdgetlError
+
+Array = npt.NDArray[np.float32]
+
+NAME = "onnxruntime"
+SUFFIX = ".onnx"
+SPELLING: Spelling = "onnxruntime"
+
+_PROVIDERS = ["CPUExecutionProvider"]
+_ERRORS_ONLY = 3
+
+
+def target(options: BuildOptions) -> dict[str, str]:
+    if options.compute_capability is not None:
+        raise EdgetlError(
+            f"onnxruntime runs on the CPU and takes no compute capability ({options.compute_capability} was given); "
+            "leave it out, or use --runtime tensorrt-rtx"
+        )
+    return {"onnxruntime": onnxruntime.__version__, "processor": processor()}
+
+
+def unsupported(precision: str) -> str | None:
+    if precision == "fp16":
+        return "ONNX Runtime's CPU has no FP16 kernels: it would convert to FP32 and back"
+    return None
+
+
+def build(graph: Path, engine: Path, options: BuildOptions) -> None:
+    del options
+    settings = _session_options(threads=1)
+    settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    settings.optimized_model_filepath = str(engine)
+    _session(graph, settings)
+
+
+def load(engine: Path, threads: int) -> Engine:
+    settings = _session_options(threads)
+    # The file is what the optimiser left: to optimise it once more would cost start-up time and change nothing.
+    settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return _OrtEngine(_session(engine, settings))
+
+
+def _session_options(threads: int) -> onnxruntime.SessionOptions:
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = threads
+    settings.log_severity_level = _ERRORS_ONLY
+    # Threads of one engine that spin while another runs would falsify both engines' times.
+    settings.add_session_config_entry("session.force_spinning_stop", "1")
+    return settings
+
+
+def _session(path: Path, settings: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+    try:
+        return onnxruntime.InferenceSession(str(path), settings, providers=_PROVIDERS)
+    except Exception as error:  # ONNX Runtime's exception types share no base but Exception
+        reason = " ".join(str(error).split())[:300]
+        raise EdgetlError(f"ONNX Runtime {onnxruntime.__version__} cannot load {path}: {reason}") from error
+
+
+class _OrtEngine:
+    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+        self._session = session
+        self._input = session.get_inputs()[0].name
+        self._outputs = [output.name for output in session.get_outputs()]
+
+    def infer(self, images: Array) -> dict[str, Array]:
+        return dict(zip(self._outputs, self._session.run(None, {self._input: images}), strict=True))

@@ -1,0 +1,1 @@
+"""Accuracy, latency and memory: numbers with how they were got."""

@@ -1,0 +1,56 @@
+"""Top-1 accuracy, overall and per group, with bootstrap intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+import numpy as np
+import numpy.typing as npt
+
+from edgetl.artifacts.results import Accuracy, Comparison
+from edgetl.measure import bootstrap
+
+Array = npt.NDArray[np.float32]
+Bools = npt.NDArray[np.bool_]
+
+
+def hits(probabilities: Array, truth: npt.NDArray[np.int64]) -> Bools:
+    """Which images got the right label, all labels competing.
+
+    Args:
+        probabilities: N x labels.
+        truth: N label positions.
+    """
+    result: Bools = probabilities.argmax(axis=1) == truth
+    return result
+
+
+def score(
+    probabilities: Array, truth: npt.NDArray[np.int64], labels: Sequence[str], groups: Mapping[str, Sequence[str]]
+) -> Accuracy:
+    """Accuracy overall, per group with all labels competing, and per group masked to the group's own labels.
+
+    Masked accuracy answers "which of these five?" where it is known that it is one of the five; a specialist
+    looks better by it than it will be in the field. A group with no test image is left out.
+    """
+    right = hits(probabilities, truth)
+    unmasked, masked = {}, {}
+    for group, members in groups.items():
+        columns = np.array([labels.index(label) for label in members])
+        inside = np.isin(truth, columns)
+        if inside.any():
+            unmasked[group] = bootstrap.share(right[inside])
+            own = columns[probabilities[inside][:, columns].argmax(axis=1)]
+            masked[group] = bootstrap.share(own == truth[inside])
+    return Accuracy(overall=bootstrap.share(right), groups=unmasked, masked=masked)
+
+
+def compare(predictions: Mapping[str, Array], truth: npt.NDArray[np.int64]) -> tuple[Comparison, ...]:
+    """The difference of every pair, image by image."""
+    right = {title: hits(probabilities, truth) for title, probabilities in predictions.items()}
+    comparisons = []
+    for a, b in combinations(right, 2):
+        difference, low, high = bootstrap.paired_difference(right[a], right[b])
+        comparisons.append(Comparison(a=a, b=b, metric="accuracy", difference=difference, low=low, high=high))
+    return tuple(comparisons)

@@ -1,0 +1,51 @@
+"""Percentile bootstrap intervals (Efron & Tibshirani 1993, chapter 13), seeded."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from edgetl.artifacts.results import Estimate
+
+Floats = npt.NDArray[np.float64]
+
+RESAMPLES = 10_000
+CONFIDENCE = 0.95
+_TAILS = (100 * (1 - CONFIDENCE) / 2, 100 * (1 + CONFIDENCE) / 2)
+
+
+def share(hits: npt.NDArray[np.bool_], seed: int = 0) -> Estimate:
+    """The share of true values with its interval.
+
+    Resampling N hits and misses with replacement is drawing from a binomial distribution, so that is what is done.
+    Where all are hits or all are misses the bootstrap knows no doubt; the exact one-sided bound (Clopper & Pearson
+    1934) takes the place of the end that is in doubt.
+    """
+    n, value = len(hits), float(hits.mean())
+    if value in {0.0, 1.0}:
+        slack = 1.0 - ((1 - CONFIDENCE) / 2) ** (1.0 / n)
+        return Estimate(value=value, low=max(0.0, value - slack), high=min(1.0, value + slack), n=n)
+    draws = np.random.default_rng(seed).binomial(n, value, RESAMPLES) / n
+    low, high = np.percentile(draws, _TAILS)
+    return Estimate(value=value, low=float(low), high=float(high), n=n)
+
+
+def paired_difference(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_], seed: int = 0) -> tuple[float, float, float]:
+    """share(a) - share(b) over the same images, and its interval.
+
+    An image counts +1 where only a is right, -1 where only b is; resampling those is drawing from a multinomial.
+    """
+    n = len(a)
+    wins, losses = int((a & ~b).sum()), int((b & ~a).sum())
+    chances = np.array([wins, losses, n - wins - losses]) / n
+    draws = np.random.default_rng(seed).multinomial(n, chances, RESAMPLES)
+    low, high = np.percentile((draws[:, 0] - draws[:, 1]) / n, _TAILS)
+    return (wins - losses) / n, float(low), float(high)
+
+
+def median(values: Floats, seed: int = 0) -> tuple[float, float, float]:
+    """The median of independent values and its interval."""
+    rng = np.random.default_rng(seed)
+    draws = np.median(rng.choice(values, size=(RESAMPLES // 5, len(values))), axis=1)
+    low, high = np.percentile(draws, _TAILS)
+    return float(np.median(values)), float(low), float(high)

@@ -1,0 +1,106 @@
+"""One candidate against another in words: how much faster, how much more accurate, and what of it is proven."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from edgetl.report.case import Case
+from edgetl.report.evidence import Candidate
+from edgetl.report.limits import Standing
+from edgetl.report.wording import listed, megabytes, percent, points, significant, times
+
+_QUESTION = "One combined model or several specialised ones?"
+_ROLES = {
+    "combined": "One combined model",
+    "specialised": "Several specialised ones",
+    "shared": "Neither, but one shared trunk with a head per group",
+    "one-vs-rest": "Neither, but one trunk with a yes-or-no head per label",
+}
+
+
+def one_or_several(case: Case, subject: Candidate) -> Iterator[str]:
+    """The answer to the central question, and the subject against each of the other deployments."""
+    rivals = case.counterparts(subject)
+    unmeasured = [name for name in ("combined", "specialised") if name not in {*rivals, subject.row.name}]
+    central = [rivals.pop(name) for name in ("combined", "specialised") if name in rivals]
+    if unmeasured:
+        yield f"{_QUESTION} This study cannot say: it has no measurement of {listed(unmeasured)}."
+        rivals |= {rival.row.name: rival for rival in central}
+    else:
+        answer = _ROLES.get(subject.row.name, f"Neither, but {subject.row.name}")
+        answer = answer if case.qualified else "None of them meets the budget"
+        yield f"{_QUESTION} {answer}: {_against_all(case, subject, central)}."
+    if rivals:
+        yield f"{_against_all(case, subject, list(rivals.values()))}."
+
+
+def int8(case: Case, name: str) -> str | None:
+    """What INT8 costs and gains in the deployment ``name``; None where there is nothing to compare."""
+    by_precision = {candidate.row.precision: candidate for candidate in case.candidates if candidate.row.name == name}
+    small, plain = by_precision.get("int8"), by_precision.get("fp32", by_precision.get("fp16"))
+    if small is None or plain is None:
+        return None
+    sizes = [megabytes(sum(engine.bytes for engine in one.row.engines)) for one in (small, plain)]
+    engines = f", with {sizes[0]} MB of engines instead of {sizes[1]} MB" if plain.row.engines else ""
+    return f"INT8 for {name} is {_against(case, small, plain)}{engines}{_shortfall(case, small)}."
+
+
+def written(standing: Standing) -> str:
+    """A figure beside its limit: ``latency 2.10 of at most 5.00 ms``."""
+    bound = "at most" if standing.at_most else "at least"
+    limit = f"{bound} {standing.written(standing.limit)} {standing.unit}"
+    if standing.value is None:
+        return f"{standing.what} not measured, {limit} asked for"
+    return f"{standing.what} {standing.written(standing.value)} of {limit}"
+
+
+def _against_all(case: Case, subject: Candidate, rivals: list[Candidate]) -> str:
+    return "; ".join(
+        f"{subject.title} is {_against(case, subject, rival)}{_shortfall(case, rival)}" for rival in rivals
+    )
+
+
+def _against(case: Case, a: Candidate, b: Candidate) -> str:
+    """To follow "a is": speed, then accuracy."""
+    return f"{_speed(case, a, b)} and {_accuracy(case, a, b)}"
+
+
+def _speed(case: Case, a: Candidate, b: Candidate) -> str:
+    speedup = case.pairs.speedup(a, b)
+    unstable = [one.title for one in (a, b) if not one.latency.stable]
+    if unstable:
+        return f"not comparable in speed with {b.title} (UNSTABLE: {listed(unstable)})"
+    if speedup is None:
+        pair = f"{significant(a.latency.p50)} ms against {significant(b.latency.p50)} ms"
+        return f"not proven faster or slower than {b.title} ({pair}, not timed side by side)"
+    if speedup.high < 1.0:
+        slower = speedup.inverted()
+        factor, low, high = times(slower.value, slower.low, slower.high)
+        return f"slower than {b.title} by a factor of {factor} ({low} to {high})"
+    factor, low, high = times(speedup.value, speedup.low, speedup.high)
+    if speedup.low > 1.0:
+        return f"{factor} times as fast as {b.title} ({low} to {high})"
+    return f"about as fast as {b.title} ({low} to {high} times)"
+
+
+def _accuracy(case: Case, a: Candidate, b: Candidate) -> str:
+    difference = case.pairs.accuracy(a, b)
+    if difference is None:
+        return f"{percent(a.share)} % accurate against {percent(b.share)} % (not compared image by image)"
+    if difference.low > 0.0:
+        return (
+            f"{points(difference.value)} points more accurate ({points(difference.low)} to {points(difference.high)})"
+        )
+    if difference.high < 0.0:
+        less = difference.negated()
+        return f"{points(less.value)} points less accurate ({points(less.low)} to {points(less.high)})"
+    if difference.low == difference.high:
+        return "exactly as accurate"
+    spread = f"between {points(-difference.low)} points less and {points(difference.high)} more"
+    return f"not proven to differ in accuracy ({spread})"
+
+
+def _shortfall(case: Case, candidate: Candidate) -> str:
+    """What to add about a candidate that is out of the race; where all are, nobody needs telling."""
+    missed = [written(standing) for standing in case.missed(candidate)]
+    return f"; {candidate.title} misses the budget ({listed(missed)})" if missed and case.qualified else ""

@@ -1,0 +1,110 @@
+"""What a verdict is drawn from: the candidates that were run, and the paired comparisons between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from edgetl.artifacts.results import Accuracy, Comparison, Latency, Measured
+
+_DEPLOYMENTS = ("combined", "shared", "one-vs-rest", "specialised")
+_PRECISIONS = ("fp32", "fp16", "int8")
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A point estimate with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def includes(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+    def negated(self) -> Interval:
+        return Interval(-self.value, -self.high, -self.low)
+
+    def inverted(self) -> Interval:
+        return Interval(1 / self.value, 1 / self.high, 1 / self.low)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A deployment in one precision that was run, so that its accuracy and latency are known."""
+
+    row: Measured
+    accuracy: Accuracy
+    latency: Latency
+
+    @property
+    def title(self) -> str:
+        return self.row.title
+
+    @property
+    def share(self) -> float:
+        """Overall accuracy, 0 to 1."""
+        return self.accuracy.overall.value
+
+    @property
+    def simplicity(self) -> tuple[int, int, int, str]:
+        """Smaller is simpler: fewer engines, the simpler deployment, the plainer precision; then by title."""
+        return (
+            len(self.row.engines),
+            _rank(self.row.name, _DEPLOYMENTS),
+            _rank(self.row.precision, _PRECISIONS),
+            self.title,
+        )
+
+
+def _rank(name: str, order: tuple[str, ...]) -> int:
+    return order.index(name) if name in order else len(order)
+
+
+def candidates(measured: Iterable[Measured]) -> tuple[Candidate, ...]:
+    """The rows that were run, the simplest first."""
+    run = (
+        Candidate(row, row.accuracy, row.latency_ms)
+        for row in measured
+        if row.unsupported is None and row.accuracy is not None and row.latency_ms is not None
+    )
+    return tuple(sorted(run, key=lambda candidate: candidate.simplicity))
+
+
+def most_accurate(group: Iterable[Candidate]) -> Candidate:
+    """The highest overall accuracy; of equals the simplest."""
+    return min(group, key=lambda candidate: (-candidate.share, candidate.simplicity))
+
+
+class Pairs:
+    """Paired comparisons by title, in whichever direction they were made."""
+
+    def __init__(self, comparisons: Iterable[Comparison]) -> None:
+        self._accuracy: dict[tuple[str, str], Interval] = {}
+        self._latency: dict[tuple[str, str], Interval] = {}
+        for pair in comparisons:
+            if pair.metric == "accuracy" and pair.difference is not None:
+                difference = Interval(pair.difference, pair.low, pair.high)
+                self._accuracy.setdefault((pair.b, pair.a), difference.negated())
+                self._accuracy[pair.a, pair.b] = difference
+            elif pair.metric == "latency" and pair.ratio is not None and min(pair.ratio, pair.low, pair.high) > 0.0:
+                ratio = Interval(pair.ratio, pair.low, pair.high)
+                self._latency.setdefault((pair.b, pair.a), ratio.inverted())
+                self._latency[pair.a, pair.b] = ratio
+
+    def accuracy(self, a: Candidate, b: Candidate) -> Interval | None:
+        """Accuracy of ``a`` minus that of ``b``, image by image; None where they were not compared."""
+        return Interval(0.0, 0.0, 0.0) if a == b else self._accuracy.get((a.title, b.title))
+
+    def speedup(self, a: Candidate, b: Candidate) -> Interval | None:
+        """How many times as fast as ``b`` is ``a``, round by round: latency of ``b`` over ``a``; None where unknown."""
+        return self._latency.get((b.title, a.title))
+
+    def proves_faster(self, a: Candidate, b: Candidate) -> bool:
+        """Only a paired interval above 1 between two stable latencies proves it."""
+        speedup = self.speedup(a, b)
+        return a.latency.stable and b.latency.stable and speedup is not None and speedup.low > 1.0
+
+    def proves_more_accurate(self, a: Candidate, b: Candidate) -> bool:
+        difference = self.accuracy(a, b)
+        return difference is not None and difference.low > 0.0

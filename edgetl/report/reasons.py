@@ -1,0 +1,153 @@
+"""Why the verdict is what it is: full sentences with their numbers, for readers who are no statisticians."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable
+
+from edgetl.artifacts.results import Measured
+from edgetl.report.case import Case
+from edgetl.report.choice import Choice
+from edgetl.report.comparing import int8, one_or_several, written
+from edgetl.report.evidence import Candidate
+from edgetl.report.limits import Standing, accuracy_is_limited
+from edgetl.report.wording import count, listed, percent, points, printable, significant
+
+_WHAT_TO_DO = "close other programs, pin the threads or measure more rounds, then run again"
+_LONGEST_CAUSE = 200
+
+
+def why_chosen(case: Case, choice: Choice, rival: Candidate) -> tuple[str, ...]:
+    """The reasons for a winner. ``rival`` would have won if every latency were stable."""
+    winner = choice.winner
+    return _sentences(
+        _why_this_one(case, choice),
+        _unstable(winner, rival),
+        _limits_met(case, winner),
+        *one_or_several(case, winner),
+        int8(case, winner.row.name),
+        _why_not_run(case.not_run),
+    )
+
+
+def why_nothing(case: Case, nearest: Candidate) -> tuple[str, ...]:
+    """The reasons where no candidate meets the budget."""
+    number = len(case.candidates)
+    all_miss = "the only candidate misses a limit" if number == 1 else f"each of {number} candidates misses a limit"
+    misses = listed([_miss(standing) for standing in case.missed(nearest)])
+    return _sentences(
+        f"Nothing meets the budget: {all_miss}.",
+        f"The nearest is {nearest.title} ({_key_figures(nearest)}), which misses {misses}.",
+        _unstable(nearest, nearest),
+        *one_or_several(case, nearest),
+        int8(case, nearest.row.name),
+        _why_not_run(case.not_run),
+    )
+
+
+def why_nothing_ran(rows: Iterable[Measured]) -> tuple[str, ...]:
+    """The reasons where there is no candidate at all."""
+    return _sentences("Nothing could be run, so there is nothing to choose from.", _why_not_run(rows))
+
+
+def _sentences(*texts: str | None) -> tuple[str, ...]:
+    return tuple(printable(text) for text in texts if text)
+
+
+def _key_figures(candidate: Candidate) -> str:
+    return f"{percent(candidate.share)} % accuracy, {significant(candidate.latency.p50)} ms for one image"
+
+
+def _why_this_one(case: Case, choice: Choice) -> str:
+    winner, qualified = choice.winner, len(case.qualified)
+    stable = sum(candidate.latency.stable for candidate in case.qualified)
+    limited = accuracy_is_limited(case.budget)
+    meet = "within the budget" if limited else "about as accurate as the best (no accuracy limit is set)"
+    if qualified == 1:
+        how = f"the only one of {count(len(case.candidates), 'candidate')} that is {meet}"
+    elif choice.settled_by == "speed":
+        field = f"{qualified}" if stable in (0, qualified) else f"{stable} stable"
+        how = f"the fastest of the {field} candidates that are {meet}"
+    else:
+        tied = listed([candidate.title for candidate in choice.tied if candidate != winner])
+        simplest = f"simplest ({count(len(winner.row.engines), 'engine')})"
+        trait = simplest if choice.settled_by == "simplicity" else "most accurate"
+        how = f"the {trait} of the fastest that are {meet}, with no difference in speed proven to {tied}"
+    return f"{winner.title} is {how}: {_key_figures(winner)}."
+
+
+def _unstable(winner: Candidate, rival: Candidate) -> str | None:
+    if not winner.latency.stable:
+        return f"The latency of {winner.title} is UNSTABLE{_cause(winner)}: {_WHAT_TO_DO}."
+    if rival != winner:
+        return f"{rival.title} may be the better choice, but what is UNSTABLE never wins{_cause(rival)}: {_WHAT_TO_DO}."
+    return None
+
+
+def _cause(candidate: Candidate) -> str:
+    why = candidate.latency.why_unstable
+    return f" ({why.rstrip('.')})" if why else ""
+
+
+def _limits_met(case: Case, winner: Candidate) -> str:
+    clauses, costs = [], []
+    for standing in case.standings[winner.title]:
+        if standing.what == "accuracy drop":
+            clauses.append(_drop(case, winner, standing))
+        else:
+            costs.append(written(standing) + _doubt(standing))
+    if costs:
+        clauses.append(f"it keeps to {listed(costs)}")
+    sentence = "; ".join(clauses)
+    return f"{sentence[0].upper()}{sentence[1:]}."
+
+
+def _drop(case: Case, winner: Candidate, standing: Standing) -> str:
+    if winner == case.reference:
+        return "it is the most accurate candidate"
+    limit = f"{'budget' if accuracy_is_limited(case.budget) else 'tolerance'} of {points(standing.limit)}"
+    lead = f"its accuracy is {points(standing.value or 0.0)} points below that of the best, {case.reference.title}"
+    if standing.interval is None:
+        return f"{lead}, within the {limit}, but the two were not compared image by image, so it is not proven"
+    low, high = standing.interval.low, standing.interval.high
+    start = f"{points(low)}" if low >= 0.0 else f"{points(-low)} points above"
+    if standing.proven:
+        return f"{lead}: between {start} and {points(high)} points below, all within the {limit}"
+    if standing.value is not None and standing.value >= standing.limit and not accuracy_is_limited(case.budget):
+        return f"{lead}, but no drop is proven: it is between {start} and {points(high)} points below"
+    return f"{lead}, within the {limit}, but it may be up to {points(high)} points{_more_images(standing)}"
+
+
+def _doubt(standing: Standing) -> str:
+    """What to add where the estimate meets the limit and its interval does not."""
+    if standing.interval is None or standing.proven:
+        return ""
+    worst = standing.interval.high if standing.at_most else standing.interval.low
+    return f", perhaps {standing.written(worst)}{_more_images(standing)}"
+
+
+def _more_images(standing: Standing) -> str:
+    if standing.images is None:
+        return ""
+    more = standing.images_to_settle()
+    advice = f"about {more:,} more test images would settle it" if more else "too close for more images to settle it"
+    return f" ({advice})"
+
+
+def _miss(standing: Standing) -> str:
+    if standing.value is None:
+        limit = f"{standing.written(standing.limit)} {standing.unit}"
+        return f"the limit on {standing.what} ({limit}), because it was not measured"
+    excess = standing.written(abs(standing.value - standing.limit))
+    proven = "" if standing.interval is None or standing.proven else ", not proven"
+    return f"{written(standing)} (by {excess}{proven})"
+
+
+def _why_not_run(rows: Iterable[Measured]) -> str | None:
+    by_cause: dict[str, list[str]] = {}
+    for row in rows:
+        cause = textwrap.shorten(row.unsupported or "not measured", _LONGEST_CAUSE, placeholder=" ...").rstrip(".")
+        by_cause.setdefault(cause, []).append(row.title)
+    if not by_cause:
+        return None
+    return f"Not run: {'; '.join(f'{listed(titles)} ({cause})' for cause, titles in by_cause.items())}."

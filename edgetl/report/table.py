@@ -1,0 +1,93 @@
+"""The rows of the result table as written figures: what the terminal and the HTML report both show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgetl.artifacts.results import Estimate, Measured, Results
+from edgetl.report.wording import megabytes, percent, printable, significant
+
+UNKNOWN = "-"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Accuracy in a group: among all labels, and ``masked`` to the group's own."""
+
+    name: str
+    unmasked: str
+    unmasked_interval: str
+    masked: str
+    masked_interval: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One deployment in one precision. Where ``unsupported`` says why it was not run, the figures are `UNKNOWN`."""
+
+    name: str
+    precision: str
+    chosen: bool
+    unsupported: str | None = None
+    accuracy: str = UNKNOWN
+    accuracy_interval: str = ""
+    groups: tuple[Group, ...] = ()
+    p50: str = UNKNOWN
+    p50_interval: str = ""
+    p90: str = UNKNOWN
+    p99: str = UNKNOWN
+    unstable: str | None = None
+    images_per_second: str = UNKNOWN
+    engines_mb: str = UNKNOWN
+    memory_mb: str = UNKNOWN
+    energy_mj: str = UNKNOWN
+
+
+def rows(results: Results) -> tuple[Row, ...]:
+    """In the order of the results."""
+    chosen = (results.verdict.deployment, results.verdict.precision)
+    return tuple(_row(measured, (measured.name, measured.precision) == chosen) for measured in results.deployments)
+
+
+def _row(measured: Measured, chosen: bool) -> Row:
+    name, precision = printable(measured.name), printable(measured.precision)
+    accuracy, latency = measured.accuracy, measured.latency_ms
+    if measured.unsupported is not None or accuracy is None or latency is None:
+        return Row(name, precision, chosen, printable(measured.unsupported or "not measured"))
+    return Row(
+        name=name,
+        precision=precision,
+        chosen=chosen,
+        accuracy=percent(accuracy.overall.value),
+        accuracy_interval=_interval(accuracy.overall),
+        groups=tuple(
+            _group(group, unmasked, accuracy.masked.get(group)) for group, unmasked in accuracy.groups.items()
+        ),
+        p50=significant(latency.p50),
+        p50_interval=f"{significant(latency.low)}-{significant(latency.high)}",
+        p90=significant(latency.p90),
+        p99=significant(latency.p99),
+        unstable=None if latency.stable else printable(latency.why_unstable or "the rounds differ too much"),
+        images_per_second=_figure(measured.throughput_ips),
+        engines_mb=megabytes(sum(engine.bytes for engine in measured.engines)) if measured.engines else UNKNOWN,
+        memory_mb=_figure(measured.memory_mb),
+        energy_mj=_figure(measured.energy_mj),
+    )
+
+
+def _group(name: str, unmasked: Estimate, masked: Estimate | None) -> Group:
+    return Group(
+        name=printable(name),
+        unmasked=percent(unmasked.value),
+        unmasked_interval=_interval(unmasked),
+        masked=UNKNOWN if masked is None else percent(masked.value),
+        masked_interval="" if masked is None else _interval(masked),
+    )
+
+
+def _figure(value: float | None) -> str:
+    return UNKNOWN if value is None else significant(value)
+
+
+def _interval(estimate: Estimate) -> str:
+    return f"{percent(estimate.low)}-{percent(estimate.high)}"

@@ -1,0 +1,71 @@
+"""The verdict: a pure function of the measurements and the budget.
+
+Who may win:
+    A candidate is a row that was run; what is unsupported is named and left out. The reference for accuracy is the
+    most accurate candidate. A limit is met where the point estimate meets it, and the reasons say whether the interval
+    proves it too. An accuracy drop is the reference's accuracy minus the candidate's, with the interval of their
+    comparison image by image. A figure that was not measured does not meet a limit that is set on it.
+    Where the budget sets no accuracy limit at all, a candidate qualifies if its drop is below one point, or if the
+    interval of the drop includes zero.
+
+Who wins:
+    The fastest by p50 of those that meet every limit. It is faster than another only if the interval of their ratio,
+    round by round, excludes 1 and both latencies are stable; otherwise they tie. A tie goes to the more accurate if
+    the paired interval excludes 0, then to fewer engines, then to combined before shared before one-vs-rest before
+    specialised, then to fp32 before fp16 before int8.
+
+What is unstable:
+    UNSTABLE is never a win. A candidate of unstable latency is chosen only where no stable one meets the budget. The
+    verdict is stable only if the winner's latency is, and if trusting the unstable latencies would choose the same.
+
+Where nothing meets the budget, nothing is named: the reasons say which limits the nearest candidate misses and by how
+much. Nearest is who misses the fewest limits, then by the smallest share of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgetl.artifacts.results import Comparison, Measured, Verdict
+from edgetl.config import Budget
+from edgetl.report.case import Case, build_case
+from edgetl.report.choice import choose_stable, choose_trusting
+from edgetl.report.evidence import Candidate
+from edgetl.report.reasons import why_chosen, why_nothing, why_nothing_ran
+
+
+def decide(measured: Sequence[Measured], comparisons: Sequence[Comparison], budget: Budget) -> Verdict:
+    """What to ship, and why. Depends on nothing else, and not on the order of the rows."""
+    case = build_case(measured, comparisons, budget)
+    if case is None:
+        reasons = why_nothing_ran(sorted(measured, key=lambda row: row.title))
+        return Verdict(deployment=None, precision=None, budget_met=False, stable=False, reasons=reasons)
+    return _ship(case) if case.qualified else _ship_nothing(case)
+
+
+def _ship(case: Case) -> Verdict:
+    choice = choose_stable(case.qualified, case.pairs)
+    rival = choose_trusting(case.qualified, case.pairs)
+    return Verdict(
+        deployment=choice.winner.row.name,
+        precision=choice.winner.row.precision,
+        budget_met=True,
+        stable=choice.winner.latency.stable and rival == choice.winner,
+        reasons=why_chosen(case, choice, rival),
+    )
+
+
+def _ship_nothing(case: Case) -> Verdict:
+    nearest = min(case.candidates, key=lambda candidate: _distance(case, candidate))
+    return Verdict(
+        deployment=None,
+        precision=None,
+        budget_met=False,
+        stable=nearest.latency.stable,
+        reasons=why_nothing(case, nearest),
+    )
+
+
+def _distance(case: Case, candidate: Candidate) -> tuple[int, float, tuple[int, int, int, str]]:
+    missed = case.missed(candidate)
+    return len(missed), sum(standing.excess for standing in missed), candidate.simplicity

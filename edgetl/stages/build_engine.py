@@ -1,0 +1,79 @@
+"""Prepared graphs to engines, on the machine that will run them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgetl.artifacts.deployment import GraphSpec, layout
+from edgetl.artifacts.engine import manifest_path
+from edgetl.engine.runtime import BuildOptions, Runtime, build_engine, get_runtime
+from edgetl.errors import EdgetlError
+from edgetl.stages.stage import Context
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A deployment in a precision: its graphs, and why this machine's runtime cannot run it, if so."""
+
+    deployment: str
+    precision: str
+    graphs: tuple[GraphSpec, ...]
+    unsupported: str | None
+
+    @property
+    def title(self) -> str:
+        return f"{self.deployment} {self.precision}"
+
+
+def candidates(context: Context) -> tuple[Candidate, ...]:
+    """Every deployment in every precision of the study, in the study's order."""
+    runtime = get_runtime(context.runtime)
+    groups = tuple(context.study.groups)
+    return tuple(
+        Candidate(deployment, precision, layout(deployment, groups), runtime.unsupported(precision))
+        for deployment in context.study.deployments
+        for precision in context.study.precisions
+    )
+
+
+def engine_paths(context: Context, candidate: Candidate) -> tuple[Path, ...]:
+    """Where the engines of a candidate lie."""
+    suffix = get_runtime(context.runtime).SUFFIX
+    folder = context.run.engines / context.runtime
+    return tuple(folder / f"{spec.stem}.{candidate.precision}{suffix}" for spec in candidate.graphs)
+
+
+def surroundings(context: Context) -> dict[str, Any]:
+    return dict(get_runtime(context.runtime).target(_options(context)))
+
+
+def _options(context: Context) -> BuildOptions:
+    return BuildOptions(compute_capability=context.options.compute_capability)
+
+
+def work(context: Context) -> list[Path]:
+    runtime = get_runtime(context.runtime)
+    able = [candidate for candidate in candidates(context) if candidate.unsupported is None]
+    for candidate in candidates(context):
+        if candidate.unsupported is not None:
+            context.watcher.say(f"build-engine: no {candidate.title}: {candidate.unsupported}")
+    if not able:
+        raise EdgetlError(f"{context.runtime} can run none of the study's precisions; name another in precisions")
+    with context.watcher.progress("building engines", sum(len(candidate.graphs) for candidate in able)) as advance:
+        written = []
+        for candidate in able:
+            for path in _build(context, runtime, candidate):
+                written.append(path)
+                advance(1)
+    context.watcher.say(f"build-engine: {len(written)} engines in {context.run.engines / context.runtime}")
+    return [file for path in written for file in (path, manifest_path(path))]
+
+
+def _build(context: Context, runtime: Runtime, candidate: Candidate) -> Iterator[Path]:
+    for spec, engine in zip(candidate.graphs, engine_paths(context, candidate), strict=True):
+        graph = context.run.graphs / spec.file(candidate.precision, runtime.SPELLING)
+        build_engine(runtime, graph, engine, _options(context))
+        yield engine

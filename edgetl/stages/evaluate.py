@@ -1,0 +1,111 @@
+"""Engines to accuracy: the one time that the test set is touched."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgetl.artifacts.bundle import Bundle, Head
+from edgetl.artifacts.deployment import merge
+from edgetl.artifacts.files import read_json, write_bytes, write_json
+from edgetl.artifacts.index import BrokenFile
+from edgetl.artifacts.results import Evaluation, Measured
+from edgetl.data.index import check_broken_share
+from edgetl.data.stream import stream, to_input
+from edgetl.engine.runtime import Engine, load_engine
+from edgetl.measure.accuracy import compare, score
+from edgetl.stages.build_engine import Candidate, candidates, engine_paths
+from edgetl.stages.index import read_index
+from edgetl.stages.stage import Context
+
+Array = npt.NDArray[np.float32]
+Predictor = Callable[[Array], Array]
+
+
+def surroundings(context: Context) -> dict[str, Any]:
+    del context
+    return {}
+
+
+def work(context: Context) -> list[Path]:
+    bundle = read_json(context.run.bundle / "bundle.json", Bundle)
+    able = [candidate for candidate in candidates(context) if candidate.unsupported is None]
+    predictors = {candidate.title: load_deployment(context, candidate, bundle, threads=1) for candidate in able}
+    truth, predictions, broken = _predict(context, bundle, predictors)
+    measured = [_score(candidate, predictions, truth, bundle, context.runtime) for candidate in candidates(context)]
+    for one in measured:
+        if one.accuracy is not None:
+            context.watcher.say(f"evaluate: {one.title}: {one.accuracy.overall.value:.1%} of {len(truth)} images")
+    evaluation = Evaluation(
+        images=len(truth), measured=tuple(measured), comparisons=compare(predictions, truth), broken=broken
+    )
+    folder = context.run.measurements
+    write_json(folder / "accuracy.json", evaluation)
+    write_bytes(folder / "predictions.npz", _archive({"truth": truth, **predictions}))
+    return [folder / "accuracy.json", folder / "predictions.npz"]
+
+
+def load_deployment(context: Context, candidate: Candidate, bundle: Bundle, threads: int) -> Predictor:
+    """A function from images (N x 3 x S x S in [0, 1]) to one probability per label: all engines, then merged."""
+    heads: Mapping[str, Head] = {head.name: head for head in bundle.heads}
+    engines: list[Engine] = [load_engine(path, threads) for path in engine_paths(context, candidate)]
+
+    def predict(images: Array) -> Array:
+        outputs = {name: value for engine in engines for name, value in engine.infer(images).items()}
+        return merge(outputs, heads, bundle.labels)
+
+    return predict
+
+
+def _predict(
+    context: Context, bundle: Bundle, predictors: Mapping[str, Predictor]
+) -> tuple[npt.NDArray[np.int64], dict[str, Array], tuple[BrokenFile, ...]]:
+    """Every image is decoded once and shown to all deployments."""
+    index, root = read_index(context)
+
+    def predict(images: npt.NDArray[np.uint8]) -> dict[str, Array]:
+        pixels = to_input(images)
+        return {title: predictor(pixels) for title, predictor in predictors.items()}
+
+    rows: list[npt.NDArray[np.int64]] = []
+    results: list[dict[str, Array]] = []
+    broken: list[BrokenFile] = []
+    with context.watcher.progress("evaluating", len(index.test)) as advance:
+        for batch in stream(index.test, root, bundle.preprocessing, predict):
+            broken.extend(batch.broken)
+            if batch.result is not None:
+                rows.append(batch.rows)
+                results.append(batch.result)
+            advance(len(batch.rows) + len(batch.broken))
+    for file in broken:
+        context.watcher.say(f"evaluate: left out {file.path}: {file.reason}")
+    check_broken_share(broken, len(index.test), context.study.data.max_broken_share)
+    labels = bundle.labels
+    truth = np.array([labels.index(index.test[row].label) for row in np.concatenate(rows)], dtype=np.int64)
+    return truth, {title: np.concatenate([r[title] for r in results]) for title in predictors}, tuple(broken)
+
+
+def _score(
+    candidate: Candidate, predictions: Mapping[str, Array], truth: npt.NDArray[np.int64], bundle: Bundle, runtime: str
+) -> Measured:
+    accuracy = None
+    if candidate.unsupported is None:
+        accuracy = score(predictions[candidate.title], truth, bundle.labels, bundle.groups)
+    return Measured(
+        name=candidate.deployment,
+        precision=candidate.precision,
+        runtime=runtime,
+        unsupported=candidate.unsupported,
+        accuracy=accuracy,
+    )
+
+
+def _archive(arrays: Mapping[str, npt.NDArray[np.generic]]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the names for options
+    return buffer.getvalue()

@@ -1,0 +1,33 @@
+"""Images to index: which file belongs to which split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from edgetl.artifacts.files import read_json, write_json
+from edgetl.artifacts.index import SPLITS, DataIndex
+from edgetl.data.index import build_index, data_root, listing_digest
+from edgetl.stages.stage import Context
+
+
+def surroundings(context: Context) -> dict[str, Any]:
+    return {"listing": listing_digest(context.study, context.beside)}
+
+
+def work(context: Context) -> list[Path]:
+    index = build_index(context.study, context.beside, context.run.path)
+    write_json(context.run.index, index)
+    counts = ", ".join(f"{len(index.split(split))} {split}" for split in SPLITS)
+    context.watcher.say(f"index: {counts} images of {len(index.labels)} labels")
+    for note in index.notes:
+        context.watcher.say(f"index: {note}")
+    for broken in index.broken:
+        context.watcher.say(f"index: left out {broken.path}: {broken.reason}")
+    return [context.run.index]
+
+
+def read_index(context: Context) -> tuple[DataIndex, Path]:
+    """The index and the folder that its paths are relative to."""
+    index = read_json(context.run.index, DataIndex)
+    return index, data_root(context.study, index.generated, context.beside, context.run.path)

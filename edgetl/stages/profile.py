@@ -1,0 +1,111 @@
+"""Engines to latency and memory: all deployments side by side."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgetl.artifacts.bundle import Bundle
+from edgetl.artifacts.engine import read_manifest
+from edgetl.artifacts.files import read_json, write_bytes, write_json
+from edgetl.artifacts.results import EngineFile, Measured, Profile
+from edgetl.artifacts.run import RunDirectory
+from edgetl.engine.cpu import processor
+from edgetl.engine.footprint import peak_mb
+from edgetl.engine.runtime import load_engine
+from edgetl.measure.environment import describe
+from edgetl.measure.latency import Plan, Samples, compare, measure, summarise
+from edgetl.stages.build_engine import Candidate, candidates, engine_paths
+from edgetl.stages.stage import Context
+
+_MS_PER_S = 1e3
+
+
+def surroundings(context: Context) -> dict[str, Any]:
+    options = context.options
+    return {"processor": processor(), "threads": options.threads, "seconds": options.seconds}
+
+
+def work(context: Context) -> list[Path]:
+    bundle = read_json(context.run.bundle / "bundle.json", Bundle)
+    able = [candidate for candidate in candidates(context) if candidate.unsupported is None]
+    size = bundle.preprocessing.image_size
+    calls = {candidate.title: _inference(context, candidate, size) for candidate in able}
+    samples = _measure(context, calls)
+    measured = tuple(_summarise(context, candidate, samples, size) for candidate in candidates(context))
+    for one in measured:
+        if one.latency_ms is not None and not one.latency_ms.stable:
+            context.watcher.say(f"profile: {one.title} is UNSTABLE: {one.latency_ms.why_unstable}")
+    profile = Profile(
+        environment=describe(processor(), context.options.threads), measured=measured, comparisons=compare(samples)
+    )
+    return [*_write_samples(context.run, samples), _write(context.run, profile)]
+
+
+def _inference(context: Context, candidate: Candidate, size: int) -> Callable[[], object]:
+    """One image through all engines of a deployment, one after another."""
+    engines = [load_engine(path, context.options.threads) for path in engine_paths(context, candidate)]
+    image = np.random.default_rng(0).random((1, 3, size, size), dtype=np.float32)
+    return lambda: [engine.infer(image) for engine in engines]
+
+
+def _measure(context: Context, calls: dict[str, Callable[[], object]]) -> dict[str, Samples]:
+    plan = Plan(seconds=context.options.seconds, seed=context.study.seed)
+    done = 0.0
+    with context.watcher.progress("measuring latency", 1.0) as advance:
+
+        def watch(share: float) -> None:
+            nonlocal done
+            advance(share - done)
+            done = share
+
+        return measure(calls, plan, watch)
+
+
+def _summarise(context: Context, candidate: Candidate, samples: dict[str, Samples], size: int) -> Measured:
+    row = Measured(
+        name=candidate.deployment,
+        precision=candidate.precision,
+        runtime=context.runtime,
+        unsupported=candidate.unsupported,
+    )
+    if candidate.unsupported is not None:
+        return row
+    latency = summarise(samples[candidate.title])
+    paths = engine_paths(context, candidate)
+    manifests = [read_manifest(path) for path in paths]
+    engines = tuple(
+        EngineFile(file=context.run.relative(path), sha256=manifest.engine_sha256, bytes=manifest.bytes)
+        for path, manifest in zip(paths, manifests, strict=True)
+    )
+    figures = {
+        "engines": engines,
+        "latency_ms": latency,
+        "throughput_ips": _MS_PER_S / latency.mean,
+        "memory_mb": peak_mb(paths, size, context.runtime),
+    }
+    return row.model_copy(update=figures)
+
+
+def _write_samples(run: RunDirectory, samples: dict[str, Samples]) -> list[Path]:
+    """The raw times (rounds x repeats, ms), so that any figure can be recomputed."""
+    paths = []
+    for title, one in samples.items():
+        path = run.measurements / "latency" / f"{title.replace(' ', '.')}.npy"
+        buffer = io.BytesIO()
+        times: npt.NDArray[np.float64] = one.times
+        np.save(buffer, times, allow_pickle=False)
+        write_bytes(path, buffer.getvalue())
+        paths.append(path)
+    return paths
+
+
+def _write(run: RunDirectory, profile: Profile) -> Path:
+    path = run.measurements / "latency.json"
+    write_json(path, profile)
+    return path

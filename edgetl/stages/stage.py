@@ -1,0 +1,79 @@
+"""What a stage is, and what it gets to work with."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from edgetl.artifacts.run import RunDirectory
+from edgetl.config import Study
+
+
+class Watcher(Protocol):
+    """Where a stage tells the user how it goes."""
+
+    def say(self, text: str) -> None:
+        """One line."""
+
+    def progress(self, title: str, total: float) -> AbstractContextManager[Callable[[float], object]]:
+        """A bar; the callable advances it."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a command may set beside the study file. None of it changes what is trained."""
+
+    compute_capability: str | None = None
+    threads: int = 0
+    seconds: float = 10.0
+
+
+@dataclass(frozen=True)
+class Context:
+    """One study, the directory it writes into, and who watches."""
+
+    study: Study
+    beside: Path
+    run: RunDirectory
+    watcher: Watcher
+    options: Options = field(default_factory=Options)
+
+    @property
+    def runtime(self) -> str:
+        """The runtime's name: ONNX Runtime, which runs everywhere, where the study leaves it open."""
+        return "onnxruntime" if self.study.runtime == "auto" else self.study.runtime
+
+
+Settings = Callable[[Study, Path], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step of a study, done by the module of this room that bears its name.
+
+    ``settings`` are the parts of the study (and of the files beside it) that the result depends on.
+    """
+
+    name: str
+    command: str
+    parents: tuple[str, ...]
+    settings: Settings
+
+    @property
+    def worker(self) -> Worker:
+        """The module, imported when it has something to do: most need packages that others can do without."""
+        return cast(Worker, importlib.import_module(f"edgetl.stages.{self.name.replace('-', '_')}"))
+
+
+class Worker(Protocol):
+    """A stage's module."""
+
+    def surroundings(self, context: Context) -> dict[str, Any]:
+        """What else the result depends on, and can only be told where the stage runs: data files, weights, the machine."""
+
+    def work(self, context: Context) -> Sequence[Path]:
+        """Do it; return the files that were written."""

@@ -1,0 +1,195 @@
+"""Pretrained backbones as frozen trunks: RGB in [0, 1] in, pooled features out."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from edgetl import config
+from edgetl.artifacts.bundle import BackboneReference, Preprocessing
+from edgetl.errors import EdgetlError
+from edgetl.train.weights import load_into, read_weights
+
+RGB = tuple[float, float, float]
+IMAGENET_MEAN: RGB = (0.485, 0.456, 0.406)
+IMAGENET_STD: RGB = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network of a library without its head. ``head`` are the name prefixes of the layers that were taken off."""
+
+    module: nn.Module
+    head: tuple[str, ...]
+    mean: RGB = IMAGENET_MEAN
+    std: RGB = IMAGENET_STD
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+
+
+class Trunk(nn.Module):
+    """The frozen backbone with its normalisation inside: N x 3 x S x S in [0, 1] to N x D."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.backbone = architecture.module
+        self.register_buffer("mean", torch.tensor(architecture.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(architecture.std).view(1, 3, 1, 1), persistent=False)
+        self.eval().requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Trunk:
+        """Frozen means frozen: batch-norm statistics included, whoever calls ``train()`` on a parent."""
+        del mode
+        return super().train(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.backbone((images - self.mean) / self.std)
+        return features
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A trunk with what the bundle has to know of it."""
+
+    trunk: Trunk
+    reference: BackboneReference
+    preprocessing: Preprocessing
+
+
+def load_backbone(study: config.Backbone, beside: Path, seed: int) -> Backbone:
+    """Build the backbone a study names, with its weights, frozen.
+
+    Raises:
+        EdgetlError: unknown name, weights that cannot be had or do not fit, or a network without pooled features.
+    """
+    library, _, name = study.name.partition("/")
+    torch.manual_seed(seed)  # only `weights: null` draws from it
+    architecture = _LIBRARIES[library](name, study.weights == "default")
+    if study.weights not in {None, "default"}:
+        path = beside / str(study.weights)
+        load_into(architecture.module, read_weights(path), architecture.head, study.name, str(path))
+    trunk = Trunk(architecture)
+    reference = BackboneReference(
+        name=study.name,
+        weights=study.weights,
+        fingerprint=fingerprint(trunk, study.cut),
+        feature_dim=_feature_dim(trunk, study),
+        parameters=sum(parameter.numel() for parameter in trunk.parameters()),
+        mean=architecture.mean,
+        std=architecture.std,
+    )
+    preprocessing = Preprocessing(image_size=study.image_size, interpolation=architecture.interpolation)
+    return Backbone(trunk, reference, preprocessing)
+
+
+def fingerprint(trunk: nn.Module, cut: str | None) -> str:
+    """sha256 over the cut and every tensor's name, type, shape and bytes."""
+    digest = hashlib.sha256(repr(cut).encode())
+    for name, tensor in sorted(trunk.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _feature_dim(trunk: Trunk, study: config.Backbone) -> int:
+    try:
+        with torch.inference_mode():
+            features = trunk(torch.zeros(2, 3, study.image_size, study.image_size))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise EdgetlError(
+            f"{study.name} cannot take images of {study.image_size} x {study.image_size}: {reason}; "
+            "choose another backbone.image_size"
+        ) from error
+    if not isinstance(features, Tensor) or features.ndim != 2:
+        raise EdgetlError(f"{study.name} has no pooled features; choose an image classification network")
+    return int(features.shape[1])
+
+
+def _edgetl(name: str, default_weights: bool) -> Architecture:
+    from edgetl.train import nano
+
+    del name
+    module = nano.pretrained() if default_weights else nano.Nano()
+    return Architecture(module, ("classifier",), nano.MEAN, nano.STD)
+
+
+def _timm(name: str, default_weights: bool) -> Architecture:
+    import timm
+    from timm import data
+
+    if not timm.is_model(name):
+        raise _unknown("timm", name, timm.list_models())
+    module: Any = _built(lambda: timm.create_model(name, pretrained=default_weights, num_classes=0), f"timm/{name}")
+    # timm has types, but hands this function on without naming it.
+    settings = data.resolve_data_config({}, model=module)  # type: ignore[attr-defined, no-untyped-call]
+    classifier = module.pretrained_cfg.get("classifier") or ()
+    head = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    interpolation: Literal["bilinear", "bicubic"] = "bicubic" if settings["interpolation"] == "bicubic" else "bilinear"
+    return Architecture(module, head, tuple(settings["mean"]), tuple(settings["std"]), interpolation)
+
+
+def _torchvision(name: str, default_weights: bool) -> Architecture:
+    from torchvision import models
+
+    known = models.list_models(module=models)
+    if name not in known:
+        raise _unknown("torchvision", name, known)
+    module = _built(
+        lambda: models.get_model(name, weights="DEFAULT" if default_weights else None), f"torchvision/{name}"
+    )
+    return Architecture(module, _take_head_off(module, name))
+
+
+def _take_head_off(module: nn.Module, name: str) -> tuple[str, ...]:
+    """Replace the classifier by what leaves pooled features; return the prefixes of the layers that are gone."""
+    classifier = getattr(module, "classifier", None)
+    if isinstance(classifier, nn.Sequential) and isinstance(classifier[-1], nn.AdaptiveAvgPool2d):
+        module.classifier = nn.AdaptiveAvgPool2d(1)  # SqueezeNet classifies by a convolution before the pooling
+        return ("classifier",)
+    linear = [layer for layer, child in module.named_modules() if isinstance(child, nn.Linear)]
+    # Auxiliary classifiers (Inception, GoogLeNet) help training only and are not in the evaluated path.
+    auxiliary = tuple(part for part in ("AuxLogits", "aux1", "aux2") if hasattr(module, part))
+    for part in auxiliary:
+        setattr(module, part, None)
+    linear = [layer for layer in linear if not layer.startswith(auxiliary or ("\0",))]
+    if not linear:
+        raise EdgetlError(
+            f"torchvision/{name} has no linear classifier to take off; choose an image classification network"
+        )
+    parent, _, child = linear[-1].rpartition(".")
+    setattr(module.get_submodule(parent), child, nn.Identity())
+    return (linear[-1], *auxiliary)
+
+
+def _built(build: Callable[[], nn.Module], name: str) -> nn.Module:
+    try:
+        return build()
+    except Exception as error:  # hubs raise urllib, requests, huggingface and OS errors
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise EdgetlError(
+            f"the default weights of {name} could not be fetched ({reason[:160]}); with no network, download them elsewhere "
+            "and give backbone.weights the file, or null for random weights"
+        ) from error
+
+
+def _unknown(library: str, name: str, known: list[str]) -> EdgetlError:
+    close = difflib.get_close_matches(name, known, n=3)
+    hint = f" (did you mean {' or '.join(close)}?)" if close else ""
+    return EdgetlError(f"backbone {library}/{name} is unknown to the installed {library}{hint}")
+
+
+_LIBRARIES: dict[str, Callable[[str, bool], Architecture]] = {
+    "edgetl": _edgetl,
+    "timm": _timm,
+    "torchvision": _torchvision,
+}

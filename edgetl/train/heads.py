@@ -1,0 +1,138 @@
+"""Heads of all deployments from one set of cached features: fitted together, chosen and calibrated on validation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+from scipy.optimize import minimize_scalar
+from torch import Tensor
+
+from edgetl.artifacts.bundle import Activation, Head
+from edgetl.artifacts.deployment import COMBINED, ONE_VS_REST, layout
+from edgetl.config import OTHER
+from edgetl.errors import EdgetlError
+from edgetl.train.solver import Task, fit
+
+Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class LabelledFeatures:
+    """Cached features of a split: one N x D array per view, and N labels."""
+
+    views: tuple[Array, ...]
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class HeadPlan:
+    """A head to be trained: its classes, and how its outputs become probabilities."""
+
+    name: str
+    classes: tuple[str, ...]
+    activation: Activation
+
+    def targets(self, labels: Sequence[str]) -> Tensor:
+        """Class positions; a label that is none of the head's is ``other``."""
+        position = {label: index for index, label in enumerate(self.classes)}
+        return torch.tensor([position[label] if label in position else position[OTHER] for label in labels])
+
+
+def plan_heads(deployments: Sequence[str], groups: Mapping[str, Sequence[str]]) -> tuple[HeadPlan, ...]:
+    """The distinct heads that the deployments need. ``specialised`` and ``shared`` use the same ones."""
+    every_label = tuple(label for labels in groups.values() for label in labels)
+    plans = {
+        COMBINED: HeadPlan(COMBINED, every_label, "softmax"),
+        ONE_VS_REST: HeadPlan(ONE_VS_REST, every_label, "sigmoid"),
+        **{group: HeadPlan(group, (*labels, OTHER), "softmax") for group, labels in groups.items()},
+    }
+    needed = [name for d in deployments for graph in layout(d, tuple(groups)) for name in graph.heads]
+    return tuple(plans[name] for name in dict.fromkeys(needed))
+
+
+def train_heads(
+    plans: Sequence[HeadPlan], train: LabelledFeatures, val: LabelledFeatures, strengths: Sequence[float]
+) -> tuple[tuple[Head, ...], dict[str, Array]]:
+    """Fit every head at every strength; keep the strength and temperature with the least validation loss.
+
+    Temperature scaling (Guo et al. 2017, On calibration of modern neural networks) makes the probabilities of
+    different heads comparable. It is folded into the weights, so no graph has to know of it.
+
+    Returns:
+        The heads, and their tensors: ``NAME.weight`` (classes x D), ``NAME.bias`` (classes).
+    """
+    views = [torch.from_numpy(view) for view in train.views]
+    tasks = [Task(plan.targets(train.labels), len(plan.classes), plan.activation) for plan in plans]
+    fitted = fit(views, tasks, strengths)
+    val_features = torch.from_numpy(val.views[0])
+    heads, tensors = [], {}
+    for plan, candidates in zip(plans, fitted, strict=True):
+        head, weight, bias = _choose(plan, candidates, strengths, val_features, plan.targets(val.labels))
+        heads.append(head)
+        # safetensors writes the buffer of a transposed array as it lies in memory, without a warning.
+        tensors[f"{plan.name}.weight"] = np.ascontiguousarray(weight.numpy())
+        tensors[f"{plan.name}.bias"] = bias.numpy()
+    return tuple(heads), tensors
+
+
+def _choose(
+    plan: HeadPlan,
+    candidates: Sequence[tuple[Tensor, Tensor]],
+    strengths: Sequence[float],
+    features: Tensor,
+    truth: Tensor,
+) -> tuple[Head, Tensor, Tensor]:
+    best: tuple[float, Head, Tensor, Tensor] | None = None
+    for (weight, bias), strength in zip(candidates, strengths, strict=True):
+        logits = torch.addmm(bias, features, weight.T)
+        temperature = _temperature(logits, truth, plan.activation)
+        loss = _loss(logits / temperature, truth, plan.activation)
+        accuracy = float((logits.argmax(dim=1) == truth).float().mean())
+        head = Head(
+            name=plan.name,
+            classes=plan.classes,
+            activation=plan.activation,
+            regularisation=strength,
+            temperature=temperature,
+            val_loss=loss,
+            val_accuracy=accuracy,
+        )
+        if best is None or loss < best[0]:
+            best = (loss, head, weight / temperature, bias / temperature)
+    assert best is not None
+    return best[1:]
+
+
+def _temperature(logits: Tensor, truth: Tensor, activation: Activation) -> float:
+    found = minimize_scalar(
+        lambda log_t: _loss(logits / float(np.exp(log_t)), truth, activation), bounds=(-3.0, 3.0), method="bounded"
+    )
+    return float(np.exp(found.x))
+
+
+def _loss(logits: Tensor, truth: Tensor, activation: Activation) -> float:
+    """Mean negative log likelihood; of a sigmoid head, summed over its binary problems."""
+    if activation == "softmax":
+        return float(torch.nn.functional.cross_entropy(logits, truth))
+    targets = torch.nn.functional.one_hot(truth, logits.shape[1]).to(logits)
+    return float(torch.nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(1).mean())
+
+
+def read_heads(path: Path) -> dict[str, Array]:
+    """The tensors that `train_heads` made, from a safetensors file.
+
+    Raises:
+        EdgetlError: the file is missing or damaged.
+    """
+    try:
+        tensors: dict[str, Array] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise EdgetlError(f"{path} cannot be read: {error}; run edgetl finetune again") from error
+    return tensors

@@ -1,0 +1,336 @@
+from __future__ import annotations
+
+import io
+import struct
+import threading
+import warnings
+import zlib
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import ExifTags, Image, ImageOps
+
+from edgetl.artifacts.bundle import Preprocessing
+from edgetl.data.images import MAX_PIXELS, BrokenImageError, augment, check, decode, fit
+
+MATERIAL = Path(__file__).parents[3] / ".." / "shared" / "material"
+
+ENCODINGS = {
+    "jpeg": ("JPEG", {"quality": 90}),
+    "progressive-jpeg": ("JPEG", {"progressive": True}),
+    "png": ("PNG", {}),
+    "bmp": ("BMP", {}),
+    "gif": ("GIF", {}),
+    "tiff": ("TIFF", {}),
+    "lzw-tiff": ("TIFF", {"compression": "tiff_lzw"}),
+    "webp": ("WEBP", {"lossless": True}),
+    "ppm": ("PPM", {}),
+}
+
+
+def picture(width: int = 96, height: int = 72, seed: int = 0) -> Image.Image:
+    """Blocks of random colour under a gradient: edges, flat areas and something to compress."""
+    blocks = np.random.default_rng(seed).integers(0, 200, (9, 12, 3)).astype(np.uint8)
+    image = Image.fromarray(blocks).resize((width, height), Image.Resampling.NEAREST)
+    ramp = np.linspace(0, 55, width).astype(np.uint8)[None, :, None]
+    return Image.fromarray(np.asarray(image) + ramp)
+
+
+def encoded(image: Image.Image, form: str = "PNG", **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, form, **options)
+    return stream.getvalue()
+
+
+def pixels(content: bytes, image_size: int | None = None) -> npt.NDArray[np.uint8]:
+    image = decode(content, image_size)
+    assert image.mode == "RGB"
+    return np.asarray(image)
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A whole PNG file whose header promises any size, over a handful of bytes of data."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(99))) + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize("name", ENCODINGS)
+def test_every_format_gives_the_pixels_that_pillow_gives(name: str) -> None:
+    form, options = ENCODINGS[name]
+    content = encoded(picture(), form, **options)
+    check(content)
+    expected = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+    np.testing.assert_array_equal(pixels(content), expected)
+
+
+@pytest.mark.parametrize("name", ENCODINGS)
+def test_a_file_cut_short_anywhere_is_broken_or_whole_but_never_filled_up(name: str) -> None:
+    form, options = ENCODINGS[name]
+    content = encoded(picture(), form, **options)
+    expected = pixels(content)
+    # All cuts near both ends, where the decoders differ, and some in between.
+    cuts = {*range(60), *range(60, len(content), 97), *range(len(content) - 40, len(content))}
+    for cut in sorted(cuts):
+        with suppress(BrokenImageError):
+            np.testing.assert_array_equal(pixels(content[:cut]), expected)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+def test_a_missing_end_is_seen_without_decoding(form: str) -> None:
+    content = encoded(picture(), form)
+    with pytest.raises(BrokenImageError, match="truncated"):
+        check(content[:-12])
+
+
+def test_bytes_after_the_end_of_a_jpeg_do_no_harm() -> None:
+    content = encoded(picture(), "JPEG")
+    np.testing.assert_array_equal(pixels(content + bytes(1000)), pixels(content))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "empty file"),
+        (b"not an image at all, but text", "not an image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
+        (b"\xff\xd8\xff\xe0", "not an image, or cut short"),
+        (b"P6 2 2 255 ", "truncated"),
+    ],
+)
+def test_what_is_no_image_is_broken_with_a_reason(content: bytes, reason: str) -> None:
+    with pytest.raises(BrokenImageError, match=reason):
+        decode(content)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(sorted(ENCODINGS)), st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=8))
+def test_damaged_bytes_raise_nothing_but_broken_image(name: str, changes: list[tuple[int, int]]) -> None:
+    form, options = ENCODINGS[name]
+    content = bytearray(encoded(picture(), form, **options))
+    for position, value in changes:
+        content[position % len(content)] = value
+    try:
+        assert decode(bytes(content)).mode == "RGB"
+    except BrokenImageError as error:
+        assert error.reason
+
+
+@pytest.mark.parametrize("side", [10_000, 13_000, 20_000])
+def test_a_huge_header_draws_no_warning_and_is_refused_above_the_limit(side: int) -> None:
+    content = png_header(side, side)
+    if side * side > MAX_PIXELS:
+        with pytest.raises(BrokenImageError, match=str(side * side)):
+            check(content)
+        with pytest.raises(BrokenImageError, match=str(side * side)):
+            decode(content)
+    else:
+        check(content)
+
+
+def test_the_size_limit_holds_where_another_package_lifted_that_of_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    with pytest.raises(BrokenImageError, match="20000 x 20000 pixels"):
+        decode(png_header(20_000, 20_000))
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(form: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    content = encoded(picture(), form, exif=exif)
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB")
+    np.testing.assert_array_equal(pixels(content), np.asarray(expected))
+
+
+@pytest.mark.parametrize(
+    "exif", [b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0junk", b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01"]
+)
+def test_damaged_metadata_says_nothing_against_the_pixels(exif: bytes) -> None:
+    np.testing.assert_array_equal(pixels(encoded(picture(), "JPEG", exif=exif)), pixels(encoded(picture(), "JPEG")))
+
+
+def test_transparency_is_laid_on_white() -> None:
+    rgba = picture().convert("RGBA")
+    rgba.putalpha(Image.fromarray(np.repeat(np.array([[0, 128, 255]], np.uint8), 32, axis=1)).resize(rgba.size, 0))
+    colour, alpha = np.asarray(rgba)[..., :3].astype(float), np.asarray(rgba)[..., 3:] / 255
+    expected = colour * alpha + 255 * (1 - alpha)
+    assert np.abs(pixels(encoded(rgba)).astype(float) - expected).max() <= 1
+
+    grey = rgba.convert("LA")
+    level = np.asarray(grey)[..., :1].astype(float)
+    expected = np.repeat(level * alpha + 255 * (1 - alpha), 3, axis=2)
+    assert np.abs(pixels(encoded(grey)).astype(float) - expected).max() <= 1
+
+
+@pytest.mark.parametrize(("form", "transparency"), [("PNG", 1), ("PNG", b"\xff\x00"), ("GIF", 1)])
+def test_transparent_palette_entries_become_white(form: str, transparency: int | bytes) -> None:
+    image = Image.new("P", (4, 2))
+    image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
+    image.putdata([0, 1, 2, 0, 1, 1, 2, 2])
+    colours = np.array([[10, 20, 30], [255, 255, 255], [70, 80, 90]], np.uint8)
+    expected = colours[[[0, 1, 2, 0], [1, 1, 2, 2]]]
+    np.testing.assert_array_equal(pixels(encoded(image, form, transparency=transparency)), expected)
+
+
+def test_palette_and_one_bit_images_keep_their_colours() -> None:
+    palette = picture().quantize(16)
+    np.testing.assert_array_equal(pixels(encoded(palette)), np.asarray(palette.convert("RGB")))
+    one_bit = picture().convert("1")
+    assert set(np.unique(pixels(encoded(one_bit)))) == {0, 255}
+
+
+def test_sixteen_bit_grey_is_scaled_and_never_clipped() -> None:
+    values = np.linspace(0, 65535, 4096).astype(np.uint16).reshape(64, 64)
+    expected = np.repeat(np.rint(values / 257).astype(np.uint8)[..., None], 3, axis=2)
+    little = Image.fromarray(values)
+    big = Image.frombytes("I;16B", (64, 64), values.astype(">u2").tobytes())
+    wide = Image.fromarray(values.astype(np.int32))
+    for content in (encoded(little), encoded(little, "TIFF"), encoded(big, "TIFF"), encoded(wide, "TIFF")):
+        np.testing.assert_array_equal(pixels(content), expected)
+
+
+def test_the_transparent_value_of_sixteen_bit_grey_becomes_white() -> None:
+    image = Image.fromarray(np.array([[0, 300, 65535]], np.uint16))
+    content = encoded(image, transparency=300)
+    assert pixels(content)[0, :, 0].tolist() == [0, 255, 255]
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        (np.array([[0, 65536]], np.int32), "from 0 to 65536"),
+        (np.array([[-1, 9]], np.int32), "from -1 to 9"),
+        (np.array([[0.0, 1.0]], np.float32), "floating-point"),
+    ],
+)
+def test_pixels_without_a_known_range_are_broken_with_a_reason(values: npt.NDArray[np.generic], reason: str) -> None:
+    with pytest.raises(BrokenImageError, match=reason):
+        decode(encoded(Image.fromarray(values), "TIFF"))
+
+
+@pytest.mark.parametrize(("mode", "form"), [("CMYK", "JPEG"), ("CMYK", "TIFF"), ("YCbCr", "TIFF"), ("LAB", "TIFF")])
+def test_other_colour_spaces_come_close_to_the_colours_they_were_made_from(mode: str, form: str) -> None:
+    flat = Image.new("RGB", (32, 32), (180, 90, 40))
+    found = pixels(encoded(flat.convert(mode), form))
+    assert np.abs(found.astype(int) - (180, 90, 40)).max() <= 6
+
+
+@pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG", "TIFF", "MPO"])
+def test_an_animation_gives_its_first_frame(form: str) -> None:
+    colours = [(250, 0, 0), (0, 250, 0), (0, 0, 250)]
+    first, *rest = (Image.new("RGB", (32, 32), colour) for colour in colours)
+    content = encoded(first, form, save_all=True, append_images=rest)
+    assert np.abs(pixels(content).astype(int) - (250, 0, 0)).max() <= 6
+
+
+@pytest.mark.parametrize("size", [(1200, 800), (801, 1203), (513, 512), (100, 90)])
+def test_a_large_jpeg_is_decoded_no_smaller_than_twice_the_image_size(size: tuple[int, int]) -> None:
+    content = encoded(picture(*size), "JPEG")
+    short = min(decode(content, image_size=64).size)
+    assert short >= min(128, *size)
+    assert short < 256 or min(size) < 256
+    assert decode(content).size == size
+
+
+def test_decoding_at_reduced_size_hardly_changes_what_the_backbone_sees() -> None:
+    preprocessing = Preprocessing(image_size=64)
+    content = encoded(picture(1200, 800), "JPEG", quality=95)
+    full, reduced = fit(decode(content), preprocessing), fit(decode(content, 64), preprocessing)
+    assert np.abs(full.astype(float) - reduced).mean() < 2
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(
+    "size", [(64, 64), (65, 64), (64, 67), (640, 480), (333, 500), (31, 17), (20, 20), (3, 900), (1, 1)]
+)
+def test_fit_equals_torchvision(size: tuple[int, int], interpolation: str) -> None:
+    transforms = pytest.importorskip("torchvision.transforms", reason="the reference is torchvision")
+    image = picture(*size)
+    reference = transforms.Compose(
+        [transforms.Resize(64, transforms.InterpolationMode(interpolation)), transforms.CenterCrop(64)]
+    )
+    found = fit(image, Preprocessing(image_size=64, interpolation=interpolation))
+    assert found.shape == (64, 64, 3) and found.dtype == np.uint8
+    np.testing.assert_array_equal(found, np.asarray(reference(image)))
+
+
+def test_a_sliver_is_refused_before_its_resize_takes_all_memory() -> None:
+    with pytest.raises(BrokenImageError, match="1 x 60000 pixels: too narrow"):
+        fit(Image.new("RGB", (1, 60_000)), Preprocessing(image_size=224))
+
+
+def test_an_augmented_view_depends_on_its_seed_alone() -> None:
+    preprocessing, image = Preprocessing(image_size=32), picture()
+    views = [augment(image, preprocessing, f"{seed}", flip=True) for seed in range(20)]
+    again = [augment(image.copy(), preprocessing, f"{seed}", flip=True) for seed in range(20)]
+    np.testing.assert_array_equal(views, again)
+    assert len({view.tobytes() for view in views}) == len(views)
+    assert all(view.shape == (32, 32, 3) and view.dtype == np.uint8 for view in views)
+
+
+def test_only_flip_mirrors_about_half_of_the_views() -> None:
+    ramp = np.repeat(np.tile(np.arange(100, dtype=np.uint8) * 2, (100, 1))[..., None], 3, axis=2)
+    image, preprocessing = Image.fromarray(ramp), Preprocessing(image_size=16)
+
+    def mirrored(flip: bool) -> int:
+        views = (augment(image, preprocessing, f"{seed}", flip) for seed in range(200))
+        return sum(int(view[8, 0, 0]) > int(view[8, -1, 0]) for view in views)
+
+    assert mirrored(flip=False) == 0
+    assert 70 < mirrored(flip=True) < 130
+
+
+@given(st.integers(1, 40), st.integers(1, 2000), st.text(max_size=5))
+@settings(max_examples=60, deadline=None)
+def test_images_of_any_shape_can_be_augmented(short: int, long: int, seed: str) -> None:
+    for size in ((short, long), (long, short)):
+        assert augment(Image.new("RGB", size), Preprocessing(image_size=16), seed, flip=True).shape == (16, 16, 3)
+
+
+def test_threads_decode_odd_files_at_once_without_a_warning() -> None:
+    exif = b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01"
+    contents = [encoded(picture(seed=seed), "JPEG", exif=exif) for seed in range(4)]
+    caught: list[BaseException] = []
+
+    def work(content: bytes) -> None:
+        try:
+            for _ in range(50):
+                decode(content)
+        except BaseException as error:
+            caught.append(error)
+
+    before = list(warnings.filters)
+    threads = [threading.Thread(target=work, args=(content,)) for content in contents]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not caught
+    assert [rule for rule in warnings.filters if rule in before] == before
+
+
+@pytest.mark.material
+def test_real_images_of_every_data_set_decode() -> None:
+    folder = MATERIAL / "datasets"
+    if not folder.is_dir():
+        pytest.skip("the data sets do not lie beside the project")
+    files = [
+        path
+        for name in ("cifar10", "gtsrb-subset", "bccd", "coco128")
+        for path in sorted((folder / name).rglob("*"))
+        if path.suffix in {".jpg", ".jpeg", ".ppm", ".png"}
+    ]
+    for path in files[:: max(1, len(files) // 60)]:
+        assert fit(decode(path.read_bytes(), 64), Preprocessing(image_size=64)).shape == (64, 64, 3)

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import json
+import re
+import sys
+from html.parser import HTMLParser
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from edgetl.artifacts.results import Measured, Results
+from edgetl.errors import EdgetlError, MissingExtraError
+from edgetl.report.html import render_html
+from edgetl.report.plots import accuracy_against_latency, group_accuracy
+
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+
+
+class Page(HTMLParser):
+    """Elements, visible text, and the content of each script, as a browser's tokeniser finds them."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.text = ""
+        self._inside = ""
+        self.feed(source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._inside = tag
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._inside == "script":
+            self.scripts[-1] += data
+        elif self._inside != "style":
+            self.text += data
+
+
+def figures(page: Page) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(page.scripts[0])
+    return found
+
+
+def test_the_page_holds_the_verdict_every_row_and_the_facts(results: Results) -> None:
+    text = Page(render_html(results)).text
+    assert "Ship combined int8" in text
+    for reason in results.verdict.reasons:
+        assert reason in text
+    for row in results.deployments:
+        assert row.title in text
+    for fact in (
+        "the file is cut off",
+        "AMD EPYC 9354",
+        "torchvision/squeezenet1_1",
+        "accuracy drop at most 1.5 points",
+    ):
+        assert fact in text
+
+
+def test_the_page_loads_nothing_from_anywhere(results: Results) -> None:
+    page = Page(render_html(results))
+    assert not [attributes for _, attributes in page.tags if {"src", "href"} & set(attributes)]
+    policies = [a["content"] for tag, a in page.tags if tag == "meta" and a.get("http-equiv")]
+    assert policies and str(policies[0]).startswith("default-src 'none'")
+    assert any("plotly.js" in script for script in page.scripts)
+
+
+def test_hostile_names_stay_text_everywhere(results: Results) -> None:
+    document = results.model_dump_json().replace("vehicles", json.dumps(HOSTILE)[1:-1])
+    document = document.replace("combined", json.dumps(HOSTILE)[1:-1]).replace("cut off", json.dumps(HOSTILE)[1:-1])
+    page = Page(render_html(Results.model_validate_json(document)))
+    assert len(page.scripts) == 3
+    assert "img" not in {tag for tag, _ in page.tags}
+    assert HOSTILE in page.text
+
+
+def test_plotly_gets_hostile_names_as_escaped_text(results: Results) -> None:
+    document = results.model_dump_json().replace("combined", json.dumps(HOSTILE)[1:-1])
+    drawn = json.dumps(figures(Page(render_html(Results.model_validate_json(document)))))
+    assert "<img" not in drawn
+    assert "&lt;img" in drawn
+
+
+def test_every_figure_has_its_place_in_the_page(results: Results) -> None:
+    page = Page(render_html(results))
+    places = {attributes.get("id") for tag, attributes in page.tags if tag == "div"}
+    assert set(figures(page)) == {"overview", "group-0", "group-1"}
+    assert set(figures(page)) <= places
+
+
+def test_plotly_accepts_the_figures(results: Results) -> None:
+    go = pytest.importorskip("plotly.graph_objects")
+    for figure in (accuracy_against_latency(results), group_accuracy(results, "vehicles")):
+        # The page replaces the names of CSS variables before plotly.js sees them.
+        go.Figure(json.loads(re.sub(r'"--[a-z-]+"', '"#123456"', json.dumps(figure))))
+
+
+def test_every_colour_of_a_figure_is_defined_by_the_page(results: Results) -> None:
+    source = render_html(results)
+    used = set(re.findall(r'"(--[a-z-]+)"', json.dumps(figures(Page(source)))))
+    assert used
+    assert all(source.count(f"{name}: ") >= 2 for name in used), "one for light, one for dark"
+
+
+def test_limits_are_drawn_where_they_lie(results: Results) -> None:
+    figure = accuracy_against_latency(results)
+    assert figure is not None
+    notes = {note["text"]: note for note in figure["layout"]["annotations"]}
+    assert notes["limit 5.00 ms"]["x"] == 5.0
+    # The best is 93.3 %, and the budget allows a drop of 1.5 points.
+    assert notes["limit 91.8 %"]["y"] == pytest.approx(91.8)
+
+
+def test_the_pareto_front_holds_nobody_who_is_beaten_in_both(results: Results) -> None:
+    figure = accuracy_against_latency(results)
+    assert figure is not None
+    front = figure["data"][0]
+    assert front["x"] == [2.05, 4.12, 4.15]
+    assert front["y"] == pytest.approx([92.8, 93.15, 93.3])
+
+
+def test_latencies_far_apart_get_a_logarithmic_axis(results: Results, make: SimpleNamespace) -> None:
+    rows = (make.row("combined", "int8", 0.93, 0.5, 1), make.row("specialised", "fp32", 0.93, 50.0, 9, engines=2))
+    figure = accuracy_against_latency(results.model_copy(update={"deployments": rows}))
+    assert figure is not None
+    assert figure["layout"]["xaxis"]["type"] == "log"
+
+
+def test_a_page_without_any_run_row_still_says_why(results: Results, rows: list[Measured]) -> None:
+    bare = results.model_copy(update={"deployments": (rows[-1],), "comparisons": ()})
+    assert "casting them to FP32" in Page(render_html(bare)).text
+
+
+def test_unstable_is_written_in_the_page(results: Results, rows: list[Measured], make: SimpleNamespace) -> None:
+    rows[1] = make.unstable(rows[1])
+    shaky = results.model_copy(
+        update={"deployments": tuple(rows), "verdict": results.verdict.model_copy(update={"stable": False})}
+    )
+    text = Page(render_html(shaky)).text
+    assert "UNSTABLE timing: measure again" in text
+    assert text.count("UNSTABLE") > 2
+
+
+@pytest.mark.parametrize("package", ["jinja2", "plotly.offline"])
+def test_a_missing_package_is_one_line_with_the_remedy(
+    results: Results, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtraError, match=r"the HTML report needs .*pip install 'edgetl\[report\]'"):
+        render_html(results)
+
+
+def test_a_figure_that_is_no_number_is_refused(results: Results, rows: list[Measured]) -> None:
+    assert rows[0].latency_ms
+    latency = rows[0].latency_ms.model_copy(update={"high": float("inf")})
+    broken = results.model_copy(update={"deployments": (rows[0].model_copy(update={"latency_ms": latency}), *rows[1:])})
+    with pytest.raises(EdgetlError, match="cannot be drawn"):
+        render_html(broken)
