@@ -79,7 +79,8 @@ class _Converter:
     def _half_slots(self, position: int, node: onnx.NodeProto) -> tuple[list[int], list[int]]:
         """Input and output slots that become float16: what the operator's schema ties to a type that may be."""
         captures = len(list(tensors_read(node))) > sum(1 for name in node.input if name)
-        if position in self._wiring.heads or captures or node.op_type in _FULL_PRECISION:
+        constant = node.output[0] in self._wiring.constants
+        if position in self._wiring.heads or captures or constant or node.op_type in _FULL_PRECISION:
             return [], []
         try:
             schema = onnx.defs.get_schema(node.op_type, opset(self._model), node.domain)
@@ -105,22 +106,16 @@ class _Converter:
         return read
 
     def _half(self, tensor: str) -> str:
-        if tensor not in self._halves:
-            name = self._halves[tensor] = self._names.fresh(f"{tensor}_half")
-            if tensor in self._wiring.constants:
-                self._initializers.append(numpy_helper.from_array(self._half_constant(tensor), name))
+        constant = self._wiring.constants.get(tensor)
+        stored = tensor if constant is None else constant.name or tensor
+        if stored not in self._halves:
+            name = self._halves[stored] = self._names.fresh(f"{stored}_half")
+            if constant is None:
+                self._cast(stored, name, TensorProto.FLOAT16)
             else:
-                self._cast(tensor, name, TensorProto.FLOAT16)
-        return self._halves[tensor]
-
-    def _half_constant(self, name: str) -> NDArray[np.float16]:
-        value = self._wiring.array(name)
-        largest = float(np.abs(value, where=np.isfinite(value), out=np.zeros_like(value)).max(initial=0.0))
-        if largest > _LARGEST:
-            raise EdgetlError(
-                f"weight {name!r} holds {largest:g}, the largest FP16 number is {_LARGEST:g}; keep the graph in FP32"
-            )
-        return value.astype(np.float16)
+                value = _half_constant(stored, numpy_helper.to_array(constant))
+                self._initializers.append(numpy_helper.from_array(value, name))
+        return self._halves[stored]
 
     def _cast(self, source: str, result: str, kind: int) -> None:
         self._nodes.append(helper.make_node("Cast", [source], [result], name=f"cast_{result}", to=kind))
@@ -132,3 +127,12 @@ def _float_tensors(model: onnx.ModelProto) -> set[str]:
     found = {value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT}
     constants = Wiring(graph).constants
     return found | {name for name, tensor in constants.items() if tensor.data_type == TensorProto.FLOAT}
+
+
+def _half_constant(name: str, value: NDArray[np.float32]) -> NDArray[np.float16]:
+    largest = float(np.abs(value, where=np.isfinite(value), out=np.zeros_like(value)).max(initial=0.0))
+    if largest > _LARGEST:
+        raise EdgetlError(
+            f"weight {name!r} holds {largest:g}, the largest FP16 number is {_LARGEST:g}; keep the graph in FP32"
+        )
+    return value.astype(np.float16)

@@ -34,8 +34,12 @@ class Reference:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         self._input = image_input(model)
         try:
+            # This change of layout crashes ONNX Runtime 1.31 on transformers in FP16.
             self._session = onnxruntime.InferenceSession(
-                model_bytes(model), options, providers=["CPUExecutionProvider"]
+                model_bytes(model),
+                options,
+                providers=["CPUExecutionProvider"],
+                disabled_optimizers=["NchwcTransformer"],
             )
         except Exception as error:  # ONNX Runtime's exceptions have no other common base
             raise EdgetlError(f"ONNX Runtime does not take the graph: {one_line(error)}") from error

@@ -53,9 +53,7 @@ def accuracy_against_latency(results: Results) -> Figure | None:
         shapes += _beyond("y", floor * 100, y_axis["range"][0])
         notes.append(_note(f"limit {percent(floor)} %", xref="paper", yref="y", x=0, y=floor * 100))
     verdict = (results.verdict.deployment, results.verdict.precision)
-    chosen = [candidate for candidate in run if (candidate.row.name, candidate.row.precision) == verdict]
-    middle = max(candidate.latency.p50 for candidate in run) / 2
-    rings = [_ring(candidate, room_on_the_right=candidate.latency.p50 < middle) for candidate in chosen]
+    rings = [_ring(candidate) for candidate in run if (candidate.row.name, candidate.row.precision) == verdict]
     return {
         "data": [_front(run), *rings, *(_point(candidate) for candidate in run)],
         "layout": _layout(440, xaxis=x_axis, yaxis=y_axis, shapes=shapes, annotations=notes),
@@ -179,15 +177,12 @@ def _errors(bounded: Sequence[Estimate | Latency], paint: str) -> Figure:
     }
 
 
-def _ring(chosen: Candidate, room_on_the_right: bool) -> Figure:
+def _ring(chosen: Candidate) -> Figure:
     return {
         "type": "scatter",
-        "mode": "markers+text",
+        "mode": "markers",
         "x": [chosen.latency.p50],
         "y": [chosen.share * 100],
-        "text": ["<b>chosen</b>"],
-        "textposition": "bottom right" if room_on_the_right else "bottom left",
-        "textfont": {"color": "--ink", "size": 13},
         "marker": {"symbol": "circle-open", "size": 34, "color": "--ink", "line": {"width": 2, "color": "--ink"}},
         "hoverinfo": "skip",
     }

@@ -53,16 +53,20 @@ def pixels(content: bytes, image_size: int | None = None) -> npt.NDArray[np.uint
     return np.asarray(image)
 
 
-def png_header(width: int, height: int) -> bytes:
-    """A whole PNG file whose header promises any size, over a handful of bytes of data."""
+def png(width: int, height: int, depth: int, colour: int, rows: bytes, **chunks: bytes) -> bytes:
+    """A PNG file written by hand: its header may promise any size, its further chunks may hold anything."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(99))) + chunk(b"IEND", b"")
-    )
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    further = b"".join(chunk(kind.encode(), data) for kind, data in chunks.items())
+    body = chunk(b"IHDR", header) + further + chunk(b"IDAT", zlib.compress(rows))
+    return b"\x89PNG\r\n\x1a\n" + body + chunk(b"IEND", b"")
+
+
+def huge(side: int) -> bytes:
+    return png(side, side, depth=8, colour=2, rows=bytes(99))
 
 
 @pytest.mark.parametrize("name", ENCODINGS)
@@ -128,7 +132,7 @@ def test_damaged_bytes_raise_nothing_but_broken_image(name: str, changes: list[t
 
 @pytest.mark.parametrize("side", [10_000, 13_000, 20_000])
 def test_a_huge_header_draws_no_warning_and_is_refused_above_the_limit(side: int) -> None:
-    content = png_header(side, side)
+    content = huge(side)
     if side * side > MAX_PIXELS:
         with pytest.raises(BrokenImageError, match=str(side * side)):
             check(content)
@@ -141,7 +145,7 @@ def test_a_huge_header_draws_no_warning_and_is_refused_above_the_limit(side: int
 def test_the_size_limit_holds_where_another_package_lifted_that_of_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     with pytest.raises(BrokenImageError, match="20000 x 20000 pixels"):
-        decode(png_header(20_000, 20_000))
+        decode(huge(20_000))
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
@@ -202,8 +206,8 @@ def test_sixteen_bit_grey_is_scaled_and_never_clipped() -> None:
 
 
 def test_the_transparent_value_of_sixteen_bit_grey_becomes_white() -> None:
-    image = Image.fromarray(np.array([[0, 300, 65535]], np.uint16))
-    content = encoded(image, transparency=300)
+    rows = b"\0" + np.array([0, 300, 65535], ">u2").tobytes()
+    content = png(3, 1, depth=16, colour=0, rows=rows, tRNS=struct.pack(">H", 300))
     assert pixels(content)[0, :, 0].tolist() == [0, 255, 255]
 
 
@@ -223,15 +227,16 @@ def test_pixels_without_a_known_range_are_broken_with_a_reason(values: npt.NDArr
 @pytest.mark.parametrize(("mode", "form"), [("CMYK", "JPEG"), ("CMYK", "TIFF"), ("YCbCr", "TIFF"), ("LAB", "TIFF")])
 def test_other_colour_spaces_come_close_to_the_colours_they_were_made_from(mode: str, form: str) -> None:
     flat = Image.new("RGB", (32, 32), (180, 90, 40))
-    found = pixels(encoded(flat.convert(mode), form))
-    assert np.abs(found.astype(int) - (180, 90, 40)).max() <= 6
+    content = encoded(flat.convert(mode), form)
+    if Image.open(io.BytesIO(content)).mode != mode:
+        pytest.skip(f"this Pillow cannot read {mode} from {form}")
+    assert np.abs(pixels(content).astype(int) - (180, 90, 40)).max() <= 6
 
 
 @pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG", "TIFF", "MPO"])
 def test_an_animation_gives_its_first_frame(form: str) -> None:
-    colours = [(250, 0, 0), (0, 250, 0), (0, 0, 250)]
-    first, *rest = (Image.new("RGB", (32, 32), colour) for colour in colours)
-    content = encoded(first, form, save_all=True, append_images=rest)
+    first, second = (Image.new("RGB", (32, 32), colour) for colour in ((250, 0, 0), (0, 250, 0)))
+    content = encoded(first, form, save_all=True, append_images=[second])
     assert np.abs(pixels(content).astype(int) - (250, 0, 0)).max() <= 6
 
 
