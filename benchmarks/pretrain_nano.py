@@ -19,10 +19,10 @@ import click
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
-from safetensors.torch import save_file
+from safetensors.torch import save as serialised
 from torch import Tensor, nn
 
-from edgetl.artifacts.files import sha256_file, whole_file, write_json
+from edgetl.artifacts.files import sha256_file, write_bytes, write_json
 from edgetl.data.scene_pen import CIRCLE, Dice, Pen, Point, Pose
 from edgetl.data.synthetic import LABELS, render_scene, scene_seed
 from edgetl.train.nano import MEAN, STD, Nano
@@ -45,7 +45,7 @@ def main(output: Path, steps: int, held_out: int, seed: int) -> None:
     model = pretrain(steps, seed, progress=click.echo)
     accuracy = {str(size): held_out_accuracy(model, held_out, seed, size) for size in (32, 64)}
     weights = output / "nano.safetensors"
-    save(model, weights)
+    write_weights(model, weights)
     record = {
         "command": f"python benchmarks/pretrain_nano.py -o edgetl/train/weights --steps {steps} --seed {seed}",
         "seed": seed,
@@ -167,11 +167,10 @@ def held_out_accuracy(model: Nano, per_label: int, seed: int, size: int) -> floa
     return right / (per_label * len(LABELS))
 
 
-def save(model: Nano, path: Path) -> None:
+def write_weights(model: Nano, path: Path) -> None:
     """Write the weights without the classifier."""
     kept = {k: v.contiguous() for k, v in model.state_dict().items() if not k.startswith("classifier.")}
-    with whole_file(path) as partial:
-        save_file(kept, partial)
+    write_bytes(path, serialised(kept))
 
 
 if __name__ == "__main__":

@@ -204,7 +204,7 @@ def _ignore_pillow_warnings() -> None:
 
     `warnings.catch_warnings` per image will not do: it swaps state of the whole process under the other threads.
     """
-    if warnings.filters[0] != _IGNORE_PILLOW:
+    if warnings.filters[:1] != [_IGNORE_PILLOW]:
         with _filters_lock:
             warnings.filterwarnings("ignore", module=r"PIL\.")
 

@@ -78,7 +78,7 @@ def check_broken_share(broken: Sequence[BrokenFile], total: int, limit: float) -
     Raises:
         EdgetlError: the share of broken files is above the limit.
     """
-    if len(broken) <= limit * total:
+    if not broken or len(broken) / total <= limit:
         return
     first = ", ".join(f"{file.path} ({file.reason})" for file in broken[:3])
     raise EdgetlError(

@@ -11,6 +11,10 @@ _DEPLOYMENTS = ("combined", "shared", "one-vs-rest", "specialised")
 _PRECISIONS = ("fp32", "fp16", "int8")
 
 
+LEAST_SPEEDUP = 1.05
+"""A proven gain in speed below this is too small to prefer one deployment to another."""
+
+
 @dataclass(frozen=True)
 class Interval:
     """A point estimate with its 95 % interval."""
@@ -101,9 +105,10 @@ class Pairs:
         return self._latency.get((b.title, a.title))
 
     def proves_faster(self, a: Candidate, b: Candidate) -> bool:
-        """Only a paired interval above 1 between two stable latencies proves it."""
+        """Only a paired interval above 1 between two stable latencies proves it, and only a gain that matters counts."""
         speedup = self.speedup(a, b)
-        return a.latency.stable and b.latency.stable and speedup is not None and speedup.low > 1.0
+        proven = a.latency.stable and b.latency.stable and speedup is not None and speedup.low > 1.0
+        return proven and speedup is not None and speedup.value >= LEAST_SPEEDUP
 
     def proves_more_accurate(self, a: Candidate, b: Candidate) -> bool:
         difference = self.accuracy(a, b)

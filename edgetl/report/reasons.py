@@ -72,7 +72,8 @@ def _why_this_one(case: Case, choice: Choice) -> str:
         tied = listed([candidate.title for candidate in choice.tied if candidate != winner])
         simplest = f"simplest ({count(len(winner.row.engines), 'engine')})"
         trait = simplest if choice.settled_by == "simplicity" else "most accurate"
-        how = f"the {trait} of the fastest that are {meet}, with no difference in speed proven to {tied}"
+        rivals = f"{tied} {'is' if len(choice.tied) == 2 else 'are'} not proven to be 5 % faster or more"
+        how = f"the {trait} of the fastest that are {meet} ({rivals})"
     return f"{winner.title} is {how}: {_key_figures(winner)}."
 
 

@@ -203,6 +203,7 @@ def test_the_first_three_broken_files_are_named() -> None:
     broken = [BrokenFile(path=f"{n}.png", reason="empty file") for n in range(5)]
     check_broken_share(broken, 10, 0.5)
     check_broken_share([], 0, 0.0)
+    check_broken_share(broken[:1] * 29, 100, 0.29)  # a limit that is met exactly
     with pytest.raises(EdgetlError, match=r"5 of 5 .*2\.png \(empty file\); mend"):
         check_broken_share(broken, 5, 0.5)
 

@@ -1,0 +1,49 @@
+# Every target installs what it needs into .venv (or .venv-edge) at the root.
+PYTHON ?= python3
+EDGE_PYTHON ?= $(shell command -v python3.10 >/dev/null 2>&1 && python3.10 -c '' 2>/dev/null && echo python3.10 || echo $(PYTHON))
+VENV := .venv
+EDGE := .venv-edge
+BIN := $(VENV)/bin
+# Two workers, one thread each: the tests are many and small.
+WORKERS ?= 2
+
+.PHONY: help demo test test-edge lint bench docs clean
+
+help:  ## Show the targets.
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/' | column -t -s:
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+# The oldest core packages that are supported, and no torch: what an old Jetson may have.
+$(EDGE)/.installed: pyproject.toml constraints-lowest.txt $(shell find edgetl -name '*.py')
+	$(EDGE_PYTHON) -m venv --clear $(EDGE)
+	$(EDGE)/bin/python -m pip install --quiet --constraint constraints-lowest.txt '.[report]'
+	touch $@
+
+demo: $(VENV)/.installed  ## A whole study on real digits: table, verdict, report.
+	$(BIN)/edgetl run configs/digits.yaml -o runs/digits
+
+test: lint test-edge  ## All checks and tests.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --ignore=tests/edge
+
+test-edge: $(VENV)/.installed $(EDGE)/.installed  ## The device side, in an environment without torch.
+	EDGETL_EDGE_PYTHON=$(EDGE)/bin/python $(BIN)/python -m pytest tests/edge
+
+lint: $(VENV)/.installed  ## Style, types, and the direction of imports.
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+bench: $(VENV)/.installed  ## Benchmarks against the alternatives; results go to benchmarks/results.
+	$(BIN)/python benchmarks/train_heads.py -o benchmarks/results
+	$(BIN)/python benchmarks/slice.py -o benchmarks/results
+
+docs: $(VENV)/.installed  ## Write the command reference anew.
+	$(BIN)/python docs/generate_cli.py
+
+clean:
+	rm -rf $(VENV) $(EDGE) runs build dist

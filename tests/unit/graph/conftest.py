@@ -1,0 +1,108 @@
+"""Tiny graphs in the shape that edgetl exports, made by script, and images for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from edgetl.artifacts.calibration import CalibrationImage, CalibrationTable
+from edgetl.config import Recipe
+from edgetl.graph.calibrate import calibrate
+
+SIZE = 16
+
+
+class Sketch:
+    """A graph under construction: normalisation is there, each method adds a layer and returns its output."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.random = np.random.default_rng(seed)
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[TensorProto] = []
+        self.outputs: list[onnx.ValueInfoProto] = []
+        centred = self.node("Sub", ["images", self.constant(np.full((1, 3, 1, 1), 0.45))])
+        self.start = self.node("Div", [centred, self.constant(np.full((1, 3, 1, 1), 0.25))])
+
+    def constant(self, value: NDArray[np.float64]) -> str:
+        name = f"constant_{len(self.initializers)}"
+        self.initializers.append(numpy_helper.from_array(value.astype(np.float32), name))
+        return name
+
+    def node(self, op: str, inputs: list[str], output: str | None = None, **attributes: object) -> str:
+        output = output or f"{op.lower()}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(op, inputs, [output], **attributes))
+        return output
+
+    def conv(self, tensor: str, inputs: int, outputs: int, groups: int = 1) -> str:
+        shape = (outputs, inputs // groups, 3, 3)
+        weight = self.constant(self.random.normal(0.0, (2.0 / (9 * inputs / groups)) ** 0.5, shape))
+        bias = self.constant(self.random.normal(0.0, 0.1, outputs))
+        return self.node("Conv", [tensor, weight, bias], kernel_shape=[3, 3], pads=[1, 1, 1, 1], group=groups)
+
+    def relu6(self, tensor: str) -> str:
+        return self.node("Clip", [tensor, self.constant(np.array(0.0)), self.constant(np.array(6.0))])
+
+    def features(self, tensor: str) -> str:
+        return self.node("Flatten", [self.node("GlobalAveragePool", [tensor])], output="features")
+
+    def gemm(self, tensor: str, inputs: int, outputs: int) -> str:
+        weight = self.constant(self.random.normal(0.0, (1.0 / inputs) ** 0.5, (outputs, inputs)))
+        return self.node("Gemm", [tensor, weight, self.constant(np.zeros(outputs))], transB=1)
+
+    def head(self, name: str, tensor: str, inputs: int, classes: int = 3, activation: str = "Softmax") -> None:
+        self.node(activation, [self.gemm(tensor, inputs, classes)], output=name)
+        self.outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", classes]))
+
+    def model(self, opset: int = 17) -> onnx.ModelProto:
+        images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", 3, SIZE, SIZE])
+        graph = helper.make_graph(self.nodes, "sketch", [images], self.outputs, self.initializers)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+        helper.set_model_props(model, {"edgetl.labels": '{"vehicles": ["car"]}'})
+        onnx.checker.check_model(model)
+        return model
+
+
+def residual_network() -> onnx.ModelProto:
+    """Conv-Relu, MaxPool, a residual block, an inverted residual with Relu6 and depthwise Conv, Concat, two heads."""
+    sketch = Sketch()
+    stem = sketch.node("Relu", [sketch.conv(sketch.start, 3, 8)])
+    stem = sketch.node("MaxPool", [stem], kernel_shape=[2, 2], strides=[2, 2])
+    inner = sketch.node("Relu", [sketch.conv(stem, 8, 8)])
+    block = sketch.node("Relu", [sketch.node("Add", [sketch.conv(inner, 8, 8), stem])])
+    wide = sketch.relu6(sketch.conv(block, 8, 16))
+    deep = sketch.relu6(sketch.conv(wide, 16, 16, groups=16))
+    linear = sketch.node("Add", [block, sketch.conv(deep, 16, 8)])
+    both = sketch.node("Concat", [linear, block], axis=1)
+    features = sketch.features(sketch.node("Relu", [sketch.conv(both, 16, 12)]))
+    sketch.head("vehicles", features, 12)
+    sketch.head("signs", features, 12, classes=4, activation="Sigmoid")
+    return sketch.model()
+
+
+def images(count: int, seed: int = 0) -> NDArray[np.float32]:
+    """Smooth random images, float32 [count, 3, SIZE, SIZE] in [0, 1]."""
+    coarse = np.random.default_rng(seed).random((count, 3, SIZE // 4, SIZE // 4))
+    return coarse.repeat(4, axis=2).repeat(4, axis=3).astype(np.float32)
+
+
+def record(count: int) -> tuple[CalibrationImage, ...]:
+    return tuple(CalibrationImage(path=f"{index}.png", sha256=f"{index:064x}") for index in range(count))
+
+
+def table_for(model: onnx.ModelProto, method: str = "max", count: int = 8) -> CalibrationTable:
+    return calibrate(model, [images(count)], Recipe(method=method), record(count))
+
+
+@pytest.fixture(scope="session")
+def network() -> onnx.ModelProto:
+    return residual_network()
+
+
+@pytest.fixture
+def sketch() -> Callable[[int], Sketch]:
+    return Sketch
