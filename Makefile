@@ -1,6 +1,8 @@
 # Every target installs what it needs into .venv (or .venv-edge) at the root.
 PYTHON ?= python3
-EDGE_PYTHON ?= $(shell command -v python3.10 >/dev/null 2>&1 && python3.10 -c '' 2>/dev/null && echo python3.10 || echo $(PYTHON))
+# Python 3.10, JetPack 6's, where there is one; else the same as for everything.
+PYTHON_3_10 := python3.10 $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python3.10)
+EDGE_PYTHON ?= $(firstword $(shell for p in $(PYTHON_3_10) $(PYTHON); do "$$p" -c '' 2>/dev/null && echo "$$p"; done))
 VENV := .venv
 EDGE := .venv-edge
 BIN := $(VENV)/bin

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
@@ -42,9 +43,12 @@ _NOT_YET = {
     "cascade": "cascades are not in this version; use combined, specialised, shared, one-vs-rest",
 }
 
+_MOST_VALUES = 100_000
+_LONGEST_VALUE = 1000
+
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 def _safe_name(value: str) -> str:
@@ -69,6 +73,7 @@ def _label(value: object) -> object:
 
 Name = Annotated[str, AfterValidator(_safe_name)]
 Label = Annotated[str, Field(min_length=1), BeforeValidator(_label)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]  # what torch and numpy both take
 PathOrFraction = Annotated[str | float, BeforeValidator(_path_or_fraction)]
 
 
@@ -143,6 +148,13 @@ class Training(_Frozen):
     views: int = Field(default=1, ge=1, le=64)
     flip: bool = False
 
+    @field_validator("regularisation")
+    @classmethod
+    def _some_strength(cls, strengths: tuple[float, ...]) -> tuple[float, ...]:
+        if not strengths:
+            raise ValueError("is empty; name at least one")
+        return strengths
+
 
 class Budget(_Frozen):
     """What a deployment may cost. A limit left out is no limit."""
@@ -160,7 +172,7 @@ class Recipe(_Frozen):
     method: CalibrationMethod = "mse"
     percentile: float = Field(default=99.99, gt=50.0, le=100.0)
     images: int = Field(default=256, ge=1)
-    seed: int = 0
+    seed: Seed = 0
 
 
 class Study(_Frozen):
@@ -177,7 +189,7 @@ class Study(_Frozen):
     calibration: str = "default"
     budget: Budget = Budget()
     training: Training = Training()
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -268,12 +280,12 @@ def _load(path: Path, model: type[_Model]) -> _Model:
         raise EdgetlError(f"{path} does not exist") from None
     except (OSError, UnicodeDecodeError) as error:
         raise EdgetlError(f"{path} cannot be read: {error}") from error
-    lines: dict[tuple[str | int, ...], int] = {}
+    lines: dict[tuple[str, ...], int] = {}
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         duplicates = list(_index_lines(node, (), lines)) if node is not None else []
         content = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+    except Exception as error:  # a value that its tag does not fit lets PyYAML raise whatever Python does
         raise EdgetlError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise EdgetlError(f"{path} holds {type(content).__name__}, expected a mapping of keys such as name and data")
@@ -287,22 +299,40 @@ def _load(path: Path, model: type[_Model]) -> _Model:
     return result
 
 
-def _index_lines(node: yaml.Node, at: tuple[str | int, ...], lines: dict[tuple[str | int, ...], int]) -> Iterator[str]:
-    """Record the line of every key; yield a fault for each key that a mapping holds twice."""
+def _index_lines(node: yaml.Node, at: tuple[str, ...], lines: dict[tuple[str, ...], int]) -> Iterator[str]:
+    """Record the line of every key; yield a fault for each key that a mapping holds twice.
+
+    Raises:
+        ValueError: a value cannot be shown in one line, or aliases of aliases unfold to too many.
+    """
     lines.setdefault(at, node.start_mark.line + 1)
-    if isinstance(node, yaml.MappingNode):
+    if len(lines) > _MOST_VALUES:
+        raise ValueError(f"it unfolds to more than {_MOST_VALUES} values")
+    if isinstance(node, yaml.ScalarNode):
+        _refuse_unprintable(node)
+    elif isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                _refuse_unprintable(key)
             name = str(key.value)
             below = (*at, name)
             if name in seen:
-                yield f"line {key.start_mark.line + 1}: {'.'.join(map(str, below))} is given twice"
+                yield f"line {key.start_mark.line + 1}: {'.'.join(below)} is given twice"
             seen.add(name)
             lines[below] = key.start_mark.line + 1
             yield from _index_lines(value, below, lines)
     elif isinstance(node, yaml.SequenceNode):
         for position, item in enumerate(node.value):
-            yield from _index_lines(item, (*at, position), lines)
+            yield from _index_lines(item, (*at, str(position)), lines)
+
+
+def _refuse_unprintable(node: yaml.ScalarNode) -> None:
+    """Values end up in messages, file names and JSON."""
+    if len(node.value) > _LONGEST_VALUE:
+        raise ValueError(f"line {node.start_mark.line + 1}: a value has {len(node.value)} characters")
+    if any(unicodedata.category(character) in {"Cc", "Cs"} for character in node.value):
+        raise ValueError(f"line {node.start_mark.line + 1}: {node.value!r} holds a control character or a surrogate")
 
 
 def _tuples(value: Any) -> Any:
@@ -314,24 +344,24 @@ def _tuples(value: Any) -> Any:
     return value
 
 
-def _explain(detail: ErrorDetails, lines: Mapping[tuple[str | int, ...], int], model: type[_Frozen]) -> str:
-    location = tuple(part for part in detail["loc"] if (part,) != ("[key]",))
+def _explain(detail: ErrorDetails, lines: Mapping[tuple[str, ...], int], model: type[_Frozen]) -> str:
+    location = tuple(str(part) for part in detail["loc"] if part != "[key]")
     # Unions append the tried type to the location; the longest prefix that is in the file is the key.
     known = next((location[:n] for n in range(len(location), 0, -1) if location[:n] in lines), ())
     missing = detail["type"] == "missing"
     shown = location if missing else known
     line = lines.get(known or (), 1)
-    key = ".".join(str(part) for part in shown) or "the file"
+    key = ".".join(shown) or "the file"
     return f"line {line}: {key} {_fault(detail, model, location)}"
 
 
-def _fault(detail: ErrorDetails, model: type[_Frozen], location: tuple[str | int, ...]) -> str:
+def _fault(detail: ErrorDetails, model: type[_Frozen], location: tuple[str, ...]) -> str:
     kind, found = detail["type"], detail["input"]
     if kind == "missing":
         return "is missing"
     if kind == "extra_forbidden":
         fields = list(_fields_at(model, location[:-1]))
-        return f"is not a known key{did_you_mean(str(location[-1]), fields)}"
+        return f"is not a known key{did_you_mean(location[-1], fields)}"
     if kind == "literal_error":
         if str(found) in _NOT_YET:
             return f"is {found!r}: {_NOT_YET[str(found)]}"
@@ -343,9 +373,9 @@ def _fault(detail: ErrorDetails, model: type[_Frozen], location: tuple[str | int
     return f"is {found!r}: {detail['msg'][:1].lower()}{detail['msg'][1:]}"
 
 
-def _fields_at(model: type[BaseModel], location: tuple[str | int, ...]) -> Iterator[str]:
+def _fields_at(model: type[BaseModel], location: tuple[str, ...]) -> Iterator[str]:
     for part in location:
-        field = model.model_fields.get(str(part))
+        field = model.model_fields.get(part)
         nested = field.annotation if field is not None else None
         if not (isinstance(nested, type) and issubclass(nested, BaseModel)):
             return

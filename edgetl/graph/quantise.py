@@ -160,7 +160,7 @@ def _behind_relu(wiring: Wiring, tensor: str) -> str:
         return tensor
     node = wiring.nodes[position]
     lowest = node.input[1] if node.op_type == "Clip" and len(node.input) > 1 else ""
-    from_zero = lowest in wiring.constants and float(wiring.array(lowest)) == 0.0
+    from_zero = lowest in wiring.constants and not wiring.array(lowest).any()
     return node.output[0] if node.op_type == "Relu" or from_zero else tensor
 
 

@@ -47,6 +47,7 @@ def engine_paths(context: Context, candidate: Candidate) -> tuple[Path, ...]:
 
 
 def surroundings(context: Context) -> dict[str, Any]:
+    """The machine, as far as engines are tied to it. What is measured with them is tied to it too."""
     return dict(get_runtime(context.runtime).target(_options(context)))
 
 

@@ -19,6 +19,7 @@ from edgetl.data.index import check_broken_share
 from edgetl.data.stream import stream, to_input
 from edgetl.engine.runtime import Engine, load_engine
 from edgetl.measure.accuracy import compare, score
+from edgetl.stages import build_engine
 from edgetl.stages.build_engine import Candidate, candidates, engine_paths
 from edgetl.stages.index import read_index
 from edgetl.stages.stage import Context
@@ -28,8 +29,7 @@ Predictor = Callable[[Array], Array]
 
 
 def surroundings(context: Context) -> dict[str, Any]:
-    del context
-    return {}
+    return build_engine.surroundings(context)
 
 
 def work(context: Context) -> list[Path]:

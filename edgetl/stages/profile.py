@@ -20,6 +20,7 @@ from edgetl.engine.footprint import peak_mb
 from edgetl.engine.runtime import load_engine
 from edgetl.measure.environment import describe
 from edgetl.measure.latency import Plan, Samples, compare, measure, summarise
+from edgetl.stages import build_engine
 from edgetl.stages.build_engine import Candidate, candidates, engine_paths
 from edgetl.stages.stage import Context
 
@@ -28,7 +29,7 @@ _MS_PER_S = 1e3
 
 def surroundings(context: Context) -> dict[str, Any]:
     options = context.options
-    return {"processor": processor(), "threads": options.threads, "seconds": options.seconds}
+    return {**build_engine.surroundings(context), "threads": options.threads, "seconds": options.seconds}
 
 
 def work(context: Context) -> list[Path]:

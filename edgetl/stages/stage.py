@@ -11,6 +11,7 @@ from typing import Any, Protocol, cast
 
 from edgetl.artifacts.run import RunDirectory
 from edgetl.config import Study
+from edgetl.errors import MissingExtraError
 
 
 class Watcher(Protocol):
@@ -65,8 +66,13 @@ class Stage:
 
     @property
     def worker(self) -> Worker:
-        """The module, imported when it has something to do: most need packages that others can do without."""
-        return cast(Worker, importlib.import_module(f"edgetl.stages.{self.name.replace('-', '_')}"))
+        """The module, imported when it has something to do: some need packages that a device can do without."""
+        try:
+            return cast(Worker, importlib.import_module(f"edgetl.stages.{self.name.replace('-', '_')}"))
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("edgetl"):
+                raise
+            raise MissingExtraError(f"edgetl {self.command}", "train", error) from error
 
 
 class Worker(Protocol):

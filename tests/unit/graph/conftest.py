@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from edgetl.artifacts.calibration import CalibrationImage, CalibrationTable
-from edgetl.config import Recipe
+from edgetl.config import CalibrationMethod, Recipe
 from edgetl.graph.calibrate import calibrate
 
 SIZE = 16
@@ -58,6 +58,21 @@ class Sketch:
         self.node(activation, [self.gemm(tensor, inputs, classes)], output=name)
         self.outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", classes]))
 
+    def chain(self, layers: list[str]) -> onnx.ModelProto:
+        """A network of a Conv, the layers named (conv, relu, relu6, pool, add) and a head."""
+        tensor = self.conv(self.start, 3, 4)
+        for layer in layers:
+            if layer == "add":
+                tensor = self.node("Add", [self.conv(tensor, 4, 4), tensor])
+            elif layer == "conv":
+                tensor = self.conv(tensor, 4, 4)
+            elif layer == "pool":
+                tensor = self.node("MaxPool", [tensor], kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+            else:
+                tensor = self.relu6(tensor) if layer == "relu6" else self.node("Relu", [tensor])
+        self.head("vehicles", self.features(tensor), 4)
+        return self.model()
+
     def model(self, opset: int = 17) -> onnx.ModelProto:
         images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", 3, SIZE, SIZE])
         graph = helper.make_graph(self.nodes, "sketch", [images], self.outputs, self.initializers)
@@ -84,25 +99,41 @@ def residual_network() -> onnx.ModelProto:
     return sketch.model()
 
 
-def images(count: int, seed: int = 0) -> NDArray[np.float32]:
-    """Smooth random images, float32 [count, 3, SIZE, SIZE] in [0, 1]."""
+def smooth_images(count: int, seed: int = 0) -> NDArray[np.float32]:
+    """Random images without noise, float32 [count, 3, SIZE, SIZE] in [0, 1]."""
     coarse = np.random.default_rng(seed).random((count, 3, SIZE // 4, SIZE // 4))
     return coarse.repeat(4, axis=2).repeat(4, axis=3).astype(np.float32)
 
 
-def record(count: int) -> tuple[CalibrationImage, ...]:
+def image_record(count: int) -> tuple[CalibrationImage, ...]:
     return tuple(CalibrationImage(path=f"{index}.png", sha256=f"{index:064x}") for index in range(count))
 
 
-def table_for(model: onnx.ModelProto, method: str = "max", count: int = 8) -> CalibrationTable:
-    return calibrate(model, [images(count)], Recipe(method=method), record(count))
+def calibrated(model: onnx.ModelProto, method: CalibrationMethod = "max", count: int = 8) -> CalibrationTable:
+    return calibrate(model, [smooth_images(count)], Recipe(method=method), image_record(count))
 
 
+# Tests have no package to import from, so helpers come as fixtures.
 @pytest.fixture(scope="session")
 def network() -> onnx.ModelProto:
     return residual_network()
 
 
-@pytest.fixture
-def sketch() -> Callable[[int], Sketch]:
+@pytest.fixture(scope="session")
+def sketch() -> type[Sketch]:
     return Sketch
+
+
+@pytest.fixture(scope="session")
+def images() -> Callable[..., NDArray[np.float32]]:
+    return smooth_images
+
+
+@pytest.fixture(scope="session")
+def record() -> Callable[[int], tuple[CalibrationImage, ...]]:
+    return image_record
+
+
+@pytest.fixture(scope="session")
+def table_for() -> Callable[..., CalibrationTable]:
+    return calibrated

@@ -1,0 +1,368 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from edgetl.config import Recipe, Study, load_recipe, load_study
+from edgetl.errors import EdgetlError, StudyError
+
+PROJECT = Path(__file__).parents[2]
+
+GOOD = """\
+name: signs
+data:
+  format: digits
+groups:
+  a: [x, y]
+  b: [z]
+backbone:
+  name: edgetl/nano
+deployments: [combined]
+"""
+
+
+@pytest.fixture
+def study_file(tmp_path: Path) -> Path:
+    return tmp_path / "study.yaml"
+
+
+def faults(study_file: Path, content: str) -> tuple[str, ...]:
+    study_file.write_text(content, encoding="utf-8")
+    with pytest.raises(StudyError) as caught:
+        load_study(study_file)
+    assert "\n" not in str(caught.value)
+    return caught.value.faults
+
+
+def refusal(study_file: Path, content: str | bytes) -> str:
+    study_file.write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(EdgetlError) as caught:
+        load_study(study_file)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def edited(old: str, new: str) -> str:
+    assert old in GOOD
+    return GOOD.replace(old, new)
+
+
+def test_a_short_study_gets_the_documented_defaults(study_file: Path) -> None:
+    study_file.write_text(GOOD)
+    study = load_study(study_file)
+    assert study.labels == ("x", "y", "z")
+    assert (study.task, study.runtime, study.calibration, study.seed) == ("classify", "auto", "default", 0)
+    assert study.precisions == ("fp32", "int8")
+    assert study.budget.model_dump() == dict.fromkeys(study.budget.model_dump())
+
+
+@pytest.mark.parametrize("path", sorted((PROJECT / "configs").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_study_that_comes_with_edgetl_loads(path: Path) -> None:
+    assert load_study(path).labels
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ("name: signs\n", "", "line 1: name is missing"),
+        ("  format: digits\n", "  per_label: 5\n", "line 2: data.format is missing"),
+        ("name: signs", "name: 7", "line 1: name is 7: input should be a valid string"),
+        ("name: signs", "name: a/b", "line 1: name is used in file names"),
+        ("name: signs", "name: ''", "line 1: name is used in file names"),
+        ("deployments: [", "budgets: {}\ndeployments: [", "line 9: budgets is not a known key (did you mean budget?)"),
+        (
+            "  format: digits",
+            "  format: digits\n  vall: 0.1",
+            "line 4: data.vall is not a known key (did you mean val?)",
+        ),
+        ("  format: digits", "  format: digits\n  zzz: 1", "line 4: data.zzz is not a known key"),
+        ("[combined]", "[combned]", "line 9: deployments.0 is 'combned', expected 'combined', 'specialised', 'shared'"),
+        ("[combined]", "[combned]", "(did you mean combined?)"),
+        ("[combined]", "[combined, combined]", "line 9: deployments names combined twice"),
+        ("[combined]", "[]", "line 9: deployments is empty; name at least one"),
+        ("[combined]", "combined", "line 9: deployments is 'combined'"),
+        (
+            "deployments: [",
+            "precisions: [fp8]\ndeployments: [",
+            "line 9: precisions.0 is 'fp8', expected 'fp32', 'fp16'",
+        ),
+        (
+            "deployments: [",
+            "seed: -1\ndeployments: [",
+            "line 9: seed is -1: input should be greater than or equal to 0",
+        ),
+        ("deployments: [", "seed: 1.5\ndeployments: [", "line 9: seed is 1.5"),
+        ("deployments: [", f"seed: {2**63}\ndeployments: [", f"line 9: seed is {2**63}"),
+        ("deployments: [", "seed: yes\ndeployments: [", "line 9: seed is True"),
+        ("deployments: [", "budget: {max_latency_ms: 0}\ndeployments: [", "line 9: budget.max_latency_ms is 0"),
+        ("deployments: [", "budget: {max_latency_ms: .inf}\ndeployments: [", "line 9: budget.max_latency_ms is inf"),
+        ("deployments: [", "budget: {min_accuracy: .nan}\ndeployments: [", "line 9: budget.min_accuracy is nan"),
+        ("deployments: [", "budget: {min_accuracy: 97}\ndeployments: [", "line 9: budget.min_accuracy is 97"),
+        ("deployments: [", "training: {views: 0}\ndeployments: [", "line 9: training.views is 0"),
+        (
+            "deployments: [",
+            "training: {regularisation: []}\ndeployments: [",
+            "line 9: training.regularisation is empty",
+        ),
+        ("deployments: [", "training: {regularisation: [0]}\ndeployments: [", "line 9: training.regularisation.0 is 0"),
+        ("[x, y]", "[x, x]", "line 4: groups label 'x' is in group 'a' and again in group 'a'"),
+        ("[z]", "[x]", "line 4: groups label 'x' is in group 'a' and again in group 'b'"),
+        ("[z]", "[other]", "line 4: groups label 'other' in group 'b' is reserved"),
+        ("[z]", "[]", "line 4: groups group 'b' has no labels"),
+        ("[z]", "['']", "line 6: groups.b.0 is ''"),
+        ("  b:", "  combined:", "line 4: groups group name 'combined' is taken"),
+        ("  b:", "  images:", "line 4: groups group name 'images' is taken"),
+        ("  b:", "  1:", "line 6: groups.1 is 1: input should be a valid string"),
+        ("  b:", "  ../b:", "line 6: groups.../b is used in file names"),
+        ("  a: [x, y]\n  b: [z]", "  {}", "line 4: groups no group is named"),
+        ("edgetl/nano", "edgetl/mini", "line 8: backbone.name 'edgetl/mini' is unknown"),
+        ("edgetl/nano", "resnet18", "line 8: backbone.name 'resnet18' is not LIBRARY/MODEL"),
+        ("edgetl/nano", "timm/", "line 8: backbone.name 'timm/' is not LIBRARY/MODEL"),
+        ("edgetl/nano", "edgetl/nano\n  image_size: 8", "line 9: backbone.image_size is 8"),
+        ("format: digits", "format: digits\n  val: 1.0", "line 4: data.val is 1.0, expected a path or a fraction"),
+        ("format: digits", "format: digits\n  val: true", "line 4: data.val is True, expected a path or a fraction"),
+        (
+            "format: digits",
+            "format: digits\n  val: 0.5\n  test: 0.5",
+            "line 2: data val 0.5 and test 0.5 leave nothing",
+        ),
+        ("format: digits", "format: digits\n  root: here", "line 2: data format digits makes its own images"),
+        ("format: digits", "format: image-folder", "line 2: data format image-folder needs root"),
+        ("format: digits", "format: csv\n  root: here", "line 2: data format csv needs train"),
+        ("format: digits", "format: digit", "line 3: data.format is 'digit', expected 'image-folder'"),
+        ("format: digits", "format: digit", "(did you mean digits?)"),
+        ("data:\n  format: digits", "data: [1]", "line 2: data is (1,)"),
+    ],
+)
+def test_each_fault_is_told_with_its_line_and_key(study_file: Path, old: str, new: str, fault: str) -> None:
+    (found,) = faults(study_file, edited(old, new))
+    assert fault in found
+
+
+def test_a_specialist_needs_a_second_group(study_file: Path) -> None:
+    one_group = edited("  b: [z]\n", "")
+    study_file.write_text(one_group)
+    assert load_study(study_file).deployments == ("combined",)
+    (fault,) = faults(study_file, one_group.replace("[combined]", "[combined, shared]"))
+    assert "specialised and shared need at least two groups" in fault
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key", "reason"),
+    [
+        ("name: signs", "name: signs\ntask: detect", "line 2: task", "detection is not in this version"),
+        ("format: digits", "format: coco", "line 3: data.format", "detection data is not in this version"),
+        ("format: digits", "format: yolo", "line 3: data.format", "detection data is not in this version"),
+        ("format: digits", "format: voc", "line 3: data.format", "detection data is not in this version"),
+        ("[combined]", "[combined, cascade]", "line 9: deployments.1", "cascades are not in this version"),
+        ("[combined]", "[branched]", "line 9: deployments.0", "branched deployments are not in this version"),
+        (
+            "deployments: [",
+            "runtime: tensorrt\ndeployments: [",
+            "line 9: runtime",
+            "full TensorRT is not in this version",
+        ),
+        ("edgetl/nano", "darknet/yolov3", "line 8: backbone.name", "Darknet backbones are not in this version"),
+        ("edgetl/nano", "edgetl/nano\n  cut: layer3", "line 9: backbone.cut", "is not in this version"),
+    ],
+)
+def test_what_is_yet_to_come_is_refused_by_name_and_not_as_a_typing_error(
+    study_file: Path, old: str, new: str, key: str, reason: str
+) -> None:
+    (fault,) = faults(study_file, edited(old, new))
+    assert fault.startswith(key)
+    assert reason in fault
+    assert "did you mean" not in fault
+
+
+def test_all_faults_of_a_file_are_told_at_once(study_file: Path) -> None:
+    content = """\
+name: a/b
+name: signs
+data: {format: digit, per_label: 1}
+groups:
+  a: [x]
+  b: [x, other]
+backbone: {name: resnet}
+depoyments: [combined]
+"""
+    found = faults(study_file, content)
+    lines = [fault.split(":")[0] for fault in found]
+    assert sorted(lines) == ["line 2", "line 3", "line 3", "line 4", "line 7", "line 8"]
+    assert "line 8: depoyments is not a known key (did you mean deployments?)" in found
+
+
+def test_a_key_given_twice_is_a_fault_even_where_all_else_is_right(study_file: Path) -> None:
+    assert faults(study_file, GOOD + "name: other\n") == ("line 10: name is given twice",)
+    assert faults(study_file, edited("  b: [z]", "  b: [z]\n  b: [q]")) == ("line 7: groups.b is given twice",)
+
+
+@pytest.mark.parametrize("word", ["yes", "no", "on", "off", "true", "False"])
+def test_a_bare_yes_or_no_as_a_label_is_refused_and_says_to_quote_it(study_file: Path, word: str) -> None:
+    (fault,) = faults(study_file, edited("[x, y]", f"[x, {word}]"))
+    assert fault.startswith("line 5: groups.a.1 is the YAML truth value")
+    assert fault.endswith("quote the label")
+    study_file.write_text(edited("[x, y]", f"[x, '{word}']"))
+    assert load_study(study_file).groups["a"] == ("x", word)
+
+
+def test_numbers_are_labels_and_equal_their_quoted_selves(study_file: Path) -> None:
+    study_file.write_text(edited("[x, y]", "[0, 1998]"))
+    assert load_study(study_file).groups["a"] == ("0", "1998")
+    (fault,) = faults(study_file, edited("[x, y]", "[0, '0']"))
+    assert "label '0' is in group 'a' and again in group 'a'" in fault
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("", "holds NoneType, expected a mapping"),
+        ("# nothing but a comment\n", "holds NoneType, expected a mapping"),
+        ("- name: x\n", "holds list, expected a mapping"),
+        ("just words\n", "holds str, expected a mapping"),
+        ("name: [1\n", "is not valid YAML"),
+        ("name: x\n---\nname: y\n", "is not valid YAML"),
+        ("name: !!python/object/apply:os.system [ls]\n", "is not valid YAML"),
+        ("name: &a [*a]\n", "is not valid YAML"),
+        ("name: 2020-13-45\n", "is not valid YAML"),
+        ("name: !!timestamp soon\n", "is not valid YAML"),
+        ("name: !!bool maybe\n", "is not valid YAML"),
+        ("name: !!int ''\n", "is not valid YAML"),
+        ("x: " + "[" * 5000, "is not valid YAML"),
+        ('name: "a\\x1b[31mb"\n', "line 1: 'a\\x1b[31mb' holds a control character"),
+        ('"x\\ny": 1\n', "line 1: 'x\\ny' holds a control character"),
+        ('name: "\\ud800"\n', "line 1: '\\ud800' holds a control character or a surrogate"),
+        ("seed: 0x" + "F" * 6000, "line 1: a value has 6002 characters"),
+        (b"\xff\xfe\x00", "cannot be read"),
+        (b"\x89PNG\r\n\x1a\n", "cannot be read"),
+        (b"name: a\0b\n", "is not valid YAML"),
+    ],
+)
+def test_what_is_no_study_is_refused_in_one_line(study_file: Path, content: str | bytes, reason: str) -> None:
+    message = refusal(study_file, content)
+    assert message.startswith(str(study_file))
+    assert reason in message
+
+
+def test_aliases_that_unfold_without_end_are_refused_before_they_fill_the_memory(study_file: Path) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
+    assert "unfolds to more than" in refusal(study_file, "\n".join(lines))
+
+
+def test_aliases_and_merge_keys_of_a_sensible_file_work(study_file: Path) -> None:
+    study_file.write_text(GOOD + "budget: {max_latency_ms: &most 3, max_memory_mb: *most}\n")
+    assert load_study(study_file).budget.max_memory_mb == 3.0
+
+
+def test_a_file_from_windows_reads_like_any_other(study_file: Path) -> None:
+    study_file.write_bytes(b"\xef\xbb\xbf" + GOOD.replace("\n", "\r\n").encode())
+    assert load_study(study_file).name == "signs"
+
+
+def test_a_missing_file_a_folder_and_a_dangling_link_are_told_apart(tmp_path: Path) -> None:
+    link = tmp_path / "link.yaml"
+    link.symlink_to(tmp_path / "nowhere")
+    for path, reason in (
+        (tmp_path / "no.yaml", "does not exist"),
+        (tmp_path, "cannot be read"),
+        (link, "does not exist"),
+    ):
+        with pytest.raises(EdgetlError, match=reason):
+            load_study(path)
+
+
+def test_a_study_cannot_be_changed_once_it_is_loaded(study_file: Path) -> None:
+    study_file.write_text(GOOD)
+    with pytest.raises(ValueError, match="frozen"):
+        load_study(study_file).seed = 3  # type: ignore[misc]
+
+
+def test_the_default_recipe_is_the_one_in_the_calibration_folder(tmp_path: Path) -> None:
+    written = yaml.safe_load((PROJECT / "calibration" / "default.yaml").read_text())
+    assert Recipe().model_dump() == written
+    assert load_recipe("default", PROJECT) == Recipe()
+
+
+def test_default_needs_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_recipe("default", tmp_path) == Recipe()
+
+
+def test_a_recipe_is_found_beside_the_study_before_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside, elsewhere = tmp_path / "studies", tmp_path / "elsewhere"
+    for folder, images in ((beside, 7), (elsewhere, 9)):
+        (folder / "calibration").mkdir(parents=True)
+        (folder / "calibration" / "few.yaml").write_text(f"images: {images}\n")
+    (elsewhere / "calibration" / "only_here.yaml").write_text("method: max\n")
+    (beside / "mine.yaml").write_text("seed: 3\n")
+    monkeypatch.chdir(elsewhere)
+    assert load_recipe("few", beside).images == 7
+    assert load_recipe("only_here", beside).method == "max"
+    assert load_recipe("mine.yaml", beside).seed == 3
+
+
+def test_a_recipe_that_is_nowhere_says_where_it_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(EdgetlError) as caught:
+        load_recipe("entropy", tmp_path)
+    assert "calibration recipe 'entropy' was not found" in str(caught.value)
+    assert str(tmp_path / "calibration" / "entropy.yaml") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        ("method: entropy\n", "line 1: method is 'entropy', expected 'max', 'percentile' or 'mse'"),
+        ("images: 0\n", "line 1: images is 0"),
+        ("seed: 1\npercentile: 101\n", "line 2: percentile is 101"),
+        ("seed: -1\n", "line 1: seed is -1"),
+        ("image: 5\n", "line 1: image is not a known key (did you mean images?)"),
+    ],
+)
+def test_a_faulty_recipe_is_told_like_a_faulty_study(tmp_path: Path, content: str, fault: str) -> None:
+    (tmp_path / "mine.yaml").write_text(content)
+    with pytest.raises(StudyError) as caught:
+        load_recipe("mine.yaml", tmp_path)
+    assert fault in str(caught.value)
+
+
+_SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.dates()
+_KEYS = st.sampled_from([*Study.model_fields, "format", "val", "cut", "image_size", "a", 1, True, None]) | _SCALARS
+_VALUES = st.recursive(
+    _SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_KEYS, inner, max_size=4), max_leaves=12
+)
+_BOUNDED = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def loads_or_refuses(study_file: Path, content: bytes) -> None:
+    study_file.write_bytes(content)
+    try:
+        assert isinstance(load_study(study_file), Study)
+    except EdgetlError as error:
+        assert len(str(error).splitlines()) == 1
+        str(error).encode()
+
+
+@_BOUNDED
+@given(st.binary(max_size=60) | st.text(alphabet=st.sampled_from("&*!|>%@:-?[]{},#'\"~\\ \n\tax1.")).map(str.encode))
+@example(b"? [a]\n: b")
+@example(b"!!set {a, b}")
+@example(b"<<: 3")
+@example(b"= : 1")
+def test_any_bytes_give_a_study_or_one_clear_line(study_file: Path, content: bytes) -> None:
+    loads_or_refuses(study_file, content)
+
+
+@_BOUNDED
+@given(st.dictionaries(st.sampled_from([*Study.model_fields]), _VALUES, max_size=6), st.booleans())
+def test_any_values_under_the_keys_of_a_study_give_a_study_or_one_clear_line(
+    study_file: Path, values: dict[str, object], flow: bool
+) -> None:
+    content = {**yaml.safe_load(GOOD), **values}
+    loads_or_refuses(study_file, yaml.safe_dump(content, allow_unicode=True, default_flow_style=flow).encode())
