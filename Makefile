@@ -20,9 +20,13 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 # The oldest core packages that are supported, and no torch: what an old Jetson may have.
-$(EDGE)/.installed: pyproject.toml constraints-lowest.txt $(shell find edgetl -name '*.py')
+$(EDGE)/.dependencies: pyproject.toml constraints-lowest.txt
 	$(EDGE_PYTHON) -m venv --clear $(EDGE)
 	$(EDGE)/bin/python -m pip install --quiet --constraint constraints-lowest.txt '.[report]'
+	touch $@
+
+$(EDGE)/.installed: $(EDGE)/.dependencies $(shell find edgetl -name '*.py' -o -name '*.html')
+	$(EDGE)/bin/python -m pip install --quiet --no-deps --force-reinstall .
 	touch $@
 
 demo: $(VENV)/.installed  ## A whole study on real digits: table, verdict, report.
@@ -42,7 +46,7 @@ lint: $(VENV)/.installed  ## Style, types, and the direction of imports.
 
 bench: $(VENV)/.installed  ## Benchmarks against the alternatives; results go to benchmarks/results.
 	$(BIN)/python benchmarks/train_heads.py -o benchmarks/results
-	$(BIN)/python benchmarks/slice.py -o benchmarks/results
+	$(BIN)/python benchmarks/main_job.py -o benchmarks/results
 
 docs: $(VENV)/.installed  ## Write the command reference anew.
 	$(BIN)/python docs/generate_cli.py

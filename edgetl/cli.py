@@ -1,7 +1,7 @@
 """The command table, and the only place that turns errors into exit codes.
 
-Exit codes: 0 ok, 1 the user's input or environment, 2 usage, 3 a bug in edgetl, 4 budget not met or result unstable under
-``--strict``, 130 interrupted.
+Exit codes: 0 ok, 1 the user's input or environment, 2 usage, 3 a bug in edgetl, 4 budget not met or result unstable
+under ``--strict``, 130 interrupted.
 """
 
 from __future__ import annotations

@@ -45,6 +45,11 @@ _NOT_YET = {
 
 _MOST_VALUES = 100_000
 _LONGEST_VALUE = 1000
+_UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})  # controls, lone surrogates, line and paragraph separators
+
+
+# Heads of other deployments, the input of every graph, and a key of results.json beside the groups.
+_TAKEN = frozenset({"combined", "one-vs-rest", "images", "overall"})
 
 
 class _Frozen(BaseModel):
@@ -231,8 +236,8 @@ def _group_faults(groups: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
     for group, labels in groups.items():
         if not labels:
             yield f"group {group!r} has no labels"
-        if group in {"combined", "one-vs-rest", "images"}:
-            yield f"group name {group!r} is taken: it names a head or the input of every graph"
+        if group in _TAKEN:
+            yield f"group name {group!r} is taken: it means something else in graphs or results"
         for label in labels:
             if label == OTHER:
                 yield f"label {OTHER!r} in group {group!r} is reserved for images of the other groups"
@@ -331,8 +336,8 @@ def _refuse_unprintable(node: yaml.ScalarNode) -> None:
     """Values end up in messages, file names and JSON."""
     if len(node.value) > _LONGEST_VALUE:
         raise ValueError(f"line {node.start_mark.line + 1}: a value has {len(node.value)} characters")
-    if any(unicodedata.category(character) in {"Cc", "Cs"} for character in node.value):
-        raise ValueError(f"line {node.start_mark.line + 1}: {node.value!r} holds a control character or a surrogate")
+    if any(unicodedata.category(character) in _UNPRINTABLE for character in node.value):
+        raise ValueError(f"line {node.start_mark.line + 1}: {node.value!r} holds a control character")
 
 
 def _tuples(value: Any) -> Any:

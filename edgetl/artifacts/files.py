@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,11 +43,17 @@ def whole_file(path: Path) -> Iterator[Path]:
         partial.replace(path)
         _sync(path.parent)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        _discard(partial)
         raise cannot_write(path, error) from error
     except BaseException:
-        partial.unlink(missing_ok=True)
+        _discard(partial)
         raise
+
+
+def _discard(partial: Path) -> None:
+    # On a read-only disk, or below a file, even the removal of what is not there fails.
+    with suppress(OSError):
+        partial.unlink()
 
 
 def cannot_write(path: Path, error: OSError) -> EdgetlError:

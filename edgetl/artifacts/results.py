@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from pydantic import model_serializer, model_validator
+
 from edgetl.artifacts.files import Artifact
 from edgetl.artifacts.index import BrokenFile
 
@@ -26,11 +28,34 @@ class Estimate(Artifact):
 
 
 class Accuracy(Artifact):
-    """Top-1 accuracy. In ``groups`` all labels compete; in ``masked`` only those of the image's own group."""
+    """Top-1 accuracy. In ``groups`` all labels compete; in ``masked`` only those of the image's own group.
+
+    In JSON it is flat: ``overall`` and each group by name, each an estimate, a group's with its ``masked`` one inside.
+    """
 
     overall: Estimate
     groups: dict[str, Estimate]
     masked: dict[str, Estimate]
+
+    @model_serializer
+    def _flat(self) -> dict[str, Any]:
+        groups = {
+            name: estimate.model_dump() | {"masked": self.masked[name].model_dump()}
+            for name, estimate in self.groups.items()
+        }
+        return {"overall": self.overall.model_dump(), **groups}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_flat(cls, content: Any) -> Any:
+        if not isinstance(content, dict) or content.keys() == cls.model_fields.keys():
+            return content
+        groups = {name: estimate for name, estimate in content.items() if name != "overall"}
+        if not all(isinstance(estimate, dict) and "masked" in estimate for estimate in groups.values()):
+            raise ValueError("every group needs value, low, high, n and masked")
+        masked = {name: estimate["masked"] for name, estimate in groups.items()}
+        groups = {name: {k: v for k, v in estimate.items() if k != "masked"} for name, estimate in groups.items()}
+        return {"overall": content.get("overall"), "groups": groups, "masked": masked}
 
 
 class Latency(Artifact):

@@ -81,10 +81,10 @@ class RunDirectory:
 
     def record(self, stage: str) -> StageRecord | None:
         """The record of a finished stage, or None where it has not finished or its files are gone."""
-        path = self.record_path(stage)
-        if not path.is_file():
+        try:
+            record = read_json(self.record_path(stage), StageRecord)
+        except EdgetlError:  # missing, damaged or of another version: the stage has to be done
             return None
-        record = read_json(path, StageRecord)
         return record if all((self.path / name).is_file() for name in record.outputs) else None
 
     def damaged(self, record: StageRecord) -> str | None:
@@ -100,7 +100,7 @@ class RunDirectory:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Make the directory, keep other edgetl processes out of it, and clear away what a killed one left half-written.
+        """Make the directory, keep other edgetl processes out, and clear away what a killed one left half-written.
 
         Raises:
             EdgetlError: the directory cannot be written, or another process is at work in it.

@@ -52,7 +52,7 @@ def load(engine: Path, threads: int) -> Engine:
     settings = _session_options(threads)
     # The file is what the optimiser left: to optimise it once more would cost start-up time and change nothing.
     settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return _OrtEngine(_session(engine, settings))
+    return _OrtEngine(engine.name, _session(engine, settings))
 
 
 def _session_options(threads: int) -> onnxruntime.SessionOptions:
@@ -68,15 +68,25 @@ def _session(path: Path, settings: onnxruntime.SessionOptions) -> onnxruntime.In
     try:
         return onnxruntime.InferenceSession(str(path), settings, providers=_PROVIDERS)
     except Exception as error:  # ONNX Runtime's exception types share no base but Exception
-        reason = " ".join(str(error).split())[:300]
-        raise EdgetlError(f"ONNX Runtime {onnxruntime.__version__} cannot load {path}: {reason}") from error
+        raise EdgetlError(f"ONNX Runtime {onnxruntime.__version__} cannot load {path}: {_one_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 class _OrtEngine:
-    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+    def __init__(self, name: str, session: onnxruntime.InferenceSession) -> None:
+        self._name = name
         self._session = session
         self._input = session.get_inputs()[0].name
         self._outputs = [output.name for output in session.get_outputs()]
 
     def infer(self, images: Array) -> dict[str, Array]:
-        return dict(zip(self._outputs, self._session.run(None, {self._input: images}), strict=True))
+        try:
+            values = self._session.run(None, {self._input: images})
+        except Exception as error:  # as in _session
+            raise EdgetlError(
+                f"{self._name} cannot run on images of {list(images.shape)}: {_one_line(error)}"
+            ) from error
+        return dict(zip(self._outputs, values, strict=True))

@@ -86,8 +86,8 @@ def build_engine(runtime: Runtime, graph: Path, engine: Path, options: BuildOpti
     if _is_current(engine, graph_sha256, target, options):
         return False
     begin = time.perf_counter()
-    manifest_path(engine).unlink(missing_ok=True)
     with whole_file(engine) as partial:
+        manifest_path(engine).unlink(missing_ok=True)
         runtime.build(graph, partial, options)
     manifest = EngineManifest(
         runtime=runtime.NAME,
@@ -121,5 +121,11 @@ def load_engine(engine: Path, threads: int = 0) -> Engine:
     """
     manifest = read_manifest(engine)
     runtime = get_runtime(manifest.runtime)
-    check_target(engine, manifest.target, runtime.target(BuildOptions(**manifest.options)))
+    try:
+        options = BuildOptions(**manifest.options)
+    except TypeError:
+        raise EdgetlError(
+            f"{manifest_path(engine)} holds options that this version of edgetl does not know; build the engine again"
+        ) from None
+    check_target(engine, manifest.target, runtime.target(options))
     return runtime.load(engine, threads)

@@ -105,7 +105,7 @@ class Pairs:
         return self._latency.get((b.title, a.title))
 
     def proves_faster(self, a: Candidate, b: Candidate) -> bool:
-        """Only a paired interval above 1 between two stable latencies proves it, and only a gain that matters counts."""
+        """Only a paired interval above 1 between two stable latencies proves it; only a gain that matters counts."""
         speedup = self.speedup(a, b)
         proven = a.latency.stable and b.latency.stable and speedup is not None and speedup.low > 1.0
         return proven and speedup is not None and speedup.value >= LEAST_SPEEDUP

@@ -79,7 +79,7 @@ class Worker(Protocol):
     """A stage's module."""
 
     def surroundings(self, context: Context) -> dict[str, Any]:
-        """What else the result depends on, and can only be told where the stage runs: data files, weights, the machine."""
+        """What else the result depends on and can only be told here: data files, weights, the machine."""
 
     def work(self, context: Context) -> Sequence[Path]:
         """Do it; return the files that were written."""

@@ -177,8 +177,8 @@ def _built(build: Callable[[], nn.Module], name: str) -> nn.Module:
     except Exception as error:  # hubs raise urllib, requests, huggingface and OS errors
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise EdgetlError(
-            f"the default weights of {name} could not be fetched ({reason[:160]}); with no network, download them elsewhere "
-            "and give backbone.weights the file, or null for random weights"
+            f"the default weights of {name} could not be fetched ({reason[:160]}); with no network, download them "
+            "elsewhere and give backbone.weights the file, or null for random weights"
         ) from error
 
 

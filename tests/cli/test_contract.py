@@ -1,0 +1,242 @@
+"""What other programs rely on: exit codes, streams, and the shape of what is printed."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edgetl.cli import COMMANDS
+
+Done = subprocess.CompletedProcess[str]
+Command = Callable[..., Done]
+Start = Callable[..., subprocess.Popen[str]]
+
+
+def _last_line(text: str) -> str:
+    return text.splitlines()[-1]
+
+
+def _control_characters(text: str) -> set[str]:
+    return {character for character in text if unicodedata.category(character) == "Cc" and character != "\n"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command: str, call: Command) -> None:
+    done = call(command, "--help")
+    assert done.returncode == 0
+    assert re.search(rf"Examples?:\s+edgetl {command} ", done.stdout)
+    assert done.stderr == ""
+
+
+def test_help_and_version_end_with_0(call: Command) -> None:
+    overview = call("--help")
+    assert overview.returncode == call("-h").returncode == call("--version").returncode == 0
+    assert all(f"  {command} " in overview.stdout for command in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["evalute"], "Did you mean evaluate?"),
+        (["build_engine"], "Did you mean build-engine?"),
+        (["quux"], "No such command 'quux'."),
+        (["run"], "Missing argument"),
+        (["run", "study.yaml"], "Missing option '-o'"),
+        (["run", "study.yaml", "-o", "x", "--thread", "1"], "Did you mean --threads?"),
+        (["run", "study.yaml", "-o", "x", "--threads", "many"], "is not a valid integer"),
+        (["run", "study.yaml", "-o", "x", "--seconds", "0"], "not in the range"),
+        (["build-engine", "study.yaml"], "a study needs -o DIR"),
+        (["build-engine", "study.yaml", "-o", "x", "--precision", "int8"], "a study names its own"),
+        (["profile", "study.yaml"], "a study needs -o DIR"),
+        (["profile", "study.yaml", "-o", "x", "--json"], "--json are for models"),
+        (["prepare", "m.onnx", "--precision", "fp64", "-o", "x.onnx"], "'fp64' is not one of"),
+    ],
+    ids=" ".join,
+)
+def test_usage_errors_end_with_2_and_say_what_to_do(arguments: list[str], said: str, call: Command) -> None:
+    done = call(*arguments)
+    assert done.returncode == 2
+    assert said in " ".join(done.stderr.split())
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+
+
+def test_no_command_at_all_shows_what_there_is(call: Command) -> None:
+    done = call()
+    assert done.returncode == 2
+    assert "build-engine" in done.stderr
+
+
+def test_bad_input_ends_with_1_and_a_last_line_that_begins_with_error(
+    edgetl: Command, fault: Callable[[Done], str], tmp_path: Path
+) -> None:
+    assert fault(edgetl("run", tmp_path / "no.yaml", "-o", tmp_path)) == f"{tmp_path}/no.yaml does not exist"
+
+
+def test_debug_shows_the_traceback_and_still_ends_with_the_error_line(edgetl: Command, tmp_path: Path) -> None:
+    done = edgetl("--debug", "run", tmp_path / "no.yaml", "-o", tmp_path)
+    assert done.returncode == 1
+    assert "Traceback (most recent call last)" in done.stderr
+    assert _last_line(done.stderr).startswith("error: ")
+
+
+def test_a_bug_ends_with_3_and_asks_for_a_report(
+    call: Command, monkeypatch: pytest.MonkeyPatch, finished: Path
+) -> None:
+    def broken(_path: Path) -> None:
+        raise RuntimeError("two\nlines")
+
+    monkeypatch.setattr("edgetl.config.load_study", broken)
+    arguments = ("report", finished / "study.yaml", "-o", finished / "run")
+    done = call(*arguments)
+    assert done.returncode == 3
+    assert _last_line(done.stderr).startswith("error: a bug in edgetl: RuntimeError: two lines; run again with")
+    assert "Traceback" not in done.stderr
+    assert "Traceback" in call("--debug", *arguments).stderr
+
+
+def test_out_of_memory_is_not_called_a_bug(
+    call: Command, fault: Callable[[Done], str], monkeypatch: pytest.MonkeyPatch, finished: Path
+) -> None:
+    def hungry(_path: Path) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("edgetl.config.load_study", hungry)
+    assert "out of memory" in fault(call("report", finished / "study.yaml", "-o", finished / "run"))
+
+
+def test_a_budget_that_cannot_be_met_ends_with_4_under_strict_only(
+    call: Command, copied: Path, write_study: Callable[..., Path]
+) -> None:
+    study = write_study(copied, budget={"max_latency_ms": 1e-6})
+    done = call("report", study, "-o", copied / "run", "--strict")
+    assert done.returncode == 4
+    assert _last_line(done.stderr) == "error: no deployment meets the budget"
+    assert "nothing meets the budget" in done.stdout
+    assert call("report", study, "-o", copied / "run").returncode == 0
+    assert json.loads((copied / "run" / "results.json").read_text())["verdict"]["deployment"] is None
+
+
+@pytest.mark.parametrize("said", ["index: ", "finetune: head"])
+def test_an_interrupt_ends_with_130_and_what_was_done_stays(
+    said: str, start: Start, edgetl: Command, write_study: Callable[..., Path], tmp_path: Path
+) -> None:
+    study, run = write_study(tmp_path), tmp_path / "run"
+    process = start("run", study, "-o", run, "--seconds", 60)
+    assert process.stderr is not None
+    seen = [next(line for line in process.stderr if line.startswith(said))]
+    process.send_signal(signal.SIGINT)
+    out, rest = process.communicate(timeout=120)
+    assert process.returncode == 130, rest
+    assert out == ""
+    assert "Traceback" not in rest
+    assert _last_line(rest).startswith("error: interrupted; what was finished is kept"), seen
+    assert not list(run.rglob("*.partial"))
+    again = edgetl("finetune", study, "-o", run)
+    assert again.returncode == 0, again.stderr
+    assert "index: up to date" in again.stderr
+
+
+def test_an_interrupt_while_measuring_leaves_the_rest_of_the_run_as_it_was(
+    start: Start, call: Command, copied: Path, snapshot: Callable[[Path], dict[str, str]]
+) -> None:
+    run = copied / "run"
+    before = snapshot(run)
+    process = start("profile", copied / "study.yaml", "-o", run, "--seconds", 60)
+    while (run / "stages" / "profile.json").exists():  # it goes when the stage begins
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert before.items() - snapshot(run).items() == {("stages/profile.json", before["stages/profile.json"])}
+    options = ("-o", run, "--threads", 1, "--seconds", 0.3)
+    assert call("run", copied / "study.yaml", *options).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "result"),
+    [
+        ("finetune", "bundle/bundle.json"),
+        ("export", "graphs"),
+        ("build-engine", "engines"),
+        ("evaluate", "measurements/accuracy.json"),
+    ],
+)
+def test_stdout_names_the_result_and_stderr_has_the_talk(
+    command: str, result: str, call: Command, finished: Path
+) -> None:
+    done = call(command, finished / "study.yaml", "-o", finished / "run")
+    assert done.returncode == 0
+    assert done.stdout == f"{finished / 'run' / result}\n"
+    assert f"{command}: up to date\n" in done.stderr
+
+
+def test_a_pipe_gets_no_progress_bar_and_no_control_characters(edgetl: Command, finished: Path, copied: Path) -> None:
+    (copied / "run" / "stages" / "evaluate.json").unlink()
+    for done in (
+        edgetl("evaluate", copied / "study.yaml", "-o", copied / "run"),
+        edgetl("report", finished / "study.yaml", "-o", finished / "run"),
+    ):
+        assert done.returncode == 0
+        assert _control_characters(done.stdout + done.stderr) == set()
+        assert "━" not in done.stderr and "%|" not in done.stderr
+
+
+def test_the_table_in_a_pipe_is_as_wide_as_it_was_made_for(edgetl: Command, finished: Path) -> None:
+    done = edgetl("report", finished / "study.yaml", "-o", finished / "run")
+    assert max(map(len, done.stdout.splitlines()[:-1])) <= 100
+    assert "by group: all/masked" in done.stdout
+
+
+def test_run_json_prints_exactly_results_json(call: Command, finished: Path) -> None:
+    options = ("-o", finished / "run", "--threads", 1, "--seconds", 0.3, "--json")
+    done = call("run", finished / "study.yaml", *options)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (finished / "run" / "results.json").read_text(encoding="utf-8")
+    assert list(json.loads(done.stdout))[0] == "schema_version"
+
+
+def test_profile_compares_plain_files_and_prints_json(call: Command, finished: Path) -> None:
+    a, b = (str(finished / "run" / "graphs" / f"{name}.fp32.onnx") for name in ("combined", "shared"))
+    done = call("profile", a, "--against", b, "--json", "--seconds", 0.1, "--threads", 1)
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout)
+    assert list(printed)[0] == "schema_version"
+    assert list(printed["latency_ms"]) == [a, b]
+    assert printed["latency_ms"][a]["samples"] >= 20
+    [pair] = printed["comparisons"]
+    assert (pair["a"], pair["b"], pair["metric"]) == (a, b, "latency")
+    assert pair["low"] <= pair["ratio"] <= pair["high"]
+
+
+def test_profile_of_plain_files_tells_the_ratio_in_words(call: Command, finished: Path) -> None:
+    a, b = (finished / "run" / "graphs" / f"combined.{kind}.onnx" for kind in ("fp32", "int8.onnxruntime"))
+    done = call("profile", a, b, "--seconds", 0.1, "--threads", 1)
+    assert done.returncode == 0, done.stderr
+    assert f"{a} takes " in done.stdout and f" times as long as {b} (" in done.stdout
+    assert not [path for path in a.parent.iterdir() if path.suffix not in {".onnx", ".json"}]
+
+
+@pytest.mark.parametrize("options", [["--json"], []], ids=["json", "table"])
+def test_a_reader_that_goes_away_is_no_reason_to_complain(options: list[str], start: Start, finished: Path) -> None:
+    process = start("report", finished / "study.yaml", "-o", finished / "run", *options)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == "report: up to date\n"
+    process.wait(timeout=120)
+
+
+def test_head_takes_the_first_line_and_the_rest_is_quiet(finished: Path) -> None:
+    pipeline = '"$0" -m edgetl report "$1/study.yaml" -o "$1/run" --json | head -1'
+    done = subprocess.run(
+        ["bash", "-c", pipeline, sys.executable, finished], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert (done.stdout, done.stderr) == ("{\n", "report: up to date\n")
