@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,7 +41,8 @@ def show(run: RunDirectory, strict: bool, as_json: bool) -> None:
     if as_json:
         click.echo(run.results.read_text(encoding="utf-8"), nl=False)
     else:
-        Console().print(render_table(results))
+        # A pipe has no width: rich would take 80 columns, and the table is made for 100.
+        Console(width=None if sys.stdout.isatty() else 100).print(render_table(results))
         click.echo(render_verdict(results.verdict))
         click.echo(f"\nReport: {run.report}")
     if strict and not results.verdict.budget_met:
