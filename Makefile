@@ -48,8 +48,9 @@ bench: $(VENV)/.installed  ## Benchmarks against the alternatives; results go to
 	$(BIN)/python benchmarks/train_heads.py -o benchmarks/results
 	$(BIN)/python benchmarks/main_job.py -o benchmarks/results
 
-docs: $(VENV)/.installed  ## Write the command reference anew.
+docs: $(VENV)/.installed  ## Write the command reference and the figures of the README anew.
 	$(BIN)/python docs/generate_cli.py
+	$(BIN)/python docs/generate_figures.py
 
 clean:
 	rm -rf $(VENV) $(EDGE) runs build dist

@@ -14,7 +14,11 @@ TARGET = Path(__file__).parent / "cli.md"
 def reference() -> str:
     """The whole reference as Markdown."""
     context = click.Context(cli, info_name="edgetl", max_content_width=100)
-    parts = ["# Command reference", "Made by `make docs` from the commands themselves.", _section("edgetl", cli, context)]
+    parts = [
+        "# Command reference",
+        "Made by `make docs` from the commands themselves.",
+        _section("edgetl", cli, context),
+    ]
     for name in COMMANDS:
         command = cli.get_command(context, name)
         assert command is not None

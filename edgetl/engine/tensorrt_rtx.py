@@ -65,7 +65,9 @@ def _module() -> ModuleType:
 
 def _capability(trt: Any, options: BuildOptions) -> tuple[str, Any]:
     wanted = options.compute_capability or _DEFAULT_CAPABILITY
-    known = sorted(name for name in vars(trt.ComputeCapability) if name.startswith("SM"))
+    known = sorted(
+        (name for name in vars(trt.ComputeCapability) if name.startswith("SM")), key=lambda name: int(name[2:])
+    )
     if wanted not in known:
         raise EdgetlError(
             f"TensorRT-RTX {trt.__version__} cannot build for compute capability {wanted}; it knows {', '.join(known)}"
@@ -76,22 +78,32 @@ def _capability(trt: Any, options: BuildOptions) -> tuple[str, Any]:
 def _parse(trt: Any, network: Any, log: _Log, graph: Path) -> None:
     parser = trt.OnnxParser(network, log.logger)
     if not parser.parse_from_file(str(graph)):
-        faults = [parser.get_error(number) for number in range(parser.num_errors)]
-        first = (
-            f"node {faults[0].node_name()} ({faults[0].node_operator()}): {faults[0].desc()}"
-            if faults
-            else log.first_error()
-        )
-        raise EdgetlError(f"TensorRT-RTX cannot read {graph}: {' '.join(str(first).split())}")
+        reason = _explain(parser.get_error(0)) if parser.num_errors else log.first_error()
+        raise EdgetlError(f"TensorRT-RTX cannot read {graph}: {reason}")
+
+
+def _explain(fault: Any) -> str:
+    """The node by name, or by number where it has none. The description alone may be as short as ``false``."""
+    node = f"node {fault.node_name() or fault.node()} ({fault.node_operator()}): " if fault.node_operator() else ""
+    kind = fault.code().name.replace("_", " ").lower()
+    return f"{node}{kind}: {' '.join(fault.desc().split())}"
 
 
 def _profile(builder: Any, network: Any, max_batch: int) -> Any:
-    """Batch 1 is what devices run; up to ``max_batch`` is allowed."""
+    """Batch 1 is what devices run; up to ``max_batch`` is allowed. A graph with a fixed batch keeps it.
+
+    Raises:
+        EdgetlError: another dimension than the batch is open.
+    """
     profile = builder.create_optimization_profile()
     for number in range(network.num_inputs):
         tensor = network.get_input(number)
-        rest = tuple(tensor.shape)[1:]
-        profile.set_shape(tensor.name, (1, *rest), (1, *rest), (max_batch, *rest))
+        batch, *rest = tensor.shape
+        if -1 in rest:
+            shape = " x ".join("?" if size == -1 else str(size) for size in rest)
+            raise EdgetlError(f"input {tensor.name} is N x {shape}, expected a fixed size; export the graph with one")
+        least, most = (1, max_batch) if batch == -1 else (batch, batch)
+        profile.set_shape(tensor.name, (least, *rest), (least, *rest), (most, *rest))
     return profile
 
 

@@ -96,7 +96,7 @@ def fit(
     tasks: Sequence[Task],
     strengths: Sequence[float],
     *,
-    tolerance: float = 1e-4,
+    tolerance: float = 1e-6,
     max_iterations: int = 300,
 ) -> list[list[tuple[Tensor, Tensor]]]:
     """Fit every task at every strength.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -58,6 +59,8 @@ def edgetl() -> Callable[..., Done]:
 def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start the console program; what still runs when the test ends is killed."""
     processes: list[subprocess.Popen[str]] = []
+    # Where the tests run in a shell's background, SIGINT is ignored, and children would inherit that.
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
         processes.append(_start(*arguments, **options))
@@ -67,6 +70,7 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     for process in processes:
         process.kill()
         process.communicate()
+    signal.signal(signal.SIGINT, inherited)
 
 
 @pytest.fixture

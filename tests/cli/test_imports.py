@@ -56,6 +56,6 @@ def test_plain_files_are_prepared_built_and_profiled_without_torch(
     images = finished / "run" / "data"
     prepared = tmp_path / "int8.onnx"
     int8 = ["--precision", "int8", "--calibration-images", images]
-    assert imported("prepare", graph, *int8, "-o", prepared) & TRAINING == set()
+    assert imported("prepare", graph, *int8, "--target", "onnxruntime", "-o", prepared) & TRAINING == set()
     assert imported("build-engine", graph, *int8, "-o", tmp_path / "int8.engine.onnx") & TRAINING == set()
     assert imported("profile", graph, prepared, "--seconds", 0.1) & TRAINING == set()

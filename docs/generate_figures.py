@@ -1,0 +1,63 @@
+"""Write the figures of the README from benchmarks/results. ``make docs`` runs it; a test keeps them true."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+BEGIN, END = "<!-- figures -->\n", "<!-- /figures -->"
+
+
+def with_figures(readme: str) -> str:
+    """The README with the figures section made anew."""
+    before, rest = readme.split(BEGIN)
+    return before + BEGIN + figures() + END + rest.split(END)[1]
+
+
+def figures() -> str:
+    job, heads = _read("main_job"), _read("train_heads")
+    where = job["environment"]
+    machine = f"{where['processor'].split(' [')[0]}, {where['cores']} cores, no GPU"
+    floor, loop = heads["floor"]["ours_over_bare"], heads["loop"]
+    sharing = job["shared_against_specialised"]["latency_of_specialised_over_shared"]["fp32"]
+    apart = max(job["shared_against_specialised"]["max_abs_difference_of_a_probability"].values())
+    drop = min(job["int8_minus_fp32_points"].values())
+    rows = [
+        ("images to all heads trained, against one bare forward pass of the trunk", _spread(floor)),
+        (
+            f"the loop that runs the frozen backbone every epoch, against that ({loop['epochs']} epochs each)",
+            f"{loop['times_faster']:.0f} times as long",
+        ),
+        (
+            "`combined` FP32 minus scikit-learn's LogisticRegression",
+            f"{job['scikit_learn']['ours_minus_theirs_points']:+.2f} points",
+        ),
+        ("INT8 minus FP32, the worst deployment", f"{drop:+.2f} points"),
+        ("`shared` against `specialised`, largest difference of a probability", f"{apart:.0e}"),
+        (
+            "latency of `specialised` over `shared`, two groups, one thread",
+            f"{sharing['ratio']:.2f} ({sharing['low']:.2f} to {sharing['high']:.2f})",
+        ),
+        ("memory of feature extraction, ten times the images", f"{job['memory']['ratio']:.2f} times"),
+        ("`edgetl --help` against `import click`", _spread(job["help"]["ratio"])),
+    ]
+    lines = "".join(f"| {what} | {figure} |\n" for what, figure in rows)
+    return (
+        f"CIFAR-10 images (15,000 + 5,000), MobileNetV2 at 128 pixels, two groups; {machine}; from "
+        f"`benchmarks/results/`.\n\n| | |\n|---|---|\n{lines}"
+    )
+
+
+def _read(name: str) -> Any:
+    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def _spread(values: dict[str, float]) -> str:
+    return f"{values['median']:.2f} times ({values['least']:.2f} to {values['greatest']:.2f})"
+
+
+if __name__ == "__main__":
+    README.write_text(with_figures(README.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgetl.artifacts.engine import EngineManifest, check_target, manifest_path, read_manifest
+from edgetl.artifacts.files import sha256_bytes, write_json
+from edgetl.errors import EdgetlError
+
+TARGET = {"onnxruntime": "1.31.1", "processor": "x86_64 Some CPU [01234567]"}
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Path:
+    path = tmp_path / "combined.fp32.onnx"
+    path.write_bytes(b"engine")
+    manifest = EngineManifest(
+        runtime="onnxruntime",
+        graph="combined.fp32.onnx",
+        graph_sha256="0" * 64,
+        engine_sha256=sha256_bytes(b"engine"),
+        bytes=6,
+        target=TARGET,
+        options={},
+        build_seconds=0.1,
+    )
+    write_json(manifest_path(path), manifest)
+    return path
+
+
+def test_the_manifest_lies_beside_the_engine(engine: Path) -> None:
+    assert manifest_path(engine).name == "combined.fp32.onnx.json"
+    assert read_manifest(engine).target == TARGET
+
+
+def test_a_missing_engine_says_how_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(EdgetlError, match="does not exist; build it with edgetl build-engine"):
+        read_manifest(tmp_path / "none.onnx")
+
+
+def test_an_engine_without_its_manifest_is_refused(engine: Path) -> None:
+    manifest_path(engine).unlink()
+    with pytest.raises(EdgetlError, match=r"combined\.fp32\.onnx\.json does not exist"):
+        read_manifest(engine)
+
+
+@pytest.mark.parametrize("content", [b"", b"engin", b"engine2", b"Engine"])
+def test_a_damaged_engine_is_refused(engine: Path, content: bytes) -> None:
+    engine.write_bytes(content)
+    with pytest.raises(EdgetlError, match="is damaged: its sha256 is not the one in its manifest; build it again"):
+        read_manifest(engine)
+
+
+def test_what_an_engine_was_built_for_may_be_less_than_what_is_here(engine: Path) -> None:
+    check_target(engine, TARGET, {**TARGET, "driver": "580"})
+
+
+def test_an_engine_for_something_else_is_refused_naming_both_sides(engine: Path) -> None:
+    here = {**TARGET, "onnxruntime": "1.18.0"}
+    with pytest.raises(EdgetlError) as caught:
+        check_target(engine, TARGET, here)
+    assert str(caught.value) == (
+        "combined.fp32.onnx was built for onnxruntime 1.31.1, this machine has onnxruntime 1.18.0; "
+        "run edgetl build-engine here"
+    )
+
+
+def test_what_this_machine_lacks_altogether_is_called_unknown(engine: Path) -> None:
+    with pytest.raises(EdgetlError, match="this machine has onnxruntime unknown, processor unknown"):
+        check_target(engine, TARGET, {})

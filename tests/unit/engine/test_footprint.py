@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from edgetl.engine.footprint import peak_mb
+from edgetl.engine.runtime import BuildOptions, build_engine, get_runtime
+from edgetl.errors import EdgetlError
+
+SIZE = 16
+INPUTS = 3 * SIZE * SIZE
+
+
+def heavy_engine(path: Path, megabytes: int) -> Path:
+    """One linear layer with so many MiB of weights."""
+    weight = np.random.default_rng(0).random((INPUTS, megabytes * 2**20 // (4 * INPUTS)), dtype=np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("Flatten", ["images"], ["flat"]), helper.make_node("MatMul", ["flat", "w"], ["combined"])],
+        "heavy",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", 3, SIZE, SIZE])],
+        [helper.make_tensor_value_info("combined", TensorProto.FLOAT, ["N", weight.shape[1]])],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, path.with_suffix(".graph"), format="protobuf")
+    build_engine(get_runtime("onnxruntime"), path.with_suffix(".graph"), path, BuildOptions())
+    return path
+
+
+def test_memory_grows_with_the_weights_of_every_engine(tmp_path: Path) -> None:
+    one, other = heavy_engine(tmp_path / "one.onnx", 32), heavy_engine(tmp_path / "other.onnx", 33)
+    alone = peak_mb([one], SIZE, "onnxruntime")
+    both = peak_mb([one, other], SIZE, "onnxruntime")
+    assert alone >= 32.0
+    assert both - alone >= 25.0, "the second engine's weights come on top"
+
+
+def test_the_libraries_of_the_runtime_do_not_count(graph: Path, tmp_path: Path) -> None:
+    engine = tmp_path / "tiny.onnx"
+    build_engine(get_runtime("onnxruntime"), graph, engine, BuildOptions())
+    assert 0.0 <= peak_mb([engine], SIZE, "onnxruntime") < 20.0
+
+
+def test_a_process_that_fails_hands_on_its_reason(tmp_path: Path) -> None:
+    with pytest.raises(EdgetlError, match="measures memory failed: .*none.onnx does not exist"):
+        peak_mb([tmp_path / "none.onnx"], SIZE, "onnxruntime")

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+
+from edgetl.artifacts.calibration import CalibrationImage
+from edgetl.artifacts.engine import read_manifest
+from edgetl.config import Recipe
+from edgetl.engine.runtime import BuildOptions, build_engine, get_runtime, load_engine
+from edgetl.errors import EdgetlError
+from edgetl.graph.calibrate import calibrate
+from edgetl.graph.half import to_fp16
+from edgetl.graph.quantise import quantise
+
+tensorrt_rtx = pytest.importorskip("tensorrt_rtx", reason="the extra rtx is not installed")
+
+RTX = get_runtime("tensorrt-rtx")
+
+
+def refusal(graph: Path, options: BuildOptions | None = None) -> str:
+    engine = graph.parent / "engines" / "refused.engine"
+    with pytest.raises(EdgetlError) as caught:
+        build_engine(RTX, graph, engine, options or BuildOptions())
+    assert "\n" not in str(caught.value)
+    assert not engine.parent.exists() or not list(engine.parent.iterdir())
+    return str(caught.value)
+
+
+def prepared(network: onnx.ModelProto, precision: str, images: NDArray[np.float32]) -> onnx.ModelProto:
+    if precision == "fp16":
+        return to_fp16(network)
+    if precision == "int8":
+        record = tuple(CalibrationImage(path=str(n), sha256="") for n in range(len(images)))
+        return quantise(network, calibrate(network, [images], Recipe(), record), "tensorrt")
+    return network
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("capability", ["SM86", "SM120"])
+def test_every_precision_builds_for_a_gpu_that_is_not_here(
+    network: onnx.ModelProto, images: NDArray[np.float32], tmp_path: Path, precision: str, capability: str
+) -> None:
+    graph, engine = tmp_path / f"combined.{precision}.onnx", tmp_path / f"combined.{precision}.engine"
+    onnx.save(prepared(network, precision, images), graph)
+    options = BuildOptions(compute_capability=capability)
+    assert build_engine(RTX, graph, engine, options)
+    manifest = read_manifest(engine)
+    assert manifest.target == {"tensorrt-rtx": tensorrt_rtx.__version__, "compute capability": capability}
+    assert manifest.bytes == engine.stat().st_size > 0
+    assert not build_engine(RTX, graph, engine, options)
+
+
+def test_engines_for_two_gpus_are_not_taken_for_one_another(graph: Path, tmp_path: Path) -> None:
+    engine = tmp_path / "combined.engine"
+    assert build_engine(RTX, graph, engine, BuildOptions(compute_capability="SM86"))
+    assert build_engine(RTX, graph, engine, BuildOptions(compute_capability="SM89"))
+
+
+def test_without_a_choice_the_engine_is_for_sm86(graph: Path, tmp_path: Path) -> None:
+    assert build_engine(RTX, graph, tmp_path / "combined.engine", BuildOptions())
+    assert read_manifest(tmp_path / "combined.engine").target["compute capability"] == "SM86"
+
+
+@pytest.mark.parametrize("capability", ["SM87", "sm86", "86", "CURRENT", "__members__"])
+def test_an_unknown_compute_capability_lists_the_known_ones(graph: Path, capability: str) -> None:
+    message = refusal(graph, BuildOptions(compute_capability=capability))
+    assert f"cannot build for compute capability {capability}; it knows SM75, SM80, SM86" in message
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_graph_with_a_fixed_batch_builds(variants: dict[str, onnx.ModelProto], tmp_path: Path, batch: int) -> None:
+    onnx.save(variants[f"fixed batch of {batch}"], tmp_path / "fixed.onnx")
+    assert build_engine(RTX, tmp_path / "fixed.onnx", tmp_path / "fixed.engine", BuildOptions())
+
+
+def test_a_graph_with_an_open_image_size_is_refused(variants: dict[str, onnx.ModelProto], graph: Path) -> None:
+    onnx.save(variants["open size"], graph)
+    assert "input images is N x 3 x ? x ?, expected a fixed size" in refusal(graph)
+
+
+def test_an_operator_it_does_not_have_is_one_line_that_names_the_node(
+    variants: dict[str, onnx.ModelProto], graph: Path
+) -> None:
+    model = variants["operator that needs a square matrix"]
+    onnx.save(model, graph)
+    assert refusal(graph).startswith(f"TensorRT-RTX cannot read {graph}: node between (Det): unsupported node")
+    model.graph.node[1].name = ""
+    onnx.save(model, graph)
+    assert "node 1 (Det): unsupported node" in refusal(graph)
+
+
+@pytest.mark.parametrize("keep", [0, 100, 1500])
+def test_a_truncated_graph_is_one_line_and_leaves_no_engine(graph: Path, keep: int) -> None:
+    graph.write_bytes(graph.read_bytes()[:keep])
+    assert str(graph) in refusal(graph)
+
+
+def test_an_engine_says_plainly_that_it_needs_a_gpu_to_run(graph: Path, tmp_path: Path) -> None:
+    build_engine(RTX, graph, tmp_path / "combined.engine", BuildOptions(compute_capability="SM120"))
+    with pytest.raises(EdgetlError, match="needs an NVIDIA GPU to run"):
+        load_engine(tmp_path / "combined.engine")
+
+
+def test_no_precision_is_refused_beforehand() -> None:
+    assert [RTX.unsupported(precision) for precision in ("fp32", "fp16", "int8")] == [None, None, None]
