@@ -32,6 +32,9 @@ CalibrationMethod = Literal["max", "percentile", "mse"]
 OTHER = "other"
 """The class that a specialist's head gives to images of the other groups."""
 
+LARGEST_IMAGE = 4096
+"""Pixels on a side: beyond it a file is hostile rather than a network that a small device can run."""
+
 # What the design names and this version does not have yet: refused by name, not as a typing error.
 _NOT_YET = {
     "detect": "detection is not in this version; task: classify is",
@@ -119,7 +122,7 @@ class Backbone(_Frozen):
 
     name: str
     weights: str | None = "default"
-    image_size: int = Field(default=224, ge=16, le=4096)
+    image_size: int = Field(default=224, ge=16, le=LARGEST_IMAGE)
     cut: str | None = None
 
     @field_validator("name")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from edgetl.artifacts.files import Artifact
 from edgetl.artifacts.index import BrokenFile
-from edgetl.config import OTHER
+from edgetl.config import LARGEST_IMAGE, OTHER
 
 Activation = Literal["softmax", "sigmoid"]
 
@@ -24,7 +26,7 @@ class Preprocessing(Artifact):
     are RGB in [0, 1], N x 3 x image_size x image_size.
     """
 
-    image_size: int
+    image_size: int = Field(ge=1, le=LARGEST_IMAGE)
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 
 

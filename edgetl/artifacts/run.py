@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -118,8 +119,11 @@ class RunDirectory:
                 raise EdgetlError(
                     f"another edgetl is at work in {self.path}; wait for it or choose another -o"
                 ) from None
-            for leftover in self.path.rglob(f".*{PARTIAL}"):
-                leftover.unlink(missing_ok=True)
+            for leftover in list(self.path.rglob(f".*{PARTIAL}")):
+                if leftover.is_dir() and not leftover.is_symlink():
+                    shutil.rmtree(leftover, ignore_errors=True)
+                else:
+                    leftover.unlink(missing_ok=True)
             yield
         finally:
             os.close(descriptor)

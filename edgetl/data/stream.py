@@ -114,14 +114,15 @@ def _verified(root: Path, sample: Sample) -> bytes:
         content = read(root / sample.path)
     except FileNotFoundError:
         raise EdgetlError(
-            f"{root / sample.path} was there when the data was indexed and is gone; put it back, or run again to "
-            "index the data anew"
+            f"{root / sample.path} was there when the data was indexed and is gone; put it back, or run again from "
+            "edgetl finetune on, to index the data anew"
         ) from None
     except OSError as error:
         raise EdgetlError(f"cannot read {root / sample.path}: {error.strerror}") from error
     if sha256_bytes(content) != sample.sha256:
         raise EdgetlError(
-            f"{root / sample.path} has changed since the data was indexed; run again to index the data anew"
+            f"{root / sample.path} has changed since the data was indexed; run again from edgetl finetune on, to "
+            "index the data anew"
         )
     return content
 

@@ -45,7 +45,11 @@ def build(graph: Path, engine: Path, options: BuildOptions) -> None:
     settings = _session_options(threads=1)
     settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     settings.optimized_model_filepath = str(engine)
-    _session(graph, settings)
+    try:
+        _session(graph, settings)
+    except EdgetlError as error:
+        _session(graph, _session_options(threads=1))  # where the graph is at fault, this fails too
+        raise OSError("ONNX Runtime failed to write the engine") from error
 
 
 def load(engine: Path, threads: int) -> Engine:

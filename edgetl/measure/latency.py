@@ -117,9 +117,12 @@ def summarise(samples: Samples) -> Latency:
     )
 
 
-def _percentile(ordered: Floats, percent: float) -> float:
-    """As trtexec takes it: the sample that ``percent`` of all samples do not exceed, no interpolation."""
-    return float(ordered[max(len(ordered) - 1 - int((1 - percent / 100) * len(ordered)), 0)])
+def _percentile(ordered: Floats, percent: int) -> float:
+    """As trtexec takes it: the sample that ``percent`` of all samples do not exceed, no interpolation.
+
+    In whole numbers, because ``(1 - 0.9) * 10`` is a little less than one.
+    """
+    return float(ordered[max(len(ordered) - 1 - (100 - percent) * len(ordered) // 100, 0)])
 
 
 def _why_unstable(per_round: Floats, p50: float, low: float, high: float) -> str | None:

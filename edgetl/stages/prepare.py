@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from edgetl.artifacts.bundle import Preprocessing
 from edgetl.artifacts.calibration import CalibrationImage, CalibrationTable
-from edgetl.config import load_recipe
+from edgetl.config import LARGEST_IMAGE, load_recipe
 from edgetl.data.calibration_images import draw, folder_samples
 from edgetl.data.stream import stream, to_input
 from edgetl.errors import EdgetlError
@@ -75,9 +75,9 @@ def input_preprocessing(model: onnx.ModelProto) -> Preprocessing:
             raise EdgetlError("the graph's metadata entry edgetl.input is damaged; export the graph again") from None
     value = next(value for value in model.graph.input if value.name == name)
     _, channels, height, width = (dim.dim_value for dim in value.type.tensor_type.shape.dim)
-    if channels != 3 or height != width or height == 0:
+    if channels != 3 or height != width or not 0 < height <= LARGEST_IMAGE:
         raise EdgetlError(
             f"input {name} is N x {channels or '?'} x {height or '?'} x {width or '?'}, expected N x 3 x S x S with a "
-            "fixed S; export the graph with a fixed image size"
+            f"fixed S of at most {LARGEST_IMAGE}; export the graph with a fixed image size"
         )
     return Preprocessing(image_size=height)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,7 +131,9 @@ def _timm(name: str, default_weights: bool) -> Architecture:
 
     if not timm.is_model(name):
         raise _unknown("timm", name, timm.list_models())
-    module: Any = _built(lambda: timm.create_model(name, pretrained=default_weights, num_classes=0), f"timm/{name}")
+    module: Any = _built(
+        lambda: timm.create_model(name, pretrained=default_weights, num_classes=0), f"timm/{name}", default_weights
+    )
     # timm has types, but hands this function on without naming it.
     settings = data.resolve_data_config({}, model=module)  # type: ignore[attr-defined, no-untyped-call]
     classifier = module.pretrained_cfg.get("classifier") or ()
@@ -144,9 +148,13 @@ def _torchvision(name: str, default_weights: bool) -> Architecture:
     known = models.list_models(module=models)
     if name not in known:
         raise _unknown("torchvision", name, known)
-    module = _built(
-        lambda: models.get_model(name, weights="DEFAULT" if default_weights else None), f"torchvision/{name}"
-    )
+    weights = "DEFAULT" if default_weights else None
+    options: dict[str, Any] = {"progress": sys.stderr.isatty()}
+    if name in {"googlenet", "inception_v3"}:
+        # These rescale their input for their published weights only where torchvision itself fetches them; and they
+        # warn of their slow initialisation.
+        options |= {"transform_input": True, "init_weights": False}
+    module = _built(lambda: models.get_model(name, weights=weights, **options), f"torchvision/{name}", default_weights)
     return Architecture(module, _take_head_off(module, name))
 
 
@@ -171,11 +179,14 @@ def _take_head_off(module: nn.Module, name: str) -> tuple[str, ...]:
     return (linear[-1], *auxiliary)
 
 
-def _built(build: Callable[[], nn.Module], name: str) -> nn.Module:
+def _built(build: Callable[[], nn.Module], name: str, default_weights: bool) -> nn.Module:
     try:
-        return build()
+        with contextlib.redirect_stdout(sys.stderr):  # torch.hub announces a download on stdout
+            return build()
     except Exception as error:  # hubs raise urllib, requests, huggingface and OS errors
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if not default_weights:
+            raise EdgetlError(f"backbone {name} cannot be built ({reason}); choose another backbone.name") from error
         raise EdgetlError(
             f"the default weights of {name} could not be fetched ({reason[:160]}); with no network, download them "
             "elsewhere and give backbone.weights the file, or null for random weights"

@@ -91,8 +91,8 @@ def cached_features(
 ) -> Features:
     """The features of samples, from the cache where they are in it, else computed and put there.
 
-    The key holds everything that decides the values: backbone fingerprint, contents of the images in order,
-    preprocessing and view. Memory stays that of a few batches, whatever the number of images.
+    The key holds everything that decides the values: backbone (name, normalisation, fingerprint), contents of the
+    images in order, preprocessing and view. Memory stays that of a few batches, whatever the number of images.
 
     Args:
         watch: is told the number of images of every finished batch.
@@ -102,7 +102,7 @@ def cached_features(
     """
     key = _key(backbone, samples, view)
     path, record_path = cache / f"{key}.npy", cache / f"{key}.json"
-    was_cached = path.is_file() and record_path.is_file()
+    was_cached = _is_whole(path, record_path, backbone.reference.feature_dim)
     if not was_cached:
         _require_space(cache, len(samples) * backbone.reference.feature_dim * 4)
         write_json(record_path, _extract_to(path, backbone, extract, samples, root, view, watch))
@@ -115,11 +115,24 @@ def cached_features(
     return Features(matrix, positions, record.broken, was_cached)
 
 
+def _is_whole(path: Path, record_path: Path, dimension: int) -> bool:
+    """Whether there is a matrix as large as its record says; where a faulty disk cut it short, it is made anew."""
+    if not (path.is_file() and record_path.is_file()):
+        return False
+    try:
+        rows = read_json(record_path, _Record).rows
+    except EdgetlError:
+        return False
+    return path.stat().st_size == len(_header(rows, dimension)) + rows * dimension * 4
+
+
 def _key(backbone: Backbone, samples: Sequence[Sample], view: View) -> str:
     reference = backbone.reference
     seeds = [view.number, view.seed, view.flip] if view.number else [0]
     contents = [sample.sha256 for sample in samples]
-    return sha256_json([reference.fingerprint, backbone.preprocessing.model_dump(), seeds, contents])[:32]
+    # Networks that differ in padding or normalisation alone can have the same tensors: the fingerprint is not enough.
+    network = reference.model_dump(mode="json", exclude={"weights"})
+    return sha256_json([network, backbone.preprocessing.model_dump(), seeds, contents])[:32]
 
 
 def _require_space(cache: Path, needed: int) -> None:

@@ -53,18 +53,22 @@ class Moments:
 
 
 def moments(features: Sequence[Tensor]) -> Moments:
-    """First and second moments over all views, in float64 sums over blocks."""
+    """First and second moments over all views, in float64 sums over blocks.
+
+    Products are taken about the mean: where features differ little from it, float32 leaves nothing of them otherwise.
+    """
     dimension, rows = features[0].shape[1], sum(len(view) for view in features)
+    blocks = [block for view in features for block in torch.split(view, _BLOCK_ROWS)]
     total = torch.zeros(dimension, dtype=torch.float64, device=features[0].device)
+    for block in blocks:
+        total += block.sum(dim=0, dtype=torch.float64)
+    mean = (total / rows).float()
     square = torch.zeros(dimension, dimension, dtype=torch.float64, device=features[0].device)
-    for view in features:
-        for block in torch.split(view, _BLOCK_ROWS):
-            total += block.sum(dim=0, dtype=torch.float64)
-            square += (block.T @ block).double()
-    mean = total / rows
-    covariance = square / rows - torch.outer(mean, mean)
-    eigenvalues, eigenvectors = torch.linalg.eigh(covariance.float())
-    return Moments(mean.float(), eigenvalues.clamp_min(0.0), eigenvectors)
+    for block in blocks:
+        centred = block - mean
+        square += (centred.T @ centred).double()
+    eigenvalues, eigenvectors = torch.linalg.eigh((square / rows).float())
+    return Moments(mean, eigenvalues.clamp_min(0.0), eigenvectors)
 
 
 @dataclass
@@ -120,7 +124,7 @@ def fit(
             break
         for problem, (value, gradient) in zip(active, _evaluate(features, active, statistics), strict=True):
             _advance(problem, value, gradient, tolerance)
-    return [[_weights(problem, problem.point, statistics) for problem in row] for row in grid]
+    return [[_uncentred(*_weights(problem, problem.point, statistics), statistics) for problem in row] for row in grid]
 
 
 def _problem(task: Task, relative_strength: float, statistics: Moments) -> _Problem:
@@ -132,9 +136,13 @@ def _problem(task: Task, relative_strength: float, statistics: Moments) -> _Prob
 
 
 def _weights(problem: _Problem, point: Tensor, statistics: Moments) -> tuple[Tensor, Tensor]:
+    """Weight and bias for features from which the mean is taken."""
     scaled = point * problem.scale
-    weight = (statistics.eigenvectors @ scaled[:-1]).T
-    return weight, scaled[-1] - weight @ statistics.mean
+    return (statistics.eigenvectors @ scaled[:-1]).T, scaled[-1]
+
+
+def _uncentred(weight: Tensor, bias: Tensor, statistics: Moments) -> tuple[Tensor, Tensor]:
+    return weight, bias - weight @ statistics.mean
 
 
 def _evaluate(
@@ -148,12 +156,11 @@ def _evaluate(
     losses = torch.zeros(len(problems), dtype=torch.float64, device=weight.device)
     for view in features:
         for start in range(0, len(view), _BLOCK_ROWS):
-            block = view[start : start + _BLOCK_ROWS]
+            block = view[start : start + _BLOCK_ROWS] - statistics.mean
             logits = torch.addmm(bias, block, weight)
             losses += _residuals_in_place(logits, problems, start)
             product.addmm_(block.T, logits)
             residual_sum += logits.sum(dim=0)
-    product -= torch.outer(statistics.mean, residual_sum)
     rotated = torch.cat([statistics.eigenvectors.T @ product, residual_sum[None]]) / rows
     parts = torch.split(rotated, [problem.task.classes for problem in problems], dim=1)
     return [

@@ -36,7 +36,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # torch.load raises half a dozen types for a damaged or hostile file
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise EdgetlError(f"weights {path} cannot be read as a torch checkpoint of plain tensors: {reason}") from error
-    tensors = {name.removeprefix("module."): value for name, value in content.items() if isinstance(value, Tensor)}
+    tensors = {
+        name.removeprefix("module."): value
+        for name, value in content.items()
+        if isinstance(name, str) and isinstance(value, Tensor)
+    }
     if not tensors:
         raise EdgetlError(f"weights {path} hold no tensors, expected a state dict of names and tensors")
     return tensors

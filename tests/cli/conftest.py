@@ -22,7 +22,7 @@ Done = subprocess.CompletedProcess[str]
 STUDY: dict[str, Any] = {
     "name": "small",
     "data": {"format": "digits", "per_label": 24, "val": 0.25, "test": 0.25},
-    "groups": {"round": [0, 6, 8], "straight": [1, 4, 7]},
+    "groups": {"round": [0, 6, 8], "ángulo": [1, 4, 7]},
     "backbone": {"name": "edgetl/nano", "image_size": 16},
     "deployments": ["combined", "shared"],
     "precisions": ["fp32", "int8"],

@@ -116,6 +116,8 @@ def test_every_study_that_comes_with_edgetl_loads(path: Path) -> None:
         ("[z]", "['']", "line 6: groups.b.0 is ''"),
         ("  b:", "  combined:", "line 4: groups group name 'combined' is taken"),
         ("  b:", "  images:", "line 4: groups group name 'images' is taken"),
+        ("  b:", "  overall:", "line 4: groups group name 'overall' is taken"),
+        ("  b:", "  one-vs-rest:", "line 4: groups group name 'one-vs-rest' is taken"),
         ("  b:", "  1:", "line 6: groups.1 is 1: input should be a valid string"),
         ("  b:", "  ../b:", "line 6: groups.../b is used in file names"),
         ("  a: [x, y]\n  b: [z]", "  {}", "line 4: groups no group is named"),

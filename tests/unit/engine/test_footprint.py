@@ -46,5 +46,5 @@ def test_the_libraries_of_the_runtime_do_not_count(graph: Path, tmp_path: Path) 
 
 
 def test_a_process_that_fails_hands_on_its_reason(tmp_path: Path) -> None:
-    with pytest.raises(EdgetlError, match="measures memory failed: .*none.onnx does not exist"):
+    with pytest.raises(EdgetlError, match=r"measures memory failed: .*none\.onnx does not exist"):
         peak_mb([tmp_path / "none.onnx"], SIZE, "onnxruntime")

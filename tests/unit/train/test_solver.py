@@ -39,7 +39,7 @@ def test_badly_scaled_features_reach_the_optimum_of_scikit_learn(digits: tuple[A
         _assert_equal_to_sklearn(scaled, targets, "softmax", strength, found)
 
 
-@pytest.mark.parametrize("offset", [10.0, 100.0], ids=lambda offset: f"mean_{offset:g}_deviations_off_zero")
+@pytest.mark.parametrize("offset", [10.0, 1000.0], ids=lambda offset: f"mean_{offset:g}_deviations_off_zero")
 def test_features_far_off_zero_reach_the_optimum_of_scikit_learn(digits: tuple[Array, Array], offset: float) -> None:
     features, targets = digits
     shifted = (features + offset * features.std(axis=0).mean()).astype(np.float32).astype(np.float64)
@@ -115,7 +115,7 @@ def test_a_second_fit_gives_the_same_bits(digits: tuple[Array, Array]) -> None:
 
 
 def test_more_rows_than_a_block_give_the_moments_of_all(digits: tuple[Array, Array]) -> None:
-    features = np.tile(digits[0], (4, 1)) + np.random.default_rng(0).normal(0, 1, (4 * len(digits[0]), 64))
+    features = np.tile(digits[0], (8, 1)) + np.random.default_rng(0).normal(0, 1, (8 * len(digits[0]), 64))
     found = moments([_tensor(features[:5000]), _tensor(features[5000:])])
     assert np.allclose(found.mean, features.mean(axis=0), atol=1e-4)
     vectors = found.eigenvectors.numpy().astype(np.float64)
@@ -203,7 +203,7 @@ def test_no_random_problem_ends_away_from_its_optimum(
     ((weight, bias),) = _fit(features, targets, classes, loss, [strength])
     penalty = strength * _mean_variance(features)
     value, gradient = _value_and_gradient(features, targets, loss, penalty, weight, bias)
-    # A bound on the distance from the optimum that needs no optimum: f - f* <= |g_w|^2 / (2 * penalty) over the weights.
+    # f - f* <= |g|^2 / (2 * penalty) over the weights: a bound on what is left that needs no optimum.
     assert np.linalg.norm(gradient[:-1]) ** 2 / (2 * penalty) < 0.5 * max(value, 0.01)
     best = minimize(
         lambda flat: _flat(features, targets, loss, penalty, flat, classes),
@@ -218,7 +218,7 @@ def test_no_random_problem_ends_away_from_its_optimum(
 @pytest.fixture(scope="module")
 def digits() -> tuple[Array, Array]:
     found = load_digits()
-    return found.data.astype(np.float64), found.target.astype(np.int64)
+    return found.data[::2].astype(np.float64), found.target[::2].astype(np.int64)
 
 
 def _tensor(features: Array) -> torch.Tensor:

@@ -1,0 +1,153 @@
+"""One plain ONNX file: prepared in another precision, and built into engines, by the commands a user types."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, numpy_helper
+from PIL import Image
+
+Done = subprocess.CompletedProcess[str]
+Command = Callable[..., Done]
+
+RUNTIMES = [["--runtime", "onnxruntime"], ["--runtime", "tensorrt-rtx", "--compute-capability", "SM86"]]
+
+
+@pytest.fixture(scope="module")
+def graph(finished: Path) -> Path:
+    return finished / "run" / "graphs" / "shared.fp32.onnx"
+
+
+@pytest.fixture(scope="module")
+def images(finished: Path) -> Path:
+    return finished / "run" / "data"
+
+
+def _weights_by_type(path: Path) -> Counter[int]:
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    return Counter(tensor.data_type for tensor in model.graph.initializer if len(tensor.dims) == 4)
+
+
+def _choices(path: Path, images: Path) -> dict[str, np.ndarray]:
+    """What each head of a graph chooses for sixty images, by ONNX Runtime alone."""
+    files = sorted(images.rglob("*.png"))[::4]
+    pixels = np.stack([np.asarray(Image.open(file).convert("RGB").resize((16, 16)), np.float32) for file in files])
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    outputs = session.run(None, {"images": pixels.transpose(0, 3, 1, 2) / np.float32(255)})
+    return {info.name: value.argmax(axis=1) for info, value in zip(session.get_outputs(), outputs, strict=True)}
+
+
+def _assert_they_agree(a: Path, b: Path, images: Path, at_least: float) -> None:
+    first, second = _choices(a, images), _choices(b, images)
+    assert first.keys() == second.keys() == {"round", "ángulo"}
+    for name in first:
+        assert (first[name] == second[name]).mean() >= at_least
+
+
+def test_prepare_fp16_writes_half_weights_behind_the_same_input_and_outputs(
+    edgetl: Command, graph: Path, images: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "half.onnx"
+    done = edgetl("prepare", graph, "--precision", "fp16", "-o", output)
+    assert (done.returncode, done.stdout) == (0, f"{output}\n"), done.stderr
+    assert set(_weights_by_type(output)) == {TensorProto.FLOAT16}
+    assert output.stat().st_size < 0.6 * graph.stat().st_size
+    model = onnx.load(output)
+    assert {value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)} == {
+        TensorProto.FLOAT
+    }
+    _assert_they_agree(graph, output, images, at_least=0.95)
+
+
+@pytest.mark.parametrize(("target", "activations"), [("tensorrt", np.int8), ("onnxruntime", np.uint8)])
+def test_prepare_int8_writes_the_spelling_of_the_target_the_same_every_time(
+    target: str, activations: type, edgetl: Command, graph: Path, images: Path, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first.onnx", tmp_path / "second.onnx"
+    for output in (first, second):
+        options = ["--calibration-images", images, "--target", target, "-o", output]
+        done = edgetl("prepare", graph, "--precision", "int8", *options)
+        assert (done.returncode, done.stdout) == (0, f"{output}\n"), done.stderr
+        assert done.stderr == f"calibrating on 240 images of {images} by mse\n"
+    assert first.read_bytes() == second.read_bytes()
+    model = onnx.load(first)
+    onnx.checker.check_model(model, full_check=True)
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    zeros = [constants[node.input[2]] for node in model.graph.node if node.op_type == "QuantizeLinear"]
+    assert zeros and {zero.dtype for zero in zeros} == {np.dtype(activations)}
+    if target == "tensorrt":
+        assert not any(zero.any() for zero in zeros)
+    _assert_they_agree(graph, first, images, at_least=0.85)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES, ids=["onnxruntime", "tensorrt-rtx"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_build_engine_builds_a_plain_file_in_every_precision_the_runtime_runs(
+    precision: str, runtime: list[str], edgetl: Command, graph: Path, images: Path, tmp_path: Path
+) -> None:
+    if "tensorrt-rtx" in runtime:
+        pytest.importorskip("tensorrt_rtx")
+    output = tmp_path / "engine"
+    calibration = ["--calibration-images", images] if precision == "int8" else []
+    command = ["build-engine", graph, *runtime, "--precision", precision, *calibration, "-o", output]
+    done = edgetl(*command)
+    if precision == "fp16" and "onnxruntime" in runtime:
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: onnxruntime cannot run fp16: ")
+        assert list(tmp_path.iterdir()) == []
+        return
+    assert (done.returncode, done.stdout) == (0, f"{output}\n"), done.stderr
+    assert done.stderr.endswith("build-engine: built\n")
+    manifest = json.loads((tmp_path / "engine.json").read_text())
+    assert manifest["bytes"] == output.stat().st_size > 10_000
+    assert manifest["target"].get("compute capability") == ("SM86" if "SM86" in runtime else None)
+    assert {path.name for path in tmp_path.iterdir()} == {"engine", "engine.json"}
+
+
+def test_an_engine_that_is_up_to_date_is_not_built_again(edgetl: Command, graph: Path, tmp_path: Path) -> None:
+    command = ["build-engine", graph, "-o", tmp_path / "engine.onnx"]
+    assert edgetl(*command).stderr == "build-engine: built\n"
+    written = (tmp_path / "engine.onnx").stat().st_mtime_ns
+    assert edgetl(*command).stderr == "build-engine: up to date\n"
+    assert (tmp_path / "engine.onnx").stat().st_mtime_ns == written
+
+
+def test_without_o_the_engine_lies_beside_the_graph_and_names_precision_and_runtime(
+    call: Command, graph: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "m.onnx"
+    copy.write_bytes(graph.read_bytes())
+    assert call("build-engine", copy).stdout == f"{tmp_path}/m.fp32.onnxruntime.onnx\n"
+    assert (tmp_path / "m.fp32.onnxruntime.onnx").is_file()
+
+
+def test_a_compute_capability_that_the_runtime_does_not_know(
+    call: Command, fault: Callable[[Done], str], graph: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "engine"
+    assert "takes no compute capability" in fault(
+        call("build-engine", graph, "--compute-capability", "SM86", "-o", output)
+    )
+    pytest.importorskip("tensorrt_rtx")
+    rtx = ["--runtime", "tensorrt-rtx", "--compute-capability", "SM53"]
+    line = fault(call("build-engine", graph, *rtx, "-o", output))
+    assert "cannot build for compute capability SM53; it knows SM" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_prepared_graph_is_not_prepared_again(
+    call: Command, fault: Callable[[Done], str], finished: Path, images: Path, tmp_path: Path
+) -> None:
+    prepared = finished / "run" / "graphs" / "shared.int8.tensorrt.onnx"
+    int8 = ["--precision", "int8", "--calibration-images", images, "-o", tmp_path / "twice.onnx"]
+    assert "FP32" in fault(call("prepare", prepared, *int8)).upper()
+    assert list(tmp_path.iterdir()) == []

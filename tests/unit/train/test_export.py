@@ -1,0 +1,193 @@
+"""The trunk's graph against the trunk in PyTorch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import pytest
+from onnx import numpy_helper
+
+torch = pytest.importorskip("torch", reason="needs the extra train")
+pytest.importorskip("onnxsim", reason="needs the extra train")
+
+from edgetl import config  # noqa: E402
+from edgetl.artifacts.bundle import FEATURES, IMAGES, Head, Preprocessing  # noqa: E402
+from edgetl.data.images import decode, fit  # noqa: E402
+from edgetl.data.stream import to_input  # noqa: E402
+from edgetl.data.synthetic import LABELS, render_scene, scene_seed  # noqa: E402
+from edgetl.errors import EdgetlError  # noqa: E402
+from edgetl.graph import parity  # noqa: E402
+from edgetl.graph.compose import compose  # noqa: E402
+from edgetl.graph.simplify import simplify  # noqa: E402
+from edgetl.train.backbones import Backbone, load_backbone  # noqa: E402
+from edgetl.train.export import export_trunk, reference_outputs  # noqa: E402
+
+Array = npt.NDArray[np.float32]
+
+PHOTOGRAPHS = Path(__file__).parents[3] / ".." / "shared" / "material" / "backbones" / "images"
+NETWORKS = {
+    "edgetl/nano": 32,
+    "torchvision/squeezenet1_1": 64,
+    "torchvision/mobilenet_v3_small": 64,
+    "timm/test_vit": 160,
+}
+
+
+@dataclass(frozen=True)
+class Exported:
+    backbone: Backbone
+    raw: onnx.ModelProto
+    simplified: onnx.ModelProto
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def exported(request: pytest.FixtureRequest) -> Exported:
+    weights = "default" if request.param == "edgetl/nano" else None
+    study = config.Backbone(name=request.param, weights=weights, image_size=NETWORKS[request.param])
+    backbone = load_backbone(study, Path(), seed=0)
+    raw = export_trunk(backbone)
+    return Exported(backbone, raw, simplify(raw))
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_the_graph_equals_pytorch_on_random_images(exported: Exported, batch: int) -> None:
+    size = exported.backbone.preprocessing.image_size
+    images = np.random.default_rng(batch).random((batch, 3, size, size), dtype=np.float32)
+    _assert_equal_to_pytorch(exported, images)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_the_graph_equals_pytorch_on_scenes(exported: Exported, batch: int) -> None:
+    preprocessing = exported.backbone.preprocessing
+    scenes = [render_scene(label, scene_seed("study", 0, 0), 96) for label in LABELS[:batch]]
+    _assert_equal_to_pytorch(exported, to_input(np.stack([fit(scene, preprocessing) for scene in scenes])))
+
+
+@pytest.mark.material
+@pytest.mark.skipif(not PHOTOGRAPHS.is_dir(), reason="the photographs do not lie beside the project")
+def test_the_graph_equals_pytorch_on_photographs(exported: Exported) -> None:
+    preprocessing = exported.backbone.preprocessing
+    files = sorted(PHOTOGRAPHS.glob("*.jpg"))[:3]
+    assert len(files) == 3
+    images = [fit(decode(file.read_bytes(), preprocessing.image_size), preprocessing) for file in files]
+    _assert_equal_to_pytorch(exported, to_input(np.stack(images)))
+
+
+def test_rows_of_a_batch_do_not_touch_each_other(exported: Exported) -> None:
+    size = exported.backbone.preprocessing.image_size
+    images = np.random.default_rng(0).random((3, 3, size, size), dtype=np.float32)
+    together = parity.run(exported.simplified, images)[FEATURES]
+    alone = np.concatenate([parity.run(exported.simplified, image[None])[FEATURES] for image in images])
+    assert np.abs(together - alone).max() <= 1e-5 * np.abs(alone).max()
+
+
+def test_the_input_is_images_and_the_output_is_the_features_with_any_batch_size(exported: Exported) -> None:
+    size, width = exported.backbone.preprocessing.image_size, exported.backbone.reference.feature_dim
+    for model in (exported.raw, exported.simplified):
+        onnx.checker.check_model(model, full_check=True)
+        assert [value.name for value in model.graph.input] == [IMAGES]
+        assert [value.name for value in model.graph.output] == [FEATURES]
+        batch, *rest = model.graph.input[0].type.tensor_type.shape.dim
+        assert batch.dim_param and not batch.dim_value
+        assert [dim.dim_value for dim in rest] == [3, size, size]
+        batch, features = model.graph.output[0].type.tensor_type.shape.dim
+        assert batch.dim_param and not batch.dim_value
+        assert features.dim_value == width
+
+
+def test_every_inner_name_begins_with_the_trunks_prefix(exported: Exported) -> None:
+    """No group's name can clash with it."""
+    for model in (exported.raw, exported.simplified):
+        graph = model.graph
+        names = [node.name for node in graph.node] + [tensor.name for tensor in graph.initializer]
+        names += [name for node in graph.node for name in (*node.input, *node.output)]
+        names += [value.name for value in graph.value_info]
+        assert {name for name in names if name and not name.startswith("trunk/")} == {IMAGES}
+
+
+def test_the_opset_is_17_and_all_operators_are_onnx_own(exported: Exported) -> None:
+    for model in (exported.raw, exported.simplified):
+        assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 17)]
+
+
+def test_the_weights_are_in_the_graph_as_finite_float32(exported: Exported) -> None:
+    tensors = [numpy_helper.to_array(tensor) for tensor in exported.simplified.graph.initializer]
+    floating = [tensor for tensor in tensors if np.issubdtype(tensor.dtype, np.floating)]
+    assert {tensor.dtype for tensor in floating} == {np.dtype(np.float32)}
+    assert all(np.isfinite(tensor).all() for tensor in floating)
+    # Batch normalisation is folded into its convolution, so a little less than all of them may be left.
+    assert sum(tensor.size for tensor in floating) > 0.9 * exported.backbone.reference.parameters
+
+
+def test_simplifying_leaves_no_batch_normalisation_and_no_shape_arithmetic(exported: Exported) -> None:
+    left = {node.op_type for node in exported.simplified.graph.node}
+    assert not left & {"BatchNormalization", "Identity", "Dropout", "Constant"}
+    assert len(exported.simplified.graph.node) <= len(exported.raw.graph.node)
+
+
+def test_exporting_leaves_the_trunk_as_it_was(exported: Exported) -> None:
+    from edgetl.train.backbones import fingerprint
+
+    assert fingerprint(exported.backbone.trunk, None) == exported.backbone.reference.fingerprint
+    assert not exported.backbone.trunk.training
+
+
+def test_exporting_again_gives_the_same_bytes(exported: Exported) -> None:
+    again = export_trunk(exported.backbone)
+    assert again.SerializeToString(deterministic=True) == exported.raw.SerializeToString(deterministic=True)
+
+
+def test_heads_on_the_graph_say_what_pytorch_says() -> None:
+    backbone = load_backbone(config.Backbone(name="edgetl/nano", image_size=32), Path(), seed=0)
+    rng = np.random.default_rng(0)
+    heads = tuple(
+        Head(
+            name=name,
+            classes=classes,
+            activation=activation,
+            regularisation=0.01,
+            temperature=1.0,
+            val_loss=0.0,
+            val_accuracy=1.0,
+        )
+        for name, classes, activation in (
+            ("vehicles", ("car", "bus", "other"), "softmax"),
+            ("one-vs-rest", ("car", "bus", "cat", "dog"), "sigmoid"),
+        )
+    )
+    tensors = {f"{h.name}.weight": rng.normal(0, 1, (len(h.classes), 160)).astype(np.float32) for h in heads}
+    tensors |= {f"{h.name}.bias": rng.normal(0, 1, len(h.classes)).astype(np.float32) for h in heads}
+    images = rng.random((3, 3, 32, 32), dtype=np.float32)
+    expected = reference_outputs(backbone, heads, tensors, images)
+    model = compose(simplify(export_trunk(backbone)), heads, tensors, Preprocessing(image_size=32))
+    found = parity.run(model, images)
+    assert list(found) == ["vehicles", "one-vs-rest"]
+    assert parity.max_difference(found, {name: expected[name] for name in found}) < 1e-5
+    assert np.allclose(expected["vehicles"].sum(axis=1), 1.0, atol=1e-6)
+    assert not np.allclose(expected["one-vs-rest"].sum(axis=1), 1.0, atol=1e-2)
+
+
+def test_a_network_that_the_exporter_does_not_know_is_one_clear_error() -> None:
+    backbone = load_backbone(config.Backbone(name="edgetl/nano", image_size=32), Path(), seed=0)
+    backbone.trunk.backbone.pool = _Unexportable()
+    with pytest.raises(EdgetlError, match="edgetl/nano cannot be exported to ONNX: ") as error:
+        export_trunk(backbone)
+    assert "\n" not in str(error.value)
+
+
+class _Unexportable(torch.nn.Module):  # type: ignore[misc]
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        return torch.linalg.eigvals(maps @ maps.transpose(2, 3)).real.mean(dim=2)
+
+
+def _assert_equal_to_pytorch(exported: Exported, images: Array) -> None:
+    expected = reference_outputs(exported.backbone, (), {}, images)
+    assert expected[FEATURES].shape == (len(images), exported.backbone.reference.feature_dim)
+    for model in (exported.raw, exported.simplified):
+        assert parity.max_difference(parity.run(model, images), expected) <= 1e-4 * max(
+            1.0, float(np.abs(expected[FEATURES]).max())
+        )
