@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,10 +41,11 @@ def show(run: RunDirectory, strict: bool, as_json: bool) -> None:
     if as_json:
         click.echo(run.results.read_text(encoding="utf-8"), nl=False)
     else:
-        # A pipe has no width: rich would take 80 columns, and the table is made for 100. Click's stream, because it takes
-        # UTF-8 where the environment names no encoding but ASCII.
-        stdout = click.get_text_stream("stdout")
-        Console(file=stdout, width=None if stdout.isatty() else 100).print(render_table(results))
+        # A pipe has no width: rich would take 80 columns, and the table is made for 100.
+        console = Console(width=None if sys.stdout.isatty() else 100)
+        with console.capture() as table:
+            console.print(render_table(results))
+        click.echo(table.get(), nl=False)  # unlike rich's own, fit for names that an ASCII environment cannot encode
         click.echo(render_verdict(results.verdict))
         click.echo(f"\nReport: {run.report}")
     if strict and not results.verdict.budget_met:

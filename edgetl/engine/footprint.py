@@ -50,4 +50,7 @@ def _main(runtime: str, image_size: str, *engines: str) -> None:
 
 
 if __name__ == "__main__":
-    _main(*sys.argv[1:])
+    try:
+        _main(*sys.argv[1:])
+    except EdgetlError as error:
+        sys.exit(str(error))  # to stderr, without a traceback: `peak_mb` hands the line on

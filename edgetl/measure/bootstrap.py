@@ -23,20 +23,29 @@ def share(hits: npt.NDArray[np.bool_], seed: int = 0) -> Estimate:
     """
     n, value = len(hits), float(hits.mean())
     if value in {0.0, 1.0}:
-        slack = 1.0 - ((1 - CONFIDENCE) / 2) ** (1.0 / n)
+        slack = _unseen(n)
         return Estimate(value=value, low=max(0.0, value - slack), high=min(1.0, value + slack), n=n)
     draws = np.random.default_rng(seed).binomial(n, value, RESAMPLES) / n
     low, high = np.percentile(draws, _TAILS)
     return Estimate(value=value, low=float(low), high=float(high), n=n)
 
 
+def _unseen(n: int) -> float:
+    """The greatest chance of an event that n trials may still not have shown."""
+    return float(1.0 - ((1 - CONFIDENCE) / 2) ** (1.0 / n))
+
+
 def paired_difference(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_], seed: int = 0) -> tuple[float, float, float]:
     """share(a) - share(b) over the same images, and its interval.
 
     An image counts +1 where only a is right, -1 where only b is; resampling those is drawing from a multinomial.
+    Where the two agree on every image, the exact bound on how often they might differ takes its place, as in `share`.
     """
     n = len(a)
     wins, losses = int((a & ~b).sum()), int((b & ~a).sum())
+    if wins == losses == 0:
+        slack = _unseen(n)
+        return 0.0, -slack, slack
     chances = np.array([wins, losses, n - wins - losses]) / n
     draws = np.random.default_rng(seed).multinomial(n, chances, RESAMPLES)
     low, high = np.percentile((draws[:, 0] - draws[:, 1]) / n, _TAILS)
