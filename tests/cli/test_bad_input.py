@@ -334,7 +334,7 @@ def test_default_weights_without_a_network(
         ["build-engine", "{graph}", "-o", "{out}/engine.onnx"],
         ["build-engine", "{graph}", "-o", "{out}/engine", "--runtime", "tensorrt-rtx"],
         ["prepare", "{graph}", "--precision", "fp16", "-o", "{out}/prepared.onnx"],
-        ["profile", "{graph}", "--seconds", "0.1", "-o", "{out}"],
+        ["profile", "{graph}", "--seconds", "0.1"],
     ],
     ids=["build-engine onnxruntime", "build-engine tensorrt-rtx", "prepare", "profile"],
 )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
 import re
 import signal
 import subprocess
@@ -266,3 +269,19 @@ def test_head_takes_the_first_line_and_the_rest_is_quiet(finished: Path) -> None
         ["bash", "-c", pipeline, sys.executable, finished], capture_output=True, text=True, check=False, timeout=120
     )
     assert (done.stdout, done.stderr) == ("{\n", "report: up to date\n")
+
+
+def test_a_terminal_gets_progress_bars(start: Start, copied: Path) -> None:
+    (copied / "run" / "stages" / "evaluate.json").unlink()
+    terminal, end = pty.openpty()
+    process = start(
+        "evaluate", copied / "study.yaml", "-o", copied / "run", stderr=end, env={"TERM": "xterm", "NO_COLOR": ""}
+    )
+    os.close(end)
+    shown = b""
+    with contextlib.suppress(OSError):  # Linux ends a terminal's stream with an error
+        while block := os.read(terminal, 4096):
+            shown += block
+    os.close(terminal)
+    assert process.wait(timeout=120) == 0
+    assert "evaluating" in shown.decode() and "━" in shown.decode()
