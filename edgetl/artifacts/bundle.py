@@ -15,8 +15,11 @@ Activation = Literal["softmax", "sigmoid"]
 IMAGES = "images"
 """Input of every graph: N x 3 x S x S, RGB in [0, 1]."""
 
-FEATURES = "trunk/features"
-"""Output of a trunk graph: pooled features, N x D. Every name inside a trunk begins with ``trunk/``."""
+TRUNK = "trunk/"
+"""What every name inside a trunk begins with; no group may be named so."""
+
+FEATURES = f"{TRUNK}features"
+"""Output of a trunk graph: pooled features, N x D."""
 
 
 class Preprocessing(Artifact):

@@ -1,14 +1,18 @@
-"""Constant folding and clean-up by onnx-simplifier."""
+"""Constant folding and clean-up by onnx-simplifier, and names that clash with nobody's."""
 
 from __future__ import annotations
 
 import onnx
+import onnx.compose
 
+from edgetl.artifacts.bundle import TRUNK
 from edgetl.errors import EdgetlError, MissingExtraError
 
 
 def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same function in fewer nodes.
+    """The trunk in fewer nodes, every inner name beginning with ``trunk/``, so that no group's name can clash with it.
+
+    The prefix comes last because onnx-simplifier gives what it fuses names of its own.
 
     Raises:
         MissingExtraError: onnx-simplifier is not installed.
@@ -27,4 +31,4 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
         raise EdgetlError(
             "onnx-simplifier changed the outputs of the exported graph; report this with the backbone's name"
         )
-    return simplified
+    return onnx.compose.add_prefix(simplified, TRUNK, rename_inputs=False)

@@ -1,1 +1,10 @@
 """The only room with torch: backbones, cached features, heads, the trunk's graph."""
+
+from __future__ import annotations
+
+import os
+
+# Torch's OpenMP threads spin while they wait for each other. Beside any other busy process they then wait for a core
+# that another one burns, and small operations take ten times as long. Asleep they cost next to nothing. It has to be
+# said before torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnx.compose
 import torch
 
 from edgetl.artifacts.bundle import FEATURES, IMAGES, Head
@@ -24,10 +23,7 @@ _OPSET = 17
 
 
 def export_trunk(backbone: Backbone) -> onnx.ModelProto:
-    """The trunk from ``images`` (N x 3 x S x S in [0, 1]) to ``trunk/features`` (N x D), with dynamic N.
-
-    Every name inside begins with ``trunk/``, so that no group's name can clash with it.
-    """
+    """The trunk from ``images`` (N x 3 x S x S in [0, 1]) to ``features`` (N x D), with dynamic N."""
     size = backbone.preprocessing.image_size
     buffer = io.BytesIO()
     # The tracing exporter: three times as fast as the newer one here, and the only one that torch 2.4 has.
@@ -48,8 +44,7 @@ def export_trunk(backbone: Backbone) -> onnx.ModelProto:
     except Exception as error:  # whatever torch's exporter throws at an operator it does not know
         reason = str(error).strip().splitlines()[0]
         raise EdgetlError(f"{backbone.reference.name} cannot be exported to ONNX: {reason}") from error
-    model = onnx.load_from_string(buffer.getvalue())
-    return onnx.compose.add_prefix(model, FEATURES.removesuffix("features"), rename_inputs=False)
+    return onnx.load_from_string(buffer.getvalue())
 
 
 def reference_outputs(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,12 @@ from edgetl.artifacts.bundle import Activation, Head
 from edgetl.artifacts.deployment import COMBINED, ONE_VS_REST, layout
 from edgetl.config import OTHER
 from edgetl.errors import EdgetlError
-from edgetl.train.solver import Task, fit
+from edgetl.train.solver import Task, design, fit
 
 Array = npt.NDArray[np.float32]
+
+_SEARCH_TOLERANCE = 1e-3
+"""Enough to tell strengths apart by their validation loss."""
 
 
 @dataclass(frozen=True)
@@ -60,54 +64,64 @@ def plan_heads(deployments: Sequence[str], groups: Mapping[str, Sequence[str]]) 
 def train_heads(
     plans: Sequence[HeadPlan], train: LabelledFeatures, val: LabelledFeatures, strengths: Sequence[float]
 ) -> tuple[tuple[Head, ...], dict[str, Array]]:
-    """Fit every head at every strength; keep the strength and temperature with the least validation loss.
+    """Search the strengths of all heads together, loosely; fit the chosen ones together, exactly.
 
-    Temperature scaling (Guo et al. 2017, On calibration of modern neural networks) makes the probabilities of
-    different heads comparable. It is folded into the weights, so no graph has to know of it.
+    A strength is chosen by the validation loss of its calibrated head. Temperature scaling (Guo et al. 2017, On
+    calibration of modern neural networks) makes the probabilities of different heads comparable; it is folded into
+    the weights, so no graph has to know of it.
 
     Returns:
         The heads, and their tensors: ``NAME.weight`` (classes x D), ``NAME.bias`` (classes).
     """
-    views = [torch.from_numpy(view) for view in train.views]
+    shared = design([torch.from_numpy(view) for view in train.views])
     tasks = [Task(plan.targets(train.labels), len(plan.classes), plan.activation) for plan in plans]
-    fitted = fit(views, tasks, strengths)
+    tried = fit(shared, list(product(tasks, strengths)), tolerance=_SEARCH_TOLERANCE)
     val_features = torch.from_numpy(val.views[0])
+    truths = [plan.targets(val.labels) for plan in plans]
+    losses = [
+        _calibrated(plan.activation, tried[n * len(strengths) + m], val_features, truth).loss
+        for n, (plan, truth) in enumerate(zip(plans, truths, strict=True))
+        for m in range(len(strengths))
+    ]
+    grid = np.array(losses).reshape(len(plans), len(strengths))
+    chosen = [strengths[position] for position in grid.argmin(axis=1)]
     heads, tensors = [], {}
-    for plan, candidates in zip(plans, fitted, strict=True):
-        head, weight, bias = _choose(plan, candidates, strengths, val_features, plan.targets(val.labels))
-        heads.append(head)
-        # safetensors writes the buffer of a transposed array as it lies in memory, without a warning.
-        tensors[f"{plan.name}.weight"] = np.ascontiguousarray(weight.numpy())
-        tensors[f"{plan.name}.bias"] = bias.numpy()
+    fitted = fit(shared, list(zip(tasks, chosen, strict=True)))
+    for plan, strength, solution, truth in zip(plans, chosen, fitted, truths, strict=True):
+        calibrated = _calibrated(plan.activation, solution, val_features, truth)
+        heads.append(
+            Head(
+                name=plan.name,
+                classes=plan.classes,
+                activation=plan.activation,
+                regularisation=strength,
+                temperature=calibrated.temperature,
+                val_loss=calibrated.loss,
+                val_accuracy=calibrated.accuracy,
+            )
+        )
+        for part, tensor in zip(("weight", "bias"), solution, strict=True):
+            # safetensors writes a transposed array's buffer as it lies in memory, without a warning.
+            tensors[f"{plan.name}.{part}"] = np.ascontiguousarray((tensor / calibrated.temperature).numpy())
     return tuple(heads), tensors
 
 
-def _choose(
-    plan: HeadPlan,
-    candidates: Sequence[tuple[Tensor, Tensor]],
-    strengths: Sequence[float],
-    features: Tensor,
-    truth: Tensor,
-) -> tuple[Head, Tensor, Tensor]:
-    best: tuple[float, Head, Tensor, Tensor] | None = None
-    for (weight, bias), strength in zip(candidates, strengths, strict=True):
-        logits = torch.addmm(bias, features, weight.T)
-        temperature = _temperature(logits, truth, plan.activation)
-        loss = _loss(logits / temperature, truth, plan.activation)
-        accuracy = float((logits.argmax(dim=1) == truth).float().mean())
-        head = Head(
-            name=plan.name,
-            classes=plan.classes,
-            activation=plan.activation,
-            regularisation=strength,
-            temperature=temperature,
-            val_loss=loss,
-            val_accuracy=accuracy,
-        )
-        if best is None or loss < best[0]:
-            best = (loss, head, weight / temperature, bias / temperature)
-    assert best is not None
-    return best[1:]
+@dataclass(frozen=True)
+class _Calibrated:
+    temperature: float
+    loss: float
+    accuracy: float
+
+
+def _calibrated(
+    activation: Activation, solution: tuple[Tensor, Tensor], features: Tensor, truth: Tensor
+) -> _Calibrated:
+    """The temperature with the least loss, and what the head is worth with it."""
+    weight, bias = solution
+    logits = torch.addmm(bias, features, weight.T)
+    temperature = _temperature(logits, truth, activation)
+    accuracy = float((logits.argmax(dim=1) == truth).float().mean())
+    return _Calibrated(temperature, _loss(logits / temperature, truth, activation), accuracy)
 
 
 def _temperature(logits: Tensor, truth: Tensor, activation: Activation) -> float:

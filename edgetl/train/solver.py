@@ -40,9 +40,14 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Moments:
-    """Mean (D) and eigendecomposition of the covariance (D; D x D, columns are vectors) of the features."""
+class Design:
+    """The features that all problems share, and the basis in which they are solved.
 
+    ``views`` are N x D matrices, one for each view of the images, with the same rows; ``mean`` (D) is over all of them,
+    ``eigenvalues`` (D) and ``eigenvectors`` (D x D, in columns) are of their covariance.
+    """
+
+    views: tuple[Tensor, ...]
     mean: Tensor
     eigenvalues: Tensor
     eigenvectors: Tensor
@@ -51,24 +56,28 @@ class Moments:
     def mean_variance(self) -> float:
         return max(float(self.eigenvalues.mean()), 1e-12)
 
+    @property
+    def rows(self) -> int:
+        return sum(len(view) for view in self.views)
 
-def moments(features: Sequence[Tensor]) -> Moments:
-    """First and second moments over all views, in float64 sums over blocks.
+
+def design(views: Sequence[Tensor]) -> Design:
+    """Take the moments of the features, in float64 sums over blocks.
 
     Products are taken about the mean: where features differ little from it, float32 leaves nothing of them otherwise.
     """
-    dimension, rows = features[0].shape[1], sum(len(view) for view in features)
-    blocks = [block for view in features for block in torch.split(view, _BLOCK_ROWS)]
-    total = torch.zeros(dimension, dtype=torch.float64, device=features[0].device)
+    dimension, rows = views[0].shape[1], sum(len(view) for view in views)
+    blocks = [block for view in views for block in torch.split(view, _BLOCK_ROWS)]
+    total = torch.zeros(dimension, dtype=torch.float64, device=views[0].device)
     for block in blocks:
         total += block.sum(dim=0, dtype=torch.float64)
     mean = (total / rows).float()
-    square = torch.zeros(dimension, dimension, dtype=torch.float64, device=features[0].device)
+    square = torch.zeros(dimension, dimension, dtype=torch.float64, device=views[0].device)
     for block in blocks:
         centred = block - mean
         square += (centred.T @ centred).double()
     eigenvalues, eigenvectors = torch.linalg.eigh((square / rows).float())
-    return Moments(mean, eigenvalues.clamp_min(0.0), eigenvectors)
+    return Design(tuple(views), mean, eigenvalues.clamp_min(0.0), eigenvectors)
 
 
 @dataclass
@@ -96,75 +105,64 @@ class _Problem:
 
 
 def fit(
-    features: Sequence[Tensor],
-    tasks: Sequence[Task],
-    strengths: Sequence[float],
-    *,
-    tolerance: float = 1e-6,
-    max_iterations: int = 300,
-) -> list[list[tuple[Tensor, Tensor]]]:
-    """Fit every task at every strength.
+    shared: Design, problems: Sequence[tuple[Task, float]], *, tolerance: float = 1e-6, max_iterations: int = 300
+) -> list[tuple[Tensor, Tensor]]:
+    """Fit many problems together.
 
     Args:
-        features: one N x D matrix per view of the images, all with the same rows.
-        tasks: what to fit.
-        strengths: relative to the mean variance of the features, so that one grid suits every backbone.
+        shared: the features.
+        problems: a task, and its strength relative to the mean variance of the features, so that one grid suits
+            every backbone.
         tolerance: a problem is done when half its squared preconditioned gradient is below this share of its loss.
         max_iterations: passes over the features.
 
     Returns:
-        For each task and each strength, weight (classes x D) and bias (classes).
+        Of each problem weight (classes x D) and bias (classes).
     """
-    statistics = moments(features)
-    grid = [[_problem(task, strength, statistics) for strength in strengths] for task in tasks]
-    problems = [problem for row in grid for problem in row]
+    states = [_problem(task, strength, shared) for task, strength in problems]
     for _ in range(max_iterations):
-        active = [problem for problem in problems if not problem.done]
+        active = [state for state in states if not state.done]
         if not active:
             break
-        for problem, (value, gradient) in zip(active, _evaluate(features, active, statistics), strict=True):
-            _advance(problem, value, gradient, tolerance)
-    return [[_uncentred(*_weights(problem, problem.point, statistics), statistics) for problem in row] for row in grid]
+        for state, (value, gradient) in zip(active, _evaluate(active, shared), strict=True):
+            _advance(state, value, gradient, tolerance)
+    weight, bias = _weights([state.point * state.scale for state in states], shared)
+    # From features about their mean back to features as they are.
+    bias = bias - shared.mean @ weight
+    sizes = [state.task.classes for state in states]
+    return [(w.T.contiguous(), b) for w, b in zip(torch.split(weight, sizes, 1), torch.split(bias, sizes), strict=True)]
 
 
-def _problem(task: Task, relative_strength: float, statistics: Moments) -> _Problem:
-    strength = relative_strength * statistics.mean_variance
+def _problem(task: Task, relative_strength: float, shared: Design) -> _Problem:
+    strength = relative_strength * shared.mean_variance
     bound = _HESSIAN_BOUND[task.loss]
-    curvature = torch.cat([bound * statistics.eigenvalues + strength, statistics.mean.new_tensor([bound])])
+    curvature = torch.cat([bound * shared.eigenvalues + strength, shared.mean.new_tensor([bound])])
     scale = curvature.rsqrt()[:, None]
     return _Problem(task, strength, scale, torch.zeros(len(scale), task.classes, device=scale.device))
 
 
-def _weights(problem: _Problem, point: Tensor, statistics: Moments) -> tuple[Tensor, Tensor]:
-    """Weight and bias for features from which the mean is taken."""
-    scaled = point * problem.scale
-    return (statistics.eigenvectors @ scaled[:-1]).T, scaled[-1]
+def _weights(scaled: Sequence[Tensor], shared: Design) -> tuple[Tensor, Tensor]:
+    """Joint weight (D x all classes) and bias, for features from which the mean is taken."""
+    joint = torch.cat(list(scaled), dim=1)
+    return shared.eigenvectors @ joint[:-1], joint[-1]
 
 
-def _uncentred(weight: Tensor, bias: Tensor, statistics: Moments) -> tuple[Tensor, Tensor]:
-    return weight, bias - weight @ statistics.mean
-
-
-def _evaluate(
-    features: Sequence[Tensor], problems: Sequence[_Problem], statistics: Moments
-) -> list[tuple[float, Tensor]]:
+def _evaluate(problems: Sequence[_Problem], shared: Design) -> list[tuple[float, Tensor]]:
     """Objective and preconditioned gradient of every problem at its trial point, in one pass over the features."""
-    pairs = [_weights(problem, problem.trial, statistics) for problem in problems]
-    weight, bias = torch.cat([pair[0] for pair in pairs]).T.contiguous(), torch.cat([pair[1] for pair in pairs])
-    rows = sum(len(view) for view in features)
+    weight, bias = _weights([problem.trial * problem.scale for problem in problems], shared)
     product, residual_sum = torch.zeros_like(weight), torch.zeros_like(bias)
     losses = torch.zeros(len(problems), dtype=torch.float64, device=weight.device)
-    for view in features:
+    for view in shared.views:
         for start in range(0, len(view), _BLOCK_ROWS):
-            block = view[start : start + _BLOCK_ROWS] - statistics.mean
+            block = view[start : start + _BLOCK_ROWS] - shared.mean
             logits = torch.addmm(bias, block, weight)
             losses += _residuals_in_place(logits, problems, start)
             product.addmm_(block.T, logits)
             residual_sum += logits.sum(dim=0)
-    rotated = torch.cat([statistics.eigenvectors.T @ product, residual_sum[None]]) / rows
+    rotated = torch.cat([shared.eigenvectors.T @ product, residual_sum[None]]) / shared.rows
     parts = torch.split(rotated, [problem.task.classes for problem in problems], dim=1)
     return [
-        _with_penalty(problem, float(loss) / rows, part)
+        _with_penalty(problem, loss / shared.rows, part)
         for problem, loss, part in zip(problems, losses.tolist(), parts, strict=True)
     ]
 

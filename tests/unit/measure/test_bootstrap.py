@@ -90,7 +90,7 @@ def test_swapping_the_two_turns_a_difference_round(pairs: list[tuple[bool, bool]
 
 def test_two_that_agree_on_every_image_differ_by_nothing_but_leave_the_doubt_of_so_many_images() -> None:
     right = np.ones(100, dtype=np.bool_)
-    value, low, high = bootstrap.paired_difference(right, right)
+    value, low, high = paired_difference(right, right)
     assert value == 0.0
     # Clopper-Pearson for 0 of 100, two-sided 95 %, as tables have it.
     assert (low, high) == pytest.approx((-0.0362, 0.0362), abs=1e-4)

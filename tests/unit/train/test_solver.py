@@ -18,7 +18,7 @@ from sklearn.datasets import load_digits  # noqa: E402
 from sklearn.linear_model import LogisticRegression  # noqa: E402
 from threadpoolctl import threadpool_limits  # noqa: E402
 
-from edgetl.train.solver import Loss, Task, fit, moments  # noqa: E402
+from edgetl.train.solver import Loss, Task, design, fit  # noqa: E402
 
 Array = npt.NDArray[np.float64]
 Solution = tuple[Array, Array]
@@ -72,29 +72,28 @@ def test_two_classes_are_the_binary_problem_with_half_the_penalty(digits: tuple[
 
 def test_tasks_fitted_together_are_as_when_fitted_alone(digits: tuple[Array, Array]) -> None:
     features, targets = digits
-    views = [_tensor(features)]
+    shared = design([_tensor(features)])
     tasks = [
         Task(torch.from_numpy(targets), 10, "softmax"),
         Task(torch.from_numpy(targets), 10, "sigmoid"),
         Task(torch.from_numpy(targets % 3), 3, "softmax"),
     ]
-    together = fit(views, tasks, STRENGTHS)
-    for task, row in zip(tasks, together, strict=True):
-        for strength, (weight, bias) in zip(STRENGTHS, row, strict=True):
-            (((alone, alone_bias),),) = fit(views, [task], [strength])
-            same = _numbers(alone, alone_bias)
-            penalty = strength * _mean_variance(features)
-            truth = task.targets.numpy()
-            a, b = (_objective(features, truth, task.loss, penalty, *w) for w in (_numbers(weight, bias), same))
-            assert a == pytest.approx(b, rel=1e-3)
-            assert (_predict(features, *_numbers(weight, bias)) == _predict(features, *same)).mean() > 0.995
+    problems = [(task, strength) for task in tasks for strength in STRENGTHS]
+    for (task, strength), (weight, bias) in zip(problems, fit(shared, problems), strict=True):
+        ((alone, alone_bias),) = fit(shared, [(task, strength)])
+        same = _numbers(alone, alone_bias)
+        penalty = strength * _mean_variance(features)
+        truth = task.targets.numpy()
+        a, b = (_objective(features, truth, task.loss, penalty, *w) for w in (_numbers(weight, bias), same))
+        assert a == pytest.approx(b, rel=1e-3)
+        assert (_predict(features, *_numbers(weight, bias)) == _predict(features, *same)).mean() > 0.995
 
 
 def test_views_weigh_equally(digits: tuple[Array, Array]) -> None:
     features, targets = digits
     noisy = features + np.random.default_rng(0).normal(0, 2, features.shape)
     task = Task(torch.from_numpy(targets), 10, "softmax")
-    (((weight, bias),),) = fit([_tensor(features), _tensor(noisy)], [task], [1e-2])
+    ((weight, bias),) = fit(design([_tensor(features), _tensor(noisy)]), [(task, 1e-2)])
     stacked, twice = np.concatenate([features, noisy]), np.concatenate([targets, targets])
     _assert_equal_to_sklearn(stacked, twice, "softmax", 1e-2, _numbers(weight, bias))
 
@@ -103,7 +102,7 @@ def test_the_order_of_the_views_plays_no_part(digits: tuple[Array, Array]) -> No
     features, targets = digits
     views = [_tensor(features), _tensor(features * 1.1), _tensor(features[:, ::-1].copy())]
     task = Task(torch.from_numpy(targets), 10, "softmax")
-    forwards, backwards = (_numbers(*fit(v, [task], [1e-2])[0][0]) for v in (views, views[::-1]))
+    forwards, backwards = (_numbers(*fit(design(v), [(task, 1e-2)])[0]) for v in (views, views[::-1]))
     assert (_predict(features, *forwards) == _predict(features, *backwards)).mean() > 0.995
 
 
@@ -116,7 +115,7 @@ def test_a_second_fit_gives_the_same_bits(digits: tuple[Array, Array]) -> None:
 
 def test_more_rows_than_a_block_give_the_moments_of_all(digits: tuple[Array, Array]) -> None:
     features = np.tile(digits[0], (8, 1)) + np.random.default_rng(0).normal(0, 1, (8 * len(digits[0]), 64))
-    found = moments([_tensor(features[:5000]), _tensor(features[5000:])])
+    found = design([_tensor(features[:5000]), _tensor(features[5000:])])
     assert np.allclose(found.mean, features.mean(axis=0), atol=1e-4)
     vectors = found.eigenvectors.numpy().astype(np.float64)
     assert np.allclose(vectors * found.eigenvalues.numpy() @ vectors.T, np.cov(features.T, bias=True), atol=1e-2)
@@ -230,8 +229,9 @@ def _numbers(weight: torch.Tensor, bias: torch.Tensor) -> Solution:
 
 
 def _fit(features: Array, targets: Array, classes: int, loss: Loss, strengths: Sequence[float]) -> list[Solution]:
-    (row,) = fit([_tensor(features)], [Task(torch.from_numpy(targets), classes, loss)], strengths)
-    return [_numbers(weight, bias) for weight, bias in row]
+    task = Task(torch.from_numpy(targets), classes, loss)
+    fitted = fit(design([_tensor(features)]), [(task, strength) for strength in strengths])
+    return [_numbers(weight, bias) for weight, bias in fitted]
 
 
 def _mean_variance(features: Array) -> float:
