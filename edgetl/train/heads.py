@@ -84,9 +84,11 @@ def train_heads(
         for m in range(len(strengths))
     ]
     grid = np.array(losses).reshape(len(plans), len(strengths))
-    chosen = [strengths[position] for position in grid.argmin(axis=1)]
+    best = grid.argmin(axis=1)
+    chosen = [strengths[position] for position in best]
+    start = [tried[n * len(strengths) + position] for n, position in enumerate(best)]
+    fitted = fit(shared, list(zip(tasks, chosen, strict=True)), start=start)
     heads, tensors = [], {}
-    fitted = fit(shared, list(zip(tasks, chosen, strict=True)))
     for plan, strength, solution, truth in zip(plans, chosen, fitted, truths, strict=True):
         calibrated = _calibrated(plan.activation, solution, val_features, truth)
         heads.append(

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Literal
 
 import torch
@@ -21,9 +22,12 @@ from torch import Tensor
 
 Loss = Literal["softmax", "sigmoid"]
 
+Solution = tuple[Tensor, Tensor]
+"""Weight (classes x D) and bias (classes)."""
+
 _HESSIAN_BOUND: dict[Loss, float] = {"softmax": 0.5, "sigmoid": 0.25}
 _HISTORY = 8
-_BLOCK_ROWS = 4096
+_BLOCK_ROWS = 2048
 _ARMIJO = 1e-4
 
 
@@ -105,21 +109,29 @@ class _Problem:
 
 
 def fit(
-    shared: Design, problems: Sequence[tuple[Task, float]], *, tolerance: float = 1e-6, max_iterations: int = 300
-) -> list[tuple[Tensor, Tensor]]:
+    shared: Design,
+    problems: Sequence[tuple[Task, float]],
+    *,
+    start: Sequence[Solution] | None = None,
+    tolerance: float = 1e-6,
+    max_iterations: int = 300,
+) -> list[Solution]:
     """Fit many problems together.
 
     Args:
         shared: the features.
         problems: a task, and its strength relative to the mean variance of the features, so that one grid suits
             every backbone.
+        start: where to set out from, for each problem; zero where it is left out.
         tolerance: a problem is done when half its squared preconditioned gradient is below this share of its loss.
         max_iterations: passes over the features.
 
     Returns:
-        Of each problem weight (classes x D) and bias (classes).
+        The solution of each problem.
     """
     states = [_problem(task, strength, shared) for task, strength in problems]
+    for state, solution in zip(states, start or (), strict=start is not None):
+        state.point = _preconditioned(solution, shared) / state.scale
     for _ in range(max_iterations):
         active = [state for state in states if not state.done]
         if not active:
@@ -139,6 +151,12 @@ def _problem(task: Task, relative_strength: float, shared: Design) -> _Problem:
     curvature = torch.cat([bound * shared.eigenvalues + strength, shared.mean.new_tensor([bound])])
     scale = curvature.rsqrt()[:, None]
     return _Problem(task, strength, scale, torch.zeros(len(scale), task.classes, device=scale.device))
+
+
+def _preconditioned(solution: Solution, shared: Design) -> Tensor:
+    """A solution in the eigenbasis, about the mean: (D + 1) x classes, the last row is the bias."""
+    weight, bias = solution
+    return torch.cat([shared.eigenvectors.T @ weight.T, (bias + weight @ shared.mean)[None]])
 
 
 def _weights(scaled: Sequence[Tensor], shared: Design) -> tuple[Tensor, Tensor]:
@@ -175,20 +193,34 @@ def _with_penalty(problem: _Problem, loss: float, gradient: Tensor) -> tuple[flo
 
 
 def _residuals_in_place(logits: Tensor, problems: Sequence[_Problem], start: int) -> Tensor:
-    """Turn the logits of a block into probability - truth; return the summed loss of every problem."""
-    losses = []
-    for problem, part in zip(problems, torch.split(logits, [p.task.classes for p in problems], dim=1), strict=True):
-        truth = problem.task.targets[start : start + len(part), None]
-        chosen = part.gather(1, truth)
-        if problem.task.loss == "softmax":
-            normaliser = part.logsumexp(dim=1, keepdim=True)
-            losses.append((normaliser - chosen).sum(dtype=torch.float64))
-            part.sub_(normaliser).exp_()
-        else:
-            losses.append(torch.nn.functional.softplus(part).sum(dtype=torch.float64) - chosen.sum(dtype=torch.float64))
-            part.sigmoid_()
-        part.scatter_add_(1, truth, torch.full_like(chosen, -1.0))
-    return torch.stack(losses)
+    """Turn the logits of a block into probability - truth; return the summed loss of every problem.
+
+    The strengths of a task stand side by side and are treated together.
+    """
+    losses, column = [], 0
+    for _, members in groupby(problems, key=lambda problem: id(problem.task)):
+        alike = list(members)
+        task, width = alike[0].task, len(alike) * alike[0].task.classes
+        part = logits[:, column : column + width].unflatten(1, (len(alike), task.classes))
+        truth = task.targets[start : start + len(part), None, None].expand(-1, len(alike), 1)
+        losses.append(_residuals_of_task(part, truth, task.loss))
+        column += width
+    return torch.cat(losses)
+
+
+def _residuals_of_task(part: Tensor, truth: Tensor, loss: Loss) -> Tensor:
+    """The same for rows x strengths x classes; returns the summed loss of every strength."""
+    chosen = part.gather(2, truth)
+    if loss == "softmax":
+        normaliser = part.logsumexp(dim=2, keepdim=True)
+        total = (normaliser - chosen).sum(dim=(0, 2), dtype=torch.float64)
+        part.sub_(normaliser).exp_()
+    else:
+        total = torch.nn.functional.softplus(part).sum(dim=(0, 2), dtype=torch.float64)
+        total -= chosen.sum(dim=(0, 2), dtype=torch.float64)
+        part.sigmoid_()
+    part.scatter_add_(2, truth, torch.full_like(chosen, -1.0))
+    return total
 
 
 def _advance(problem: _Problem, value: float, gradient: Tensor, tolerance: float) -> None:
