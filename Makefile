@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 # Two workers, one thread each: the tests are many and small.
 WORKERS ?= 2
 
-.PHONY: help demo test test-edge lint bench docs clean
+.PHONY: help demo test test-edge lint bench bench-gpu docs clean
 
 help:  ## Show the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/' | column -t -s:
@@ -47,6 +47,10 @@ lint: $(VENV)/.installed  ## Style, types, and the direction of imports.
 bench: $(VENV)/.installed  ## Benchmarks against the alternatives; results go to benchmarks/results.
 	$(BIN)/python benchmarks/train_heads.py -o benchmarks/results
 	$(BIN)/python benchmarks/main_job.py -o benchmarks/results
+
+bench-gpu: $(VENV)/.installed  ## The device tests, and training on a GPU.
+	$(BIN)/python -m pytest tests/device
+	$(BIN)/python benchmarks/train_heads.py -o benchmarks/results/gpu
 
 docs: $(VENV)/.installed  ## Write the command reference and the figures of the README anew.
 	$(BIN)/python docs/generate_cli.py

@@ -1,8 +1,8 @@
 """From images to all heads trained, against one bare forward pass and against the usual loop.
 
 The floor is one pass of the trunk over the images, decoding included: nothing that trains on them can do less. It is
-taken by PyTorch eager and by ONNX Runtime, each with decoding in background threads, and by ONNX Runtime with one thread for
-each decoding worker; the fastest counts.
+taken by PyTorch eager and by ONNX Runtime, each with decoding in background threads, and by ONNX Runtime with one
+thread for each decoding worker; the fastest counts.
 
 The usual loop runs the frozen backbone in every epoch for every model (combined, and one per group), with one
 regularisation strength, for as many epochs as our solver made passes over the features. It is run on fewer images.

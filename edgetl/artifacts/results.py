@@ -113,7 +113,7 @@ class Evaluation(Artifact):
 
     schema_version: Literal[1] = 1
     images: int
-    measured: tuple[Measured, ...]
+    deployments: tuple[Measured, ...]
     comparisons: tuple[Comparison, ...]
     broken: tuple[BrokenFile, ...]
 
@@ -123,7 +123,7 @@ class Profile(Artifact):
 
     schema_version: Literal[1] = 1
     environment: dict[str, Any]
-    measured: tuple[Measured, ...]
+    deployments: tuple[Measured, ...]
     comparisons: tuple[Comparison, ...]
 
 

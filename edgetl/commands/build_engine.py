@@ -57,6 +57,8 @@ def _build_file(
     precision: str,
     calibration_images: Path | None,
 ) -> None:
+    if calibration_images and precision != "int8":
+        raise click.UsageError("--calibration-images is for --precision int8")
     from edgetl.engine.runtime import BuildOptions, get_runtime
     from edgetl.stages.files import EngineOrder, build_file
     from edgetl.stages.prepare import Preparation

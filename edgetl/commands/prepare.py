@@ -8,7 +8,7 @@ import click
 from edgetl.commands.study_command import PATH, Terminal
 
 if TYPE_CHECKING:
-    from edgetl.graph.quantise import Target
+    from edgetl.graph.placement import Target
 
 
 @click.command("prepare")
@@ -16,23 +16,31 @@ if TYPE_CHECKING:
 @click.option("--precision", required=True, type=click.Choice(["fp16", "int8"]))
 @click.option("-o", "--output", required=True, type=PATH, help="The ONNX file to write.")
 @click.option("--calibration-images", type=PATH, help="Folder of images like the real ones; INT8 needs it.")
-@click.option("--recipe", default="default", show_default=True, help="A recipe's name in calibration/, or its path.")
+@click.option("--recipe", show_default="default", help="A recipe's name in calibration/, or its path.")
 @click.option(
     "--target",
     type=click.Choice(["tensorrt", "onnxruntime"]),
-    default="tensorrt",
-    show_default=True,
+    show_default="tensorrt",
     help="Whose spelling of INT8: the two are fast on different graphs.",
 )
 def command(
-    model: Path, precision: str, output: Path, calibration_images: Path | None, recipe: str, target: Target
+    model: Path,
+    precision: str,
+    output: Path,
+    calibration_images: Path | None,
+    recipe: str | None,
+    target: Target | None,
 ) -> None:
     """Write one ONNX file in FP16 or INT8: the precision is in its types and Q/DQ nodes.
 
     \b
     Example:  edgetl prepare m.onnx --precision int8 --calibration-images photos -o m.int8.onnx
     """
+    if precision == "fp16" and (calibration_images or recipe or target):
+        raise click.UsageError("--calibration-images, --recipe and --target are for --precision int8")
     from edgetl.stages.prepare import Preparation, prepare_file
 
-    prepare_file(model, output, Preparation(precision, target, calibration_images, recipe), Terminal())
+    prepare_file(
+        model, output, Preparation(precision, target or "tensorrt", calibration_images, recipe or "default"), Terminal()
+    )
     click.echo(output)

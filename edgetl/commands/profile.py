@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +8,7 @@ import click
 from edgetl.commands.study_command import PATH, run_study, seconds_option, threads_option
 
 if TYPE_CHECKING:
-    from edgetl.stages.files import FileProfile
+    from edgetl.artifacts.results import Profile
 
 
 @click.command("profile")
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 @click.option("--against", type=PATH, help="One more model, to compare with.")
 @threads_option
 @seconds_option
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON (models only).")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures in the shape of results.json.")
 def command(
     sources: tuple[Path, ...], output: Path | None, against: Path | None, threads: int, seconds: float, as_json: bool
 ) -> None:
@@ -31,31 +30,33 @@ def command(
                edgetl profile new.onnx --against old.onnx
     """
     if sources[0].suffix == ".onnx":
+        if output is not None:
+            raise click.UsageError("-o is for a study; the figures of models are printed, with --json for programs")
         from edgetl.stages.files import profile_files
 
         models = [*sources, *([against] if against else [])]
         _show(profile_files(models, threads, seconds), as_json)
         return
-    if len(sources) > 1 or against or as_json:
-        raise click.UsageError(
-            "give one STUDY.yaml with -o DIR, or MODEL.onnx files; --against and --json are for models"
-        )
+    if len(sources) > 1 or against:
+        raise click.UsageError("give one STUDY.yaml with -o DIR, or MODEL.onnx files; --against is for models")
     if output is None:
         raise click.UsageError("a study needs -o DIR, its run directory")
     from edgetl.stages.stage import Options
 
     run_study(sources[0], output, ["profile"], Options(threads=threads, seconds=seconds))
-    click.echo(output / "measurements" / "latency.json")
+    written = output / "measurements" / "latency.json"
+    click.echo(written.read_text(encoding="utf-8").rstrip() if as_json else written)
 
 
-def _show(profile: FileProfile, as_json: bool) -> None:
+def _show(profile: Profile, as_json: bool) -> None:
     if as_json:
-        latency = {name: one.model_dump() for name, one in profile.latency_ms.items()}
-        pairs = [pair.model_dump() for pair in profile.comparisons]
-        click.echo(json.dumps({"schema_version": 1, "latency_ms": latency, "comparisons": pairs}, indent=1))
+        click.echo(profile.model_dump_json(indent=1))
         return
-    for name, one in profile.latency_ms.items():
-        mark = "" if one.stable else f"  UNSTABLE: {one.why_unstable}"
-        click.echo(f"{name}: p50 {one.p50:.3f} ms ({one.low:.3f} to {one.high:.3f}), p99 {one.p99:.3f} ms{mark}")
+    for row in profile.deployments:
+        latency = row.latency_ms
+        assert latency is not None, "plain files are always measured"
+        mark = "" if latency.stable else f"  UNSTABLE: {latency.why_unstable}"
+        interval = f"{latency.low:.3f} to {latency.high:.3f}"
+        click.echo(f"{row.name}: p50 {latency.p50:.3f} ms ({interval}), p99 {latency.p99:.3f} ms{mark}")
     for pair in profile.comparisons:
         click.echo(f"{pair.a} takes {pair.ratio:.3f} times as long as {pair.b} ({pair.low:.3f} to {pair.high:.3f})")

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from edgetl.artifacts.run import RunDirectory
 
 
+_PIPE_WIDTH = 100
+
+
 @click.command("report")
 @study_arguments
 @click.option("--strict", is_flag=True, help="Exit with 4 if the budget is not met or the result is unstable.")
@@ -41,12 +44,12 @@ def show(run: RunDirectory, strict: bool, as_json: bool) -> None:
     if as_json:
         click.echo(run.results.read_text(encoding="utf-8"), nl=False)
     else:
-        # A pipe has no width: rich would take 80 columns, and the table is made for 100.
-        console = Console(width=None if sys.stdout.isatty() else 100)
+        # A pipe has no width, and sentences are hard to read across a whole screen.
+        console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
         with console.capture() as table:
             console.print(render_table(results))
         click.echo(table.get(), nl=False)  # unlike rich's own, fit for names that an ASCII environment cannot encode
-        click.echo(render_verdict(results.verdict))
+        click.echo(render_verdict(results.verdict, min(console.width, _PIPE_WIDTH)))
         click.echo(f"\nReport: {run.report}")
     if strict and not results.verdict.budget_met:
         raise NotMetError("no deployment meets the budget")

@@ -4,53 +4,21 @@ from __future__ import annotations
 
 import csv
 import os
-import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Literal, NoReturn
 
-import numpy as np
-from PIL import Image
-
-from edgetl.artifacts.files import PARTIAL, cannot_write, sha256_json
 from edgetl.config import Data, Study, did_you_mean
-from edgetl.errors import EdgetlError, MissingExtraError
-
-Entries = tuple[tuple[str, str], ...]
+from edgetl.data.generated import digits, synthetic
+from edgetl.data.listing import Entries, Listing, Reader, listed
+from edgetl.errors import EdgetlError
 
 IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".pnm", ".mpo")
 )
 
 _COLUMNS = ("path", "label")
-_GENERATED_LIST = "images.csv"
-
-
-@dataclass(frozen=True)
-class Listing:
-    """What a reader found: (path, label) of every image, paths relative to the data root with forward slashes.
-
-    ``val`` and ``test`` are None where they are to be split off ``train``. Paths of a generated set are relative to
-    the run directory.
-    """
-
-    train: Entries
-    val: Entries | None = None
-    test: Entries | None = None
-    generated: bool = False
-    notes: tuple[str, ...] = ()
-
-    def parts(self) -> dict[str, Entries]:
-        """The splits that the data itself has, by name."""
-        named = {"train": self.train, "val": self.val, "test": self.test}
-        return {name: entries for name, entries in named.items() if entries is not None}
-
-
-Reader = Callable[[Study, Path, Path], Listing]
-"""(study, data root, run directory) to everything that the data holds, whether a group names it or not."""
 
 
 def image_folder(study: Study, root: Path, _run: Path) -> Listing:
@@ -83,23 +51,6 @@ def csv_files(study: Study, root: Path, _run: Path) -> Listing:
         _must_exist(root / part, f"data.{name}", "file")
         entries[name] = read_csv(root / part, root)
     return Listing(entries["train"], entries.get("val"), entries.get("test"))
-
-
-def digits(study: Study, _root: Path, run: Path) -> Listing:
-    """scikit-learn's handwritten digits, at most ``per_label`` of each, 8 x 8 enlarged to 32 x 32."""
-    per_label = study.data.per_label
-    return _generated(run, f"digits/per-label-{per_label}", lambda directory: _render_digits(directory, per_label))
-
-
-def synthetic(study: Study, _root: Path, run: Path) -> Listing:
-    """Drawn road scenes, ``per_label`` of every label of the study."""
-    # Imported here: only this format draws, and the drawing is a large module.
-    from edgetl.data.synthetic import LABELS, render_scenes
-
-    refuse_unknown_labels(study, LABELS)
-    per_label, seed, labels = study.data.per_label, study.seed, study.labels
-    name = f"synthetic/seed-{seed}-per-label-{per_label}-labels-{sha256_json(labels)[:12]}"
-    return _generated(run, name, lambda directory: render_scenes(directory, labels, per_label, seed))
 
 
 READERS: dict[str, Reader] = {
@@ -137,24 +88,6 @@ def read_csv(file: Path, root: Path) -> Entries:
             f"paths are relative to {root}"
         )
     return tuple((path, label) for _, path, label in rows)
-
-
-def refuse_unknown_labels(study: Study, known: Iterable[str]) -> None:
-    """Raises: EdgetlError, naming all labels of the groups that are not known, each with the nearest known one."""
-    known = set(known)
-    unknown = [label for label in study.labels if label not in known]
-    if unknown:
-        free = sorted(known - set(study.labels))
-        named = listed(f"{label!r}{did_you_mean(label, free)}" for label in unknown)
-        verb = "is" if len(unknown) == 1 else "are"
-        raise EdgetlError(f"groups name {named}, which {verb} not in the data; the data has: {listed(sorted(known))}")
-
-
-def listed(names: Iterable[str], limit: int = 30) -> str:
-    """Names for a message, so many and no more."""
-    every = list(names)
-    more = f" and {len(every) - limit} more" if len(every) > limit else ""
-    return (", ".join(every[:limit]) + more) or "none"
 
 
 def _rows(file: Path) -> list[tuple[int, str, str]]:
@@ -258,49 +191,3 @@ def _must_exist(path: Path, key: str, kind: Literal["folder", "file"]) -> None:
     there = sorted(p.name for p in near.iterdir() if not p.name.startswith(".") and p.is_dir() == (kind == "folder"))
     hint = did_you_mean(path.relative_to(near).parts[0], there)
     raise EdgetlError(f"{key}: there is no {kind} {path}{hint}; {near} has the {kind}s: {listed(there)}")
-
-
-def _generated(run: Path, name: str, render: Callable[[Path], Iterable[tuple[str, str]]]) -> Listing:
-    """A set that edgetl makes once per run directory; ``name`` holds all parameters that its pixels depend on."""
-    relative = f"data/{name}"
-    directory = run / relative
-    if not directory.is_dir():
-        with _whole_folder(directory) as partial:
-            rows = list(render(partial))
-            with (partial / _GENERATED_LIST).open("w", newline="", encoding="utf-8") as stream:
-                csv.writer(stream).writerows([_COLUMNS, *rows])
-    entries = read_csv(directory / _GENERATED_LIST, directory)
-    return Listing(tuple((f"{relative}/{path}", label) for path, label in entries), generated=True)
-
-
-@contextmanager
-def _whole_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder that becomes ``path`` when the block ends well."""
-    partial = path.with_name(f".{path.name}{PARTIAL}")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)  # what a killed run left
-        partial.mkdir(parents=True)
-        yield partial
-        partial.rename(path)
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _render_digits(directory: Path, per_label: int) -> Iterator[tuple[str, str]]:
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise MissingExtraError("data.format digits", "train", error) from error
-    images, targets = load_digits(return_X_y=True)  # 8 x 8 values from 0 to 16 in rows of 64
-    taken: Counter[str] = Counter()
-    for image, label in zip(images.reshape(-1, 8, 8), map(str, targets), strict=True):
-        if taken[label] == per_label:
-            continue
-        path = f"{label}/{taken[label]:03d}.png"
-        taken[label] += 1
-        (directory / label).mkdir(exist_ok=True)
-        grey = Image.fromarray(np.rint(image * (255 / 16)).astype(np.uint8))
-        grey.resize((32, 32), Image.Resampling.NEAREST).save(directory / path)
-        yield path, label

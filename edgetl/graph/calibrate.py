@@ -15,7 +15,7 @@ from edgetl.config import Recipe
 from edgetl.errors import EdgetlError
 from edgetl.graph.model import Wiring, model_bytes
 from edgetl.graph.parity import Reference
-from edgetl.graph.quantise import place
+from edgetl.graph.placement import place
 
 BINS = 4096
 """Bins of a histogram of magnitudes: 16 to 32 for each INT8 step where nothing is clipped."""

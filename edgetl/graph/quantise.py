@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,154 +14,10 @@ from onnx import TensorProto, helper, numpy_helper
 from edgetl.artifacts.calibration import CalibrationTable, TensorRange
 from edgetl.errors import EdgetlError
 from edgetl.graph.model import FreshNames, Wiring, attribute, opset, with_nodes
+from edgetl.graph.placement import Placement, Target, place
 
-Target = Literal["tensorrt", "onnxruntime"]
-
-# Their output holds values of their input, so it takes the input's range and runtimes run them on INT8 as they are.
-_SAME_VALUES = frozenset(
-    {"MaxPool", "Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Slice", "Split"}
-)
-_UNARY = frozenset(
-    {"Relu", "Clip", "LeakyRelu", "Sigmoid", "HardSigmoid", "HardSwish", "AveragePool", "GlobalAveragePool"}
-)
-_JOINS = frozenset({"Add", "Mul", "Concat"})
 _QUANTISED = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"})
 _BIAS_LIMIT = np.float32(2**30)
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where Q/DQ goes in a graph.
-
-    ``layers``: positions of the nodes whose weights become INT8. ``slots``: the (node, input) pairs that read a
-    quantised copy of their tensor. ``sources``: each tensor that has such a copy, and the one whose range it takes.
-    """
-
-    layers: tuple[int, ...]
-    slots: frozenset[tuple[int, int]]
-    sources: dict[str, str]
-
-
-def place(wiring: Wiring, target: Target) -> Placement:
-    """Decide where Q/DQ goes, from the graph alone.
-
-    ``tensorrt``: at the input of every layer, and at one input of a residual Add; nothing at outputs. That is what
-    NVIDIA's placement recommendations ask for: weighted layers fuse with the activation and the addition behind
-    them only while no Q/DQ lies between. One pair per tensor, shared by its readers: the tensor is then written
-    once, as INT8, by the layer that makes it.
-
-    ``onnxruntime``: at inputs and outputs of every op that has an INT8 kernel, because ONNX Runtime fuses
-    DQ-op-Q as a whole and computes in float where one of them is missing. After Conv-Relu only behind the Relu,
-    which the range makes redundant. What lies between the last layer and the heads stays in float: pooling
-    averages the quantisation error away, and quantising again would bring it back.
-    """
-    layers = [position for position, node in enumerate(wiring.nodes) if _is_layer(wiring, position, node)]
-    slots = {(position, 0) for position in layers}
-    if target == "tensorrt":
-        slots |= set(_residual_slots(wiring, frozenset(layers)))
-    else:
-        slots |= set(_cpu_slots(wiring, frozenset(layers)))
-    tensors = dict.fromkeys(wiring.nodes[position].input[slot] for position, slot in sorted(slots))
-    return Placement(tuple(layers), frozenset(slots), {name: _source(wiring, name) for name in tensors})
-
-
-def _is_layer(wiring: Wiring, position: int, node: onnx.NodeProto) -> bool:
-    """A Conv, Gemm or MatMul of the trunk with constant weights, in the form that INT8 kernels take."""
-    if node.op_type not in {"Conv", "Gemm", "MatMul"} or position in wiring.heads or node.input[0] in wiring.constants:
-        return False
-    if any(name and name not in wiring.constants for name in node.input[1:]):
-        return False
-    weight, *bias = (wiring.constants[name] for name in node.input[1:] if name)
-    if weight.data_type != TensorProto.FLOAT or any(len(tensor.dims) != 1 for tensor in bias):
-        return False
-    if node.op_type == "Gemm":
-        plain = attribute(node, "alpha", 1.0) == attribute(node, "beta", 1.0) == 1.0
-        return plain and not attribute(node, "transA", 0)
-    return node.op_type == "Conv" or len(weight.dims) == 2
-
-
-def _source(wiring: Wiring, tensor: str) -> str:
-    maker = wiring.producer(tensor)
-    while maker is not None and maker.op_type in _SAME_VALUES:
-        tensor = maker.input[0]
-        maker = wiring.producer(tensor)
-    return tensor
-
-
-def _residual_slots(wiring: Wiring, layers: frozenset[int]) -> Iterator[tuple[int, int]]:
-    """The shortcut of every Add that follows a Conv; the Conv's own branch stays bare and fuses with the Add."""
-    read_by_layers = {wiring.nodes[position].input[0] for position in layers}
-
-    def preference(tensor: str) -> tuple[bool, bool, int]:
-        maker = wiring.producers.get(tensor, -1)
-        origin = wiring.producers.get(wiring.nodes[maker].input[0], -1) if maker in layers else maker
-        return tensor not in read_by_layers, maker in layers, origin
-
-    for position, node in enumerate(wiring.nodes):
-        if node.op_type != "Add" or position in wiring.heads or wiring.constants.keys() & set(node.input):
-            continue
-        fusable = [
-            wiring.producers.get(name) in layers and wiring.sole_consumer(name) == position for name in node.input
-        ]
-        if any(fusable):
-            yield position, min((0, 1), key=lambda slot: preference(node.input[slot]))
-
-
-def _cpu_slots(wiring: Wiring, layers: frozenset[int]) -> Iterator[tuple[int, int]]:
-    """Every reader of a tensor that ONNX Runtime makes or reads with an INT8 kernel."""
-    spreading = _spreading(wiring, layers)
-    before_layers = _tensors_before(wiring, layers)
-    made: set[str] = set()
-    for position, node in enumerate(wiring.nodes):
-        if position in layers and node.op_type == "Conv":
-            made.update(node.output)
-        elif position in spreading and before_layers & set(node.output):
-            made.update(_data(node), node.output)
-    settled = {_behind_relu(wiring, name) for name in made}
-    for position, node in enumerate(wiring.nodes):
-        yield from ((position, slot) for slot, name in enumerate(node.input) if name in settled)
-
-
-def _spreading(wiring: Wiring, layers: frozenset[int]) -> set[int]:
-    """Nodes that have INT8 kernels and whose data all comes from Convs, through nodes of the same kind.
-
-    So the residual stream of a transformer, which INT8 harms, stays in float: it never starts at a Conv alone.
-    """
-    reached: set[str] = set()
-    spreading: set[int] = set()
-    for position, node in enumerate(wiring.nodes):
-        known = node.op_type in _JOINS | _UNARY | _SAME_VALUES and position not in wiring.heads
-        if known and reached.issuperset(_data(node)):
-            spreading.add(position)
-        if position in spreading or (position in layers and node.op_type == "Conv"):
-            reached.update(node.output)
-    return spreading
-
-
-def _data(node: onnx.NodeProto) -> list[str]:
-    """The inputs that hold activations; the others of a node are shapes, bounds and the like."""
-    return list(node.input if node.op_type in _JOINS else node.input[:1])
-
-
-def _tensors_before(wiring: Wiring, layers: frozenset[int]) -> set[str]:
-    """Tensors that some layer needs, at however many removes."""
-    before: set[str] = set()
-    for position in range(len(wiring.nodes) - 1, -1, -1):
-        node = wiring.nodes[position]
-        if position in layers or before & set(node.output):
-            before.update(node.input)
-    return before
-
-
-def _behind_relu(wiring: Wiring, tensor: str) -> str:
-    """The output of the Relu (or Clip from 0) that alone reads the tensor, else the tensor."""
-    position = wiring.sole_consumer(tensor)
-    if position is None:
-        return tensor
-    node = wiring.nodes[position]
-    lowest = node.input[1] if node.op_type == "Clip" and len(node.input) > 1 else ""
-    from_zero = lowest in wiring.constants and not wiring.array(lowest).any()
-    return node.output[0] if node.op_type == "Relu" or from_zero else tensor
 
 
 def quantise(model: onnx.ModelProto, table: CalibrationTable, target: Target) -> onnx.ModelProto:
@@ -180,6 +36,15 @@ def quantise(model: onnx.ModelProto, table: CalibrationTable, target: Target) ->
         raise EdgetlError("the graph has no Conv, Gemm or MatMul with constant weights to quantise; keep it in FP32")
     scales = dict(_activation_scales(placement, table, target))
     return _Rewriter(model, placement, scales, biases=target == "onnxruntime").rewrite()
+
+
+def spelling(model: onnx.ModelProto) -> Target | None:
+    """Whose INT8 a graph is written in: symmetric activations are TensorRT's; None where it has no Q/DQ."""
+    kinds = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    zeros = [node.input[2] for node in model.graph.node if node.op_type == "QuantizeLinear" and len(node.input) > 2]
+    if not zeros:
+        return None
+    return "onnxruntime" if any(kinds.get(zero) == TensorProto.UINT8 for zero in zeros) else "tensorrt"
 
 
 def _refuse_unfit(model: onnx.ModelProto) -> None:

@@ -1,4 +1,4 @@
-"""The results on a terminal: a table that fits 100 columns, and the verdict as a list of reasons."""
+"""The results on a terminal: a table that fits 80 columns, and the verdict as a list of reasons."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from edgetl.artifacts.results import Results, Verdict
 from edgetl.report.table import UNKNOWN, Row, rows
 from edgetl.report.wording import printable
 
-_WIDTH = 98
 _CAPTION = (
     "Accuracy: % of the test images, below it the 95 % interval. By group: all labels compete/masked to the "
-    "group's own labels. Latency: ms for one image."
+    "group's own labels. Latency: ms for one image. Memory: engine files, and what running them uses."
 )
 
 
@@ -25,17 +24,17 @@ def render_table(results: Results) -> Table:
     Every cell is a `Text`: names from a file are never read as markup.
     """
     shown = rows(results)
-    # One blank between columns and two lines in a row: ten figures and the groups fit 100 columns.
+    # One blank between columns and two lines in a row: the figures and the groups fit 80 columns.
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), caption=_CAPTION, caption_justify="left")
     table.add_column("", no_wrap=True)
     table.add_column("accuracy", justify="right", no_wrap=True)
     table.add_column("by group: all/masked", overflow="fold")
     energy = any(row.energy_mj != UNKNOWN for row in shown)
-    for header in ("p50", "p90\np99", "images/s", "engine MB\nmemory MB", *(["energy mJ"] if energy else [])):
+    for header in ("p50", "p90\np99", "MB file\nMB used", *(["mJ"] if energy else [])):
         table.add_column(header, justify="right", no_wrap=True)
     for row in shown:
         cells = [_title(row), *(_not_run(row) if row.unsupported else _run(row))]
-        table.add_row(*(cells if energy else cells[:7]), style="bold green" if row.chosen else None)
+        table.add_row(*(cells if energy else cells[:6]), style="bold green" if row.chosen else None)
     return table
 
 
@@ -44,7 +43,7 @@ def _title(row: Row) -> Text:
 
 
 def _not_run(row: Row) -> list[Text]:
-    return [Text(UNKNOWN), Text(f"not run: {row.unsupported}", style="dim"), *(Text(UNKNOWN) for _ in range(5))]
+    return [Text(UNKNOWN), Text(f"not run: {row.unsupported}", style="dim"), *(Text(UNKNOWN) for _ in range(4))]
 
 
 def _run(row: Row) -> list[Text]:
@@ -56,7 +55,6 @@ def _run(row: Row) -> list[Text]:
         Text("\n".join(f"{group.name} {group.unmasked}/{group.masked}" for group in row.groups)),
         latency,
         Text(f"{row.p90}\n{row.p99}"),
-        Text(row.images_per_second),
         Text(f"{row.engines_mb}\n{row.memory_mb}"),
         Text(row.energy_mj),
     ]
@@ -69,10 +67,10 @@ def headline(verdict: Verdict) -> str:
     return printable(f"ship {verdict.deployment} {verdict.precision}")
 
 
-def render_verdict(verdict: Verdict) -> str:
-    """The headline and the reasons as a list, wrapped to a terminal of 100 columns."""
+def render_verdict(verdict: Verdict, width: int) -> str:
+    """The headline and the reasons as a list, wrapped to a terminal of so many columns."""
     reasons = (
-        textwrap.fill(printable(reason), _WIDTH, initial_indent="  - ", subsequent_indent="    ")
+        textwrap.fill(printable(reason), width, initial_indent="  - ", subsequent_indent="    ")
         for reason in verdict.reasons
     )
     doubt = "" if verdict.stable else " (UNSTABLE: measure again before you rely on it)"

@@ -42,7 +42,7 @@ def work(context: Context) -> list[Path]:
         if one.accuracy is not None:
             context.watcher.say(f"evaluate: {one.title}: {one.accuracy.overall.value:.1%} of {len(truth)} images")
     evaluation = Evaluation(
-        images=len(truth), measured=tuple(measured), comparisons=compare(predictions, truth), broken=broken
+        images=len(truth), deployments=tuple(measured), comparisons=compare(predictions, truth), broken=broken
     )
     folder = context.run.measurements
     write_json(folder / "accuracy.json", evaluation)

@@ -24,7 +24,8 @@ from edgetl.graph.calibrate import calibrate
 from edgetl.graph.compose import compose
 from edgetl.graph.half import to_fp16
 from edgetl.graph.model import load_model, save_model
-from edgetl.graph.quantise import Target, quantise
+from edgetl.graph.placement import Target
+from edgetl.graph.quantise import quantise
 from edgetl.stages.index import read_index
 from edgetl.stages.stage import Context
 from edgetl.train.backbones import fingerprint, load_backbone

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from edgetl.artifacts.results import Comparison, Latency
+from edgetl.artifacts.engine import read_manifest
+from edgetl.artifacts.results import EngineFile, Measured, Profile
+from edgetl.engine.cpu import processor
 from edgetl.engine.runtime import BuildOptions, build_engine, get_runtime, load_engine
 from edgetl.errors import EdgetlError
 from edgetl.graph.model import load_model
-from edgetl.measure.latency import Plan, compare, measure, summarise
+from edgetl.graph.quantise import spelling
+from edgetl.measure.environment import describe
+from edgetl.measure.latency import Plan, Samples, compare, measure, summarise
 from edgetl.stages.prepare import Preparation, input_preprocessing, prepare_file
 from edgetl.stages.stage import Watcher
 
@@ -51,31 +55,42 @@ def build_file(order: EngineOrder, watcher: Watcher) -> Path:
     return engine
 
 
-@dataclass(frozen=True)
-class FileProfile:
-    """Latency of plain ONNX files by path, and the ratio of every pair."""
-
-    latency_ms: Mapping[str, Latency]
-    comparisons: tuple[Comparison, ...]
-
-
-def profile_files(graphs: Sequence[Path], threads: int, seconds: float) -> FileProfile:
-    """Measure ONNX files side by side on ONNX Runtime, one image at a time.
+def profile_files(graphs: Sequence[Path], threads: int, seconds: float) -> Profile:
+    """Measure ONNX files side by side on ONNX Runtime, one image at a time. The files' paths are the names.
 
     Raises:
-        EdgetlError: a file cannot be read or loaded, or is named twice.
+        EdgetlError: a file cannot be read or loaded, is named twice, or is INT8 in TensorRT's spelling.
     """
     names = [str(graph) for graph in graphs]
     if len(set(names)) < len(names):
         raise EdgetlError("a file is named twice; give each file once")
     with tempfile.TemporaryDirectory() as scratch:
-        calls = {name: _inference(Path(name), Path(scratch) / f"{n}.onnx", threads) for n, name in enumerate(names)}
-        samples = measure(calls, Plan(seconds=seconds))
-    return FileProfile({name: summarise(one) for name, one in samples.items()}, compare(samples))
+        engines = {name: Path(scratch) / f"{number}.onnx" for number, name in enumerate(names)}
+        samples = measure({n: _inference(Path(n), e, threads) for n, e in engines.items()}, Plan(seconds=seconds))
+        rows = tuple(_row(name, engines[name], samples[name]) for name in names)
+    return Profile(environment=describe(processor(), threads), deployments=rows, comparisons=compare(samples))
+
+
+def _row(name: str, engine: Path, samples: Samples) -> Measured:
+    latency, manifest = summarise(samples), read_manifest(engine)
+    return Measured(
+        name=name,
+        precision="as in the file",
+        runtime=manifest.runtime,
+        engines=(EngineFile(file=name, sha256=manifest.graph_sha256, bytes=Path(name).stat().st_size),),
+        latency_ms=latency,
+        throughput_ips=1e3 / latency.mean,
+    )
 
 
 def _inference(graph: Path, engine: Path, threads: int) -> Callable[[], object]:
-    size = input_preprocessing(load_model(graph)).image_size
+    model = load_model(graph)
+    if spelling(model) == "tensorrt":
+        raise EdgetlError(
+            f"{graph} is INT8 in TensorRT's spelling, whose speed on ONNX Runtime says nothing of INT8's; prepare it "
+            "with --target onnxruntime"
+        )
+    size = input_preprocessing(model).image_size
     build_engine(get_runtime("onnxruntime"), graph, engine, BuildOptions())
     loaded = load_engine(engine, threads)
     image = np.random.default_rng(0).random((1, 3, size, size), dtype=np.float32)

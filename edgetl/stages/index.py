@@ -24,7 +24,9 @@ def work(context: Context) -> list[Path]:
         context.watcher.say(f"index: {note}")
     for broken in index.broken:
         context.watcher.say(f"index: left out {broken.path}: {broken.reason}")
-    return [context.run.index]
+    # Images that edgetl made belong to the run directory: one that is lost or changed means that they are made anew.
+    made = [s.path for split in SPLITS for s in index.split(split)] if index.generated else []
+    return [context.run.index, *(context.run.path / path for path in made)]
 
 
 def read_index(context: Context) -> tuple[DataIndex, Path]:

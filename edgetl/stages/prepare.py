@@ -17,7 +17,8 @@ from edgetl.errors import EdgetlError
 from edgetl.graph.calibrate import calibrate
 from edgetl.graph.half import to_fp16
 from edgetl.graph.model import image_input, load_model, save_model
-from edgetl.graph.quantise import Target, quantise
+from edgetl.graph.placement import Target
+from edgetl.graph.quantise import quantise
 from edgetl.stages.stage import Watcher
 
 

@@ -43,7 +43,7 @@ def work(context: Context) -> list[Path]:
         if one.latency_ms is not None and not one.latency_ms.stable:
             context.watcher.say(f"profile: {one.title} is UNSTABLE: {one.latency_ms.why_unstable}")
     profile = Profile(
-        environment=describe(processor(), context.options.threads), measured=measured, comparisons=compare(samples)
+        environment=describe(processor(), context.options.threads), deployments=measured, comparisons=compare(samples)
     )
     return [*_write_samples(context.run, samples), _write(context.run, profile)]
 

@@ -42,8 +42,8 @@ def work(context: Context) -> list[Path]:
 
 
 def _join(evaluation: Evaluation, profile: Profile) -> tuple[Measured, ...]:
-    accuracy = {one.title: one.accuracy for one in evaluation.measured}
-    return tuple(one.model_copy(update={"accuracy": accuracy[one.title]}) for one in profile.measured)
+    accuracy = {one.title: one.accuracy for one in evaluation.deployments}
+    return tuple(one.model_copy(update={"accuracy": accuracy[one.title]}) for one in profile.deployments)
 
 
 def _data_facts(context: Context, evaluation: Evaluation) -> dict[str, Any]:

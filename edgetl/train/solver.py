@@ -130,8 +130,9 @@ def fit(
         The solution of each problem.
     """
     states = [_problem(task, strength, shared) for task, strength in problems]
-    for state, solution in zip(states, start or (), strict=start is not None):
-        state.point = _preconditioned(solution, shared) / state.scale
+    if start is not None:
+        for state, solution in zip(states, start, strict=True):
+            state.point = _preconditioned(solution, shared) / state.scale
     for _ in range(max_iterations):
         active = [state for state in states if not state.done]
         if not active:

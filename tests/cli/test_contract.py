@@ -239,8 +239,8 @@ def test_profile_compares_plain_files_and_prints_json(call: Command, finished: P
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
     assert next(iter(printed)) == "schema_version"
-    assert list(printed["latency_ms"]) == [a, b]
-    assert printed["latency_ms"][a]["samples"] >= 20
+    assert [row["name"] for row in printed["deployments"]] == [a, b]
+    assert printed["deployments"][0]["latency_ms"]["samples"] >= 20
     [pair] = printed["comparisons"]
     assert (pair["a"], pair["b"], pair["metric"]) == (a, b, "latency")
     assert pair["low"] <= pair["ratio"] <= pair["high"]

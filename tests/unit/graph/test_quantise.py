@@ -17,7 +17,8 @@ from edgetl.errors import EdgetlError
 from edgetl.graph.half import to_fp16
 from edgetl.graph.model import Wiring, model_bytes
 from edgetl.graph.parity import max_difference, run
-from edgetl.graph.quantise import place, quantise
+from edgetl.graph.placement import place
+from edgetl.graph.quantise import quantise, spelling
 
 TARGETS = ["tensorrt", "onnxruntime"]
 QDQ = {"QuantizeLinear", "DequantizeLinear"}
@@ -322,3 +323,9 @@ def test_tensorrt_parses_and_builds_every_precision(precision, network, table_fo
     profile.set_shape("images", (1, 3, 16, 16), (1, 3, 16, 16), (8, 3, 16, 16))
     config.add_optimization_profile(profile)
     assert builder.build_serialized_network(description, config) is not None
+
+
+def test_a_graph_tells_whose_int8_it_is_written_in(network, table_for):
+    assert spelling(network) is None
+    for target in ("tensorrt", "onnxruntime"):
+        assert spelling(quantise(network, table_for(network), target)) == target

@@ -67,14 +67,14 @@ def test_names_are_shown_as_they_are_and_never_as_markup_or_escapes(results: Res
 
 def test_a_verdict_without_a_deployment_says_that_nothing_meets_the_budget() -> None:
     verdict = Verdict(deployment=None, precision=None, budget_met=False, stable=True, reasons=("Because.",))
-    assert render_verdict(verdict) == "Verdict: nothing meets the budget\n  - Because."
+    assert render_verdict(verdict, 98) == "Verdict: nothing meets the budget\n  - Because."
 
 
 def test_an_unstable_verdict_says_so_in_its_first_line(results: Results) -> None:
     verdict = results.verdict.model_copy(update={"stable": False})
-    assert "UNSTABLE: measure again" in render_verdict(verdict).splitlines()[0]
-    assert "UNSTABLE" not in render_verdict(results.verdict).splitlines()[0]
+    assert "UNSTABLE: measure again" in render_verdict(verdict, 98).splitlines()[0]
+    assert "UNSTABLE" not in render_verdict(results.verdict, 98).splitlines()[0]
 
 
 def test_reasons_are_wrapped_to_a_hundred_columns(results: Results) -> None:
-    assert max(map(len, render_verdict(results.verdict).splitlines())) <= 100
+    assert max(map(len, render_verdict(results.verdict, 98).splitlines())) <= 100

@@ -1,0 +1,75 @@
+"""Readers of the sets that edgetl makes itself: real digits written out, and drawn road scenes."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from edgetl.artifacts.files import PARTIAL, cannot_write
+from edgetl.config import Study
+from edgetl.data.listing import Listing, refuse_unknown_labels
+from edgetl.errors import MissingExtraError
+
+
+def digits(study: Study, _root: Path, run: Path) -> Listing:
+    """scikit-learn's handwritten digits, at most ``per_label`` of each, 8 x 8 enlarged to 32 x 32."""
+    per_label = study.data.per_label
+    return _generated(run, "digits", lambda directory: _render_digits(directory, per_label))
+
+
+def synthetic(study: Study, _root: Path, run: Path) -> Listing:
+    """Drawn road scenes, ``per_label`` of every label of the study."""
+    # Imported here: only this format draws, and the drawing is a large module.
+    from edgetl.data.synthetic import LABELS, render_scenes
+
+    refuse_unknown_labels(study, LABELS)
+    per_label, seed, labels = study.data.per_label, study.seed, study.labels
+    return _generated(run, "synthetic", lambda directory: render_scenes(directory, labels, per_label, seed))
+
+
+def _generated(run: Path, name: str, render: Callable[[Path], Iterable[tuple[str, str]]]) -> Listing:
+    """A set that edgetl makes in the run directory, anew whenever it is listed: what lies there may be damaged."""
+    directory = run / "data" / name
+    with _whole_folder(directory) as partial:
+        rows = tuple((f"data/{name}/{path}", label) for path, label in render(partial))
+    return Listing(rows, generated=True)
+
+
+@contextmanager
+def _whole_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder that becomes ``path`` when the block ends well."""
+    partial = path.with_name(f".{path.name}{PARTIAL}")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)  # what a killed run left
+        partial.mkdir(parents=True)
+        yield partial
+        shutil.rmtree(path, ignore_errors=True)
+        partial.rename(path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _render_digits(directory: Path, per_label: int) -> Iterator[tuple[str, str]]:
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise MissingExtraError("data.format digits", "train", error) from error
+    images, targets = load_digits(return_X_y=True)  # 8 x 8 values from 0 to 16 in rows of 64
+    taken: Counter[str] = Counter()
+    for image, label in zip(images.reshape(-1, 8, 8), map(str, targets), strict=True):
+        if taken[label] == per_label:
+            continue
+        path = f"{label}/{taken[label]:03d}.png"
+        taken[label] += 1
+        (directory / label).mkdir(exist_ok=True)
+        grey = Image.fromarray(np.rint(image * (255 / 16)).astype(np.uint8))
+        grey.resize((32, 32), Image.Resampling.NEAREST).save(directory / path)
+        yield path, label
