@@ -78,9 +78,8 @@ def _predict(
     with context.watcher.progress("evaluating", len(index.test)) as advance:
         for batch in stream(index.test, root, bundle.preprocessing, predict):
             broken.extend(batch.broken)
-            if batch.result is not None:
-                rows.append(batch.rows)
-                results.append(batch.result)
+            rows.append(batch.rows)
+            results.append(batch.result)
             advance(len(batch.rows) + len(batch.broken))
     for file in broken:
         context.watcher.say(f"evaluate: left out {file.path}: {file.reason}")

@@ -87,13 +87,8 @@ def _check_parity(
             f"the heads in {context.run.bundle} were trained on another {bundle.backbone.name} than the study's "
             "weights give now; run edgetl finetune again"
         )
-    images = np.concatenate(
-        [
-            b.result
-            for b in stream(samples[:_PARITY_IMAGES], root, bundle.preprocessing, to_input)
-            if b.result is not None
-        ]
-    )
+    batches = stream(samples[:_PARITY_IMAGES], root, bundle.preprocessing, to_input)
+    images = np.concatenate([batch.result for batch in batches])
     expected = reference_outputs(backbone, bundle.heads, read_heads(context.run.bundle / "heads.safetensors"), images)
     differences = {}
     for stem, model in models.items():
@@ -121,8 +116,7 @@ def _calibrate(
         def batches() -> Iterator[Array]:
             for batch in stream(samples, root, bundle.preprocessing, to_input):
                 advance(len(batch.rows))
-                if batch.result is not None:
-                    yield batch.result
+                yield batch.result
 
         images = tuple(CalibrationImage(path=sample.path, sha256=sample.sha256) for sample in samples)
         table = calibrate(model, batches(), recipe, images)

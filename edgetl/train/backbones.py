@@ -44,8 +44,9 @@ class Trunk(nn.Module):
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.backbone = architecture.module
-        self.register_buffer("mean", torch.tensor(architecture.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(architecture.std).view(1, 3, 1, 1), persistent=False)
+        # Buffers, so that the fingerprint covers them: the same weights behind another normalisation are another trunk.
+        self.register_buffer("mean", torch.tensor(architecture.mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(architecture.std).view(1, 3, 1, 1))
         self.eval().requires_grad_(False)
 
     def train(self, mode: bool = True) -> Trunk:

@@ -107,8 +107,6 @@ def cached_features(
         _require_space(cache, len(samples) * backbone.reference.feature_dim * 4)
         write_json(record_path, _extract_to(path, backbone, extract, samples, root, view, watch))
     record = read_json(record_path, _Record)
-    if record.rows == 0:
-        raise EdgetlError(f"none of {len(samples)} images can be read; the first: {record.broken[0].reason}")
     # Copy on write: torch wants writable memory, and nothing may write to the cache.
     matrix: Array = np.load(path, mmap_mode="c", allow_pickle=False)
     positions = np.delete(np.arange(len(samples)), record.unusable)
@@ -166,9 +164,8 @@ def _extract_to(
         file.write(_header(len(samples), dimension))
         for batch in batches:
             broken.extend(batch.broken)
-            if batch.result is not None:
-                file.write(np.ascontiguousarray(batch.result, dtype=np.float32).data)
-                usable[batch.rows] = True
+            file.write(np.ascontiguousarray(batch.result, dtype=np.float32).data)
+            usable[batch.rows] = True
             watch(len(batch.rows) + len(batch.broken))
         file.seek(0)
         file.write(_header(int(usable.sum()), dimension))
