@@ -202,7 +202,7 @@ def _residuals_in_place(logits: Tensor, problems: Sequence[_Problem], start: int
     for _, members in groupby(problems, key=lambda problem: id(problem.task)):
         alike = list(members)
         task, width = alike[0].task, len(alike) * alike[0].task.classes
-        part = logits[:, column : column + width].unflatten(1, (len(alike), task.classes))
+        part = torch.unflatten(logits[:, column : column + width], 1, (len(alike), task.classes))
         truth = task.targets[start : start + len(part), None, None].expand(-1, len(alike), 1)
         losses.append(_residuals_of_task(part, truth, task.loss))
         column += width

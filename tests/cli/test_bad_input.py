@@ -240,12 +240,17 @@ def test_a_test_image_that_changed_after_indexing(
             assert done.returncode == 0, done.stderr
 
 
-def test_an_image_of_a_generated_set_that_was_tampered_with(refused_at: Refused, copied: Path) -> None:
+def test_an_image_of_a_generated_set_that_was_tampered_with_is_told_and_made_anew(
+    call: Command, fault: Callable[[Done], str], copied: Path
+) -> None:
     run = copied / "run"
     image = run / json.loads((run / "data" / "index.json").read_text())["test"][0]["path"]
+    content = image.read_bytes()
     image.write_bytes(b"")
-    (run / "stages" / "evaluate.json").unlink()
-    assert refused_at("evaluate", "evaluate", copied / "study.yaml", "-o", run).startswith(f"{image} has changed")
+    said = fault(call("evaluate", copied / "study.yaml", "-o", run))
+    assert said == f"{image} is not the file that the index stage wrote; run edgetl finetune again"
+    assert call("finetune", copied / "study.yaml", "-o", run).returncode == 0
+    assert image.read_bytes() == content
 
 
 # The backbone

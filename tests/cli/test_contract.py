@@ -64,7 +64,13 @@ def test_help_and_version_end_with_0(call: Command) -> None:
         (["build-engine", "study.yaml"], "a study needs -o DIR"),
         (["build-engine", "study.yaml", "-o", "x", "--precision", "int8"], "a study names its own"),
         (["profile", "study.yaml"], "a study needs -o DIR"),
-        (["profile", "study.yaml", "-o", "x", "--json"], "--json are for models"),
+        (["profile", "study.yaml", "-o", "x", "--against", "b.onnx"], "--against is for models"),
+        (["profile", "a.onnx", "-o", "x"], "-o is for a study"),
+        (
+            ["prepare", "a.onnx", "--precision", "fp16", "--target", "tensorrt", "-o", "b.onnx"],
+            "are for --precision int8",
+        ),
+        (["build-engine", "a.onnx", "--calibration-images", "x"], "--calibration-images is for --precision int8"),
         (["prepare", "m.onnx", "--precision", "fp64", "-o", "x.onnx"], "'fp64' is not one of"),
     ],
 )
@@ -135,7 +141,7 @@ def test_a_budget_that_cannot_be_met_ends_with_4_under_strict_only(
 def test_an_unstable_result_ends_with_4_under_strict(call: Command, copied: Path) -> None:
     run = copied / "run"
     latency = json.loads((run / "measurements" / "latency.json").read_text())
-    for row in latency["measured"]:
+    for row in latency["deployments"]:
         row["latency_ms"] |= {"stable": False, "why_unstable": "the fan failed"}
     write_json(run / "measurements" / "latency.json", latency)
     record = json.loads((run / "stages" / "profile.json").read_text())

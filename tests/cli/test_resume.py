@@ -80,8 +80,8 @@ def test_a_run_killed_in_every_stage_ends_like_an_undisturbed_one(
 def test_a_run_killed_while_it_drew_its_images_can_be_run_again(call: Command, copied: Path) -> None:
     run = copied / "run"
     shutil.rmtree(run / "stages")
-    images = run / "data" / "digits" / "per-label-24"
-    images.rename(images.with_name(".per-label-24.partial"))
+    images = run / "data" / "digits"
+    images.rename(images.with_name(".digits.partial"))
     done = call("finetune", copied / "study.yaml", "-o", run)
     assert done.returncode == 0, done.stderr
     assert images.is_dir()

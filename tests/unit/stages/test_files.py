@@ -232,8 +232,9 @@ def test_what_cannot_be_built_is_one_line(graph: Path, tmp_path: Path, listener:
 def test_plain_graphs_are_profiled_side_by_side(graph: Path, tmp_path: Path) -> None:
     other = saved(plain_model(batch=1), tmp_path / "other.onnx")
     profile = profile_files([graph, other], threads=1, seconds=0.1)
-    assert list(profile.latency_ms) == [str(graph), str(other)]
-    assert all(0.0 < one.p50 <= one.p90 <= one.p99 for one in profile.latency_ms.values())
+    assert [row.name for row in profile.deployments] == [str(graph), str(other)]
+    latencies = [row.latency_ms for row in profile.deployments]
+    assert all(one is not None and 0.0 < one.p50 <= one.p90 <= one.p99 for one in latencies)
     (comparison,) = profile.comparisons
     assert (comparison.a, comparison.b, comparison.metric) == (str(graph), str(other), "latency")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other.onnx", "plain.onnx"]
