@@ -77,7 +77,7 @@ def int8_drops(run: Path) -> dict[str, float]:
 
 
 def scikit_learn(run: Path) -> dict[str, Any]:
-    """LogisticRegression on the very features that our heads were fitted on; validation chooses of the same strengths."""
+    """LogisticRegression on the features that our heads were fitted on, validation choosing of the same strengths."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 

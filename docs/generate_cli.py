@@ -13,7 +13,7 @@ TARGET = Path(__file__).parent / "cli.md"
 
 def reference() -> str:
     """The whole reference as Markdown."""
-    context = click.Context(cli, info_name="edgetl", max_content_width=100)
+    context = click.Context(cli, info_name="edgetl", **cli.context_settings)
     parts = [
         "# Command reference",
         "Made by `make docs` from the commands themselves.",
