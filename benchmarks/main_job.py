@@ -79,18 +79,14 @@ def int8_drops(run: Path) -> dict[str, float]:
 def scikit_learn(run: Path) -> dict[str, Any]:
     """LogisticRegression on the features that our heads were fitted on, validation choosing of the same strengths."""
     from sklearn.linear_model import LogisticRegression
-    from sklearn.preprocessing import StandardScaler
 
     features, labels = cached(run)
-    scaler = StandardScaler().fit(features["train"])
-    x = {split: scaler.transform(matrix) for split, matrix in features.items()}
+    # Our strengths are relative to the mean variance; scikit-learn's C divides the penalty by the summed loss.
+    scale = len(labels["train"]) * float(features["train"].var(axis=0).mean())
     best: tuple[float, float, float] = (0.0, 0.0, 0.0)
     for strength in STRENGTHS:
-        # The same five strengths as ours: scikit-learn's C divides the penalty by the summed loss.
-        model = LogisticRegression(C=1 / (len(labels["train"]) * strength), max_iter=2000).fit(
-            x["train"], labels["train"]
-        )
-        val, test = (model.score(x[split], labels[split]) for split in ("val", "test"))
+        model = LogisticRegression(C=1 / (scale * strength), max_iter=2000).fit(features["train"], labels["train"])
+        val, test = (model.score(features[split], labels[split]) for split in ("val", "test"))
         best = max(best, (val, test, strength))
     return {
         "best_strength": best[2],

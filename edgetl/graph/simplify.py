@@ -31,4 +31,16 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
         raise EdgetlError(
             "onnx-simplifier changed the outputs of the exported graph; report this with the backbone's name"
         )
-    return onnx.compose.add_prefix(simplified, TRUNK, rename_inputs=False)
+    return _prefixed(simplified)
+
+
+def _prefixed(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Every name but the input's begins with the trunk's prefix."""
+    prefixed = onnx.compose.add_prefix(model, TRUNK, rename_inputs=False)
+    # onnx 1.16 gives the input the prefix all the same; newer ones leave it alone.
+    kept = {TRUNK + value.name: value.name for value in model.graph.input}
+    for value in prefixed.graph.input:
+        value.name = kept.get(value.name, value.name)
+    for node in prefixed.graph.node:
+        node.input[:] = [kept.get(name, name) for name in node.input]
+    return prefixed
