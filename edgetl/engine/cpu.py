@@ -16,6 +16,23 @@ def processor() -> str:
     ONNX Runtime lays out weights for the instruction set that it finds, so two processors of one name may differ: the
     brackets hold a digest of the features that the kernel lists.
     """
+    fields = _cpuinfo()
+    name = next((fields[key] for key in _NAMES if fields.get(key)), platform.processor() or "unknown")
+    features = " ".join(sorted(_features(fields)))
+    return f"{platform.machine()} {name} [{hashlib.sha256(features.encode()).hexdigest()[:8]}]"
+
+
+def multiplies_bytes_exactly() -> bool:
+    """Whether products of u8 and s8 are summed without overflow: by VNNI on x86, always elsewhere."""
+    return platform.machine() not in {"x86_64", "AMD64"} or bool({"avx512_vnni", "avx_vnni"} & _features(_cpuinfo()))
+
+
+def _features(fields: dict[str, str]) -> frozenset[str]:
+    return frozenset(next((fields[key] for key in _FEATURES if fields.get(key)), "").split())
+
+
+def _cpuinfo() -> dict[str, str]:
+    """The first processor that the kernel lists."""
     fields: dict[str, str] = {}
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
@@ -24,6 +41,4 @@ def processor() -> str:
     for line in lines:
         key, _, value = line.partition(":")
         fields.setdefault(key.strip(), value.strip())
-    name = next((fields[key] for key in _NAMES if fields.get(key)), platform.processor() or "unknown")
-    features = " ".join(sorted(next((fields[key] for key in _FEATURES if fields.get(key)), "").split()))
-    return f"{platform.machine()} {name} [{hashlib.sha256(features.encode()).hexdigest()[:8]}]"
+    return fields

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from edgetl.engine.cpu import processor
+from edgetl.engine.cpu import multiplies_bytes_exactly, processor
 from edgetl.engine.runtime import BuildOptions, Engine, Spelling
 from edgetl.errors import EdgetlError
 
@@ -65,8 +65,9 @@ def _session_options(threads: int) -> onnxruntime.SessionOptions:
     settings.log_severity_level = _ERRORS_ONLY
     # Threads of one engine that spin while another runs would falsify both engines' times.
     settings.add_session_config_entry("session.force_spinning_stop", "1")
-    # On x86 without VNNI the fast u8 x s8 kernels overflow; this key takes the exact ones there.
-    settings.add_session_config_entry("session.x64quantprecision", "1")
+    if not multiplies_bytes_exactly():
+        # The fast u8 x s8 kernels overflow there; the exact ones take twice as long where they are not needed.
+        settings.add_session_config_entry("session.x64quantprecision", "1")
     return settings
 
 
