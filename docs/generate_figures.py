@@ -36,7 +36,10 @@ def figures() -> str:
             f"{job['scikit_learn']['ours_minus_theirs_points']:+.2f} points",
         ),
         ("INT8 minus FP32, the worst deployment", f"{drop:+.2f} points"),
-        ("`shared` against `specialised`, largest difference of a probability", f"{apart:.0e}"),
+        (
+            "`shared` against `specialised`, largest difference of a probability",
+            f"{apart:.0e}" if apart else "0, bit for bit",
+        ),
         (
             "latency of `specialised` over `shared`, two groups, one thread",
             f"{sharing['ratio']:.2f} ({sharing['low']:.2f} to {sharing['high']:.2f})",

@@ -87,9 +87,6 @@ def _run(arguments: list[str], debug: bool) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of a pipe went away: nobody is left to tell
-        return 1
     except Exception as error:
         if debug:
             traceback.print_exc()
