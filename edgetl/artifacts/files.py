@@ -79,18 +79,27 @@ def write_json(path: Path, content: Artifact | dict[str, Any]) -> None:
     write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
+def read_bytes(path: Path) -> bytes:
+    """The content of a file.
+
+    Raises:
+        EdgetlError: the file is missing or cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise EdgetlError(f"{path} does not exist") from None
+    except OSError as error:
+        raise EdgetlError(f"cannot read {path}: {error.strerror}") from error
+
+
 def read_json(path: Path, kind: type[_Artifact]) -> _Artifact:
     """Read an artifact.
 
     Raises:
         EdgetlError: the file is missing, is no JSON or has another shape or schema version.
     """
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise EdgetlError(f"{path} does not exist") from None
-    except OSError as error:
-        raise EdgetlError(f"cannot read {path}: {error.strerror}") from error
+    content = read_bytes(path)
     try:
         return kind.model_validate_json(content)
     except ValidationError as error:

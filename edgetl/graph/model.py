@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError, EncodeError  # type: ignore[imp
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from edgetl.artifacts.files import write_bytes
+from edgetl.artifacts.files import read_bytes, write_bytes
 from edgetl.errors import EdgetlError
 
 # After a head's Gemm only these lead to an output; arithmetic counts where its other operand is a constant.
@@ -177,12 +177,7 @@ def load_model(path: Path) -> onnx.ModelProto:
         EdgetlError: the file is missing, empty, truncated, no ONNX, fails ONNX's checker, or its external data
             is missing or lies outside its folder.
     """
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise EdgetlError(f"{path} does not exist") from None
-    except OSError as error:
-        raise EdgetlError(f"cannot read {path}: {error.strerror}") from error
+    content = read_bytes(path)
     if not content:
         raise EdgetlError(f"{path} is empty, expected an ONNX model")
     try:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgetl.artifacts.bundle import Head
 from edgetl.artifacts.deployment import layout, merge
-from edgetl.config import DEPLOYMENTS
+from edgetl.config import DeploymentName
 
 Array = NDArray[np.float32]
 
@@ -52,7 +54,7 @@ def test_no_two_graphs_of_a_study_share_a_file_name() -> None:
     groups = ("ab", "cde", "shared", "specialised")
     names = [
         spec.file(precision, target)
-        for deployment in DEPLOYMENTS
+        for deployment in get_args(DeploymentName)
         for spec in layout(deployment, groups)
         for precision, target in (("fp32", ""), ("fp16", ""), ("int8", "tensorrt"), ("int8", "onnxruntime"))
     ]
