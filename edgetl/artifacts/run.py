@@ -116,9 +116,12 @@ class RunDirectory:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
+                holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
                 raise EdgetlError(
-                    f"another edgetl is at work in {self.path}; wait for it or choose another -o"
+                    f"another edgetl (process {holder}) is at work in {self.path}; wait for it or choose another -o"
                 ) from None
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
             for leftover in list(self.path.rglob(f".*{PARTIAL}")):
                 if leftover.is_dir() and not leftover.is_symlink():
                     shutil.rmtree(leftover, ignore_errors=True)

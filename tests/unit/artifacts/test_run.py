@@ -84,7 +84,8 @@ def test_a_second_process_is_refused_while_the_first_is_at_work(run: RunDirector
     try:
         with pytest.raises(EdgetlError) as caught, run.locked():
             pass
-        assert str(caught.value) == f"another edgetl is at work in {run.path}; wait for it or choose another -o"
+        by_whom = f"another edgetl (process {child.pid}) is at work in {run.path}"
+        assert str(caught.value) == f"{by_whom}; wait for it or choose another -o"
         assert len(list(run.graphs.iterdir())) == 1, "the file that the first one is writing stays"
     finally:
         child.kill()
