@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
-import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
-import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
-from pydantic_core import ErrorDetails
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from edgetl.errors import EdgetlError, StudyError
+from edgetl.errors import EdgetlError
+from edgetl.yaml_file import Frozen, load_yaml
 
-DeploymentName = Literal["combined", "specialised", "shared", "one-vs-rest"]
+DeploymentName = Literal["combined", "specialised", "shared", "branched", "cascade", "one-vs-rest"]
 Precision = Literal["fp32", "fp16", "int8"]
 RuntimeName = Literal["auto", "onnxruntime", "tensorrt-rtx"]
 DataFormat = Literal["image-folder", "csv", "digits", "synthetic"]
@@ -41,22 +29,11 @@ _NOT_YET = {
     "coco": "detection data is not in this version; use image-folder, csv, digits or synthetic",
     "yolo": "detection data is not in this version; use image-folder, csv, digits or synthetic",
     "voc": "detection data is not in this version; use image-folder, csv, digits or synthetic",
-    "branched": "branched deployments are not in this version; use combined, specialised, shared, one-vs-rest",
     "tensorrt": "full TensorRT is not in this version; use auto, onnxruntime or tensorrt-rtx",
-    "cascade": "cascades are not in this version; use combined, specialised, shared, one-vs-rest",
 }
-
-_MOST_VALUES = 100_000
-_LONGEST_VALUE = 1000
-_UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})  # controls, lone surrogates, line and paragraph separators
-
 
 # Heads of other deployments, the input of every graph, and a key of results.json beside the groups.
 _TAKEN = frozenset({"combined", "one-vs-rest", "images", "overall"})
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 def _safe_name(value: str) -> str:
@@ -79,13 +56,23 @@ def _label(value: object) -> object:
     return str(value) if isinstance(value, int) else value
 
 
+def _cut(value: object) -> object:
+    """A layer's name, ``top`` (only the head is trained), ``images`` (nothing is frozen), or several of them."""
+    several = isinstance(value, tuple) and bool(value) and all(isinstance(name, str) and name for name in value)
+    number = isinstance(value, int) and not isinstance(value, bool) and value > 0
+    if value is None or several or number or (isinstance(value, str) and value):
+        return value
+    raise ValueError(f"is {value!r}, expected a layer's name, a list of names, a number of points, or sweep")
+
+
 Name = Annotated[str, AfterValidator(_safe_name)]
 Label = Annotated[str, Field(min_length=1), BeforeValidator(_label)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]  # what torch and numpy both take
+Cut = Annotated[str | int | tuple[str, ...] | None, BeforeValidator(_cut)]
 PathOrFraction = Annotated[str | float, BeforeValidator(_path_or_fraction)]
 
 
-class Data(_Frozen):
+class Data(Frozen):
     """Where the images are and how they are split.
 
     ``train``, ``val`` and ``test`` are a sub-folder (image-folder) or a file (csv) below ``root``, or a
@@ -117,13 +104,17 @@ class Data(_Frozen):
         return self
 
 
-class Backbone(_Frozen):
-    """The pretrained network. ``cut: null`` freezes all of it but the head."""
+class Backbone(Frozen):
+    """The pretrained network. ``cut: null`` freezes all of it but the head.
+
+    With ``truncate``, heads directly on the output of every cut are tried too, the deeper layers dropped.
+    """
 
     name: str
     weights: str | None = "default"
     image_size: int = Field(default=224, ge=16, le=LARGEST_IMAGE)
-    cut: str | None = None
+    cut: Cut = None
+    truncate: bool = False
 
     @field_validator("name")
     @classmethod
@@ -139,22 +130,35 @@ class Backbone(_Frozen):
             raise ValueError(f"{name!r} is unknown; edgetl's own backbone is edgetl/nano")
         return name
 
-    @field_validator("cut")
-    @classmethod
-    def _cut_not_yet(cls, cut: str | None) -> str | None:
-        if cut is not None:
-            raise ValueError(
-                f"a cut at a layer ({cut!r}) is not in this version; leave cut out to freeze all but the head"
-            )
-        return cut
+    @model_validator(mode="after")
+    def _something_to_truncate(self) -> Backbone:
+        if self.truncate and self.cut is None:
+            raise ValueError("truncate drops the layers above a cut: name one, or cut: sweep")
+        return self
 
 
-class Training(_Frozen):
+class Finetuning(Frozen):
+    """How the layers above a cut are tuned, after the head on them has converged.
+
+    ``rate`` is that of the head; every layer farther from it gets ``layer_decay`` times its neighbour's. Tuning ends
+    after ``epochs``, or ``patience`` epochs without a lower validation loss; the best epoch is kept.
+    """
+
+    epochs: int = Field(default=10, ge=1)
+    patience: int = Field(default=3, ge=1)
+    rate: float = Field(default=1e-3, gt=0.0)
+    layer_decay: float = Field(default=0.8, gt=0.0, le=1.0)
+    weight_decay: float = Field(default=1e-4, ge=0.0)
+    batch_size: int = Field(default=32, ge=1)
+
+
+class Training(Frozen):
     """How heads are fitted. Every strength is tried for every head; validation loss chooses."""
 
     regularisation: tuple[Annotated[float, Field(gt=0.0)], ...] = (3e-4, 3e-3, 1e-2, 3e-2, 1e-1)
     views: int = Field(default=1, ge=1, le=64)
     flip: bool = False
+    finetune: Finetuning = Finetuning()
 
     @field_validator("regularisation")
     @classmethod
@@ -164,7 +168,13 @@ class Training(_Frozen):
         return strengths
 
 
-class Budget(_Frozen):
+class Search(Frozen):
+    """How many trees of one deployment are built and measured, of all that the cuts make possible."""
+
+    trees: int = Field(default=6, ge=1)
+
+
+class Budget(Frozen):
     """What a deployment may cost. A limit left out is no limit."""
 
     max_accuracy_drop: float | None = Field(default=None, ge=0.0, le=1.0)
@@ -174,7 +184,7 @@ class Budget(_Frozen):
     max_energy_mj: float | None = Field(default=None, gt=0.0)
 
 
-class Recipe(_Frozen):
+class Recipe(Frozen):
     """How INT8 ranges are found: a file in ``calibration/``. The defaults are ``calibration/default.yaml``."""
 
     method: CalibrationMethod = "mse"
@@ -183,7 +193,7 @@ class Recipe(_Frozen):
     seed: Seed = 0
 
 
-class Study(_Frozen):
+class Study(Frozen):
     """One question asked of one data set."""
 
     name: Name
@@ -197,6 +207,7 @@ class Study(_Frozen):
     calibration: str = "default"
     budget: Budget = Budget()
     training: Training = Training()
+    search: Search = Search()
     seed: Seed = 0
 
     @property
@@ -224,10 +235,24 @@ class Study(_Frozen):
 
     @model_validator(mode="after")
     def _specialists_need_negatives(self) -> Study:
-        if len(self.groups) < 2 and {"specialised", "shared"} & set(self.deployments):
+        if len(self.groups) < 2 and {"specialised", "shared", "branched", "cascade"} & set(self.deployments):
             raise ValueError(
-                "specialised and shared need at least two groups: the other groups' images are the negatives "
-                "of a specialist; name a second group, or leave deployments: [combined]"
+                "specialised, shared, branched and cascade need at least two groups: the other groups' images are the "
+                "negatives of a specialist; name a second group, or leave deployments: [combined]"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _branches_need_a_cut(self) -> Study:
+        tuned = {"combined", "specialised", "branched", "cascade"} & set(self.deployments)
+        if "branched" in self.deployments and self.backbone.cut is None:
+            raise ValueError(
+                "branched needs backbone.cut: the layer where its branches begin, or sweep to find the best"
+            )
+        if self.backbone.cut is not None and not tuned:
+            raise ValueError(
+                f"backbone.cut has no use for {' and '.join(self.deployments)}, whose trunks stay frozen; "
+                "add branched, or leave cut out"
             )
         return self
 
@@ -241,15 +266,14 @@ def _group_faults(groups: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
             yield f"group {group!r} has no labels"
         if group in _TAKEN:
             yield f"group name {group!r} is taken: it means something else in graphs or results"
+        if "@" in group:
+            yield f"group name {group!r} holds an @, which stands between a head and its cut"
         for label in labels:
             if label == OTHER:
                 yield f"label {OTHER!r} in group {group!r} is reserved for images of the other groups"
             elif label in seen:
                 yield f"label {label!r} is in group {seen[label]!r} and again in group {group!r}"
             seen.setdefault(label, group)
-
-
-_Model = TypeVar("_Model", bound=_Frozen)
 
 
 def load_study(path: Path) -> Study:
@@ -259,7 +283,7 @@ def load_study(path: Path) -> Study:
         StudyError: with every fault of the file, each naming its line and key.
         EdgetlError: the file cannot be read or is no YAML.
     """
-    return _load(path, Study)
+    return load_yaml(path, Study, _NOT_YET)
 
 
 def load_recipe(name: str, beside: Path) -> Recipe:
@@ -274,124 +298,8 @@ def load_recipe(name: str, beside: Path) -> Recipe:
     )
     for candidate in candidates:
         if candidate.is_file():
-            return _load(candidate, Recipe)
+            return load_yaml(candidate, Recipe, {})
     if name == "default":
         return Recipe()
     tried = " and ".join(str(candidate) for candidate in candidates)
     raise EdgetlError(f"calibration recipe {name!r} was not found; looked for {tried}")
-
-
-def _load(path: Path, model: type[_Model]) -> _Model:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise EdgetlError(f"{path} does not exist") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise EdgetlError(f"{path} cannot be read: {error}") from error
-    lines: dict[tuple[str, ...], int] = {}
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        duplicates = list(_index_lines(node, (), lines)) if node is not None else []
-        content = yaml.safe_load(text)
-    except Exception as error:  # a value that its tag does not fit lets PyYAML raise whatever Python does
-        raise EdgetlError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise EdgetlError(f"{path} holds {type(content).__name__}, expected a mapping of keys such as name and data")
-    try:
-        result = model.model_validate(_tuples(content))
-    except ValidationError as error:
-        faults = duplicates + [_explain(detail, lines, model) for detail in error.errors()]
-        raise StudyError(str(path), faults) from None
-    if duplicates:
-        raise StudyError(str(path), duplicates)
-    return result
-
-
-def _index_lines(node: yaml.Node, at: tuple[str, ...], lines: dict[tuple[str, ...], int]) -> Iterator[str]:
-    """Record the line of every key; yield a fault for each key that a mapping holds twice.
-
-    Raises:
-        ValueError: a value cannot be shown in one line, or aliases of aliases unfold to too many.
-    """
-    lines.setdefault(at, node.start_mark.line + 1)
-    if len(lines) > _MOST_VALUES:
-        raise ValueError(f"it unfolds to more than {_MOST_VALUES} values")
-    if isinstance(node, yaml.ScalarNode):
-        _refuse_unprintable(node)
-    elif isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                _refuse_unprintable(key)
-            name = str(key.value)
-            below = (*at, name)
-            if name in seen:
-                yield f"line {key.start_mark.line + 1}: {'.'.join(below)} is given twice"
-            seen.add(name)
-            lines[below] = key.start_mark.line + 1
-            yield from _index_lines(value, below, lines)
-    elif isinstance(node, yaml.SequenceNode):
-        for position, item in enumerate(node.value):
-            yield from _index_lines(item, (*at, str(position)), lines)
-
-
-def _refuse_unprintable(node: yaml.ScalarNode) -> None:
-    """Values end up in messages, file names and JSON."""
-    if len(node.value) > _LONGEST_VALUE:
-        raise ValueError(f"line {node.start_mark.line + 1}: a value has {len(node.value)} characters")
-    if any(unicodedata.category(character) in _UNPRINTABLE for character in node.value):
-        raise ValueError(f"line {node.start_mark.line + 1}: {node.value!r} holds a control character")
-
-
-def _tuples(value: Any) -> Any:
-    """Lists as tuples: strict models take no list for a tuple."""
-    if isinstance(value, dict):
-        return {key: _tuples(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return tuple(_tuples(item) for item in value)
-    return value
-
-
-def _explain(detail: ErrorDetails, lines: Mapping[tuple[str, ...], int], model: type[_Frozen]) -> str:
-    location = tuple(str(part) for part in detail["loc"] if part != "[key]")
-    # Unions append the tried type to the location; the longest prefix that is in the file is the key.
-    known = next((location[:n] for n in range(len(location), 0, -1) if location[:n] in lines), ())
-    missing = detail["type"] == "missing"
-    shown = location if missing else known
-    line = lines.get(known or (), 1)
-    key = ".".join(shown) or "the file"
-    return f"line {line}: {key} {_fault(detail, model, location)}"
-
-
-def _fault(detail: ErrorDetails, model: type[_Frozen], location: tuple[str, ...]) -> str:
-    kind, found = detail["type"], detail["input"]
-    if kind == "missing":
-        return "is missing"
-    if kind == "extra_forbidden":
-        fields = list(_fields_at(model, location[:-1]))
-        return f"is not a known key{did_you_mean(location[-1], fields)}"
-    if kind == "literal_error":
-        if str(found) in _NOT_YET:
-            return f"is {found!r}: {_NOT_YET[str(found)]}"
-        choices = str(detail.get("ctx", {}).get("expected", ""))
-        words = choices.replace("'", "").replace(" or ", ", ").split(", ")
-        return f"is {found!r}, expected {choices}{did_you_mean(str(found), words)}"
-    if kind == "value_error":
-        return detail["msg"].removeprefix("Value error, ")
-    return f"is {found!r}: {detail['msg'][:1].lower()}{detail['msg'][1:]}"
-
-
-def _fields_at(model: type[BaseModel], location: tuple[str, ...]) -> Iterator[str]:
-    for part in location:
-        field = model.model_fields.get(part)
-        nested = field.annotation if field is not None else None
-        if not (isinstance(nested, type) and issubclass(nested, BaseModel)):
-            return
-        model = nested
-    yield from model.model_fields
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`` (did you mean X?)`` where a known word is near, else nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f" (did you mean {close[0]}?)" if close else ""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 
 
 class EdgetlError(Exception):
@@ -33,3 +34,9 @@ class MissingExtraError(EdgetlError):
             f"{what} needs {cause.name or 'a package'}, which is not installed; "
             f"install it with: pip install 'edgetl[{extra}]'"
         )
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`` (did you mean X?)`` where a known word is near, else nothing."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f" (did you mean {close[0]}?)" if close else ""

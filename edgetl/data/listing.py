@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgetl.config import Study, did_you_mean
-from edgetl.errors import EdgetlError
+from edgetl.config import Study
+from edgetl.errors import EdgetlError, did_you_mean
 
 Entries = tuple[tuple[str, str], ...]
 

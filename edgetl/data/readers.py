@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Literal, NoReturn
 
-from edgetl.config import Data, Study, did_you_mean
+from edgetl.config import Data, Study
 from edgetl.data.generated import digits, synthetic
 from edgetl.data.listing import Entries, Listing, Reader, listed
-from edgetl.errors import EdgetlError
+from edgetl.errors import EdgetlError, did_you_mean
 
 IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".pnm", ".mpo")
