@@ -1,0 +1,322 @@
+"""What a graph costs, told from its shapes alone: FLOPs, parameters, bytes, and a relative estimate of its latency."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto
+
+from edgetl.errors import EdgetlError
+from edgetl.graph.model import attribute, tensors_read
+from edgetl.graph.sizes import SHAPES, Tensors
+
+BALANCE = 12.0
+"""FLOPs that a device does in FP32 while it moves one byte; in FP16 twice and in INT8 four times as many.
+
+Fitted to ONNX Runtime's CPU (one AVX-512 core; ten networks at 96 and 224 pixels, 0.6 to 98 ms): 10 to 12 fit best, and
+the spread of latency / estimate (standard deviation of its logarithm) is 0.22, where FLOPs alone leave 0.42 and bytes
+alone 0.52. A Jetson is near: MLPerf's ResNet-50 on AGX Orin (INT8, 8.2 GFLOP in 0.64 ms, 205 GB/s) does 63 FLOPs per
+byte, which is 16 in FP32.
+"""
+
+# Runtimes compute these, value by value, in the kernel that makes their input.
+_POINTWISE = frozenset({
+    "Abs", "Add", "BatchNormalization", "Cast", "Ceil", "Celu", "Clip", "Div", "Elu", "Erf", "Exp", "Floor", "Gelu",
+    "HardSigmoid", "HardSwish", "LeakyRelu", "Log", "Max", "Min", "Mish", "Mul", "Neg", "PRelu", "Pow",
+    "QuantizeLinear", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Softplus", "Softsign", "Sqrt", "Sub", "Tanh",
+    "ThresholdedRelu", "Where",
+})  # fmt: skip
+# Other names for the same bytes. Who reads a DequantizeLinear reads the integers behind it.
+_VIEWS = frozenset({"DequantizeLinear", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
+_PRODUCTS = frozenset({"Gemm", "MatMul", "MatMulInteger", "QLinearMatMul"})
+# The input that holds the weight, [outputs, inputs of a group, *kernel].
+_CONVOLUTIONS = {"Conv": 1, "ConvInteger": 1, "QLinearConv": 3}
+# Inputs for statistics, scales and zero points: constants, but no parameters.
+_SETTINGS = {
+    "BatchNormalization": {3, 4},
+    "ConvInteger": {2, 3},
+    "DequantizeLinear": {1, 2},
+    "MatMulInteger": {2, 3},
+    "QLinearConv": {1, 2, 4, 5, 6, 7},
+    "QLinearMatMul": {1, 2, 4, 5, 6, 7},
+    "QuantizeLinear": {1, 2},
+    "Resize": {1, 2, 3},
+}
+
+
+@dataclass(frozen=True)
+class NodeCost:
+    """What one node costs per image. ``weight_bytes`` are those of all constants it reads.
+
+    ``read_bytes`` and ``written_bytes`` are activations on their way from and to memory; see `CostModel`.
+    """
+
+    name: str
+    op: str
+    flops: int
+    parameters: int
+    weight_bytes: int
+    read_bytes: int
+    written_bytes: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a part of a graph costs per image; a constant counts once, however many nodes read it.
+
+    ``activation_bytes`` are read and written ones together. ``estimate`` is a latency without a unit: only the ratio
+    of two of them means something.
+    """
+
+    flops: int
+    parameters: int
+    weight_bytes: int
+    activation_bytes: int
+    estimate: float
+
+
+class CostModel:
+    """The cost of every node of a graph, and of the part that any of its tensors need.
+
+    Made once per graph, in milliseconds and without touching a weight; each of its trees then costs about 0.1 ms to
+    count. All is for one image where the batch is dynamic, else for the graph's own batch.
+
+    * FLOPs are 2 x multiply-adds of convolutions, matrix products, and Einsums of two operands without an ellipsis.
+      Biases and all other operators count 0, as in ``torch.utils.flop_counter``; so do the bodies of If, Loop and
+      Scan, and operators that ONNX does not know.
+    * Parameters are the elements of constants, but for scalars, integers that count or index (INT64, BOOL), statistics
+      of a BatchNormalization, and scales and zero points. Batch normalisation that was folded into a convolution has
+      left one bias per channel, where torch's modules have two parameters.
+    * What no image is needed for (Constant, Shape, a DequantizeLinear of weights, arithmetic on constants) is computed
+      before the first image: it costs nothing, and who reads it reads the stored constants behind it.
+    * Reshape, Flatten, Squeeze, Unsqueeze, Identity, Dropout and DequantizeLinear only rename bytes. So a Conv between
+      Q/DQ reads 1-byte operands.
+    * A pointwise node (BatchNormalization, activation, QuantizeLinear, arithmetic) runs in the kernel that makes the
+      last of its inputs, if that has its output's size. A tensor goes to memory only if another kernel or the caller
+      reads it. TensorRT fuses about that, ONNX Runtime a little less.
+    * The estimate is a roofline (Williams et al., CACM 52(4), 2009): the sum over kernels of the larger of FLOPs /
+      `BALANCE` and bytes moved, weights included. FLOPs cost in proportion to the width of the activations: a half in
+      FP16, a quarter in INT8.
+
+    ``nodes`` are by position in ``model.graph.node``.
+
+    Raises:
+        EdgetlError: some tensor's size is not told by the graph (an image size that may vary, an output whose size
+            depends on values, an unknown operator without a declared output), the graph calls functions of its own,
+            or it contradicts itself.
+    """
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self._outputs = tuple(output.name for output in model.graph.output)
+        self._ledger = _Ledger(model)
+        self.nodes = self._ledger.node_costs(self._outputs)
+        entries = self._ledger.entries
+        self._amounts = _amounts(entries)
+        self._kernels = np.array([entry.kernel for entry in entries], np.int64)
+        self._work = np.array([entry.work for entry in entries], np.float64)
+        self._traffic = np.array([entry.traffic for entry in entries], np.float64)
+        self._needed: dict[str, NDArray[np.bool_]] = {}
+
+    def cost(self, outputs: Collection[str] | None = None) -> Cost:
+        """The cost of what the named tensors need; of all outputs where there is None.
+
+        Equal to the cost of that part of the graph cut out.
+
+        Raises:
+            EdgetlError: the graph has no tensor of that name.
+        """
+        needed = np.zeros(len(self._kernels), np.bool_)
+        for name in self._outputs if outputs is None else outputs:
+            needed |= self._needed_by(name)
+        kernels = self._kernels[needed]
+        work, traffic = (np.bincount(kernels, column[needed]) for column in (self._work, self._traffic))
+        flops, parameters, weight_bytes, activation_bytes = self._amounts[needed].sum(axis=0).tolist()
+        return Cost(flops, parameters, weight_bytes, activation_bytes, float(np.maximum(work, traffic).sum()))
+
+    def _needed_by(self, tensor: str) -> NDArray[np.bool_]:
+        if tensor not in self._needed:
+            needed = np.zeros(len(self._kernels), np.bool_)
+            waiting = self._ledger.behind(tensor)
+            while waiting:
+                entry = waiting.pop()
+                if not needed[entry]:
+                    needed[entry] = True
+                    waiting.extend(self._ledger.entries[entry].needs)
+            self._needed[tensor] = needed
+        return self._needed[tensor]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What is paid once, however many need it: a constant, a node's work, or a tensor's way to memory.
+
+    ``work`` is the time of the FLOPs and ``traffic`` that of the bytes, both in bytes.
+    """
+
+    needs: tuple[int, ...] = ()
+    flops: int = 0
+    parameters: int = 0
+    weight_bytes: int = 0
+    activation_bytes: int = 0
+    kernel: int = 0
+    work: float = 0.0
+    traffic: int = 0
+
+
+def _amounts(entries: Sequence[_Entry]) -> NDArray[np.int64]:
+    rows = [(entry.flops, entry.parameters, entry.weight_bytes, entry.activation_bytes) for entry in entries]
+    if any(sum(column) >= 2**63 for column in zip(*rows, strict=True)):
+        raise EdgetlError("the tensors of the graph are larger than any machine holds; export the model again")
+    return np.array(rows, np.int64).reshape(-1, 4)
+
+
+class _Ledger:
+    """The nodes of a graph, one after the other, as entries and what these need.
+
+    Paying for a set of entries with all that they need makes costs exact for every set of outputs: a tensor that only
+    one branch wants in memory is paid for where that branch is there.
+    """
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.entries: list[_Entry] = []
+        self._tensors = Tensors(model)
+        self._kernel_count = 0
+        # Of each tensor that needs no image: the stored constants behind it, and whether these are parameters.
+        self._constants = {tensor.name: self._constant(tensor.name) for tensor in model.graph.initializer}
+        self._constant_entries: dict[tuple[str, bool], int] = {}
+        # Of each other tensor: the one whose bytes it names. Of that one: its kernel (0 for inputs) and entries.
+        self._origins = {value.name: value.name for value in model.graph.input if value.name not in self._constants}
+        self._kernels = dict.fromkeys(self._origins, 0)
+        self._makers: dict[str, int] = {}
+        self._writes: dict[str, int] = {}
+        self._nodes = [self._enter(node) for node in model.graph.node]
+
+    def behind(self, tensor: str) -> list[int]:
+        """The entries that the caller's reading of a tensor needs at first hand."""
+        if tensor in self._constants:
+            return list(self._constant_needs(self._constants[tensor]))
+        if tensor not in self._origins:
+            raise EdgetlError(f"the graph has no tensor {tensor!r}; name one of its outputs")
+        return list(self._data_needs([tensor], kernel=-1))
+
+    def node_costs(self, outputs: Iterable[str]) -> tuple[NodeCost, ...]:
+        wanted = {need for entry in self.entries for need in entry.needs}
+        wanted.update(need for name in outputs for need in self.behind(name))
+        return tuple(
+            replace(
+                cost, written_bytes=sum(self.entries[write].activation_bytes for write in writes if write in wanted)
+            )
+            for cost, writes in self._nodes
+        )
+
+    def _enter(self, node: onnx.NodeProto) -> tuple[NodeCost, list[int]]:
+        """The node's cost but for what it writes, and the entries of its way to memory."""
+        constants = self._constants_read(node)
+        data = [name for name in dict.fromkeys(tensors_read(node)) if name in self._origins]
+        if node.op_type in SHAPES or not data:
+            made = (name for name in node.output if name)
+            self._constants.update((name, constants if node.input else self._constant(name)) for name in made)
+            return NodeCost(node.name, node.op_type, 0, 0, 0, 0, 0), []
+        kernel = self._kernel_of(node, data)
+        origins = [self._origins[name] for name in data]
+        read = sum(self._tensors[name].bytes for name in origins if self._kernels[name] != kernel)
+        weight_bytes = sum(self._tensors[name].bytes for name in constants)
+        parameters = sum(self._tensors[name].elements for name, learned in constants.items() if learned)
+        flops = _flops(node, lambda name: self._tensors[name].shape)
+        width = max(self._tensors[name].bits for name in origins) / 32
+        entry = self._add(
+            _Entry(
+                needs=(*self._constant_needs(constants), *self._data_needs(data, kernel)),
+                flops=flops,
+                activation_bytes=read,
+                kernel=kernel,
+                work=flops * width / BALANCE,
+                traffic=read + weight_bytes,
+            )
+        )
+        cost = NodeCost(node.name, node.op_type, flops, parameters, weight_bytes, read, 0)
+        return cost, self._enter_outputs(node, entry, kernel)
+
+    def _enter_outputs(self, node: onnx.NodeProto, entry: int, kernel: int) -> list[int]:
+        outputs = [name for name in node.output if name]
+        self._makers.update((name, entry) for name in outputs)
+        if self._is_view(node):
+            self._origins.update((name, self._origins[node.input[0]]) for name in outputs)
+            return []
+        for name in outputs:
+            size = self._tensors[name].bytes
+            self._origins[name] = name
+            self._kernels[name] = kernel
+            self._writes[name] = self._add(_Entry((entry,), activation_bytes=size, kernel=kernel, traffic=size))
+        return [self._writes[name] for name in outputs]
+
+    def _kernel_of(self, node: onnx.NodeProto, data: Sequence[str]) -> int:
+        if self._is_view(node):
+            return self._kernels[self._origins[node.input[0]]]
+        if node.op_type in _POINTWISE:
+            last = max((self._origins[name] for name in data), key=lambda name: self._makers.get(name, -1))
+            if self._kernels[last] and self._tensors[last].elements == self._tensors[node.output[0]].elements:
+                return self._kernels[last]
+        self._kernel_count += 1
+        return self._kernel_count
+
+    def _is_view(self, node: onnx.NodeProto) -> bool:
+        return node.op_type in _VIEWS and node.input[0] in self._origins
+
+    def _constants_read(self, node: onnx.NodeProto) -> dict[str, bool]:
+        settings: set[int] = _SETTINGS.get(node.op_type, set())
+        read: dict[str, bool] = {}
+        for slot, name in enumerate(node.input):
+            for constant, learned in self._constants.get(name, {}).items():
+                read[constant] = read.get(constant, False) or (learned and slot not in settings)
+        return read
+
+    def _constant(self, name: str) -> dict[str, bool]:
+        tensor = self._tensors[name]
+        return {name: bool(tensor.shape) and tensor.data_type not in {TensorProto.INT64, TensorProto.BOOL}}
+
+    def _constant_needs(self, constants: Mapping[str, bool]) -> Iterator[int]:
+        for name, learned in constants.items():
+            yield self._constant_entry(name, _Entry(weight_bytes=self._tensors[name].bytes), False)
+            if learned:
+                yield self._constant_entry(name, _Entry(parameters=self._tensors[name].elements), True)
+
+    def _constant_entry(self, name: str, entry: _Entry, learned: bool) -> int:
+        if (name, learned) not in self._constant_entries:
+            self._constant_entries[name, learned] = self._add(entry)
+        return self._constant_entries[name, learned]
+
+    def _data_needs(self, data: Iterable[str], kernel: int) -> Iterator[int]:
+        for name in data:
+            origin = self._origins[name]
+            if name in self._makers:
+                yield self._makers[name]
+            if self._kernels[origin] != kernel and origin in self._writes:
+                yield self._writes[origin]
+
+    def _add(self, entry: _Entry) -> int:
+        self.entries.append(entry)
+        return len(self.entries) - 1
+
+
+def _flops(node: onnx.NodeProto, shape: Callable[[str], tuple[int, ...]]) -> int:
+    """2 x multiply-adds, from the shapes of what the node reads and makes."""
+    if node.op_type in _CONVOLUTIONS:
+        weight = shape(node.input[_CONVOLUTIONS[node.op_type]])
+        return 2 * math.prod(shape(node.output[0])) * math.prod(weight[1:])
+    if node.op_type == "ConvTranspose":
+        return 2 * math.prod(shape(node.input[0])) * math.prod(shape(node.input[1])[1:])
+    if node.op_type in _PRODUCTS:
+        summed = shape(node.input[0])[0 if attribute(node, "transA", 0) else -1]
+        return 2 * math.prod(shape(node.output[0])) * summed
+    equation = attribute(node, "equation", b"").decode().replace(" ", "") if node.op_type == "Einsum" else ""
+    if equation.count(",") == 1 and "." not in equation:
+        letters = equation.partition("->")[0].replace(",", "")
+        sizes = dict(zip(letters, (size for name in node.input for size in shape(name)), strict=True))
+        return 2 * math.prod(sizes.values())
+    return 0
