@@ -8,18 +8,21 @@ from pydantic import Field
 
 from edgetl.artifacts.files import Artifact
 from edgetl.artifacts.index import BrokenFile
-from edgetl.config import LARGEST_IMAGE, OTHER
+from edgetl.config import LARGEST_IMAGE
 
 Activation = Literal["softmax", "sigmoid"]
 
 IMAGES = "images"
-"""Input of every graph: N x 3 x S x S, RGB in [0, 1]."""
+"""Input of every graph: N x 3 x S x S, RGB in [0, 1]. As a cut: nothing is frozen."""
 
-TRUNK = "trunk/"
-"""What every name inside a trunk begins with; no group may be named so."""
+TOP = "top"
+"""The cut above the pooled features: everything is frozen but the head."""
 
-FEATURES = f"{TRUNK}features"
-"""Output of a trunk graph: pooled features, N x D."""
+TRUNK = "trunk"
+"""The network in which all layers are frozen."""
+
+FEATURES = f"{TRUNK}/features"
+"""Its pooled features, N x D, in the graph of all networks."""
 
 
 class Preprocessing(Artifact):
@@ -34,7 +37,7 @@ class Preprocessing(Artifact):
 
 
 class BackboneReference(Artifact):
-    """Which trunk the heads belong to. ``fingerprint`` is the sha256 over its weights and cut."""
+    """Which trunk the heads belong to. ``fingerprint`` is the sha256 over its weights."""
 
     name: str
     weights: str | None
@@ -46,19 +49,38 @@ class BackboneReference(Artifact):
 
 
 class Head(Artifact):
-    """One trained head. ``classes`` are its outputs in order; a specialist's last one is ``other``."""
+    """One trained head. ``classes`` are its outputs in order; a specialist's last one is ``other``.
+
+    ``cut`` is where the frozen layers under it end; above it they were tuned for this head, or dropped where it is
+    ``truncated``. ``features`` is the tensor of the trunk's graph that its linear layer reads, and ``beside`` the
+    head whose probabilities it takes beside them: that is a cascade's second level. Of a tuned head,
+    ``probe_val_loss`` and ``probe_val_accuracy`` say what it was before, and ``epochs`` how long it was tuned.
+    """
 
     name: str
     classes: tuple[str, ...]
     activation: Activation
+    cut: str = TOP
+    truncated: bool = False
+    features: str = FEATURES
+    beside: str | None = None
     regularisation: float
     temperature: float
     val_loss: float
     val_accuracy: float
+    probe_val_loss: float | None = None
+    probe_val_accuracy: float | None = None
+    epochs: int | None = None
 
     @property
-    def labels(self) -> tuple[str, ...]:
-        return tuple(name for name in self.classes if name != OTHER)
+    def role(self) -> str:
+        """What it answers for, whatever its cut: a group, ``combined`` or ``one-vs-rest``."""
+        return self.name.partition("@")[0]
+
+    @property
+    def place(self) -> str:
+        """Its cut, as it stands in names."""
+        return f"truncated-{self.cut}" if self.truncated else self.cut
 
 
 class Bundle(Artifact):
@@ -75,6 +97,3 @@ class Bundle(Artifact):
     @property
     def labels(self) -> tuple[str, ...]:
         return tuple(label for group in self.groups.values() for label in group)
-
-    def head(self, name: str) -> Head:
-        return next(head for head in self.heads if head.name == name)

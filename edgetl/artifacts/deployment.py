@@ -3,41 +3,106 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from edgetl.artifacts.bundle import Head
+from edgetl.artifacts.bundle import IMAGES, TOP, Head
 from edgetl.artifacts.files import Artifact
+from edgetl.artifacts.results import Tree
 from edgetl.config import OTHER
 
 Array = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.bool_]
 
 COMBINED = "combined"
 ONE_VS_REST = "one-vs-rest"
+CASCADE = "cascade"
+TUNABLE = frozenset({COMBINED, "specialised", "branched"})
+"""Deployments of which every head may have a cut of its own."""
 
 
 class GraphSpec(Artifact):
-    """One graph of a deployment, to become one engine: a file stem, and the heads on its trunk."""
+    """One graph of a deployment, to become one engine: a file stem, and the heads on its trunk.
+
+    ``inputs`` are the tensors it starts from. ``handed_on`` are tensors that it puts out beside its heads, because
+    a graph of a cascade's second level starts from them.
+    """
 
     stem: str
     heads: tuple[str, ...]
+    inputs: tuple[str, ...] = (IMAGES,)
+    handed_on: tuple[str, ...] = ()
 
     def file(self, precision: str, target: str) -> str:
         """Name of the prepared graph. INT8 is spelled differently for different runtimes."""
         return f"{self.stem}.int8.{target}.onnx" if precision == "int8" else f"{self.stem}.{precision}.onnx"
 
 
-def layout(deployment: str, groups: Sequence[str]) -> tuple[GraphSpec, ...]:
-    """The graphs that serve all groups, one engine each.
+class Deployment(Artifact):
+    """A way to serve all groups: one graph or several, one engine each. A cascade's first graph is its first level.
 
-    ``combined`` and ``one-vs-rest``: one graph with one head over all labels. ``specialised``: a graph per group,
-    each with its own copy of the trunk. ``shared``: one graph, the trunk once and a head per group.
+    ``cuts`` maps a group (or ``combined``) to where the frozen layers under its head end.
     """
-    if deployment == "specialised":
-        return tuple(GraphSpec(stem=f"specialised.{group}", heads=(group,)) for group in groups)
-    heads = {COMBINED: (COMBINED,), ONE_VS_REST: (ONE_VS_REST,), "shared": tuple(groups)}[deployment]
-    return (GraphSpec(stem=deployment, heads=heads),)
+
+    name: str
+    kind: str
+    graphs: tuple[GraphSpec, ...]
+    cuts: dict[str, str]
+    flops: int
+
+
+class Firing(Artifact):
+    """Which groups the first level of a cascade found in an image, and the share of images it is so for."""
+
+    groups: tuple[str, ...]
+    share: float
+
+
+class Gate(Artifact):
+    """When the second level of a cascade runs: where the first gives a group's labels at least this much together.
+
+    ``threshold`` was chosen on validation; ``firings`` is what it does there.
+    """
+
+    threshold: float
+    firings: tuple[Firing, ...]
+
+
+class Shortlist(Artifact):
+    """What is built and measured, of all the trees that were considered."""
+
+    schema_version: Literal[1] = 1
+    deployments: tuple[Deployment, ...]
+    trees: tuple[Tree, ...]
+    gate: Gate | None = None
+
+
+def roles(kind: str, groups: Sequence[str]) -> tuple[str, ...]:
+    """What the heads of a deployment answer for: all labels together, or a group each."""
+    if kind in {COMBINED, ONE_VS_REST}:
+        return (kind,)
+    return (COMBINED, *groups) if kind == CASCADE else tuple(groups)
+
+
+def tree_name(kind: str, heads: Sequence[Head]) -> str:
+    """``branched@features.7``: a cut for all heads, or one each in order; nothing where all are at the top."""
+    places = [head.place for head in heads]
+    if set(places) == {TOP}:
+        return kind
+    return f"{kind}@{places[0] if len(set(places)) == 1 else ','.join(places)}"
+
+
+def layout(kind: str, heads: Sequence[Head]) -> tuple[GraphSpec, ...]:
+    """The graphs of a deployment of these heads, a cascade's left out.
+
+    ``specialised``: a graph for each head, with its own copy of the trunk. All others: one graph, in which what
+    the heads have in common is there once.
+    """
+    if kind == "specialised":
+        return tuple(GraphSpec(stem=f"specialised.{head.name}", heads=(head.name,)) for head in heads)
+    return (GraphSpec(stem=tree_name(kind, heads), heads=tuple(head.name for head in heads)),)
 
 
 def merge(outputs: Mapping[str, Array], heads: Mapping[str, Head], labels: Sequence[str]) -> Array:
@@ -61,8 +126,36 @@ def merge(outputs: Mapping[str, Array], heads: Mapping[str, Head], labels: Seque
         for position, label in enumerate(heads[name].classes):
             if label != OTHER:
                 columns[label] = probabilities[:, position]
-    merged = np.stack([columns[label] for label in labels], axis=1).astype(np.float64)
+    return _normalised(np.stack([columns[label] for label in labels], axis=1))
+
+
+def fires(combined: Array, labels: Sequence[str], members: Sequence[str], threshold: float) -> Rows:
+    """In which images the first level found a group: N truth values from its N x len(labels) probabilities."""
+    columns = [labels.index(label) for label in members]
+    result: Rows = combined[:, columns].sum(axis=1) >= threshold
+    return result
+
+
+def refine(combined: Array, labels: Sequence[str], second: Sequence[tuple[Head, Rows, Array]]) -> Array:
+    """A cascade's prediction: where a group fired, its labels have what the second level says of them.
+
+    As in `merge`, a specialist's probability of a label is P(label | image), so it takes the place of the first
+    level's, and the row is normalised again.
+
+    Args:
+        combined: the first level's probabilities, N x len(labels).
+        second: for each group its head, the images where it fired (N truth values), and its probabilities there.
+    """
+    refined = combined.astype(np.float64)
+    for head, rows, probabilities in second:
+        for position, label in enumerate(head.classes):
+            if label != OTHER:
+                refined[rows, labels.index(label)] = probabilities[:, position]
+    return _normalised(refined)
+
+
+def _normalised(values: npt.NDArray[np.floating]) -> Array:
     # All specialists may say `other` with certainty; float32 then leaves zeros, and every label is as likely.
-    merged += np.finfo(np.float64).tiny
-    result: Array = (merged / merged.sum(axis=1, keepdims=True)).astype(np.float32)
+    positive = values.astype(np.float64) + np.finfo(np.float64).tiny
+    result: Array = (positive / positive.sum(axis=1, keepdims=True)).astype(np.float32)
     return result

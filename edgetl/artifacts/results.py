@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import model_serializer, model_validator
+from pydantic import Field, model_serializer, model_validator
 
 from edgetl.artifacts.files import Artifact
 from edgetl.artifacts.index import BrokenFile
@@ -78,11 +78,16 @@ class Latency(Artifact):
 
 
 class Measured(Artifact):
-    """One deployment in one precision. Where it could not be run, ``unsupported`` says why and the figures are null."""
+    """One deployment in one precision. Where it could not be run, ``unsupported`` says why and the figures are null.
+
+    ``cuts`` says for each group (or ``combined``) where its frozen layers end; ``flops`` are those of one image.
+    """
 
     name: str
     precision: str
     runtime: str
+    cuts: dict[str, str] = Field(default_factory=dict)
+    flops: int | None = None
     engines: tuple[EngineFile, ...] = ()
     unsupported: str | None = None
     accuracy: Accuracy | None = None
@@ -127,6 +132,23 @@ class Profile(Artifact):
     comparisons: tuple[Comparison, ...]
 
 
+class Tree(Artifact):
+    """A deployment with a cut for each of its heads, as the search saw it before anything was built.
+
+    ``cuts`` maps a group (or ``combined``) to a layer's name, ``top``, ``images``, or ``truncated-LAYER``.
+    ``estimate`` is a latency without a unit, to compare trees of one study by.
+    """
+
+    name: str
+    deployment: str
+    cuts: dict[str, str]
+    val_accuracy: float
+    flops: int
+    parameters: int
+    estimate: float
+    measured: bool
+
+
 class Verdict(Artifact):
     """What to ship, and why in plain sentences. ``deployment`` is null where nothing meets the budget."""
 
@@ -148,4 +170,5 @@ class Results(Artifact):
     budget: dict[str, float]
     deployments: tuple[Measured, ...]
     comparisons: tuple[Comparison, ...]
+    trees: tuple[Tree, ...] = ()
     verdict: Verdict

@@ -55,6 +55,10 @@ class RunDirectory:
         return self.path / "bundle"
 
     @property
+    def shortlist(self) -> Path:
+        return self.bundle / "shortlist.json"
+
+    @property
     def graphs(self) -> Path:
         return self.path / "graphs"
 

@@ -1,0 +1,1 @@
+"""Answers from what training left behind, before anything is built: numpy alone."""
