@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgetl.artifacts.results import Comparison, Measured
 from edgetl.config import Budget
-from edgetl.report.evidence import Candidate, Pairs, candidates, most_accurate
+from edgetl.report.choice import choose_stable
+from edgetl.report.evidence import Candidate, Pairs, Simplicity, candidates, most_accurate
 from edgetl.report.limits import Standing, standings
 
 
@@ -33,16 +34,32 @@ class Case:
     def missed(self, candidate: Candidate) -> tuple[Standing, ...]:
         return tuple(standing for standing in self.standings[candidate.title] if not standing.met)
 
+    def nearest(self, group: Sequence[Candidate]) -> Candidate:
+        """Who misses the fewest limits, then by the smallest share of them; of equals the simplest."""
+
+        def distance(candidate: Candidate) -> tuple[int, float, Simplicity]:
+            missed = self.missed(candidate)
+            return len(missed), sum(standing.excess for standing in missed), candidate.simplicity
+
+        return min(group, key=distance)
+
+    def representative(self, group: Sequence[Candidate], precision: str) -> Candidate:
+        """Who is to stand for the group beside a candidate of ``precision``: who would be chosen if it were alone.
+
+        Like is compared with like where that is possible within the budget.
+        """
+        able = [candidate for candidate in group if not self.missed(candidate)]
+        pool = able or group
+        alike = [candidate for candidate in pool if candidate.row.precision == precision] or pool
+        return choose_stable(alike, self.pairs).winner if able else self.nearest(alike)
+
     def counterparts(self, subject: Candidate) -> dict[str, Candidate]:
-        """One candidate of every other deployment: that in the subject's precision, else the fastest."""
+        """One candidate of every other deployment."""
         others: dict[str, list[Candidate]] = {}
         for candidate in self.candidates:
-            if candidate.row.name != subject.row.name:
-                others.setdefault(candidate.row.name, []).append(candidate)
-        return {
-            name: min(rows, key=lambda c: (c.row.precision != subject.row.precision, c.latency.p50))
-            for name, rows in others.items()
-        }
+            if candidate.deployment != subject.deployment:
+                others.setdefault(candidate.deployment, []).append(candidate)
+        return {name: self.representative(group, subject.row.precision) for name, group in others.items()}
 
 
 def build_case(measured: Iterable[Measured], comparisons: Iterable[Comparison], budget: Budget) -> Case | None:

@@ -7,31 +7,62 @@ from collections.abc import Iterator
 from edgetl.report.case import Case
 from edgetl.report.evidence import Candidate
 from edgetl.report.limits import Standing
+from edgetl.report.names import answer, cut_of
 from edgetl.report.wording import listed, megabytes, percent, points, significant, times
 
 _QUESTION = "One combined model or several specialised ones?"
-_ROLES = {
-    "combined": "One combined model",
-    "specialised": "Several specialised ones",
-    "shared": "Neither, but one shared trunk with a head per group",
-    "one-vs-rest": "Neither, but one trunk with a yes-or-no head per label",
-}
+_SHARING = "branched"
 
 
 def one_or_several(case: Case, subject: Candidate) -> Iterator[str]:
-    """The answer to the central question, and the subject against each of the other deployments."""
-    rivals = case.counterparts(subject)
-    unmeasured = [name for name in ("combined", "specialised") if name not in {*rivals, subject.row.name}]
+    """The answer to the central question, and the subject against each of the other deployments.
+
+    Those that differ from it in nothing but the cut are left to `freeze_depth`.
+    """
+    rivals = {
+        name: rival
+        for name, rival in case.counterparts(subject).items()
+        if _family(name) != _family(subject.deployment)
+    }
+    unmeasured = [name for name in ("combined", "specialised") if name not in {*rivals, subject.deployment}]
     central = [rivals.pop(name) for name in ("combined", "specialised") if name in rivals]
     if unmeasured:
         yield f"{_QUESTION} This study cannot say: it has no measurement of {listed(unmeasured)}."
-        rivals |= {rival.row.name: rival for rival in central}
+        rivals |= {rival.deployment: rival for rival in central}
     else:
-        answer = _ROLES.get(subject.row.name, f"Neither, but {subject.row.name}")
-        answer = answer if case.qualified else "None of them meets the budget"
-        yield f"{_QUESTION} {answer}: {_against_all(case, subject, central)}."
-    if rivals:
-        yield f"{_against_all(case, subject, list(rivals.values()))}."
+        reply = answer(subject.row.name, subject.row.cuts) if case.qualified else "None of them meets the budget"
+        yield f"{_QUESTION} {reply}: {_against_all(case, subject, central)}."
+    for rival in rivals.values():
+        said = _against_all(case, subject, [rival])
+        yield f"{said.replace('it', 'It', 1) if said.startswith('it ') else said}."
+
+
+def freeze_depth(case: Case, subject: Candidate) -> Iterator[str]:
+    """The best cut of the subject's deployment, of ``combined`` and of ``branched``: what it gains and costs."""
+    for family in dict.fromkeys((_family(subject.deployment), "combined", "branched")):
+        members = [candidate for candidate in case.candidates if _family(candidate.deployment) == family]
+        frozen = [candidate for candidate in members if candidate.frozen]
+        tried = [candidate for candidate in members if not candidate.frozen]
+        if frozen and tried:
+            best = subject if subject in tried else case.representative(tried, subject.row.precision)
+            top = next((one for one in frozen if one.row.precision == best.row.precision), frozen[0])
+            number = len({candidate.row.name for candidate in tried})
+            which = f"the best of {number} cuts for this budget is" if number > 1 else "the one cut measured is"
+            yield f"Freeze depth of {family}: {which} {cut_of(best.row.name)}. {_gain(case, best, top)}."
+
+
+def _gain(case: Case, best: Candidate, top: Candidate) -> str:
+    speedup = case.pairs.speedup(best, top)
+    stable = best.latency.stable and top.latency.stable
+    less = stable and speedup is not None and speedup.high < 1.0 and _family(best.deployment) == _SHARING
+    price = ", which is what sharing less costs" if less else ""
+    gain = f"{_accuracy(case, best, top)} and {_speed(case, best, top)}{price}"
+    return f"Against all frozen, {_it(best)} is {gain}{_shortfall(case, best)}"
+
+
+def _family(deployment: str) -> str:
+    """Deployments that differ in nothing but the cut: ``shared`` is ``branched`` at the top."""
+    return _SHARING if deployment == "shared" else deployment
 
 
 def int8(case: Case, name: str) -> str | None:
@@ -56,8 +87,13 @@ def written(standing: Standing) -> str:
 
 def _against_all(case: Case, subject: Candidate, rivals: list[Candidate]) -> str:
     return "; ".join(
-        f"{subject.title} is {_against(case, subject, rival)}{_shortfall(case, rival)}" for rival in rivals
+        f"{_it(subject)} is {_against(case, subject, rival)}{_shortfall(case, rival)}" for rival in rivals
     )
+
+
+def _it(subject: Candidate) -> str:
+    """A name with cuts is too long to be said again: what is spoken of is clear."""
+    return "it" if "@" in subject.row.name else subject.title
 
 
 def _against(case: Case, a: Candidate, b: Candidate) -> str:

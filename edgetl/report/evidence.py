@@ -6,10 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from edgetl.artifacts.results import Accuracy, Comparison, Latency, Measured
+from edgetl.report.names import deployment_of, is_frozen, is_tuned
 
-_DEPLOYMENTS = ("combined", "shared", "one-vs-rest", "specialised")
+# By what there is to serve: heads on one frozen trunk, then tuned layers beside it, then a network for each group.
+_DEPLOYMENTS = ("combined", "shared", "one-vs-rest", "branched", "cascade", "specialised")
 _PRECISIONS = ("fp32", "fp16", "int8")
 
+Simplicity = tuple[int, int, int, int, int, str]
 
 LEAST_SPEEDUP = 1.05
 """A proven gain in speed below this is too small to prefer one deployment to another."""
@@ -46,17 +49,30 @@ class Candidate:
         return self.row.title
 
     @property
+    def deployment(self) -> str:
+        """Whatever its cuts: ``branched`` for ``branched@features.7``."""
+        return deployment_of(self.row.name)
+
+    @property
+    def frozen(self) -> bool:
+        """Nothing but heads was trained, and no layer was dropped."""
+        return is_frozen(self.row.cuts)
+
+    @property
     def share(self) -> float:
         """Overall accuracy, 0 to 1."""
         return self.accuracy.overall.value
 
     @property
-    def simplicity(self) -> tuple[int, int, int, str]:
-        """Smaller is simpler: fewer engines, the simpler deployment, the plainer precision; then by title."""
+    def simplicity(self) -> Simplicity:
+        """Smaller is simpler: fewer engines, the simpler deployment, fewer heads with layers tuned for them, the
+        plainer precision, fewer FLOPs; then by title."""
         return (
             len(self.row.engines),
-            _rank(self.row.name, _DEPLOYMENTS),
+            _rank(self.deployment, _DEPLOYMENTS),
+            sum(is_tuned(cut) for cut in self.row.cuts.values()),
             _rank(self.row.precision, _PRECISIONS),
+            self.row.flops or 0,
             self.title,
         )
 

@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from edgetl.artifacts.results import Comparison, Results
 from edgetl.errors import EdgetlError, MissingExtraError
+from edgetl.report.drawing import Figure, colour, symbol
 from edgetl.report.evidence import Interval, candidates
-from edgetl.report.plots import Figure, accuracy_against_latency, colour, group_accuracy, symbol
-from edgetl.report.table import UNKNOWN, rows
+from edgetl.report.names import is_truncated
+from edgetl.report.plots import accuracy_against_latency, frontier, group_accuracy
+from edgetl.report.sweep import has_cuts, ranking
+from edgetl.report.sweep_plots import freeze_depth, search
+from edgetl.report.table import UNKNOWN, Row, rows, unit_of_flops
 from edgetl.report.text import headline
-from edgetl.report.wording import percent, points, printable, significant, times
+from edgetl.report.training import cascade_note, tuned_heads
+from edgetl.report.wording import percent, points, printable, signed, significant, times
 
 _TEMPLATE = Path(__file__).with_name("template.html")
 _LIMITS = {
@@ -52,26 +58,44 @@ def render_html(results: Results) -> str:
         raise MissingExtraError("the HTML report", "report", error) from error
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
-    table, groups = rows(results), _groups(results)
-    run = candidates(results.deployments)
+    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     try:
-        return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
-            results=results,
-            headline=headline(results.verdict),
-            chosen=next((row for row in table if row.chosen), None),
-            rows=table,
-            groups=groups,
-            energy=any(row.energy_mj != UNKNOWN for row in table),
-            budget=list(_budget(results.budget)),
-            pairs=_pairs(results),
-            run=run,
-            names={candidate.row.name: colour(candidate.row.name) for candidate in run},
-            precisions={candidate.row.precision: symbol(candidate.row.precision) for candidate in run},
-            figures=_figures(results, groups),
-            plotlyjs=get_plotlyjs(),
-        )
+        return template.render(**_measurements(results), **_sweep(results), plotlyjs=get_plotlyjs())
     except ValueError as error:
         raise EdgetlError(f"the report cannot be drawn: {error}; measure again or mend results.json") from error
+
+
+def _measurements(results: Results) -> dict[str, Any]:
+    """What the page shows of every study."""
+    table, groups, run = rows(results), _groups(results), candidates(results.deployments)
+    return {
+        "results": results,
+        "headline": headline(results.verdict),
+        "chosen": next((row for row in table if row.chosen), None),
+        "rows": table,
+        "groups": groups,
+        "energy": any(row.energy_mj != UNKNOWN for row in table),
+        "flops": unit_of_flops(results) if any(row.flops != UNKNOWN for row in table) else None,
+        "budget": list(_budget(results.budget)),
+        "pairs": _pairs(results),
+        "run": run,
+        "names": {candidate.deployment: colour(candidate.deployment) for candidate in run},
+        "precisions": {candidate.row.precision: symbol(candidate.row.precision) for candidate in run},
+        "figures": _figures(results, groups),
+        "cascade": cascade_note(results.training),
+    }
+
+
+def _sweep(results: Results) -> dict[str, Any]:
+    """What it shows of cuts and of tuning; empty where there were none."""
+    return {
+        "front": _front(results) if has_cuts(results) else [],
+        "depth_names": {"combined": colour("combined"), "branched (at the top: shared)": colour("branched")},
+        "truncated": any(is_truncated(cut) for row in results.deployments for cut in row.cuts.values()),
+        "trees": {tree.deployment: colour(tree.deployment) for tree in results.trees},
+        "ranking": ranking(results),
+        "tuned": tuned_heads(results),
+    }
 
 
 def _groups(results: Results) -> list[str]:
@@ -81,9 +105,19 @@ def _groups(results: Results) -> list[str]:
 
 def _figures(results: Results, groups: list[str]) -> dict[str, Figure]:
     """Figures by the id of their place in the page."""
-    overview = accuracy_against_latency(results)
-    drawn = {f"group-{position}": group_accuracy(results, group) for position, group in enumerate(groups)}
-    return drawn if overview is None else {"overview": overview, **drawn}
+    drawn = {
+        "overview": accuracy_against_latency(results),
+        "depth": freeze_depth(results),
+        "search": search(results),
+        **{f"group-{position}": group_accuracy(results, group) for position, group in enumerate(groups)},
+    }
+    return {place: figure for place, figure in drawn.items() if figure is not None}
+
+
+def _front(results: Results) -> list[Row]:
+    """The rows of the Pareto front, the fastest first."""
+    by_title = {(row.name, row.precision): row for row in rows(results)}
+    return [by_title[printable(c.row.name), printable(c.row.precision)] for c in frontier(results)]
 
 
 def _budget(budget: dict[str, float]) -> Iterator[str]:
@@ -106,14 +140,9 @@ def _pairs(results: Results) -> list[PairRow]:
 def _accuracy_cells(pair: Comparison) -> dict[str, str | bool]:
     if pair.difference is None:
         return {}
-    value, low, high = (_signed(share) for share in (pair.difference, pair.low, pair.high))
+    value, low, high = (signed(share) for share in (pair.difference, pair.low, pair.high))
     text = f"{value} points ({low} to {high})"
     return {"accuracy": text, "accuracy_proven": not pair.low <= 0.0 <= pair.high}
-
-
-def _signed(share: float) -> str:
-    text = points(share)
-    return text if text.startswith("-") else f"+{text}"
 
 
 def _speed_cells(pair: Comparison, unstable: set[str]) -> dict[str, str | bool]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 from edgetl.artifacts.results import Measured
 from edgetl.report.case import Case
 from edgetl.report.choice import Choice
-from edgetl.report.comparing import int8, one_or_several, written
+from edgetl.report.comparing import freeze_depth, int8, one_or_several, written
 from edgetl.report.evidence import Candidate
 from edgetl.report.limits import Standing, accuracy_is_limited
-from edgetl.report.wording import count, listed, percent, points, printable, significant
+from edgetl.report.wording import MOST_LISTED, abridged, count, listed, percent, points, printable, significant
 
 _WHAT_TO_DO = "close other programs, pin the threads or measure more rounds, then run again"
 _LONGEST_CAUSE = 200
@@ -25,6 +26,7 @@ def why_chosen(case: Case, choice: Choice, rival: Candidate) -> tuple[str, ...]:
         _unstable(winner, rival),
         _limits_met(case, winner),
         *one_or_several(case, winner),
+        *freeze_depth(case, winner),
         int8(case, winner.row.name),
         _why_not_run(case.not_run),
     )
@@ -40,6 +42,7 @@ def why_nothing(case: Case, nearest: Candidate) -> tuple[str, ...]:
         f"The nearest is {nearest.title} ({_key_figures(nearest)}), which misses {misses}.",
         _unstable(nearest, nearest),
         *one_or_several(case, nearest),
+        *freeze_depth(case, nearest),
         int8(case, nearest.row.name),
         _why_not_run(case.not_run),
     )
@@ -69,7 +72,7 @@ def _why_this_one(case: Case, choice: Choice) -> str:
         field = f"{qualified}" if stable in (0, qualified) else f"{stable} stable"
         how = f"the fastest of the {field} candidates that are {meet}"
     else:
-        tied = listed([candidate.title for candidate in choice.tied if candidate != winner])
+        tied = abridged([candidate.title for candidate in choice.tied if candidate != winner])
         simplest = f"simplest ({count(len(winner.row.engines), 'engine')})"
         trait = simplest if choice.settled_by == "simplicity" else "most accurate"
         rivals = f"{tied} {'is' if len(choice.tied) == 2 else 'are'} not proven to be 5 % faster or more"
@@ -145,10 +148,18 @@ def _miss(standing: Standing) -> str:
 
 
 def _why_not_run(rows: Iterable[Measured]) -> str | None:
-    by_cause: dict[str, list[str]] = {}
+    by_cause: dict[str, list[Measured]] = {}
     for row in rows:
         cause = textwrap.shorten(row.unsupported or "not measured", _LONGEST_CAUSE, placeholder=" ...").rstrip(".")
-        by_cause.setdefault(cause, []).append(row.title)
+        by_cause.setdefault(cause, []).append(row)
     if not by_cause:
         return None
-    return f"Not run: {'; '.join(f'{listed(titles)} ({cause})' for cause, titles in by_cause.items())}."
+    return f"Not run: {'; '.join(f'{_named(alike)} ({cause})' for cause, alike in by_cause.items())}."
+
+
+def _named(alike: Sequence[Measured]) -> str:
+    """By title, or many by how many they are in each precision."""
+    if len(alike) <= MOST_LISTED:
+        return listed([row.title for row in alike])
+    numbers = Counter(row.precision for row in alike)
+    return listed([f"{count(number, 'deployment')} in {precision}" for precision, number in numbers.items()])

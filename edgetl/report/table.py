@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgetl.artifacts.results import Estimate, Measured, Results
-from edgetl.report.wording import megabytes, percent, printable, significant
+from edgetl.report.wording import flops_unit, megabytes, percent, printable, significant
 
 UNKNOWN = "-"
 
@@ -41,15 +41,28 @@ class Row:
     engines_mb: str = UNKNOWN
     memory_mb: str = UNKNOWN
     energy_mj: str = UNKNOWN
+    flops: str = UNKNOWN
 
 
 def rows(results: Results) -> tuple[Row, ...]:
     """In the order of the results."""
     chosen = (results.verdict.deployment, results.verdict.precision)
-    return tuple(_row(measured, (measured.name, measured.precision) == chosen) for measured in results.deployments)
+    _, size = _flops_unit(results)
+    return tuple(
+        _row(measured, (measured.name, measured.precision) == chosen, size) for measured in results.deployments
+    )
 
 
-def _row(measured: Measured, chosen: bool) -> Row:
+def unit_of_flops(results: Results) -> str:
+    """One for all rows, so that they can be compared."""
+    return _flops_unit(results)[0]
+
+
+def _flops_unit(results: Results) -> tuple[str, float]:
+    return flops_unit(max((measured.flops or 0 for measured in results.deployments), default=0))
+
+
+def _row(measured: Measured, chosen: bool, flops_size: float) -> Row:
     name, precision = printable(measured.name), printable(measured.precision)
     accuracy, latency = measured.accuracy, measured.latency_ms
     if measured.unsupported is not None or accuracy is None or latency is None:
@@ -72,6 +85,7 @@ def _row(measured: Measured, chosen: bool) -> Row:
         engines_mb=megabytes(sum(engine.bytes for engine in measured.engines)) if measured.engines else UNKNOWN,
         memory_mb=_figure(measured.memory_mb),
         energy_mj=_figure(measured.energy_mj),
+        flops=UNKNOWN if measured.flops is None else significant(measured.flops / flops_size),
     )
 
 

@@ -9,8 +9,14 @@ from rich.table import Table
 from rich.text import Text
 
 from edgetl.artifacts.results import Results, Verdict
-from edgetl.report.table import UNKNOWN, Row, rows
+from edgetl.report.names import folded
+from edgetl.report.sweep import has_cuts
+from edgetl.report.table import UNKNOWN, Row, rows, unit_of_flops
+from edgetl.report.training import cascade_note
 from edgetl.report.wording import printable
+
+# Beside it, accuracy, two groups and the costs fit 80 columns.
+_NAME_WIDTH = 15
 
 _CAPTION = (
     "Accuracy: % of the test images, below it the 95 % interval. By group: all labels compete/masked to the "
@@ -19,34 +25,46 @@ _CAPTION = (
 
 
 def render_table(results: Results) -> Table:
-    """One row for each deployment and precision; the chosen one is marked ``>``.
+    """One row for each deployment and precision; the chosen one is marked ``>``. A long name is broken after ``@``.
 
     Every cell is a `Text`: names from a file are never read as markup.
     """
-    shown = rows(results)
+    shown, swept = rows(results), has_cuts(results)
+    caption = Text(" ".join(filter(None, (_CAPTION, cascade_note(results.training)))))
     # One blank between columns and two lines in a row: the figures and the groups fit 80 columns.
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), caption=_CAPTION, caption_justify="left")
-    table.add_column("", no_wrap=True)
-    table.add_column("accuracy", justify="right", no_wrap=True)
-    table.add_column("by group: all/masked", overflow="fold")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), caption=caption, caption_justify="left")
     energy = any(row.energy_mj != UNKNOWN for row in shown)
-    for header in ("p50", "p90\np99", "MB file\nMB used", *(["mJ"] if energy else [])):
-        table.add_column(header, justify="right", no_wrap=True)
-    for row in shown:
-        cells = [_title(row), *(_not_run(row) if row.unsupported else _run(row))]
+    _add_columns(table, unit_of_flops(results) if swept else "", energy)
+    told: set[str | None] = set()
+    for position, row in enumerate(shown):
+        if swept and row.name != shown[position - 1].name:
+            table.add_section()
+        why_not = row.unsupported and ("as above" if row.unsupported in told else row.unsupported)
+        told.add(row.unsupported)
+        cells = [_title(row), *(_not_run(why_not) if why_not else _run(row, swept))]
         table.add_row(*(cells if energy else cells[:6]), style="bold green" if row.chosen else None)
     return table
 
 
+def _add_columns(table: Table, unit_of_flops: str, energy: bool) -> None:
+    table.add_column("", no_wrap=True)
+    table.add_column("accuracy", justify="right", no_wrap=True)
+    table.add_column("by group: all/masked", overflow="fold")
+    size = f"MB file\nMB used\n{unit_of_flops}".rstrip()
+    for header in ("p50", "p90\np99", size, *(["mJ"] if energy else [])):
+        table.add_column(header, justify="right", no_wrap=True)
+
+
 def _title(row: Row) -> Text:
-    return Text(f"{'>' if row.chosen else ' '} {row.name}\n  {row.precision}")
+    lines = [*folded(row.name, _NAME_WIDTH), row.precision]
+    return Text(f"{'>' if row.chosen else ' '} " + "\n  ".join(lines))
 
 
-def _not_run(row: Row) -> list[Text]:
-    return [Text(UNKNOWN), Text(f"not run: {row.unsupported}", style="dim"), *(Text(UNKNOWN) for _ in range(4))]
+def _not_run(why: str) -> list[Text]:
+    return [Text(UNKNOWN), Text(f"not run: {why}", style="dim"), *(Text(UNKNOWN) for _ in range(4))]
 
 
-def _run(row: Row) -> list[Text]:
+def _run(row: Row, swept: bool) -> list[Text]:
     latency = Text(f"{row.p50}\n{row.p50_interval}")
     if row.unstable:
         latency.append("\nUNSTABLE", style="bold red")
@@ -55,7 +73,7 @@ def _run(row: Row) -> list[Text]:
         Text("\n".join(f"{group.name} {group.unmasked}/{group.masked}" for group in row.groups)),
         latency,
         Text(f"{row.p90}\n{row.p99}"),
-        Text(f"{row.engines_mb}\n{row.memory_mb}"),
+        Text(f"{row.engines_mb}\n{row.memory_mb}" + (f"\n{row.flops}" if swept else "")),
         Text(row.energy_mj),
     ]
 

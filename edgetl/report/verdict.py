@@ -12,7 +12,8 @@ Who wins:
     The fastest by p50 of those that meet every limit. It is faster than another only if the ratio, round by round, is
     at least 1.05, its interval excludes 1 and both latencies are stable; otherwise they tie. A tie goes to the more
     accurate if the paired interval excludes 0, then to fewer engines, then to combined before shared before
-    one-vs-rest before specialised, then to fp32 before fp16 before int8.
+    one-vs-rest before branched before cascade before specialised (whatever their cuts), then to fewer heads with
+    layers tuned for them, then to fp32 before fp16 before int8, then to fewer FLOPs.
 
 What is unstable:
     UNSTABLE is never a win. A candidate of unstable latency is chosen only where no stable one meets the budget. The
@@ -30,7 +31,6 @@ from edgetl.artifacts.results import Comparison, Measured, Verdict
 from edgetl.config import Budget
 from edgetl.report.case import Case, build_case
 from edgetl.report.choice import choose_stable, choose_trusting
-from edgetl.report.evidence import Candidate
 from edgetl.report.reasons import why_chosen, why_nothing, why_nothing_ran
 
 
@@ -56,7 +56,7 @@ def _ship(case: Case) -> Verdict:
 
 
 def _ship_nothing(case: Case) -> Verdict:
-    nearest = min(case.candidates, key=lambda candidate: _distance(case, candidate))
+    nearest = case.nearest(case.candidates)
     return Verdict(
         deployment=None,
         precision=None,
@@ -64,8 +64,3 @@ def _ship_nothing(case: Case) -> Verdict:
         stable=nearest.latency.stable,
         reasons=why_nothing(case, nearest),
     )
-
-
-def _distance(case: Case, candidate: Candidate) -> tuple[int, float, tuple[int, int, int, str]]:
-    missed = case.missed(candidate)
-    return len(missed), sum(standing.excess for standing in missed), candidate.simplicity

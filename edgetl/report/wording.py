@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+MOST_LISTED = 5
+"""A sentence with more names than this is not read."""
+
 
 def printable(text: str) -> str:
     """One line without control characters: names and reasons come from files and may hold terminal escapes."""
@@ -21,6 +24,12 @@ def points(share: float) -> str:
     size = share * 100
     text = f"{size:.2f}" if 0.005 <= abs(size) < 0.095 else f"{size:.1f}"
     return text.removeprefix("-") if float(text) == 0.0 else text
+
+
+def signed(share: float) -> str:
+    """A difference in points with its sign."""
+    text = points(share)
+    return text if text.startswith("-") else f"+{text}"
 
 
 def significant(value: float, digits: int = 3) -> str:
@@ -50,3 +59,22 @@ def count(number: int, what: str) -> str:
 def listed(items: Sequence[str]) -> str:
     """``a``, ``a and b``, ``a, b and c``."""
     return " and ".join([", ".join(items[:-1]), items[-1]]) if len(items) > 1 else "".join(items)
+
+
+def abridged(items: Sequence[str]) -> str:
+    """As `listed`; of more than `MOST_LISTED` only the first few: ``a, b, c, d and 7 others``."""
+    if len(items) <= MOST_LISTED:
+        return listed(items)
+    shown = MOST_LISTED - 1
+    return listed([*items[:shown], f"{len(items) - shown} others"])
+
+
+def flops_unit(largest: int) -> tuple[str, float]:
+    """In which unit to write FLOPs, so that all up to ``largest`` are easily read, and how many it is."""
+    return ("GFLOPs", 1e9) if largest >= 1e9 else ("MFLOPs", 1e6)
+
+
+def flops(number: int) -> str:
+    """``602 MFLOPs``, ``8.18 GFLOPs``."""
+    unit, size = flops_unit(number)
+    return f"{significant(number / size)} {unit}"

@@ -1,4 +1,7 @@
-"""A study as it comes out of a run: three deployments in fp32 and int8, and an fp16 that the runtime cannot run."""
+"""Two studies as they come out of a run.
+
+One has three deployments in fp32 and int8, and an fp16 that the runtime cannot run. The other swept the cut.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from edgetl.artifacts.results import Accuracy, Comparison, EngineFile, Estimate, Latency, Measured, Results
+from edgetl.artifacts.results import Accuracy, Comparison, EngineFile, Estimate, Latency, Measured, Results, Tree
 from edgetl.config import Budget
 from edgetl.report.verdict import decide
 
@@ -143,6 +146,115 @@ def results(rows: list[Measured]) -> Results:
         comparisons=tuple(comparisons),
         verdict=decide(rows, comparisons, budget),
     )
+
+
+GROUPS = ("vehicles", "animals")
+
+# From the images' side up: accuracy with a head for each group and with one for all, both on validation; MFLOPs below.
+CUTS = {
+    "images": (0.9400, 0.9380, 0),
+    "features.3": (0.9420, 0.9390, 90),
+    "features.7": (0.9415, 0.9350, 190),
+    "features.11": (0.9310, 0.9260, 310),
+    "features.14": (0.9200, 0.9150, 410),
+    "top": (0.9050, 0.9040, 600),
+}
+TRUNCATED = "truncated-features.11"
+
+MEASURED = (
+    "combined",
+    "combined@features.14",
+    "combined@features.7",
+    "combined@images",
+    f"combined@{TRUNCATED}",
+    "shared",
+    "branched@features.14",
+    "branched@features.11",
+    "branched@features.7",
+    "branched@features.3",
+    "branched@images",
+    "branched@features.7,top",
+    f"branched@{TRUNCATED},features.7",
+    "specialised",
+    "specialised@features.7",
+)
+
+
+def tree(deployment: str, *cuts: str) -> Tree:
+    """A tree of the swept study: its accuracy and cost by what its heads cost and know."""
+    name = deployment if set(cuts) == {"top"} else f"{deployment}@{','.join(dict.fromkeys(cuts))}"
+    name = "shared" if name == "branched" else name
+    shares = [0.896 if cut == TRUNCATED else CUTS[cut][deployment == "combined"] for cut in cuts]
+    below = [310 if cut == TRUNCATED else CUTS[cut][2] for cut in cuts]
+    ends = [310 if cut == TRUNCATED else 600 for cut in cuts]
+    if deployment == "specialised":
+        flops = sum(ends)
+    else:  # the deepest trunk once, and all that is tuned
+        trunk = max(below)
+        flops = trunk + sum(end - under for end, under in zip(ends, below, strict=True))
+    return Tree(
+        name=name,
+        deployment="shared" if name == "shared" else deployment,
+        cuts=dict(zip(("combined",) if deployment == "combined" else GROUPS, cuts, strict=True)),
+        val_accuracy=sum(shares) / len(shares),
+        flops=flops * 1_000_000,
+        parameters=2_200_000 + 1000 * flops,
+        estimate=flops * 1.9 + 40.0 * len(set(cuts)),
+        measured=name in MEASURED,
+    )
+
+
+def forest() -> tuple[Tree, ...]:
+    places = (*CUTS, TRUNCATED)
+    pairs = list(itertools.product(places, repeat=2))
+    return (
+        *(tree("combined", cut) for cut in places),
+        *(tree("branched", *cuts) for cuts in pairs),
+        *(tree("specialised", *cuts) for cuts in pairs),
+    )
+
+
+def swept_rows() -> list[Measured]:
+    """The measured trees in fp32 and int8, and a cascade."""
+    rows = []
+    by_name = {one.name: one for one in forest()}
+    for name, precision in itertools.product(MEASURED, ("fp32", "int8")):
+        one, fast = by_name[name], precision == "int8"
+        p50 = (0.4 + one.flops / 1e9 * 6.2) / (1.9 if fast else 1.0)
+        engines = 2 if one.deployment == "specialised" else 1
+        share = one.val_accuracy - 0.004 - 0.003 * fast
+        measured = row(name, precision, share, p50, one.parameters * (1 if fast else 4) / 1e6, engines)
+        rows.append(measured.model_copy(update={"cuts": one.cuts, "flops": one.flops}))
+    cuts = {"combined": "top", **dict.fromkeys(GROUPS, "top")}
+    cascade = row("cascade", "int8", 0.901, 2.61, 2.3, engines=3)
+    return [*rows, cascade.model_copy(update={"cuts": cuts, "flops": 760_000_000})]
+
+
+@pytest.fixture
+def swept(results: Results) -> Results:
+    """The sample study with the cut swept."""
+    rows = swept_rows()
+    comparisons, budget = compare(rows), Budget(max_accuracy_drop=0.02, max_latency_ms=5.0)
+    heads = [
+        {"name": "combined", "cut": "top", "truncated": False, "val_accuracy": 0.904},
+        {"name": "vehicles@features.7", "cut": "features.7", "truncated": False, "val_accuracy": 0.957}
+        | {"probe_val_accuracy": 0.914, "epochs": 7},
+        {"name": "animals@images", "cut": "images", "truncated": False, "val_accuracy": 0.911}
+        | {"probe_val_accuracy": 0.913, "epochs": 4},
+    ]
+    update = {
+        "training": {
+            "backbone": "torchvision/mobilenet_v2",
+            "heads": heads,
+            "cascade": {"threshold": 0.35, "fired": {"vehicles": 0.41, "animals": 0.62}},
+        },
+        "budget": budget.model_dump(exclude_none=True),
+        "deployments": tuple(rows),
+        "comparisons": tuple(comparisons),
+        "trees": forest(),
+        "verdict": decide(rows, comparisons, budget),
+    }
+    return results.model_copy(update=update)
 
 
 @pytest.fixture

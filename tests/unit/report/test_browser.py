@@ -30,12 +30,24 @@ OPTIONS = [
 ]
 
 
-def test_the_page_draws_its_pictures_without_an_error_or_a_network(results: Results, tmp_path: Path) -> None:
-    page = tmp_path / "report.html"
+def browse(results: Results, folder: Path) -> str:
+    """The page as Chromium has drawn it."""
+    page = folder / "report.html"
     page.write_text(render_html(results), encoding="utf-8")
-    command = [str(CHROMIUM), *OPTIONS, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri()]
+    command = [str(CHROMIUM), *OPTIONS, f"--user-data-dir={folder / 'profile'}", "--dump-dom", page.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
-    # One picture of accuracy against latency, and one for each group.
-    assert len(re.findall(r'class="plot-container', done.stdout)) == 3
     assert "CONSOLE" not in done.stderr, done.stderr
+    return done.stdout
+
+
+def pictures(page: str) -> int:
+    return len(re.findall(r'class="plot-container', page))
+
+
+def test_the_page_draws_its_pictures_without_an_error_or_a_network(results: Results, tmp_path: Path) -> None:
+    assert pictures(browse(results, tmp_path)) == 3, "accuracy against latency, and each of two groups"
+
+
+def test_the_page_of_a_sweep_draws_two_pictures_more(swept: Results, tmp_path: Path) -> None:
+    assert pictures(browse(swept, tmp_path)) == 5

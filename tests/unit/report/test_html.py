@@ -13,6 +13,7 @@ from edgetl.artifacts.results import Measured, Results
 from edgetl.errors import EdgetlError, MissingExtraError
 from edgetl.report.html import render_html
 from edgetl.report.plots import accuracy_against_latency, group_accuracy
+from edgetl.report.sweep_plots import freeze_depth, search
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
 
@@ -82,6 +83,13 @@ def test_hostile_names_stay_text_everywhere(results: Results) -> None:
     assert HOSTILE in page.text
 
 
+def test_hostile_layers_stay_text_everywhere(swept: Results) -> None:
+    document = swept.model_dump_json().replace("features.7", json.dumps(HOSTILE)[1:-1])
+    page = Page(render_html(Results.model_validate_json(document)))
+    assert len(page.scripts) == 3
+    assert "img" not in {tag for tag, _ in page.tags}
+
+
 def test_plotly_gets_hostile_names_as_escaped_text(results: Results) -> None:
     document = results.model_dump_json().replace("combined", json.dumps(HOSTILE)[1:-1])
     drawn = json.dumps(figures(Page(render_html(Results.model_validate_json(document)))))
@@ -96,15 +104,39 @@ def test_every_figure_has_its_place_in_the_page(results: Results) -> None:
     assert set(figures(page)) <= places
 
 
-def test_plotly_accepts_the_figures(results: Results) -> None:
+def test_the_swept_page_has_its_pictures_every_name_and_what_tuning_gained(swept: Results) -> None:
+    page = Page(render_html(swept))
+    places = {attributes.get("id") for tag, attributes in page.tags if tag == "div"}
+    assert {"overview", "depth", "search", "group-0"} <= set(figures(page)) <= places
+    for row in swept.deployments:
+        assert row.title in page.text
+    for fact in (
+        "105 trees, of which 15 were built and measured",
+        "rank correlation",
+        "What joint fine-tuning gained",
+        "+410 MFLOPs",
+        "vehicles on 41.0 %",
+        "GFLOPs",
+    ):
+        assert fact in page.text
+
+
+def test_the_front_is_listed_and_a_chosen_one_that_is_not_on_it_is_named(swept: Results) -> None:
+    page = Page(render_html(swept))
+    assert "branched@features.3 int893.5 %, 3.83 ms" in page.text
+    assert "Chosen: combined@features.7 int8 (92.8 %, 2.17 ms). It is not on the front" in page.text
+
+
+def test_plotly_accepts_the_figures(results: Results, swept: Results) -> None:
     go = pytest.importorskip("plotly.graph_objects")
-    for figure in (accuracy_against_latency(results), group_accuracy(results, "vehicles")):
+    drawn = [draw(study) for study in (results, swept) for draw in (accuracy_against_latency, search, freeze_depth)]
+    for figure in (group_accuracy(results, "vehicles"), *filter(None, drawn)):
         # The page replaces the names of CSS variables before plotly.js sees them.
         go.Figure(json.loads(re.sub(r'"--[a-z-]+"', '"#123456"', json.dumps(figure))))
 
 
-def test_every_colour_of_a_figure_is_defined_by_the_page(results: Results) -> None:
-    source = render_html(results)
+def test_every_colour_of_a_figure_is_defined_by_the_page(swept: Results) -> None:
+    source = render_html(swept)
     used = set(re.findall(r'"(--[a-z-]+)"', json.dumps(figures(Page(source)))))
     assert used
     assert all(source.count(f"{name}: ") >= 2 for name in used), "one for light, one for dark"

@@ -26,6 +26,28 @@ def test_the_table_of_the_sample_study_is_the_one_that_was_reviewed(results: Res
     assert printed(results) == (golden / "table.txt").read_text().rstrip("\n")
 
 
+def test_the_table_of_the_swept_study_is_the_one_that_was_reviewed(swept: Results, golden: Path) -> None:
+    assert printed(swept) == (golden / "swept_table.txt").read_text().rstrip("\n")
+
+
+def test_long_names_are_whole_and_fit_eighty_columns_even_with_energy(swept: Results) -> None:
+    name = "branched@features.denseblock4.denselayer16,truncated-features.denseblock3.denselayer24"
+    row = swept.deployments[-1].model_copy(update={"name": name, "energy_mj": 12.3456})
+    text = printed(with_rows(swept, [row, *swept.deployments]))
+    assert max(map(len, text.splitlines())) <= 80
+    lines = [line[2:18].strip() for line in text.splitlines()[5:]]
+    assert "".join(lines).startswith(f"{name}int8")
+
+
+def test_flops_are_shown_where_there_is_a_cut(results: Results, swept: Results) -> None:
+    assert "GFLOPs" in printed(swept)
+    assert "FLOPs" not in printed(results)
+
+
+def test_a_cascade_is_explained_below_the_table(swept: Results) -> None:
+    assert "vehicles on 41.0 % and" in printed(swept)
+
+
 def test_the_table_fits_eighty_columns_even_with_energy(results: Results, rows: list[Measured]) -> None:
     rows = [row.model_copy(update={"energy_mj": 12.3456}) if row.accuracy else row for row in rows]
     text = printed(with_rows(results, rows))
@@ -56,6 +78,11 @@ def test_an_unstable_latency_is_marked_in_its_row(
 
 def test_a_row_that_was_not_run_says_why(results: Results) -> None:
     assert "not run: onnxruntime 1.31" in printed(results)
+
+
+def test_a_cause_is_told_once(results: Results, rows: list[Measured]) -> None:
+    text = printed(with_rows(results, [*rows, rows[-1].model_copy(update={"name": "shared"})]))
+    assert text.count("not run: onnxruntime 1.31") == text.count("not run: as above") == 1
 
 
 def test_names_are_shown_as_they_are_and_never_as_markup_or_escapes(results: Results, rows: list[Measured]) -> None:

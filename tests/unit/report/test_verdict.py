@@ -4,10 +4,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
 
-from edgetl.artifacts.results import Comparison, Measured, Results, Verdict
+from edgetl.artifacts.results import Measured, Results, Verdict
 from edgetl.config import Budget
 from edgetl.report.text import render_verdict
 from edgetl.report.verdict import decide
@@ -27,6 +25,10 @@ def reason(verdict: Verdict, part: str) -> str:
 
 def test_the_sample_study_gives_the_verdict_that_was_reviewed(results: Results, golden: Path) -> None:
     assert render_verdict(results.verdict, 98) == (golden / "verdict.txt").read_text().rstrip("\n")
+
+
+def test_the_swept_study_gives_the_verdict_that_was_reviewed(swept: Results, golden: Path) -> None:
+    assert render_verdict(swept.verdict, 98) == (golden / "swept_verdict.txt").read_text().rstrip("\n")
 
 
 def test_the_fastest_within_the_budget_is_chosen(make: SimpleNamespace) -> None:
@@ -58,7 +60,10 @@ def test_a_difference_that_no_interval_proves_goes_to_fewer_engines(make: Simple
     [
         (("combined", "int8"), ("shared", "fp32")),
         (("shared", "fp32"), ("one-vs-rest", "fp32")),
-        (("one-vs-rest", "fp32"), ("specialised", "fp32")),
+        (("one-vs-rest", "fp32"), ("branched@features.7", "fp32")),
+        (("branched@features.7", "fp32"), ("cascade", "fp32")),
+        (("cascade", "fp32"), ("specialised", "fp32")),
+        (("combined@features.7", "int8"), ("shared", "fp32")),
         (("combined", "fp32"), ("combined", "fp16")),
         (("combined", "fp16"), ("combined", "int8")),
     ],
@@ -193,97 +198,105 @@ def test_reasons_are_single_printable_lines_whatever_the_runtime_said(
     assert all(sentence.isprintable() and len(sentence) < 600 for sentence in verdict.reasons)
 
 
-NAMES = ("combined", "shared", "one-vs-rest", "specialised")
-TITLES = st.tuples(st.sampled_from(NAMES), st.sampled_from(("fp32", "fp16", "int8")))
-BUDGETS = st.builds(
-    Budget,
-    max_accuracy_drop=st.none() | st.floats(0.0, 0.1),
-    min_accuracy=st.none() | st.floats(0.8, 1.0),
-    max_latency_ms=st.none() | st.floats(0.5, 8.0),
-    max_memory_mb=st.none() | st.floats(40.0, 60.0),
-    max_energy_mj=st.none() | st.floats(1.0, 5.0),
+def with_cut(row: Measured, *cuts: str, flops: int = 600_000_000) -> Measured:
+    roles = ("combined",) if row.name.startswith("combined") else ("vehicles", "animals")
+    return row.model_copy(update={"cuts": dict(zip(roles, cuts, strict=True)), "flops": flops})
+
+
+@pytest.mark.parametrize(
+    ("simpler", "other"),
+    [
+        (("branched@top,layer3", ("top", "layer3"), 2), ("branched@layer3", ("layer3", "layer3"), 1)),
+        (("combined@truncated-layer3", ("truncated-layer3",), 1), ("combined@layer3", ("layer3",), 1)),
+        (("combined@z", ("z",), 1), ("combined@a", ("a",), 2)),
+    ],
 )
-
-
-@st.composite
-def studies(draw: st.DrawFn, make: SimpleNamespace) -> tuple[list[Measured], list[Comparison]]:
-    """Rows of few distinct figures, so that ties are common, some of them unstable, unsupported or not compared."""
-    rows = []
-    for name, precision in draw(st.lists(TITLES, min_size=1, max_size=7, unique=True)):
-        share, p50 = draw(st.integers(170, 200)) / 200, draw(st.sampled_from((1.0, 1.01, 2.0, 4.0, 7.9)))
-        row = make.row(name, precision, share, p50, draw(st.sampled_from((1.0, 5.0))), draw(st.integers(1, 3)))
-        row = row.model_copy(update={"energy_mj": draw(st.none() | st.floats(0.5, 6.0))})
-        row = make.unstable(row) if draw(st.booleans()) else row
-        if draw(st.integers(0, 4)) == 0:
-            row = Measured(name=name, precision=precision, runtime="onnxruntime", unsupported="no kernel")
-        rows.append(row)
-    pairs = make.compare(rows, draw(st.sampled_from((0.0, 0.004, 0.03))), draw(st.sampled_from((0.0, 0.02, 0.6))))
-    return rows, [pair for pair in pairs if draw(st.integers(0, 5))]
-
-
-def meets(row: Measured, rows: list[Measured], pairs: list[Comparison], budget: Budget) -> bool:
-    """Every limit by its point estimate, written down a second time."""
-    assert row.accuracy and row.latency_ms
-    share = row.accuracy.overall.value
-    drop = max(other.accuracy.overall.value for other in rows if other.accuracy) - share
-    limited = budget.max_accuracy_drop is not None or budget.min_accuracy is not None
-    undecided = any(
-        pair.metric == "accuracy" and row.title in (pair.a, pair.b) and pair.low <= 0.0 <= pair.high for pair in pairs
-    )
-    return (
-        (limited or drop < 0.01 or undecided)
-        and (budget.max_accuracy_drop is None or drop <= budget.max_accuracy_drop + 1e-6)
-        and (budget.min_accuracy is None or share >= budget.min_accuracy - 1e-6)
-        and (budget.max_latency_ms is None or row.latency_ms.p50 <= budget.max_latency_ms)
-        and (budget.max_memory_mb is None or (row.memory_mb or 1e9) <= budget.max_memory_mb)
-        and (budget.max_energy_mj is None or (row.energy_mj or 1e9) <= budget.max_energy_mj)
-    )
-
-
-@settings(deadline=None)
-@given(st.data(), BUDGETS)
-def test_a_verdict_only_names_what_was_run_and_meets_every_limit(
-    make: SimpleNamespace, data: st.DataObject, budget: Budget
+def test_a_full_tie_goes_to_fewer_tuned_heads_and_then_to_fewer_flops(
+    make: SimpleNamespace, simpler: tuple[str, tuple[str, ...], int], other: tuple[str, tuple[str, ...], int]
 ) -> None:
-    rows, pairs = data.draw(studies(make))
-    verdict = decide(rows, pairs, budget)
-    named = [row for row in rows if (row.name, row.precision) == (verdict.deployment, verdict.precision)]
-    assert len(named) == verdict.budget_met
-    for row in named:
-        assert row.unsupported is None
-        assert meets(row, rows, pairs, budget)
-        assert row.latency_ms
-        assert row.latency_ms.stable or not verdict.stable
+    rows = [
+        with_cut(make.row(name, "fp32", 0.93, 2.0, 1), *cuts, flops=flops) for name, cuts, flops in (other, simpler)
+    ]
+    assert decide(rows, make.compare(rows), Budget()).deployment == simpler[0]
 
 
-@settings(deadline=None)
-@given(st.data(), BUDGETS)
-def test_the_order_of_the_rows_does_not_matter(make: SimpleNamespace, data: st.DataObject, budget: Budget) -> None:
-    rows, pairs = data.draw(studies(make))
-    assert decide(data.draw(st.permutations(rows)), pairs, budget) == decide(rows, pairs, budget)
-
-
-@settings(deadline=None)
-@given(st.data(), BUDGETS, st.floats(1e-3, 0.2), st.floats(1.001, 5.0), st.booleans())
-def test_a_strictly_worse_candidate_never_changes_who_wins(
-    make: SimpleNamespace, data: st.DataObject, budget: Budget, loss: float, slowdown: float, stable: bool
+def test_every_other_deployment_is_represented_once_by_the_one_that_would_be_chosen_in_it(
+    make: SimpleNamespace,
 ) -> None:
-    rows, pairs = data.draw(studies(make))
-    before = decide(rows, pairs, budget)
-    assume(before.budget_met)
-    winner = next(row for row in rows if row.title == chosen(before))
-    assert winner.accuracy and winner.latency_ms and winner.memory_mb
-    worse = make.row(
-        "zz-worse",
-        winner.precision,
-        winner.accuracy.overall.value - loss,
-        winner.latency_ms.p50 * slowdown,
-        20.0,
-        len(winner.engines) + 1,
-    )
-    worse = worse.model_copy(update={"energy_mj": winner.energy_mj})
-    if not (stable and winner.latency_ms.stable):
-        worse = make.unstable(worse)
-    against = [pair for pair in make.compare([*rows, worse], 0.004) if worse.title in (pair.a, pair.b)]
-    after = decide([*rows, worse], [*pairs, *(pair for pair in against if data.draw(st.booleans()))], budget)
-    assert chosen(after) == chosen(before)
+    rows = [
+        make.row("combined", "int8", 0.93, 1.0, 1),
+        with_cut(make.row("specialised@layer2", "int8", 0.93, 6.0, 2, engines=2), "layer2", "layer2"),
+        with_cut(make.row("specialised@layer3", "int8", 0.93, 4.0, 2, engines=2), "layer3", "layer3"),
+        make.row("specialised", "int8", 0.80, 2.0, 2, engines=2),
+        make.row("specialised", "fp32", 0.93, 3.0, 8, engines=2),
+    ]
+    answer = reason(decide(rows, make.compare(rows), WITHIN_A_POINT_AND_A_HALF), "One combined model or several")
+    assert "specialised@layer3 int8" in answer
+    assert answer.count("specialised@") == 1
+
+
+def test_a_deployment_that_meets_the_budget_only_in_another_precision_is_represented_by_that(
+    make: SimpleNamespace,
+) -> None:
+    rows = [
+        make.row("combined", "int8", 0.93, 1.0, 1),
+        make.row("specialised", "int8", 0.80, 2.0, 2, engines=2),
+        make.row("specialised", "fp32", 0.93, 3.0, 8, engines=2),
+    ]
+    answer = reason(decide(rows, make.compare(rows), WITHIN_A_POINT_AND_A_HALF), "One combined model or several")
+    assert "specialised fp32" in answer
+
+
+def test_a_chosen_branch_is_held_against_all_frozen_and_told_its_price_in_sharing(make: SimpleNamespace) -> None:
+    rows = [
+        make.row("combined", "int8", 0.90, 2.0, 1),
+        make.row("shared", "int8", 0.90, 2.0, 1),
+        make.row("shared", "fp32", 0.935, 8.0, 4),
+        with_cut(make.row("branched@layer3", "int8", 0.94, 3.0, 1), "layer3", "layer3"),
+        with_cut(make.row("branched@layer2", "int8", 0.94, 3.5, 1), "layer2", "layer2"),
+        make.row("specialised", "int8", 0.90, 4.0, 2, engines=2),
+    ]
+    verdict = decide(rows, make.compare(rows), WITHIN_A_POINT_AND_A_HALF)
+    assert chosen(verdict) == "branched@layer3 int8"
+    assert "one trunk shared up to layer3, then a branch per group" in reason(verdict, "One combined model or several")
+    gain = reason(verdict, "Freeze depth of branched")
+    assert "the best of 2 cuts for this budget is layer3" in gain
+    assert "4.0 points more accurate (3.4 to 4.5)" in gain
+    assert "slower than shared int8 by a factor of 1.50 (1.47 to 1.53), which is what sharing less costs" in gain
+    assert not [sentence for sentence in verdict.reasons if sentence.startswith("branched@layer3 int8 is slower")]
+
+
+def test_a_cut_that_gains_nothing_is_said_to(make: SimpleNamespace) -> None:
+    rows = [
+        make.row("combined", "int8", 0.93, 2.0, 1),
+        with_cut(make.row("combined@layer3", "int8", 0.931, 2.0, 1), "layer3"),
+    ]
+    verdict = decide(rows, make.compare(rows), Budget())
+    assert chosen(verdict) == "combined int8"
+    gain = reason(verdict, "Freeze depth of combined: the one cut measured is layer3")
+    assert "Against all frozen, it is not proven to differ in accuracy" in gain
+
+
+def test_without_all_frozen_to_compare_with_there_is_no_gain_to_tell(make: SimpleNamespace) -> None:
+    rows = [with_cut(make.row("combined@layer3", "int8", 0.93, 2.0, 1), "layer3")]
+    assert not [sentence for sentence in decide(rows, [], Budget()).reasons if "Freeze depth" in sentence]
+
+
+def test_a_cascade_answers_as_one(make: SimpleNamespace) -> None:
+    rows = [
+        make.row("combined", "int8", 0.90, 2.0, 1),
+        make.row("cascade", "int8", 0.94, 2.5, 3, engines=3),
+        make.row("specialised", "int8", 0.90, 4.0, 2, engines=2),
+    ]
+    answer = reason(decide(rows, make.compare(rows), WITHIN_A_POINT_AND_A_HALF), "One combined model or several")
+    assert "combined first, a group's specialist only where it fired" in answer
+
+
+def test_many_trees_leave_the_reasons_few_and_short(make: SimpleNamespace) -> None:
+    names = [f"combined@features.{number}" for number in range(20)]
+    rows = [with_cut(make.row(name, "int8", 0.93, 2.0, 1), name.partition("@")[2]) for name in names]
+    unable = [Measured(name=name, precision="fp16", runtime="onnxruntime", unsupported="no kernel") for name in names]
+    verdict = decide([*rows, *unable], make.compare(rows), Budget())
+    assert "and 15 others are not proven" in verdict.reasons[0]
+    assert reason(verdict, "Not run") == "Not run: 20 deployments in fp16 (no kernel)."
+    assert all(len(sentence) < 400 for sentence in verdict.reasons)

@@ -1,0 +1,99 @@
+"""Deployments and cuts in names and in words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from edgetl.artifacts.bundle import IMAGES, TOP
+from edgetl.report.wording import listed
+
+_TRUNCATED = "truncated-"
+
+# Where a name may be broken, the best place first: after the deployment, between cuts, within a cut.
+_BREAKS = "@,-._"
+
+
+def deployment_of(name: str) -> str:
+    """``branched@features.7,top`` is a ``branched`` deployment."""
+    return name.partition("@")[0]
+
+
+def cut_of(name: str) -> str:
+    """``features.7,top`` of ``branched@features.7,top``."""
+    return name.partition("@")[2] or TOP
+
+
+def is_truncated(cut: str) -> bool:
+    return cut.startswith(_TRUNCATED)
+
+
+def without_truncation(cut: str) -> str:
+    """The layer, whether the network ends there or goes on."""
+    return cut.removeprefix(_TRUNCATED)
+
+
+def is_tuned(cut: str) -> bool:
+    """Layers above the cut were tuned for its head."""
+    return cut != TOP and not is_truncated(cut)
+
+
+def is_frozen(cuts: Mapping[str, str]) -> bool:
+    """Every head is at the top."""
+    return set(cuts.values()) <= {TOP}
+
+
+def uniform(cuts: Mapping[str, str]) -> str | None:
+    """The one cut of all heads; None where they differ. Without any, all are at the top."""
+    places = set(cuts.values()) or {TOP}
+    return places.pop() if len(places) == 1 else None
+
+
+def answer(name: str, cuts: Mapping[str, str]) -> str:
+    """What a deployment answers to the question whether one combined model or several specialised ones."""
+    deployment, cut = deployment_of(name), uniform(cuts)
+    if deployment == "branched":
+        return _branched(cut, cuts)
+    how = f" ({_each(cuts)})" if cut is None else "" if cut == TOP else f", {_place(cut)}"
+    return {
+        "combined": f"One combined model{how}",
+        "specialised": f"Several specialised ones{how}",
+        "shared": "Neither, but one shared trunk with a head per group",
+        "one-vs-rest": "Neither, but one trunk with a yes-or-no head per label",
+        "cascade": "Neither, but a cascade: combined first, a group's specialist only where it fired",
+    }.get(deployment, f"Neither, but {name}")
+
+
+def _branched(cut: str | None, cuts: Mapping[str, str]) -> str:
+    if cut is None:
+        return f"Neither, but one trunk with a branch per group ({_each(cuts)})"
+    if cut == IMAGES:
+        return "Several specialised ones in one engine, where nothing is shared"
+    if is_tuned(cut):
+        return f"Neither, but one trunk shared up to {cut}, then a branch per group"
+    where = f" {_place(cut)}" if is_truncated(cut) else ""
+    return f"Neither, but one shared trunk{where} with a head per group"
+
+
+def _each(cuts: Mapping[str, str]) -> str:
+    return listed([f"{group} {_place(cut)}" for group, cut in cuts.items()])
+
+
+def _place(cut: str) -> str:
+    if is_truncated(cut):
+        return f"cut short at {without_truncation(cut)}"
+    return {TOP: "all frozen", IMAGES: "tuned end to end"}.get(cut, f"tuned above {cut}")
+
+
+def folded(name: str, width: int, breaks: str = _BREAKS) -> list[str]:
+    """A name in lines of at most ``width`` characters, broken where it can be; together they are the whole name."""
+    if len(name) <= width:
+        return [name]
+    if not breaks:
+        return [name[start : start + width] for start in range(0, len(name), width)]
+    lines = [""]
+    for piece in re.split(f"(?<={re.escape(breaks[0])})", name):
+        if lines[-1] and len(lines[-1] + piece) > width:
+            lines.append("")
+        lines[-1] += piece
+    return [part for line in lines for part in folded(line, width, breaks[1:])]
