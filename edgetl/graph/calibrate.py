@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,7 @@ def calibrate(
     batches: Iterable[NDArray[np.float32]],
     recipe: Recipe,
     images: tuple[CalibrationImage, ...],
+    tensors: Sequence[str] | None = None,
 ) -> CalibrationTable:
     """Find the range of every tensor that `quantisable_tensors` names.
 
@@ -55,6 +56,7 @@ def calibrate(
         recipe: ``max`` keeps everything; ``percentile`` clips all but that share of magnitudes; ``mse`` takes
             the threshold with the least expected squared error of symmetric INT8.
         images: what the batches hold, for the record, in the order the table is to list them.
+        tensors: those of several graphs of which the model is the whole; left out, those of the model.
 
     All methods read the same histogram, so they differ in nothing but the threshold. A threshold never reaches
     beyond the extremes seen; tensors that are never negative get ``low`` = 0. Ranges are rounded to 8 mantissa
@@ -64,7 +66,7 @@ def calibrate(
         EdgetlError: there are no images, not as many as recorded, they do not fit the graph, a tensor holds NaN
             or infinity, or the graph has nothing to calibrate.
     """
-    names = quantisable_tensors(model)
+    names = tuple(tensors) if tensors is not None else quantisable_tensors(model)
     if not names:
         raise EdgetlError("the graph has no Conv, Gemm or MatMul with constant weights to calibrate; keep it in FP32")
     histograms = {name: Histogram() for name in names}

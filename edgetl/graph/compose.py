@@ -1,4 +1,4 @@
-"""Deployment graphs: one trunk and the heads on it, put together node by node."""
+"""Deployment graphs: one trunk and the heads on it, put together node by node, and cut apart for each engine."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 import onnx
+import onnx.shape_inference
+import onnx.utils
 from onnx import TensorProto, helper, numpy_helper
 
-from edgetl.artifacts.bundle import FEATURES, Head, Preprocessing
+from edgetl.artifacts.bundle import Head, Preprocessing
+from edgetl.graph.model import Wiring, tensors_read
 
 Array = npt.NDArray[np.float32]
 
@@ -18,11 +21,12 @@ Array = npt.NDArray[np.float32]
 def compose(
     trunk: onnx.ModelProto, heads: Sequence[Head], weights: Mapping[str, Array], preprocessing: Preprocessing
 ) -> onnx.ModelProto:
-    """A deployment graph: the trunk once, and for each head a linear layer and its probabilities.
+    """Every head on its trunk: a linear layer and its probabilities each.
 
     Args:
-        trunk: graph from ``images`` (N x 3 x S x S, RGB in [0, 1]) to ``trunk/features`` (N x D).
-        heads: heads to put on it; each becomes an output of the head's name, N x (number of its classes).
+        trunk: graph from ``images`` (N x 3 x S x S, RGB in [0, 1]) to the features (N x D) that heads read.
+        heads: heads to put on it; each becomes an output of the head's name, N x (number of its classes). A head
+            that reads another one's probabilities stands behind that one.
         weights: ``NAME.weight`` (classes x D) and ``NAME.bias`` (classes), temperature included.
         preprocessing: recorded in the metadata, with the labels of every output.
     """
@@ -32,8 +36,8 @@ def compose(
     del graph.output[:]
     for head in heads:
         _append_head(graph, head, weights)
-    _describe(model, heads, preprocessing)
-    return model
+    _describe(model, {head.name: head.classes for head in heads}, preprocessing.model_dump_json())
+    return onnx.shape_inference.infer_shapes(model)
 
 
 def _append_head(graph: onnx.GraphProto, head: Head, weights: Mapping[str, Array]) -> None:
@@ -41,7 +45,12 @@ def _append_head(graph: onnx.GraphProto, head: Head, weights: Mapping[str, Array
     for part in ("weight", "bias"):
         values = np.ascontiguousarray(weights[f"{head.name}.{part}"], dtype=np.float32)
         graph.initializer.append(numpy_helper.from_array(values, f"{prefix}/{part}"))
-    gemm = [FEATURES, f"{prefix}/weight", f"{prefix}/bias"]
+    features = head.features
+    if head.beside is not None:
+        features = f"{prefix}/features"
+        both = [head.features, head.beside]
+        graph.node.append(helper.make_node("Concat", both, [features], name=f"{prefix}/beside", axis=1))
+    gemm = [features, f"{prefix}/weight", f"{prefix}/bias"]
     graph.node.append(helper.make_node("Gemm", gemm, [f"{prefix}/logits"], name=f"{prefix}/linear", transB=1))
     if head.activation == "softmax":
         activation = helper.make_node("Softmax", [f"{prefix}/logits"], [head.name], name=f"{prefix}/softmax", axis=1)
@@ -52,8 +61,43 @@ def _append_head(graph: onnx.GraphProto, head: Head, weights: Mapping[str, Array
     graph.output.append(helper.make_tensor_value_info(head.name, TensorProto.FLOAT, shape))
 
 
-def _describe(model: onnx.ModelProto, heads: Sequence[Head], preprocessing: Preprocessing) -> None:
+def part(model: onnx.ModelProto, inputs: Sequence[str], outputs: Sequence[str]) -> onnx.ModelProto:
+    """What a graph of `compose` does between some of its tensors, as a graph of its own, names kept.
+
+    Its metadata tells the labels of those outputs that are heads.
+    """
+    found = onnx.utils.Extractor(model).extract_model(list(inputs), list(outputs))
+    notes = {entry.key: entry.value for entry in model.metadata_props}
+    labels = {name: classes for name, classes in json.loads(notes["edgetl.labels"]).items() if name in outputs}
+    _describe(found, labels, notes["edgetl.input"])
+    found.ir_version = model.ir_version
+    return found
+
+
+def frontier(model: onnx.ModelProto, wanted: str, known: str) -> tuple[str, ...]:
+    """The tensors on the way to ``known`` (and inputs) from which the rest of the way to ``wanted`` starts."""
+    wiring = Wiring(model.graph)
+    missing = [wiring.nodes[position] for position in sorted(_behind(wiring, wanted) - _behind(wiring, known))]
+    if not missing:
+        return (wanted,)
+    made = {name for node in missing for name in node.output} | wiring.constants.keys()
+    return tuple(dict.fromkeys(name for node in missing for name in tensors_read(node) if name not in made))
+
+
+def _behind(wiring: Wiring, tensor: str) -> frozenset[int]:
+    """Positions of the nodes that a tensor depends on."""
+    found: set[int] = set()
+    waiting = [tensor]
+    while waiting:
+        position = wiring.producers.get(waiting.pop())
+        if position is not None and position not in found:
+            found.add(position)
+            waiting.extend(tensors_read(wiring.nodes[position]))
+    return frozenset(found)
+
+
+def _describe(model: onnx.ModelProto, labels: Mapping[str, Sequence[str]], preprocessing: str) -> None:
     """Labels and preprocessing travel in the file, so that device code needs nothing beside it."""
-    labels = {head.name: head.classes for head in heads}
-    notes = {"edgetl.labels": json.dumps(labels, ensure_ascii=False), "edgetl.input": preprocessing.model_dump_json()}
+    del model.metadata_props[:]
+    notes = {"edgetl.labels": json.dumps(labels, ensure_ascii=False), "edgetl.input": preprocessing}
     helper.set_model_props(model, notes)

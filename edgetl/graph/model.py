@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import onnx
+import onnx.shape_inference
 from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
+from onnx.external_data_helper import uses_external_data
 
-from edgetl.artifacts.files import read_bytes, write_bytes
+from edgetl.artifacts.files import read_bytes, whole_file
 from edgetl.errors import EdgetlError
+from edgetl.graph.weights import weights_digest, with_external_data, without_weights
 
 # After a head's Gemm only these lead to an output; arithmetic counts where its other operand is a constant.
 _TAIL = frozenset({"Softmax", "LogSoftmax", "Sigmoid", "Identity", "Flatten", "Reshape", "Squeeze", "Concat"})
 _ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div"})
+
+ONE_FILE = 2**31 - 1
+"""The most bytes that one ONNX file can have."""
 
 
 class Wiring:
@@ -79,16 +87,50 @@ class Wiring:
 def tensors_read(node: onnx.NodeProto) -> Iterator[str]:
     """Names of the tensors a node reads, those its subgraphs capture included."""
     yield from (name for name in node.input if name)
+    for graph in subgraphs(node):
+        yield from (value.name for value in graph.output)
+        for inner in graph.node:
+            yield from tensors_read(inner)
+
+
+def varying_tensors(graph: onnx.GraphProto, beside: Collection[int] = ()) -> set[str]:
+    """Names of the tensors that depend on an input of the graph.
+
+    Args:
+        graph: nodes in topological order.
+        beside: positions of nodes whose outputs vary for another reason.
+    """
+    constants = {tensor.name for tensor in graph.initializer}
+    found = {value.name for value in graph.input if value.name not in constants}
+    for position, node in enumerate(graph.node):
+        if position in beside or not found.isdisjoint(tensors_read(node)):
+            found.update(name for name in node.output if name)
+    return found
+
+
+def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The branches and bodies of control flow."""
     for attribute in node.attribute:
-        for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-            for inner in graph.node:
-                yield from tensors_read(inner)
+        yield from attribute.graphs
+        if attribute.HasField("g"):
+            yield attribute.g
+
+
+def needed(nodes: Sequence[onnx.NodeProto], outputs: Collection[str]) -> list[int]:
+    """Positions of the nodes that some tensors need, in their order."""
+    wanted = set(outputs)
+    kept = []
+    for position in range(len(nodes) - 1, -1, -1):
+        if wanted.intersection(nodes[position].output):
+            wanted.update(tensors_read(nodes[position]))
+            kept.append(position)
+    return kept[::-1]
 
 
 def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
     """The value of a node's attribute, or ``default``."""
     found = next((item for item in node.attribute if item.name == name), None)
-    return default if found is None else onnx.helper.get_attribute_value(found)
+    return default if found is None else helper.get_attribute_value(found)
 
 
 class FreshNames:
@@ -126,6 +168,19 @@ def with_nodes(
     return copy
 
 
+def typed(model: onnx.ModelProto, names: Sequence[str]) -> list[onnx.ValueInfoProto]:
+    """Types and shapes of some tensors of a model: recorded ones, else inferred ones, else the name alone."""
+    known = _recorded(model.graph)
+    if not known.keys() >= set(names):
+        known = _recorded(onnx.shape_inference.infer_shapes(without_weights(model)[0]).graph) | known
+    return [known.get(name, onnx.ValueInfoProto(name=name)) for name in names]
+
+
+def _recorded(graph: onnx.GraphProto) -> dict[str, onnx.ValueInfoProto]:
+    constants = (helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in graph.initializer)
+    return {value.name: value for value in (*constants, *graph.value_info, *graph.input, *graph.output)}
+
+
 def opset(model: onnx.ModelProto) -> int:
     """The version of the standard ONNX operators that the model uses."""
     return next((item.version for item in model.opset_import if item.domain in {"", "ai.onnx"}), 0)
@@ -161,13 +216,52 @@ def model_bytes(model: onnx.ModelProto) -> bytes:
         raise EdgetlError(f"the model cannot be written as one ONNX file: {one_line(error)}") from error
 
 
-def save_model(model: onnx.ModelProto, path: Path) -> None:
-    """Write a model as one file, whole or not at all.
+def save_model(model: onnx.ModelProto, path: Path, limit: int = ONE_FILE) -> None:
+    """Write a model, whole or not at all; see `whole_model`."""
+    with whole_model(model, path, limit):
+        pass
+
+
+@contextmanager
+def whole_model(model: onnx.ModelProto, path: Path, limit: int = ONE_FILE) -> Iterator[Path]:
+    """A temporary file beside ``path``, with the model in it, that becomes ``path`` when the block ends well.
+
+    The weights of a model over ``limit`` bytes lie beside it in one file of external data, ``PATH.DIGEST.data``. It is
+    named after its content and written first: at any moment, the model at ``path`` has the weights it was saved with.
 
     Raises:
-        EdgetlError: the file cannot be written, or the model is larger than 2 GiB.
+        EdgetlError: the files cannot be written, or the model is too large even without its weights.
     """
-    write_bytes(path, model_bytes(model))
+    with whole_file(path) as partial, ExitStack() as undo:
+        data = None if _fits(model, limit) else path.with_name(f"{path.name}.{weights_digest(model)[:8]}.data")
+        if data is not None:
+            if not data.exists():
+                undo.callback(data.unlink, missing_ok=True)
+            model = with_external_data(model, data)
+        partial.write_bytes(model_bytes(model))
+        yield partial
+        undo.pop_all()
+    _remove_stale_data(path, data)
+
+
+def _fits(model: onnx.ModelProto, limit: int) -> bool:
+    try:
+        return bool(model.ByteSize() <= limit)
+    except (ValueError, EncodeError):  # more than it can count
+        return False
+
+
+def _remove_stale_data(path: Path, data: Path | None) -> None:
+    for other in path.parent.iterdir():
+        if re.fullmatch(rf"{re.escape(path.name)}\.[0-9a-f]{{8}}\.data", other.name) and other != data:
+            other.unlink(missing_ok=True)
+
+
+def stored_bytes(path: Path) -> int:
+    """The size of a valid model's file and of the external data that it refers to."""
+    graph = onnx.load_model(path, load_external_data=False).graph
+    data = {entry.value for tensor in graph.initializer for entry in tensor.external_data if entry.key == "location"}
+    return sum(file.stat().st_size for file in (path, *(path.parent / name for name in data)))
 
 
 def load_model(path: Path) -> onnx.ModelProto:
@@ -184,15 +278,19 @@ def load_model(path: Path) -> onnx.ModelProto:
         model = onnx.load_model_from_string(content)
     except (DecodeError, ValueError) as error:
         raise EdgetlError(f"{path} is not an ONNX model or is truncated: {one_line(error)}") from error
+    external = [tensor for tensor in model.graph.initializer if uses_external_data(tensor)]
     try:
         onnx.load_external_data_for_model(model, str(path.parent))
     except (onnx.checker.ValidationError, OSError, ValueError, KeyError) as error:
         raise EdgetlError(f"the external data of {path} cannot be read: {one_line(error)}") from error
+    for tensor in external:
+        tensor.ClearField("data_location")  # the same model is the same bytes however it was stored
     try:
-        onnx.checker.check_model(model)
+        # What lies in several files may be more than the checker takes from memory.
+        onnx.checker.check_model(str(path) if external else model)
         for tensor in model.graph.initializer:
             numpy_helper.to_array(tensor)
-    except (onnx.checker.ValidationError, TypeError, ValueError) as error:
+    except (onnx.checker.ValidationError, TypeError, ValueError, KeyError, EncodeError) as error:
         raise EdgetlError(f"{path} is not a valid ONNX model: {one_line(error)}") from error
     return model
 

@@ -17,14 +17,14 @@ from edgetl.graph.model import image_input, load_model, model_bytes, one_line
 Outputs = dict[str, NDArray[Any]]
 
 
-class Reference:
-    """A graph in ONNX Runtime's CPU, two threads, exact before fast.
+class Session:
+    """A graph in ONNX Runtime's CPU, two threads, exact before fast. A graph over 2 GiB comes as a file.
 
     Raises:
-        EdgetlError: ONNX Runtime does not take the graph, or it has not one image input.
+        EdgetlError: ONNX Runtime does not take the graph.
     """
 
-    def __init__(self, model: onnx.ModelProto, optimised: bool = True) -> None:
+    def __init__(self, graph: onnx.ModelProto | Path, optimised: bool = True) -> None:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         options.intra_op_num_threads = 2
@@ -32,18 +32,41 @@ class Reference:
         options.add_session_config_entry("session.x64quantprecision", "1")
         if not optimised:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        self._input = image_input(model)
+        content = str(graph) if isinstance(graph, Path) else model_bytes(graph)
         try:
             # This change of layout crashes ONNX Runtime 1.31 on transformers in FP16.
             self._session = onnxruntime.InferenceSession(
-                model_bytes(model),
-                options,
-                providers=["CPUExecutionProvider"],
-                disabled_optimizers=["NchwcTransformer"],
+                content, options, providers=["CPUExecutionProvider"], disabled_optimizers=["NchwcTransformer"]
             )
         except Exception as error:  # ONNX Runtime's exceptions have no other common base
             raise EdgetlError(f"ONNX Runtime does not take the graph: {one_line(error)}") from error
+        self.inputs = tuple(value.name for value in self._session.get_inputs())
         self._names = [output.name for output in self._session.get_outputs()]
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Outputs:
+        """Every output by name, for every input by name.
+
+        Raises:
+            EdgetlError: the inputs do not have the graph's names, types or shapes.
+        """
+        try:
+            values = self._session.run(self._names, inputs)
+        except Exception as error:  # as above
+            found = " and ".join(f"{value.dtype} {list(value.shape)}" for value in inputs.values())
+            raise EdgetlError(f"the graph cannot run on images of {found}: {one_line(error)}") from error
+        return dict(zip(self._names, values, strict=True))
+
+
+class Reference:
+    """A graph that takes images and nothing else, in a session.
+
+    Raises:
+        EdgetlError: ONNX Runtime does not take the graph, or it has not one image input.
+    """
+
+    def __init__(self, model: onnx.ModelProto, optimised: bool = True) -> None:
+        self._input = image_input(model)
+        self._session = Session(model, optimised)
 
     def run(self, images: NDArray[np.float32]) -> Outputs:
         """Every output by name, for images float32 [n,3,H,W] in [0,1].
@@ -51,12 +74,7 @@ class Reference:
         Raises:
             EdgetlError: the images do not have the input's type or shape.
         """
-        try:
-            values = self._session.run(self._names, {self._input: images})
-        except Exception as error:  # as above
-            found = f"{images.dtype} {list(images.shape)}"
-            raise EdgetlError(f"the graph cannot run on images of {found}: {one_line(error)}") from error
-        return dict(zip(self._names, values, strict=True))
+        return self._session.run({self._input: images})
 
 
 def run(model: onnx.ModelProto | Path, images: NDArray[np.float32]) -> Outputs:

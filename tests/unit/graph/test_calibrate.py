@@ -39,6 +39,15 @@ def test_the_table_names_its_graph_method_and_images_in_the_order_given(network,
     assert table.images == named
 
 
+def test_tensors_that_are_asked_for_get_the_ranges_that_they_have_among_all(network, images, record, table_for):
+    """Graphs that are parts of one whole are calibrated in one pass over it."""
+    every = quantisable_tensors(network)
+    some = calibrate(network, [images(8)], Recipe(method="max"), record(8), every[3:6])
+    whole = table_for(network).by_name()
+    assert [one.name for one in some.tensors] == list(every[3:6])
+    assert all(one == whole[one.name] for one in some.tensors)
+
+
 def test_what_layers_read_and_make_is_calibrated_and_what_stays_in_float_is_not(network):
     kinds = {node.output[0]: node.op_type for node in network.graph.node}
     found = [kinds.get(name, name) for name in quantisable_tensors(network)]

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from edgetl.artifacts.bundle import FEATURES, IMAGES, Activation, Head, Preprocessing
-from edgetl.graph.compose import compose
-from edgetl.graph.parity import run
+from edgetl.graph.compose import compose, frontier, part
+from edgetl.graph.fuse import fuse
+from edgetl.graph.parity import Session, run
 
 Array = NDArray[np.float32]
 
@@ -143,3 +144,181 @@ def check_name(name: str) -> None:
     np.testing.assert_allclose(run(composed, PIXELS)[name], softmax(logits(odd, weights)), atol=1e-6)
     notes = {entry.key: entry.value for entry in composed.metadata_props}
     assert json.loads(notes["edgetl.labels"])[name] == ["größer als", "other"]
+
+
+SECOND = head("round@cascade", "0", "8", "other").model_copy(update={"beside": "combined"})
+COMBINED = head("combined", "0", "8", "1")
+
+
+def second_level_weights() -> dict[str, Array]:
+    """A second level's weight has columns for the features, then for the first level's probabilities."""
+    weights = weights_of(COMBINED, SECOND)
+    width = DIMENSION + len(COMBINED.classes)
+    weight = np.random.default_rng(3).normal(0.0, 2.0, (len(SECOND.classes), width)).astype(np.float32)
+    return weights | {f"{SECOND.name}.weight": weight}
+
+
+def test_a_head_beside_another_reads_the_features_and_then_its_probabilities() -> None:
+    weights = second_level_weights()
+    outputs = run(compose(trunk(), [COMBINED, SECOND], weights, PREPROCESSING), PIXELS)
+    features = np.concatenate([run(trunk(), PIXELS)[FEATURES], outputs["combined"]], axis=1).astype(np.float64)
+    expected = softmax(features @ weights[f"{SECOND.name}.weight"].T + weights[f"{SECOND.name}.bias"])
+    np.testing.assert_allclose(outputs[SECOND.name], expected, atol=1e-6)
+
+
+def test_a_head_reads_the_features_that_it_names() -> None:
+    """The frozen trunk and a tuned branch in one graph, a head with the same weights on each of them."""
+    tuned = ROUND.model_copy(update={"name": "round@cut", "features": "tuned/features"})
+    weights = weights_of(ROUND)
+    weights |= {f"{tuned.name}.{kind}": weights[f"round.{kind}"] for kind in ("weight", "bias")}
+    outputs = run(compose(forest(), [ROUND, tuned], weights, PREPROCESSING), PIXELS)
+    features = run(forest(), PIXELS)
+    for name, read in (("round", FEATURES), ("round@cut", "tuned/features")):
+        expected = features[read].astype(np.float64) @ weights["round.weight"].T + weights["round.bias"]
+        np.testing.assert_allclose(outputs[name], softmax(expected), atol=1e-6)
+    assert np.abs(outputs["round"] - outputs["round@cut"]).max() > 0.01
+
+
+def test_parts_one_after_the_other_say_what_the_whole_says() -> None:
+    whole = compose(trunk(), [COMBINED, SECOND], second_level_weights(), PREPROCESSING)
+    first, second = (
+        part(whole, [IMAGES], ["combined", "trunk/relu"]),
+        part(whole, ["trunk/relu", "combined"], [SECOND.name]),
+    )
+    for model in (first, second):
+        onnx.checker.check_model(model, full_check=True)
+        assert model.ir_version == whole.ir_version
+    handed_on = Session(first).run({IMAGES: PIXELS})
+    found = Session(second).run({name: handed_on[name] for name in ("trunk/relu", "combined")})
+    assert list(found) == [SECOND.name]
+    np.testing.assert_allclose(found[SECOND.name], run(whole, PIXELS)[SECOND.name], atol=1e-6)
+    assert [node.op_type for node in second.graph.node].count("Conv") == 0, "the first level has done that"
+    assert {tensor.name for tensor in second.graph.initializer} == {
+        f"head/{SECOND.name}/{p}" for p in ("weight", "bias")
+    }
+
+
+def test_a_part_starts_from_its_inputs_in_the_order_given_and_with_any_batch() -> None:
+    whole = compose(trunk(), [COMBINED, SECOND], second_level_weights(), PREPROCESSING)
+    for inputs in (["trunk/relu", "combined"], ["combined", "trunk/relu"]):
+        second = part(whole, inputs, [SECOND.name])
+        assert [value.name for value in second.graph.input] == inputs
+        dims = [value.type.tensor_type.shape.dim[0] for value in second.graph.input]
+        assert all(dim.dim_param and not dim.dim_value for dim in dims)
+
+
+def test_a_part_tells_the_labels_of_its_own_heads_and_how_images_become_its_input() -> None:
+    whole = compose(trunk(), [COMBINED, SECOND], second_level_weights(), PREPROCESSING)
+    cases = {
+        ("combined", "trunk/relu"): {"combined": ["0", "8", "1"]},
+        (SECOND.name,): {SECOND.name: [*SECOND.classes]},
+    }
+    for outputs, labels in cases.items():
+        notes = {entry.key: entry.value for entry in part(whole, [IMAGES], outputs).metadata_props}
+        assert json.loads(notes["edgetl.labels"]) == labels
+        assert Preprocessing.model_validate_json(notes["edgetl.input"]) == PREPROCESSING
+        assert len(notes) == 2
+
+
+def test_a_part_leaves_the_whole_as_it_was_and_is_the_same_bytes_again() -> None:
+    whole = compose(trunk(), [COMBINED, SECOND], second_level_weights(), PREPROCESSING)
+    before = whole.SerializeToString(deterministic=True)
+    one, two = (part(whole, [IMAGES], ["combined"]).SerializeToString(deterministic=True) for _ in range(2))
+    assert one == two
+    assert whole.SerializeToString(deterministic=True) == before
+
+
+def forest() -> onnx.ModelProto:
+    """A trunk of two convolutions, a branch above the first, one from the images, and a head's truncated network."""
+
+    def network(first: int, second: int | None) -> onnx.ModelProto:
+        weights = {"one": (4, 3, 3, 3, first), "two": (DIMENSION, 4, 3, 3, second)}
+        kept = {name: shape for name, shape in weights.items() if shape[-1] is not None}
+        nodes = [helper.make_node("Conv", [IMAGES, "one"], ["conv1"]), helper.make_node("Relu", ["conv1"], ["cut"])]
+        if second is not None:
+            nodes += [helper.make_node("Conv", ["cut", "two"], ["conv2"]), helper.make_node("Relu", ["conv2"], ["top"])]
+        nodes += [
+            helper.make_node("GlobalAveragePool", ["cut" if second is None else "top"], ["pooled"]),
+            helper.make_node("Flatten", ["pooled"], ["features"]),
+        ]
+        graph = helper.make_graph(
+            nodes,
+            "network",
+            [helper.make_tensor_value_info(IMAGES, TensorProto.FLOAT, ["N", 3, SIZE, SIZE])],
+            [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["N", 4 if second is None else DIMENSION])],
+            [
+                numpy_helper.from_array(np.random.default_rng(seed).normal(0.0, 0.5, shape).astype(np.float32), name)
+                for name, (*shape, seed) in kept.items()
+            ],
+        )
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+    networks = {"trunk": network(0, 1), "tuned": network(0, 2), "from images": network(3, 2)}
+    networks |= {"untuned": network(0, 1), "truncated": network(0, None)}
+    return fuse(networks).model
+
+
+@pytest.mark.parametrize(
+    ("network", "starts"),
+    [
+        ("tuned", ("trunk/cut",)),
+        ("truncated", ("trunk/cut",)),
+        ("from images", (IMAGES,)),
+        ("trunk", (FEATURES,)),
+    ],
+)
+def test_a_branch_starts_where_it_leaves_the_trunk(network: str, starts: tuple[str, ...]) -> None:
+    assert frontier(forest(), f"{network}/features", FEATURES) == starts
+
+
+def test_a_branch_that_tuning_left_as_it_was_has_nothing_of_its_own_to_compute() -> None:
+    model = forest()
+    (start,) = frontier(model, "untuned/features", FEATURES)
+    outputs = [node.output[0] for node in model.graph.node]
+    copies = [node for node in model.graph.node if "untuned/features" in node.output]
+    assert start == FEATURES
+    assert [node.op_type for node in copies] == ["Identity"] and "untuned/cut" not in outputs
+
+
+_OPERATORS = ("Add", "Mul", "Max", "Relu", "Neg")
+
+
+@st.composite
+def _networks(draw: st.DrawFn) -> tuple[onnx.ModelProto, str, str]:
+    """A random graph of up to twelve nodes, and two of its tensors."""
+    tensors, nodes = [IMAGES], []
+    for number in range(draw(st.integers(1, 12))):
+        op = draw(st.sampled_from(_OPERATORS))
+        arity = 1 if op in {"Relu", "Neg"} else 2
+        operands = [draw(st.sampled_from([*tensors, "constant"])) for _ in range(arity)]
+        operands[0] = draw(st.sampled_from(tensors))
+        nodes.append(helper.make_node(op, operands, [f"t{number}"], name=f"n{number}"))
+        tensors.append(f"t{number}")
+    value = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 3, 2, 2]) for name in tensors}
+    constant = numpy_helper.from_array(np.full((1, 3, 1, 1), 0.5, dtype=np.float32), "constant")
+    graph = helper.make_graph(nodes, "random", [value[IMAGES]], [value[name] for name in tensors[1:]], [constant])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    helper.set_model_props(model, {"edgetl.labels": "{}", "edgetl.input": PREPROCESSING.model_dump_json()})
+    wanted, known = draw(st.sampled_from(tensors[1:])), draw(st.sampled_from(tensors[1:]))
+    return model, wanted, known
+
+
+@settings(max_examples=60, deadline=None)
+@given(_networks())
+def test_what_starts_at_the_frontier_is_the_rest_of_the_way(drawn: tuple[onnx.ModelProto, str, str]) -> None:
+    model, wanted, known = drawn
+    pixels = np.random.default_rng(0).normal(size=(2, 3, 2, 2)).astype(np.float32)
+    tensors = {IMAGES: pixels, **run(model, pixels)}
+    starts = frontier(model, wanted, known)
+    # What the way to `known` computes is there already; nothing of it is computed once more.
+    there = {name for node in part(model, [IMAGES], [known]).graph.node for name in node.output} | {IMAGES}
+    assert set(starts) <= there
+    assert "constant" not in starts
+    rest = part(model, starts, [wanted])
+    assert not {name for node in rest.graph.node for name in node.output} & there
+    if rest.graph.node:
+        np.testing.assert_array_equal(
+            Session(rest).run({name: tensors[name] for name in starts})[wanted], tensors[wanted]
+        )
+    else:
+        assert starts == (wanted,)

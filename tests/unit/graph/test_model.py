@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import onnx
 import pytest
@@ -10,7 +12,17 @@ from hypothesis import strategies as st
 from onnx import helper
 
 from edgetl.errors import EdgetlError
-from edgetl.graph.model import FreshNames, Wiring, image_input, load_model, model_bytes, save_model
+from edgetl.graph.model import (
+    FreshNames,
+    Wiring,
+    image_input,
+    load_model,
+    model_bytes,
+    save_model,
+    stored_bytes,
+    whole_model,
+)
+from edgetl.graph.parity import Session, max_difference, run
 
 
 def one_line(caught: pytest.ExceptionInfo[EdgetlError]) -> str:
@@ -50,7 +62,7 @@ def test_a_file_that_is_no_model_is_refused_in_one_line(content, tmp_path):
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(keep=st.floats(0.0, 0.999))
+@given(keep=st.floats(0.0, 0.99))  # what comes last is metadata, without which a model is whole
 def test_a_truncated_model_is_refused_in_one_line(keep, network, tmp_path):
     content = model_bytes(network)
     (tmp_path / "m.onnx").write_bytes(content[: int(keep * len(content))])
@@ -104,6 +116,67 @@ def test_external_data_beside_the_model_is_read(network, tmp_path):
     np.testing.assert_array_equal(
         onnx.numpy_helper.to_array(loaded.graph.initializer[2]), Wiring(network.graph).array("constant_2")
     )
+
+
+def test_a_model_over_the_limit_is_two_files_that_are_loaded_as_one(network, tmp_path):
+    save_model(network, tmp_path / "m.onnx", limit=1000)
+    files = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
+    (data,) = files.keys() - {"m.onnx"}
+    assert re.fullmatch(r"m\.onnx\.[0-9a-f]{8}\.data", data)
+    assert stored_bytes(tmp_path / "m.onnx") == sum(files.values())
+    onnx.checker.check_model(str(tmp_path / "m.onnx"), full_check=True)
+    loaded = load_model(tmp_path / "m.onnx")
+    assert model_bytes(loaded) == model_bytes(network)
+
+
+def test_a_model_over_the_limit_computes_the_same_from_its_files(network, images, tmp_path):
+    save_model(network, tmp_path / "m.onnx", limit=1000)
+    outputs = Session(tmp_path / "m.onnx").run({"images": images(2)})
+    assert max_difference(outputs, run(network, images(2))) == 0.0
+
+
+def test_a_model_over_the_limit_is_the_same_files_every_time(network, tmp_path):
+    def content(folder):
+        save_model(network, tmp_path / folder / "m.onnx", limit=1000)
+        return {path.name: path.read_bytes() for path in (tmp_path / folder).iterdir()}
+
+    assert content("first") == content("second")
+
+
+def test_a_model_under_the_limit_is_one_file(network, tmp_path):
+    save_model(network, tmp_path / "m.onnx", limit=network.ByteSize())
+    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
+
+
+def test_external_data_of_a_model_that_was_replaced_is_removed_and_no_other_file(network, tmp_path):
+    strangers = {"m.onnx.training.data", "m.onnx.0123456.data", "n.onnx.01234567.data", "m2onnx.01234567.data"}
+    for name in strangers:
+        (tmp_path / name).touch()
+    save_model(network, tmp_path / "m.onnx", limit=1000)
+    other = onnx.ModelProto()
+    other.CopyFrom(network)
+    tensor = max(other.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    tensor.raw_data = bytes(len(tensor.raw_data))
+    save_model(other, tmp_path / "m.onnx", limit=1000)
+    assert len(list(tmp_path.iterdir())) == 2 + len(strangers)
+    assert load_model(tmp_path / "m.onnx") == other
+    save_model(other, tmp_path / "m.onnx")
+    assert {path.name for path in tmp_path.iterdir()} == {"m.onnx", *strangers}
+
+
+@pytest.mark.parametrize("limit", [1000, 10**9])
+def test_a_model_that_is_refused_while_it_is_temporary_leaves_what_was_there(limit, network, tmp_path):
+    save_model(network, tmp_path / "m.onnx", limit)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    other = onnx.ModelProto()
+    other.CopyFrom(network)
+    tensor = max(other.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    tensor.raw_data = bytes(len(tensor.raw_data))
+    for refused in (other, network):
+        with pytest.raises(EdgetlError, match="no good"), whole_model(refused, tmp_path / "m.onnx", limit) as partial:
+            Session(partial)
+            raise EdgetlError("no good")
+        assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_heads_are_the_last_linear_layers_and_what_follows_them(network):

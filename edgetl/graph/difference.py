@@ -1,0 +1,148 @@
+"""What sets two layers apart that read the same tensors, in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from edgetl.graph.numbering import SCALED, attribute_key
+
+STATISTICS = "batch-norm statistics differ although weights are equal: was batch norm left in training mode?"
+
+_WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+_STATISTICS_SLOTS = {3, 4}
+# How far a row of weights may be from a multiple of another, relative to its length.
+_ROUNDING = {np.dtype(np.float64): 1e-4, np.dtype(np.float32): 1e-4, np.dtype(np.float16): 2e-3}
+_INT8_ROUNDING = 2e-2
+_FEW = 4
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A node, with what it reads.
+
+    ``inputs``: the number of each input, None where an optional one is left out. ``values``: the value of each that
+    is constant; ``quantised`` says that these stand behind DequantizeLinear. ``first``: it reads the images.
+    """
+
+    owner: str
+    node: onnx.NodeProto
+    version: int
+    inputs: tuple[int | None, ...]
+    values: tuple[Array | None, ...]
+    quantised: bool
+    first: bool
+
+
+def difference(a: Layer, b: Layer) -> str:
+    """The reason why two layers with the same data inputs are not the same."""
+    if (a.node.domain, a.node.op_type) != (b.node.domain, b.node.op_type):
+        return f"operator differs: {_both(a, b, a.node.op_type, b.node.op_type)}"
+    if attribute_key(a.node, a.version) != attribute_key(b.node, b.version):
+        return _attribute(a, b)
+    slots = {slot for slot in range(max(len(a.inputs), len(b.inputs))) if _input(a, slot) != _input(b, slot)}
+    if not slots:
+        return "which of its outputs are used differs"
+    if a.node.op_type in SCALED:
+        return f"scales differ: {_both(a, b, _scale(a), _scale(b))}"
+    if a.node.op_type == "BatchNormalization":
+        return STATISTICS if slots <= _STATISTICS_SLOTS else "batch-norm weights differ"
+    return _constant(a, b, min(slots))
+
+
+def _both(a: Layer, b: Layer, one: object, other: object) -> str:
+    return f"{one} in {a.owner}, {other} in {b.owner}"
+
+
+def _input(layer: Layer, slot: int) -> int | None:
+    return layer.inputs[slot] if slot < len(layer.inputs) else None
+
+
+def _attribute(a: Layer, b: Layer) -> str:
+    one, other = ({item.name: _spelled(item) for item in layer.node.attribute} for layer in (a, b))
+    name = min((name for name in one.keys() | other.keys() if one.get(name) != other.get(name)), default="")
+    return f"attribute {name} differs: {_both(a, b, one.get(name, 'its default'), other.get(name, 'its default'))}"
+
+
+def _spelled(item: onnx.AttributeProto) -> str:
+    value = onnx.helper.get_attribute_value(item)
+    if isinstance(value, onnx.TensorProto):
+        return _short(numpy_helper.to_array(value)) or "a tensor"
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def _scale(layer: Layer) -> str:
+    scale, *zero_point = (_short(value) or "per channel" for value in layer.values[1:] if value is not None)
+    return f"{scale} (zero point {zero_point[0]})" if zero_point and zero_point[0] != "0" else scale
+
+
+def _constant(a: Layer, b: Layer, slot: int) -> str:
+    what = {1: "weight", 2: "bias"}.get(slot, "constant") if a.node.op_type in _WEIGHTED else "constant"
+    missing = next((layer.owner for layer in (a, b) if _input(layer, slot) is None), None)
+    if missing is not None:
+        return f"{missing} has no {what} here"
+    one, other = a.values[slot], b.values[slot]
+    if one is None or other is None:
+        return f"{what} differs"
+    if (one.shape, one.dtype) != (other.shape, other.dtype):
+        return f"{what} differs in shape or type: {_both(a, b, _kind(one), _kind(other))}"
+    if a.node.op_type == "Conv":
+        return _folded(a, one, other, what) or f"{what} differs{_by_up_to(one, other)}"
+    few = _short(one)
+    return f"{what} differs: {_both(a, b, few, _short(other))}" if few else f"{what} differs{_by_up_to(one, other)}"
+
+
+def _folded(layer: Layer, one: Array, other: Array, what: str) -> str:
+    """What a Conv tells of a batch norm behind it, or a normalisation before it, that exporters fold into it."""
+    if what == "bias":
+        return f"bias differs although weights are equal; if batch norm is folded into it, {STATISTICS}"
+    tolerance = _INT8_ROUNDING if layer.quantised else _ROUNDING.get(one.dtype, 0.0)
+    factors = factors_between(one, other, 0, tolerance)
+    if factors is not None:
+        told = f"{factors.min():.3g} to {factors.max():.3g}"
+        return f"weight differs by a factor per channel ({told}); if batch norm is folded into it, {STATISTICS}"
+    if layer.first and factors_between(one, other, 1, tolerance) is not None:
+        return "weight differs by a factor per input channel: another normalisation is folded into it"
+    return ""
+
+
+def factors_between(one: Array, other: Array, axis: int, tolerance: float) -> NDArray[np.float64] | None:
+    """By how much each slice of ``other`` along an axis is a multiple of that of ``one``; None where one is not.
+
+    Batch norm scales a Conv's weight W to W[c] * gamma[c] / sqrt(variance[c] + epsilon): other statistics, other
+    positive factors. Slices of zeros, or of a single number, tell nothing; there must be one that does.
+    """
+    rows, others = (np.moveaxis(x, axis, 0).reshape(x.shape[axis], -1).astype(np.float64) for x in (one, other))
+    length = np.linalg.norm(rows, axis=1)
+    told = length > 0
+    if rows.shape[1] < 2 or not told.any() or others[~told].any():
+        return None
+    factors = (rows * others).sum(axis=1)[told] / length[told] ** 2
+    apart = np.linalg.norm(others[told] - factors[:, None] * rows[told], axis=1)
+    alike = (factors > 0) & (apart <= tolerance * factors * length[told])
+    return factors if alike.all() else None
+
+
+def _by_up_to(one: Array, other: Array) -> str:
+    if not np.issubdtype(one.dtype, np.number) or not one.size:
+        return ""
+    return f" by up to {np.abs(one.astype(np.float64) - other.astype(np.float64)).max():.2g}"
+
+
+def _short(value: Array) -> str:
+    """A few numbers; nothing where there are many."""
+    if value.size > _FEW or not (np.issubdtype(value.dtype, np.number) or value.dtype == np.bool_):
+        return ""
+    numbers = ", ".join(f"{item:.6g}" for item in value.ravel().tolist())
+    return numbers if value.size == 1 else f"[{numbers}]"
+
+
+def _kind(value: Array) -> str:
+    return f"{value.dtype} {list(value.shape)}"

@@ -1,0 +1,101 @@
+"""Which inputs of several graphs mean the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx
+from onnx import TensorProto, ValueInfoProto
+
+from edgetl.errors import EdgetlError
+
+_IMAGES = ""  # no input can be named so
+_TYPES = {value: name for name, value in TensorProto.DataType.items()}
+_IMAGE_TYPES = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.UINT8})
+
+
+@dataclass(frozen=True)
+class Joined:
+    """The inputs of several graphs in one.
+
+    ``values``: the inputs. ``names``: for each graph, which of them its own inputs are. ``dims``: for each graph,
+    what its dynamic dimensions are called.
+    """
+
+    values: tuple[ValueInfoProto, ...]
+    names: Mapping[str, Mapping[str, str]]
+    dims: Mapping[str, Mapping[str, str]]
+
+    def adapted(self, value: ValueInfoProto, prefix: str, name: str) -> ValueInfoProto:
+        """The type and shape of a graph's tensor under another name, dynamic dimensions renamed as the inputs' were."""
+        copy = ValueInfoProto()
+        copy.CopyFrom(value)
+        copy.name = name
+        for dim in copy.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.dim_param = self.dims[prefix].get(dim.dim_param) or f"{prefix}/{dim.dim_param}"
+        return copy
+
+
+def real_inputs(graph: onnx.GraphProto) -> list[ValueInfoProto]:
+    """The inputs that whoever runs the graph has to give: up to IR version 3 weights are listed among the inputs."""
+    constants = {tensor.name for tensor in graph.initializer}
+    return [value for value in graph.input if value.name not in constants]
+
+
+def join_inputs(models: Mapping[str, onnx.ModelProto]) -> Joined:
+    """Join inputs that mean the same: the images (a graph's one input, or its one of rank 4), or those of equal name.
+
+    Raises:
+        EdgetlError: two that mean the same differ in type or shape by more than names of dynamic dimensions.
+    """
+    first: dict[str, tuple[str, ValueInfoProto]] = {}
+    names: dict[str, dict[str, str]] = {}
+    dims: dict[str, dict[str, str]] = {}
+    for prefix, model in models.items():
+        names[prefix], dims[prefix] = {}, {}
+        inputs = real_inputs(model.graph)
+        for value in inputs:
+            owner, joined = first.setdefault(_meaning(value, inputs), (prefix, value))
+            if kind(joined) != kind(value):
+                raise EdgetlError(
+                    f"input {value.name!r} is {kind(joined)} in {owner}, {kind(value)} in {prefix}; models that share "
+                    "layers read the same images: export them with one type, size and batch"
+                )
+            names[prefix][value.name] = joined.name
+            dims[prefix].update(zip(_dim_names(value), _dim_names(joined), strict=True))
+    values = tuple(value for _, value in first.values())
+    _refuse_clash(values)
+    return Joined(values, names, dims)
+
+
+def kind(value: ValueInfoProto) -> str:
+    """Type and shape in words, dynamic dimensions as ``?``."""
+    if not value.type.HasField("tensor_type"):
+        return str(value.type.WhichOneof("value"))
+    tensor = value.type.tensor_type
+    shape = ", ".join(str(dim.dim_value) if dim.HasField("dim_value") else "?" for dim in tensor.shape.dim)
+    element = _TYPES.get(tensor.elem_type, "of no known type")
+    return f"{element} [{shape}]" if tensor.HasField("shape") else f"{element} of no known shape"
+
+
+def _meaning(value: ValueInfoProto, inputs: Sequence[ValueInfoProto]) -> str:
+    images = [other for other in inputs if is_image(other)]
+    return _IMAGES if images == [value] or len(inputs) == 1 else value.name
+
+
+def is_image(value: ValueInfoProto) -> bool:
+    kind = value.type.tensor_type
+    return kind.elem_type in _IMAGE_TYPES and len(kind.shape.dim) == 4
+
+
+def _dim_names(value: ValueInfoProto) -> list[str]:
+    return [dim.dim_param for dim in value.type.tensor_type.shape.dim]
+
+
+def _refuse_clash(values: Sequence[ValueInfoProto]) -> None:
+    names = [value.name for value in values]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise EdgetlError(f"two different inputs are called {twice!r}; rename one of them")

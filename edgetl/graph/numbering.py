@@ -1,0 +1,211 @@
+"""Value numbering: tensors of several graphs get the same number where they are certain to hold the same values."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import onnx
+from onnx import AttributeProto, TensorProto, numpy_helper
+
+from edgetl.graph.model import subgraphs
+
+_STANDARD = frozenset({"", "ai.onnx"})
+# Whoever writes an operator of another domain may keep state in it.
+_PURE = _STANDARD | {"ai.onnx.ml", "com.microsoft"}
+_RANDOM = ("Random", "Bernoulli", "Multinomial", "Dropout", "Sampling")
+SCALED = frozenset({"QuantizeLinear", "DequantizeLinear"})
+
+
+@dataclass(frozen=True)
+class Numbered:
+    """The numbers of one graph.
+
+    ``tensors``: of every tensor by name, inputs, initializers and outputs of nodes in this order. ``nodes``: of every
+    node by position; None for those that need not run: Constant, and Identity, which has its input's number.
+    ``constants``: the tensor behind a number, where there is one. ``unique``: positions of the nodes that are like no
+    other: random ones, those with subgraphs, those of domains that nobody here knows.
+    """
+
+    tensors: dict[str, int]
+    nodes: tuple[int | None, ...]
+    constants: dict[int, TensorProto]
+    unique: frozenset[int]
+
+
+class Numbering:
+    """Numbers graphs one after another; equal numbers mean equal values.
+
+    A node's number stands for its operator, its attributes (in any order; one that says what the schema has for a
+    default is as good as none), which of its outputs are wanted, and the numbers of its inputs. A constant's stands
+    for type, shape and bytes. All graphs must use the same version of each operator domain.
+
+    Args:
+        scales: False leaves the scales and zero points of quantised activations out of account.
+    """
+
+    def __init__(self, scales: bool = True) -> None:
+        self._scales = scales
+        self._numbers: dict[Hashable, int] = {}
+
+    def input(self, name: str) -> int:
+        """The number of a graph input, by a name that is the same wherever the input means the same."""
+        return self._intern(("input", name))
+
+    def number(self, model: onnx.ModelProto, inputs: Mapping[str, int]) -> Numbered:
+        """Number a graph's tensors and nodes.
+
+        Args:
+            model: a valid model: its nodes are in topological order.
+            inputs: the numbers of its inputs, but for those that initializers have a value for.
+        """
+        versions = {_domain(item.domain): item.version for item in model.opset_import}
+        found = Numbered(dict(inputs), (), {}, frozenset())
+        for tensor in model.graph.initializer:
+            self._constant(tensor.name, tensor, found)
+        nodes = [self._node(node, versions, found) for node in model.graph.node]
+        unique = frozenset(position for position, (_, alone) in enumerate(nodes) if alone)
+        return Numbered(found.tensors, tuple(number for number, _ in nodes), found.constants, unique)
+
+    def _intern(self, key: Hashable) -> int:
+        return self._numbers.setdefault(key, len(self._numbers))
+
+    def _constant(self, name: str, tensor: TensorProto, found: Numbered) -> None:
+        number = self._intern(("constant", *content(tensor)))
+        found.tensors[name] = number
+        found.constants.setdefault(number, tensor)
+
+    def _node(self, node: onnx.NodeProto, versions: Mapping[str, int], found: Numbered) -> tuple[int | None, bool]:
+        """The node's number, and whether it is like no other."""
+        value = constant_value(node)
+        if value is not None:
+            self._constant(node.output[0], value, found)
+            return None, False
+        if node.op_type == "Identity" and node.domain in _STANDARD:
+            found.tensors[node.output[0]] = found.tensors[node.input[0]]
+            return None, False
+        alone = not _repeatable(node, versions, found)
+        # The table grows with every entry, so its length is a key that nothing else has.
+        number = self._intern(("unique", len(self._numbers)) if alone else self._key(node, versions, found))
+        for slot, name in enumerate(node.output):
+            if name:
+                found.tensors[name] = self._intern((number, slot))
+        return number, alone
+
+    def _key(self, node: onnx.NodeProto, versions: Mapping[str, int], found: Numbered) -> Hashable:
+        domain = _domain(node.domain)
+        inputs: list[Hashable] = [found.tensors[name] if name else None for name in node.input]
+        while inputs and inputs[-1] is None:
+            inputs.pop()
+        if not self._scales and scaled_activation(node, found):
+            inputs[1:] = [_kind(found.constants[found.tensors[name]]) for name in node.input[1:] if name]
+        wanted = tuple(bool(name) for name in node.output)
+        return domain, node.op_type, attribute_key(node, versions.get(domain, 0)), tuple(inputs), wanted
+
+
+def number_all(
+    models: Mapping[str, onnx.ModelProto], inputs: Mapping[str, Mapping[str, str]], scales: bool = True
+) -> dict[str, Numbered]:
+    """Number several graphs alike.
+
+    Args:
+        models: the graphs, all of one opset.
+        inputs: for each, what each of its inputs is called where several graphs have it.
+        scales: as for `Numbering`.
+    """
+    numbering = Numbering(scales)
+    return {
+        prefix: numbering.number(model, {name: numbering.input(new) for name, new in inputs[prefix].items()})
+        for prefix, model in models.items()
+    }
+
+
+def scaled_activation(node: onnx.NodeProto, found: Numbered) -> bool:
+    """Whether a node quantises or dequantises something that is not constant, by a constant scale."""
+    if node.op_type not in SCALED:
+        return False
+    data, *parameters = (found.tensors[name] for name in node.input if name)
+    return data not in found.constants and found.constants.keys() >= set(parameters)
+
+
+def _kind(tensor: TensorProto) -> Hashable:
+    return "any", tensor.data_type, tuple(tensor.dims)
+
+
+def quantises(node: onnx.NodeProto) -> bool:
+    """Whether a node makes integers, unmakes them, or computes with them."""
+    return node.op_type.startswith("Q") or "quantize" in node.op_type.lower() or node.op_type.endswith("Integer")
+
+
+def content(tensor: TensorProto) -> tuple[int, tuple[int, ...], str]:
+    """Type, shape and a digest of the values of a tensor, however they are stored."""
+    if tensor.string_data:
+        parts = [len(part).to_bytes(8, "little") + part for part in tensor.string_data]
+        return tensor.data_type, tuple(tensor.dims), hashlib.sha256(b"".join(parts)).hexdigest()
+    if not tensor.HasField("raw_data"):
+        tensor = numpy_helper.from_array(numpy_helper.to_array(tensor))
+    return tensor.data_type, tuple(tensor.dims), hashlib.sha256(tensor.raw_data).hexdigest()
+
+
+def constant_value(node: onnx.NodeProto) -> TensorProto | None:
+    """What a Constant node makes; None for other nodes, and for a sparse one."""
+    if node.op_type != "Constant" or node.domain not in _STANDARD or len(node.attribute) != 1:
+        return None
+    if node.attribute[0].name == "sparse_value":
+        return None
+    value = onnx.helper.get_attribute_value(node.attribute[0])
+    if isinstance(value, TensorProto):
+        return value
+    kinds = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
+    kind = kinds.get(node.attribute[0].name, np.object_)
+    return numpy_helper.from_array(np.array(value, kind))
+
+
+def attribute_key(node: onnx.NodeProto, version: int) -> tuple[Hashable, ...]:
+    """A node's attributes without those that say what its schema, in this version of the domain, has for a default."""
+    defaults = _defaults(node.op_type, version, "" if node.domain in _STANDARD else node.domain)
+    return tuple(key for key in sorted(map(_attribute, node.attribute)) if key not in defaults)
+
+
+@lru_cache(maxsize=4096)
+def _defaults(op: str, version: int, domain: str) -> frozenset[Hashable]:
+    try:
+        schema = onnx.defs.get_schema(op, version, domain)
+    except onnx.defs.SchemaError:
+        return frozenset()
+    return frozenset(_attribute(item.default_value) for item in schema.attributes.values() if item.default_value.name)
+
+
+def _attribute(attribute: AttributeProto) -> tuple[str, bytes, tuple[Hashable, ...]]:
+    tensors = tuple(map(content, (*attribute.tensors, *([attribute.t] if attribute.HasField("t") else []))))
+    bare = AttributeProto()
+    bare.CopyFrom(attribute)
+    for field in ("doc_string", "t", "tensors"):
+        bare.ClearField(field)
+    return attribute.name, bare.SerializeToString(deterministic=True), tensors
+
+
+def _repeatable(node: onnx.NodeProto, versions: Mapping[str, int], found: Numbered) -> bool:
+    """Whether two such nodes with equal inputs are certain to have equal outputs."""
+    if node.domain not in _PURE or any(subgraphs(node)):
+        return False
+    if node.op_type == "Dropout" and node.domain in _STANDARD:
+        return _dropout_is_off(node, versions.get("", 0), found)
+    return not any(word in node.op_type for word in _RANDOM)
+
+
+def _dropout_is_off(node: onnx.NodeProto, version: int, found: Numbered) -> bool:
+    """Up to opset 6 Dropout has the attribute is_test, from 12 on the input training_mode, and neither between."""
+    if version < 7:
+        return any(item.name == "is_test" and item.i for item in node.attribute)
+    if len(node.input) < 3 or not node.input[2]:
+        return True
+    training = found.constants.get(found.tensors[node.input[2]])
+    return training is not None and not numpy_helper.to_array(training).any()
+
+
+def _domain(domain: str) -> str:
+    return "" if domain in _STANDARD else domain

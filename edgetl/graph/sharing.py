@@ -1,0 +1,84 @@
+"""How much of several graphs became one, and what that is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+from edgetl.errors import EdgetlError
+from edgetl.graph.cost import CostModel
+from edgetl.graph.fuse import Fused
+from edgetl.graph.model import varying_tensors
+
+
+@dataclass(frozen=True)
+class Amount:
+    """A part of a graph, in nodes that run for every image, parameters, FLOPs and relative latency (see `Cost`).
+
+    Nodes that only copy do not count. All but ``layers`` is None where the graph does not tell its costs.
+    """
+
+    layers: int
+    parameters: int | None = None
+    flops: int | None = None
+    estimate: float | None = None
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """What each graph consists of, what of it another one has too, and what all come to as one.
+
+    ``gain``: the estimated cost of the graphs one after another over that of all as one; None where that cannot be
+    told, and ``untold`` says why.
+    """
+
+    own: Mapping[str, Amount]
+    shared: Mapping[str, Amount]
+    together: Amount
+    gain: float | None
+    untold: str | None
+
+
+def sharing(fused: Fused) -> Sharing:
+    """Count what graphs have in common. That costs cannot be told is no error: fusing does not depend on it."""
+    costs, untold = None, None
+    try:
+        costs = CostModel(fused.model)
+    except EdgetlError as error:
+        untold = str(error)
+    prefixes = fused.tensors.keys()
+    amount = _amounts(fused, costs)
+    together = amount(prefixes)
+    own = {prefix: amount({prefix}) for prefix in prefixes}
+    shared = {prefix: _overlap(own[prefix], amount(prefixes - {prefix}), together) for prefix in prefixes}
+    separate = sum(each.estimate or 0.0 for each in own.values())
+    return Sharing(own, shared, together, separate / together.estimate if together.estimate else None, untold)
+
+
+def _amounts(fused: Fused, costs: CostModel | None) -> Callable[[Collection[str]], Amount]:
+    """What some of the graphs come to as one."""
+    varying = varying_tensors(fused.model.graph)
+    layers = [
+        owners
+        for node, owners in zip(fused.model.graph.node, fused.owners, strict=True)
+        if node.op_type != "Identity" and not varying.isdisjoint(node.output)
+    ]
+
+    def amount(prefixes: Collection[str]) -> Amount:
+        count = sum(not set(owners).isdisjoint(prefixes) for owners in layers)
+        if costs is None:
+            return Amount(count)
+        cost = costs.cost([name for prefix in prefixes for name in fused.outputs[prefix]])
+        return Amount(count, cost.parameters, cost.flops, cost.estimate)
+
+    return amount
+
+
+def _overlap(one: Amount, rest: Amount, together: Amount) -> Amount:
+    """What is in both: their sum counts it twice."""
+
+    def common(kind: str) -> int | None:
+        counts = [getattr(amount, kind) for amount in (one, rest, together)]
+        return None if None in counts else counts[0] + counts[1] - counts[2]
+
+    return Amount(one.layers + rest.layers - together.layers, common("parameters"), common("flops"))

@@ -1,0 +1,151 @@
+"""Plain ONNX files that share layers, fused into one."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from edgetl.config import Recipe
+from edgetl.data.calibration_images import draw, folder_samples
+from edgetl.data.stream import stream, to_input
+from edgetl.errors import EdgetlError
+from edgetl.graph.divergence import Divergence, divergences
+from edgetl.graph.fuse import Fused, fuse
+from edgetl.graph.model import image_input, load_model, save_model, stored_bytes, whole_model
+from edgetl.graph.recalibrate import ScaleConflict, recalibrate, scale_conflicts
+from edgetl.graph.sharing import Sharing, sharing
+from edgetl.graph.verify import Inputs, Verified, random_inputs, tolerance, verify
+from edgetl.report.wording import printable
+from edgetl.stages.prepare import input_preprocessing
+from edgetl.stages.stage import Watcher
+
+_RANDOM_IMAGES = 8
+_REAL_IMAGES = 64
+
+
+@dataclass(frozen=True)
+class FuseOrder:
+    """The files to fuse by their names, and how to verify what comes of it."""
+
+    graphs: Mapping[str, Path]
+    output: Path
+    images: Path | None = None
+    recalibrate: bool = False
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """What came of fusing.
+
+    ``bytes``: sizes of the files, ``fused_bytes`` that of the new one. ``moved``: how far recalibration moved an
+    output away from what the files compute; None where it was not asked for.
+    """
+
+    sharing: Sharing
+    bytes: Mapping[str, int]
+    fused_bytes: int
+    divergences: tuple[Divergence, ...]
+    conflicts: tuple[ScaleConflict, ...]
+    verified: Verified
+    random_images: int
+    real_images: int
+    moved: float | None
+
+
+def fuse_files(order: FuseOrder, watcher: Watcher) -> Fusion:
+    """Fuse files, and write the result if it computes what they do.
+
+    Raises:
+        EdgetlError: a file cannot be read or fused, a model has nothing in common with the others, or the result
+            computes something else or cannot be written.
+    """
+    _refuse_overwriting(order)
+    originals = {name: load_model(path) for name, path in order.graphs.items()}
+    conflicts = scale_conflicts(originals)
+    models = recalibrate(originals) if order.recalibrate else originals
+    fused, parted = fuse(models), divergences(models)
+    found = sharing(fused)
+    _refuse_unshared(models, found)
+    random, real = list(_random_batches(fused.model)), list(_real_batches(fused.model, order.images))
+    watcher.say("verifying that nothing changed")
+    with tempfile.TemporaryDirectory() as scratch, whole_model(fused.model, order.output) as written:
+        sources = _saved(models, Path(scratch)) if order.recalibrate else order.graphs
+        verified = verify(written, sources, fused.tensors, [*random, *real], tolerance(models.values()))
+        _refuse_difference(verified, fused)
+        moved = verify(written, order.graphs, fused.tensors, [*random, *real], 0.0) if order.recalibrate else None
+    return Fusion(
+        sharing=found,
+        bytes={name: stored_bytes(path) for name, path in order.graphs.items()},
+        fused_bytes=stored_bytes(order.output),
+        divergences=parted,
+        conflicts=conflicts,
+        verified=verified,
+        random_images=_count(random),
+        real_images=_count(real),
+        moved=None if moved is None else moved.difference,
+    )
+
+
+def _refuse_overwriting(order: FuseOrder) -> None:
+    if order.output.resolve() in {path.resolve() for path in order.graphs.values()}:
+        raise EdgetlError(f"{order.output} is one of the models to fuse; give another file to write with -o")
+
+
+def _refuse_unshared(models: Mapping[str, onnx.ModelProto], found: Sharing) -> None:
+    lonely = next((name for name, amount in found.shared.items() if not amount.layers), None)
+    if lonely is not None:
+        other = next(name for name in models if name != lonely)
+        parted = divergences({other: models[other], lonely: models[lonely]})[0]
+        raise EdgetlError(
+            f"{lonely} has no layer in common with the others, so nothing would be gained; against {other}, "
+            f"at {printable(parted.layer or 'its input')}: {printable(parted.reason)}"
+        )
+
+
+def _refuse_difference(verified: Verified, fused: Fused) -> None:
+    if verified.wrong is not None:
+        raise EdgetlError(
+            f"output {verified.wrong} would be up to {verified.difference:.3g} away from what its model computes, more "
+            "than rounding explains; nothing was written: report this with the models"
+        )
+    if len(verified.random) == len(fused.model.graph.output):
+        raise EdgetlError("every output depends on chance, so nothing can be verified; export the models for inference")
+
+
+def _saved(models: Mapping[str, onnx.ModelProto], folder: Path) -> dict[str, Path]:
+    paths = {name: folder / f"{number}.onnx" for number, name in enumerate(models)}
+    for name, path in paths.items():
+        save_model(models[name], path)
+    return paths
+
+
+def _random_batches(model: onnx.ModelProto) -> Iterator[Inputs]:
+    batch = _fixed_batch(model) or _RANDOM_IMAGES
+    for seed in range(-(-_RANDOM_IMAGES // batch)):
+        yield random_inputs(model, batch, seed)
+
+
+def _real_batches(model: onnx.ModelProto, folder: Path | None) -> Iterator[Inputs]:
+    if folder is None:
+        return
+    name, preprocessing, fixed = image_input(model), input_preprocessing(model), _fixed_batch(model)
+    samples = draw(folder_samples(folder), Recipe(images=_REAL_IMAGES))
+    for batch in stream(samples, folder, preprocessing, to_input, batch_size=fixed or _RANDOM_IMAGES):
+        images = batch.result
+        # The last ones are repeated where a batch must be full.
+        yield {name: np.resize(images, (fixed, *images.shape[1:])) if fixed else images}
+
+
+def _fixed_batch(model: onnx.ModelProto) -> int:
+    """The batch of the first input; 0 where it is dynamic."""
+    dims = model.graph.input[0].type.tensor_type.shape.dim
+    return int(dims[0].dim_value) if dims else 0
+
+
+def _count(batches: list[Inputs]) -> int:
+    return sum(len(next(iter(batch.values()))) for batch in batches)
