@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgetl.artifacts.bundle import IMAGES, TOP, Head
-from edgetl.artifacts.files import Artifact
+from edgetl.artifacts.files import Artifact, file_stem
 from edgetl.artifacts.results import Tree
 from edgetl.config import OTHER
 
@@ -101,8 +101,8 @@ def layout(kind: str, heads: Sequence[Head]) -> tuple[GraphSpec, ...]:
     the heads have in common is there once.
     """
     if kind == "specialised":
-        return tuple(GraphSpec(stem=f"specialised.{head.name}", heads=(head.name,)) for head in heads)
-    return (GraphSpec(stem=tree_name(kind, heads), heads=tuple(head.name for head in heads)),)
+        return tuple(GraphSpec(stem=file_stem(f"specialised.{head.name}"), heads=(head.name,)) for head in heads)
+    return (GraphSpec(stem=file_stem(tree_name(kind, heads)), heads=tuple(head.name for head in heads)),)
 
 
 def merge(outputs: Mapping[str, Array], heads: Mapping[str, Head], labels: Sequence[str]) -> Array:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from edgetl.errors import EdgetlError
 
 PARTIAL = ".partial"
+_LONGEST_STEM = 150
 
 
 class Artifact(BaseModel):
@@ -54,6 +55,14 @@ def _discard(partial: Path) -> None:
     # On a read-only disk, or below a file, even the removal of what is not there fails.
     with suppress(OSError):
         partial.unlink()
+
+
+def file_stem(name: str) -> str:
+    """A name as a part of file names, which hold 255 bytes: of a longer one the beginning and a digest."""
+    encoded = name.encode()
+    if len(encoded) <= _LONGEST_STEM:
+        return name
+    return f"{encoded[:_LONGEST_STEM].decode(errors='ignore')}~{sha256_bytes(encoded)[:12]}"
 
 
 def cannot_write(path: Path, error: OSError) -> EdgetlError:

@@ -17,5 +17,5 @@ def command(study: Path, output: Path) -> None:
     \b
     Example:  edgetl finetune configs/digits.yaml -o runs/digits
     """
-    run_study(study, output, ["index", "finetune"])
+    run_study(study, output, ["index", "finetune", "search"])
     click.echo(output / "bundle" / "bundle.json")

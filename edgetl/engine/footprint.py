@@ -17,13 +17,13 @@ from edgetl.engine.runtime import get_runtime, load_engine
 from edgetl.errors import EdgetlError
 
 
-def peak_mb(engines: Sequence[Path], image_size: int, runtime: str) -> float:
-    """Growth of resident memory, at its peak, from loading all engines and running one image through each.
+def peak_mb(engines: Sequence[Path], runtime: str) -> float:
+    """Growth of resident memory, at its peak, from loading all engines and running each once.
 
     Raises:
         EdgetlError: the process that loads them failed.
     """
-    command = [sys.executable, "-m", __name__, runtime, str(image_size), *map(str, engines)]
+    command = [sys.executable, "-m", __name__, runtime, *map(str, engines)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         reason = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit code {done.returncode}"
@@ -38,14 +38,13 @@ def _status_mb(field: str) -> float:
     raise EdgetlError(f"/proc/self/status has no {field}; memory is measured on Linux only")
 
 
-def _main(runtime: str, image_size: str, *engines: str) -> None:
+def _main(runtime: str, *engines: str) -> None:
     get_runtime(runtime)  # its libraries belong to the process, not to the deployment
-    image = np.zeros((1, 3, int(image_size), int(image_size)), dtype=np.float32)
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forget the peak of the imports: man 5 proc
     before = _status_mb("VmRSS")
     loaded = [load_engine(Path(path), threads=1) for path in engines]
     for engine in loaded:
-        engine.infer(image)
+        engine.infer(*(np.zeros(shape, dtype=np.float32) for shape in engine.shapes))
     print(round(_status_mb("VmHWM") - before, 2))
 
 

@@ -86,14 +86,20 @@ class _OrtEngine:
     def __init__(self, name: str, session: onnxruntime.InferenceSession) -> None:
         self._name = name
         self._session = session
-        self._input = session.get_inputs()[0].name
+        self._inputs = [value.name for value in session.get_inputs()]
         self._outputs = [output.name for output in session.get_outputs()]
 
-    def infer(self, images: Array) -> dict[str, Array]:
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        # A dynamic dimension is a name or None; the batch is the only one.
+        return tuple(
+            tuple(size if isinstance(size, int) else 1 for size in value.shape) for value in self._session.get_inputs()
+        )
+
+    def infer(self, *inputs: Array) -> dict[str, Array]:
         try:
-            values = self._session.run(None, {self._input: images})
+            values = self._session.run(None, dict(zip(self._inputs, inputs, strict=True)))
         except Exception as error:  # as in _session
-            raise EdgetlError(
-                f"{self._name} cannot run on images of {list(images.shape)}: {_one_line(error)}"
-            ) from error
+            found = " and ".join(str(list(value.shape)) for value in inputs)
+            raise EdgetlError(f"{self._name} cannot run on inputs of {found}: {_one_line(error)}") from error
         return dict(zip(self._outputs, values, strict=True))

@@ -35,8 +35,12 @@ class BuildOptions:
 class Engine(Protocol):
     """A loaded engine."""
 
-    def infer(self, images: Array) -> dict[str, Array]:
-        """Outputs by name for N x 3 x S x S in [0, 1]."""
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shape of each input for one image."""
+
+    def infer(self, *inputs: Array) -> dict[str, Array]:
+        """Outputs by name. The one input of most engines are images, N x 3 x S x S in [0, 1]."""
 
 
 class Runtime(Protocol):

@@ -1,4 +1,4 @@
-"""Deployment graphs: one trunk and the heads on it, put together node by node, and cut apart for each engine."""
+"""Deployment graphs: one trunk and the heads on it, put together node by node."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnx.shape_inference
-import onnx.utils
 from onnx import TensorProto, helper, numpy_helper
 
 from edgetl.artifacts.bundle import Head, Preprocessing
-from edgetl.graph.model import Wiring, tensors_read
 
 Array = npt.NDArray[np.float32]
 
@@ -59,41 +57,6 @@ def _append_head(graph: onnx.GraphProto, head: Head, weights: Mapping[str, Array
     graph.node.append(activation)
     shape = [graph.input[0].type.tensor_type.shape.dim[0].dim_param or "N", len(head.classes)]
     graph.output.append(helper.make_tensor_value_info(head.name, TensorProto.FLOAT, shape))
-
-
-def part(model: onnx.ModelProto, inputs: Sequence[str], outputs: Sequence[str]) -> onnx.ModelProto:
-    """What a graph of `compose` does between some of its tensors, as a graph of its own, names kept.
-
-    Its metadata tells the labels of those outputs that are heads.
-    """
-    found = onnx.utils.Extractor(model).extract_model(list(inputs), list(outputs))
-    notes = {entry.key: entry.value for entry in model.metadata_props}
-    labels = {name: classes for name, classes in json.loads(notes["edgetl.labels"]).items() if name in outputs}
-    _describe(found, labels, notes["edgetl.input"])
-    found.ir_version = model.ir_version
-    return found
-
-
-def frontier(model: onnx.ModelProto, wanted: str, known: str) -> tuple[str, ...]:
-    """The tensors on the way to ``known`` (and inputs) from which the rest of the way to ``wanted`` starts."""
-    wiring = Wiring(model.graph)
-    missing = [wiring.nodes[position] for position in sorted(_behind(wiring, wanted) - _behind(wiring, known))]
-    if not missing:
-        return (wanted,)
-    made = {name for node in missing for name in node.output} | wiring.constants.keys()
-    return tuple(dict.fromkeys(name for node in missing for name in tensors_read(node) if name not in made))
-
-
-def _behind(wiring: Wiring, tensor: str) -> frozenset[int]:
-    """Positions of the nodes that a tensor depends on."""
-    found: set[int] = set()
-    waiting = [tensor]
-    while waiting:
-        position = wiring.producers.get(waiting.pop())
-        if position is not None and position not in found:
-            found.add(position)
-            waiting.extend(tensors_read(wiring.nodes[position]))
-    return frozenset(found)
 
 
 def _describe(model: onnx.ModelProto, labels: Mapping[str, Sequence[str]], preprocessing: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import onnx
@@ -10,11 +10,11 @@ from onnx import ValueInfoProto, helper
 
 from edgetl.errors import EdgetlError
 from edgetl.graph.inputs import Joined, join_inputs
-from edgetl.graph.metadata import merged_metadata, metadata_for
-from edgetl.graph.model import FreshNames, needed, subgraphs, tensors_read, typed
+from edgetl.graph.metadata import merged_metadata
+from edgetl.graph.model import FreshNames, needed, subgraphs, tensors_read
 from edgetl.graph.numbering import Numbered, number_all, quantises
 from edgetl.graph.opsets import aligned
-from edgetl.graph.weights import add_initializers, envelope
+from edgetl.graph.weights import add_initializers
 
 
 @dataclass(frozen=True)
@@ -202,42 +202,3 @@ def _without_graph(models: Mapping[str, onnx.ModelProto]) -> onnx.ModelProto:
     )
     helper.set_model_props(fused, merged_metadata(models))
     return fused
-
-
-def extract(model: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto:
-    """The part of a graph that some tensors need, under the names it has.
-
-    Args:
-        model: the graph.
-        outputs: any of its tensors; they become the outputs, in this order.
-
-    Inputs, weights and labels that belong to the rest are left out with it. Types and shapes are inferred where the
-    graph does not tell them.
-
-    Raises:
-        EdgetlError: no tensor is asked for, one that the graph does not have, or one twice.
-    """
-    whole = model.graph
-    _refuse_unknown(whole, outputs)
-    nodes = [whole.node[position] for position in needed(whole.node, outputs)]
-    read = {name for node in nodes for name in tensors_read(node)} | set(outputs)
-    inner = {name for node in nodes for name in node.output} - set(outputs)
-    part = envelope(model)
-    part.graph.name = "part"
-    part.graph.node.extend(nodes)
-    part.graph.input.extend(value for value in whole.input if value.name in read)
-    part.graph.output.extend(typed(model, outputs))
-    add_initializers(part, (tensor for tensor in whole.initializer if tensor.name in read))
-    part.graph.value_info.extend(value for value in whole.value_info if value.name in inner)
-    helper.set_model_props(part, metadata_for(model, outputs))
-    return part
-
-
-def _refuse_unknown(graph: onnx.GraphProto, outputs: Sequence[str]) -> None:
-    known = {value.name for value in (*graph.input, *graph.initializer)}
-    known.update(name for node in graph.node for name in node.output if name)
-    unknown = next((name for name in outputs if name not in known), None)
-    if unknown is not None:
-        raise EdgetlError(f"the graph has no tensor {unknown!r}; name tensors of the graph")
-    if not outputs or len(set(outputs)) < len(outputs):
-        raise EdgetlError("a part of a graph needs outputs, each named once")

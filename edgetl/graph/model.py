@@ -116,13 +116,13 @@ def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
             yield attribute.g
 
 
-def needed(nodes: Sequence[onnx.NodeProto], outputs: Collection[str]) -> list[int]:
-    """Positions of the nodes that some tensors need, in their order."""
-    wanted = set(outputs)
+def needed(nodes: Sequence[onnx.NodeProto], outputs: Collection[str], given: Collection[str] = ()) -> list[int]:
+    """Positions of the nodes that some tensors need, in their order, where others are given."""
+    wanted = set(outputs) - set(given)
     kept = []
     for position in range(len(nodes) - 1, -1, -1):
         if wanted.intersection(nodes[position].output):
-            wanted.update(tensors_read(nodes[position]))
+            wanted.update(name for name in tensors_read(nodes[position]) if name not in given)
             kept.append(position)
     return kept[::-1]
 

@@ -86,9 +86,7 @@ def written(standing: Standing) -> str:
 
 
 def _against_all(case: Case, subject: Candidate, rivals: list[Candidate]) -> str:
-    return "; ".join(
-        f"{_it(subject)} is {_against(case, subject, rival)}{_shortfall(case, rival)}" for rival in rivals
-    )
+    return "; ".join(f"{_it(subject)} is {_against(case, subject, rival)}{_shortfall(case, rival)}" for rival in rivals)
 
 
 def _it(subject: Candidate) -> str:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgetl.artifacts.deployment import GraphSpec, layout
+from edgetl.artifacts.deployment import Deployment, GraphSpec, Shortlist
 from edgetl.artifacts.engine import manifest_path
+from edgetl.artifacts.files import read_json
 from edgetl.engine.runtime import BuildOptions, Runtime, build_engine, get_runtime
 from edgetl.errors import EdgetlError
 from edgetl.stages.stage import Context
@@ -16,25 +17,27 @@ from edgetl.stages.stage import Context
 
 @dataclass(frozen=True)
 class Candidate:
-    """A deployment in a precision: its graphs, and why this machine's runtime cannot run it, if so."""
+    """A deployment in a precision, and why this machine's runtime cannot run it, if so."""
 
-    deployment: str
+    deployment: Deployment
     precision: str
-    graphs: tuple[GraphSpec, ...]
     unsupported: str | None
 
     @property
     def title(self) -> str:
-        return f"{self.deployment} {self.precision}"
+        return f"{self.deployment.name} {self.precision}"
+
+    @property
+    def graphs(self) -> tuple[GraphSpec, ...]:
+        return self.deployment.graphs
 
 
 def candidates(context: Context) -> tuple[Candidate, ...]:
-    """Every deployment in every precision of the study, in the study's order."""
+    """Every deployment of the shortlist in every precision of the study."""
     runtime = get_runtime(context.runtime)
-    groups = tuple(context.study.groups)
     return tuple(
-        Candidate(deployment, precision, layout(deployment, groups), runtime.unsupported(precision))
-        for deployment in context.study.deployments
+        Candidate(deployment, precision, runtime.unsupported(precision))
+        for deployment in read_json(context.run.shortlist, Shortlist).deployments
         for precision in context.study.precisions
     )
 
@@ -69,6 +72,7 @@ def work(context: Context) -> list[Path]:
             for path in _build(context, runtime, candidate):
                 written.append(path)
                 advance(1)
+    written = list(dict.fromkeys(written))  # trees of specialised share those that they have in common
     context.watcher.say(f"build-engine: {len(written)} engines in {context.run.engines / context.runtime}")
     return [file for path in written for file in (path, manifest_path(path))]
 

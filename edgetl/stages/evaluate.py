@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgetl.artifacts.bundle import Bundle, Head
-from edgetl.artifacts.deployment import merge
+from edgetl.artifacts.bundle import Bundle
+from edgetl.artifacts.deployment import Shortlist
 from edgetl.artifacts.files import read_json, write_bytes, write_json
 from edgetl.artifacts.index import BrokenFile
 from edgetl.artifacts.results import Evaluation, Measured
 from edgetl.data.index import check_broken_share
 from edgetl.data.stream import stream, to_input
-from edgetl.engine.runtime import Engine, load_engine
 from edgetl.measure.accuracy import compare, score
 from edgetl.stages import build_engine
 from edgetl.stages.build_engine import Candidate, candidates, engine_paths
 from edgetl.stages.index import read_index
+from edgetl.stages.serving import load, predictor
 from edgetl.stages.stage import Context
 
 Array = npt.NDArray[np.float32]
@@ -35,7 +35,11 @@ def surroundings(context: Context) -> dict[str, Any]:
 def work(context: Context) -> list[Path]:
     bundle = read_json(context.run.bundle / "bundle.json", Bundle)
     able = [candidate for candidate in candidates(context) if candidate.unsupported is None]
-    predictors = {candidate.title: load_deployment(context, candidate, bundle, threads=1) for candidate in able}
+    gate = read_json(context.run.shortlist, Shortlist).gate
+    predictors = {
+        one.title: predictor(one.deployment, load(one.deployment, engine_paths(context, one), 1), bundle, gate)
+        for one in able
+    }
     truth, predictions, broken = _predict(context, bundle, predictors)
     measured = [_score(candidate, predictions, truth, bundle, context.runtime) for candidate in candidates(context)]
     for one in measured:
@@ -48,18 +52,6 @@ def work(context: Context) -> list[Path]:
     write_json(folder / "accuracy.json", evaluation)
     write_bytes(folder / "predictions.npz", _archive({"truth": truth, **predictions}))
     return [folder / "accuracy.json", folder / "predictions.npz"]
-
-
-def load_deployment(context: Context, candidate: Candidate, bundle: Bundle, threads: int) -> Predictor:
-    """A function from images (N x 3 x S x S in [0, 1]) to one probability per label: all engines, then merged."""
-    heads: Mapping[str, Head] = {head.name: head for head in bundle.heads}
-    engines: list[Engine] = [load_engine(path, threads) for path in engine_paths(context, candidate)]
-
-    def predict(images: Array) -> Array:
-        outputs = {name: value for engine in engines for name, value in engine.infer(images).items()}
-        return merge(outputs, heads, bundle.labels)
-
-    return predict
 
 
 def _predict(
@@ -96,9 +88,11 @@ def _score(
     if candidate.unsupported is None:
         accuracy = score(predictions[candidate.title], truth, bundle.labels, bundle.groups)
     return Measured(
-        name=candidate.deployment,
+        name=candidate.deployment.name,
         precision=candidate.precision,
         runtime=runtime,
+        cuts=candidate.deployment.cuts,
+        flops=candidate.deployment.flops,
         unsupported=candidate.unsupported,
         accuracy=accuracy,
     )

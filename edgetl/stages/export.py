@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -10,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from edgetl.artifacts.bundle import Bundle
+from edgetl.artifacts.bundle import IMAGES, Bundle
 from edgetl.artifacts.calibration import CalibrationImage, CalibrationTable
-from edgetl.artifacts.deployment import GraphSpec, layout
+from edgetl.artifacts.deployment import GraphSpec, Shortlist
 from edgetl.artifacts.files import read_json, write_json
 from edgetl.artifacts.index import DataIndex, Sample
 from edgetl.config import load_recipe
@@ -20,8 +21,9 @@ from edgetl.data.calibration_images import draw
 from edgetl.data.stream import stream, to_input
 from edgetl.errors import EdgetlError
 from edgetl.graph import parity
-from edgetl.graph.calibrate import calibrate
+from edgetl.graph.calibrate import calibrate, quantisable_tensors
 from edgetl.graph.compose import compose
+from edgetl.graph.extract import extract
 from edgetl.graph.half import to_fp16
 from edgetl.graph.model import load_model, save_model
 from edgetl.graph.placement import Target
@@ -29,8 +31,8 @@ from edgetl.graph.quantise import quantise
 from edgetl.stages.index import read_index
 from edgetl.stages.stage import Context
 from edgetl.train.backbones import fingerprint, load_backbone
-from edgetl.train.export import reference_outputs
-from edgetl.train.heads import read_heads
+from edgetl.train.heads import read_tensors
+from edgetl.train.reference import head_outputs, read_branches, reference_features
 
 Array = npt.NDArray[np.float32]
 
@@ -46,30 +48,44 @@ def surroundings(context: Context) -> dict[str, Any]:
 def work(context: Context) -> list[Path]:
     index, root = read_index(context)
     bundle = read_json(context.run.bundle / "bundle.json", Bundle)
-    trunk = load_model(context.run.bundle / "trunk.onnx")
-    tensors = read_heads(context.run.bundle / "heads.safetensors")
-    heads = {head.name: head for head in bundle.heads}
-    specs = [spec for name in context.study.deployments for spec in layout(name, tuple(bundle.groups))]
-    models = {
-        spec.stem: compose(trunk, [heads[name] for name in spec.heads], tensors, bundle.preprocessing) for spec in specs
-    }
-    written = [_check_parity(context, index.val, root, bundle, models)]
+    graphs = _graphs(context, bundle)
+    written = [_check_parity(context, index.val, root, bundle, graphs)]
     table = None
     if "int8" in context.study.precisions:
-        table, path = _calibrate(context, index, root, bundle, models[specs[0].stem])
+        table, path = _calibrate(context, index, root, bundle, graphs)
         written.append(path)
-    for spec in specs:
+    for spec, model in graphs.each.items():
         for precision in context.study.precisions:
-            written += _prepare(context, spec, models[spec.stem], precision, table)
+            written += _prepare(context, spec, model, precision, table)
     context.watcher.say(f"export: {len(written)} files in {context.run.graphs}")
     return written
+
+
+@dataclass(frozen=True)
+class _Graphs:
+    """The graph of every engine, and one that holds all their heads: tensors of one name hold the same in all."""
+
+    whole: onnx.ModelProto
+    each: dict[GraphSpec, onnx.ModelProto]
+
+
+def _graphs(context: Context, bundle: Bundle) -> _Graphs:
+    shortlist = read_json(context.run.shortlist, Shortlist)
+    specs = list(dict.fromkeys(spec for deployment in shortlist.deployments for spec in deployment.graphs))
+    needed = {name for spec in specs for name in (*spec.heads, *spec.inputs)}
+    heads = [head for head in bundle.heads if head.name in needed]
+    trunk = load_model(context.run.bundle / "trunk.onnx")
+    tensors = read_tensors(context.run.bundle / "heads.safetensors")
+    composed = compose(trunk, heads, tensors, bundle.preprocessing)
+    whole = extract(composed, [head.name for head in heads], [IMAGES])
+    return _Graphs(whole, {spec: extract(composed, (*spec.heads, *spec.handed_on), spec.inputs) for spec in specs})
 
 
 def _prepare(
     context: Context, spec: GraphSpec, model: onnx.ModelProto, precision: str, table: CalibrationTable | None
 ) -> list[Path]:
     if precision == "int8" and table is not None:
-        prepared = {spec.file(precision, target): quantise(model, table, target) for target in get_args(Target)}
+        prepared = {spec.file(precision, target): _quantised(model, table, target) for target in get_args(Target)}
     else:
         prepared = {spec.file(precision, ""): to_fp16(model) if precision == "fp16" else model}
     for name, graph in prepared.items():
@@ -77,26 +93,24 @@ def _prepare(
     return [context.run.graphs / name for name in prepared]
 
 
-def _check_parity(
-    context: Context, samples: tuple[Sample, ...], root: Path, bundle: Bundle, models: dict[str, onnx.ModelProto]
-) -> Path:
-    """Every graph must say what PyTorch says of real images; how near it comes is recorded."""
-    backbone = load_backbone(context.study.backbone, context.beside, context.study.seed)
-    if fingerprint(backbone.trunk, context.study.backbone.cut) != bundle.backbone.fingerprint:
-        raise EdgetlError(
-            f"the heads in {context.run.bundle} were trained on another {bundle.backbone.name} than the study's "
-            "weights give now; run edgetl finetune again"
-        )
+def _quantised(model: onnx.ModelProto, table: CalibrationTable, target: Target) -> onnx.ModelProto:
+    """Heads stay in float in every precision: what holds nothing but heads is the same in INT8."""
+    return quantise(model, table, target) if quantisable_tensors(model) else model
+
+
+def _check_parity(context: Context, samples: tuple[Sample, ...], root: Path, bundle: Bundle, graphs: _Graphs) -> Path:
+    """Every head must say what PyTorch says of real images; how near it comes is recorded."""
     batches = stream(samples[:_PARITY_IMAGES], root, bundle.preprocessing, to_input)
     images = np.concatenate([batch.result for batch in batches])
-    expected = reference_outputs(backbone, bundle.heads, read_heads(context.run.bundle / "heads.safetensors"), images)
-    differences = {}
-    for stem, model in models.items():
-        outputs = parity.run(model, images)
-        differences[stem] = parity.max_difference(outputs, {name: expected[name] for name in outputs})
-        if differences[stem] > _MOST_DIFFERENCE:
+    outputs = parity.run(graphs.whole, images)
+    expected = _by_torch(context, bundle, images, outputs)
+    differences = {
+        name: parity.max_difference({name: value}, {name: expected[name]}) for name, value in outputs.items()
+    }
+    for name, difference in differences.items():
+        if difference > _MOST_DIFFERENCE:
             raise EdgetlError(
-                f"the graph {stem} differs from PyTorch by {differences[stem]:.2g} in a probability, expected at most "
+                f"the head {name} differs from PyTorch by {difference:.2g} in a probability, expected at most "
                 f"{_MOST_DIFFERENCE:g}; report this with the backbone's name"
             )
     context.watcher.say(f"export: at most {max(differences.values()):.1e} from PyTorch on {len(images)} images")
@@ -105,12 +119,27 @@ def _check_parity(
     return path
 
 
+def _by_torch(context: Context, bundle: Bundle, images: Array, wanted: Collection[str]) -> dict[str, Array]:
+    """Every wanted head's probabilities as PyTorch computes them from the backbone and the tuned layers."""
+    backbone = load_backbone(context.study.backbone, context.beside, context.study.seed)
+    if fingerprint(backbone.trunk) != bundle.backbone.fingerprint:
+        raise EdgetlError(
+            f"the heads in {context.run.bundle} were trained on another {bundle.backbone.name} than the study's "
+            "weights give now; run edgetl finetune again"
+        )
+    states = read_branches(context.run.bundle / "branches.safetensors")
+    heads = [head for head in bundle.heads if head.name in wanted]
+    features = {head.features: reference_features(backbone, head, states, images) for head in heads}
+    return head_outputs(heads, read_tensors(context.run.bundle / "heads.safetensors"), features)
+
+
 def _calibrate(
-    context: Context, index: DataIndex, root: Path, bundle: Bundle, model: onnx.ModelProto
+    context: Context, index: DataIndex, root: Path, bundle: Bundle, graphs: _Graphs
 ) -> tuple[CalibrationTable, Path]:
-    """Ranges of the trunk's tensors, from training images drawn by seed: all deployments stand on the same trunk."""
+    """One range per tensor for all deployments, from training images drawn by seed."""
     recipe = load_recipe(context.study.calibration, context.beside)
     samples = draw(index.train, recipe)
+    tensors = list(dict.fromkeys(name for model in graphs.each.values() for name in quantisable_tensors(model)))
     with context.watcher.progress("calibration", len(samples)) as advance:
 
         def batches() -> Iterator[Array]:
@@ -119,7 +148,7 @@ def _calibrate(
                 yield batch.result
 
         images = tuple(CalibrationImage(path=sample.path, sha256=sample.sha256) for sample in samples)
-        table = calibrate(model, batches(), recipe, images)
+        table = calibrate(graphs.whole, batches(), recipe, images, tensors)
     path = context.run.graphs / "calibration.json"
     write_json(path, table)
     return table, path

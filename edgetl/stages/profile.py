@@ -11,17 +11,18 @@ import numpy as np
 import numpy.typing as npt
 
 from edgetl.artifacts.bundle import Bundle
+from edgetl.artifacts.deployment import Shortlist
 from edgetl.artifacts.engine import read_manifest
-from edgetl.artifacts.files import read_json, write_bytes, write_json
+from edgetl.artifacts.files import file_stem, read_json, write_bytes, write_json
 from edgetl.artifacts.results import EngineFile, Measured, Profile
 from edgetl.artifacts.run import RunDirectory
 from edgetl.engine.cpu import processor
 from edgetl.engine.footprint import peak_mb
-from edgetl.engine.runtime import load_engine
 from edgetl.measure.environment import describe
 from edgetl.measure.latency import Plan, Samples, compare, measure, summarise
 from edgetl.stages import build_engine
 from edgetl.stages.build_engine import Candidate, candidates, engine_paths
+from edgetl.stages.serving import load, workload
 from edgetl.stages.stage import Context
 
 _MS_PER_S = 1e3
@@ -33,12 +34,9 @@ def surroundings(context: Context) -> dict[str, Any]:
 
 
 def work(context: Context) -> list[Path]:
-    bundle = read_json(context.run.bundle / "bundle.json", Bundle)
     able = [candidate for candidate in candidates(context) if candidate.unsupported is None]
-    size = bundle.preprocessing.image_size
-    calls = {candidate.title: _inference(context, candidate, size) for candidate in able}
-    samples = _measure(context, calls)
-    measured = tuple(_summarise(context, candidate, samples, size) for candidate in candidates(context))
+    samples = _measure(context, _workloads(context, able))
+    measured = tuple(_summarise(context, candidate, samples) for candidate in candidates(context))
     for one in measured:
         if one.latency_ms is not None and not one.latency_ms.stable:
             context.watcher.say(f"profile: {one.title} is UNSTABLE: {one.latency_ms.why_unstable}")
@@ -48,11 +46,15 @@ def work(context: Context) -> list[Path]:
     return [*_write_samples(context.run, samples), _write(context.run, profile)]
 
 
-def _inference(context: Context, candidate: Candidate, size: int) -> Callable[[], object]:
-    """One image through all engines of a deployment, one after another."""
-    engines = [load_engine(path, context.options.threads) for path in engine_paths(context, candidate)]
-    image = np.random.default_rng(0).random((1, 3, size, size), dtype=np.float32)
-    return lambda: [engine.infer(image) for engine in engines]
+def _workloads(context: Context, able: list[Candidate]) -> dict[str, Callable[[], object]]:
+    """One image through all engines of every deployment."""
+    bundle = read_json(context.run.bundle / "bundle.json", Bundle)
+    gate, threads = read_json(context.run.shortlist, Shortlist).gate, context.options.threads
+    calls = {}
+    for one in able:
+        loaded = load(one.deployment, engine_paths(context, one), threads)
+        calls[one.title] = workload(one.deployment, loaded, bundle, gate, context.study.seed)
+    return calls
 
 
 def _measure(context: Context, calls: dict[str, Callable[[], object]]) -> dict[str, Samples]:
@@ -68,11 +70,13 @@ def _measure(context: Context, calls: dict[str, Callable[[], object]]) -> dict[s
         return measure(calls, plan, watch)
 
 
-def _summarise(context: Context, candidate: Candidate, samples: dict[str, Samples], size: int) -> Measured:
+def _summarise(context: Context, candidate: Candidate, samples: dict[str, Samples]) -> Measured:
     row = Measured(
-        name=candidate.deployment,
+        name=candidate.deployment.name,
         precision=candidate.precision,
         runtime=context.runtime,
+        cuts=candidate.deployment.cuts,
+        flops=candidate.deployment.flops,
         unsupported=candidate.unsupported,
     )
     if candidate.unsupported is not None:
@@ -88,7 +92,7 @@ def _summarise(context: Context, candidate: Candidate, samples: dict[str, Sample
         "engines": engines,
         "latency_ms": latency,
         "throughput_ips": _MS_PER_S / latency.mean,
-        "memory_mb": peak_mb(paths, size, context.runtime),
+        "memory_mb": peak_mb(paths, context.runtime),
     }
     return row.model_copy(update=figures)
 
@@ -97,7 +101,7 @@ def _write_samples(run: RunDirectory, samples: dict[str, Samples]) -> list[Path]
     """The raw times (rounds x repeats, ms), so that any figure can be recomputed."""
     paths = []
     for title, one in samples.items():
-        path = run.measurements / "latency" / f"{title.replace(' ', '.')}.npy"
+        path = run.measurements / "latency" / f"{file_stem(title.replace(' ', '.'))}.npy"
         buffer = io.BytesIO()
         times: npt.NDArray[np.float64] = one.times
         np.save(buffer, times, allow_pickle=False)

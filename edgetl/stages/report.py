@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from edgetl.artifacts.bundle import Bundle
+from edgetl.artifacts.deployment import Shortlist
 from edgetl.artifacts.files import read_json, write_bytes, write_json
 from edgetl.artifacts.index import SPLITS, DataIndex
 from edgetl.artifacts.results import Evaluation, Measured, Profile, Results
@@ -24,15 +25,17 @@ def work(context: Context) -> list[Path]:
     profile = read_json(context.run.measurements / "latency.json", Profile)
     measured = _join(evaluation, profile)
     comparisons = (*evaluation.comparisons, *profile.comparisons)
+    shortlist = read_json(context.run.shortlist, Shortlist)
     budget = context.study.budget
     results = Results(
         study=context.study.name,
         environment=profile.environment,
         data=_data_facts(context, evaluation),
-        training=_training_facts(context),
+        training=_training_facts(context, shortlist),
         budget={key: value for key, value in budget.model_dump().items() if value is not None},
         deployments=measured,
         comparisons=comparisons,
+        trees=shortlist.trees,
         verdict=decide(measured, comparisons, budget),
     )
     page = render_html(results)
@@ -59,10 +62,17 @@ def _data_facts(context: Context, evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _training_facts(context: Context) -> dict[str, Any]:
+def _training_facts(context: Context, shortlist: Shortlist) -> dict[str, Any]:
     bundle = read_json(context.run.bundle / "bundle.json", Bundle)
-    return {
+    facts = {
         "backbone": bundle.backbone.model_dump(),
         "preprocessing": bundle.preprocessing.model_dump(),
         "heads": [head.model_dump() for head in bundle.heads],
     }
+    if shortlist.gate is not None:
+        fired = {
+            group: sum(firing.share for firing in shortlist.gate.firings if group in firing.groups)
+            for group in bundle.groups
+        }
+        facts["cascade"] = {"threshold": shortlist.gate.threshold, "fired": fired}
+    return facts

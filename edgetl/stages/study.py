@@ -37,12 +37,16 @@ STAGES: dict[str, Stage] = {
     for stage in (
         Stage("index", "finetune", (), _data),
         Stage("finetune", "finetune", ("index",), _keys("backbone", "training", "deployments", "seed")),
-        Stage("export", "export", ("index", "finetune"), _precisions),
-        Stage("build-engine", "build-engine", ("export",), _keys("runtime")),
-        Stage("evaluate", "evaluate", ("index", "finetune", "build-engine"), _keys()),
-        Stage("profile", "profile", ("finetune", "build-engine"), _keys()),
+        Stage("search", "finetune", ("finetune",), _keys("search")),
+        Stage("export", "export", ("index", "finetune", "search"), _precisions),
+        Stage("build-engine", "build-engine", ("search", "export"), _keys("runtime")),
+        Stage("evaluate", "evaluate", ("index", "finetune", "search", "build-engine"), _keys()),
+        Stage("profile", "profile", ("finetune", "search", "build-engine"), _keys()),
         Stage(
-            "report", "report", ("index", "finetune", "build-engine", "evaluate", "profile"), _keys("name", "budget")
+            "report",
+            "report",
+            ("index", "finetune", "search", "build-engine", "evaluate", "profile"),
+            _keys("name", "budget"),
         ),
     )
 }

@@ -84,7 +84,7 @@ def load_backbone(study: config.Backbone, beside: Path, seed: int) -> Backbone:
     reference = BackboneReference(
         name=study.name,
         weights=study.weights,
-        fingerprint=fingerprint(trunk, study.cut),
+        fingerprint=fingerprint(trunk),
         feature_dim=_feature_dim(trunk, study),
         parameters=sum(parameter.numel() for parameter in trunk.parameters()),
         mean=architecture.mean,
@@ -94,9 +94,9 @@ def load_backbone(study: config.Backbone, beside: Path, seed: int) -> Backbone:
     return Backbone(trunk, reference, preprocessing)
 
 
-def fingerprint(trunk: nn.Module, cut: str | None) -> str:
-    """sha256 over the cut and every tensor's name, type, shape and bytes."""
-    digest = hashlib.sha256(repr(cut).encode())
+def fingerprint(trunk: nn.Module) -> str:
+    """sha256 over every tensor's name, type, shape and bytes."""
+    digest = hashlib.sha256()
     for name, tensor in sorted(trunk.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())

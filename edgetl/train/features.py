@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +16,12 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 import torch
+from torch import nn
 
-from edgetl.artifacts.bundle import IMAGES
+from edgetl.artifacts.bundle import IMAGES, TOP
 from edgetl.artifacts.files import Artifact, cannot_write, read_json, sha256_json, whole_file, write_json
 from edgetl.artifacts.index import BrokenFile, Sample
-from edgetl.data.stream import stream, to_input
+from edgetl.data.stream import Batch, stream, to_input
 from edgetl.errors import EdgetlError
 from edgetl.train.backbones import Backbone
 
@@ -45,7 +48,10 @@ class _Record(Artifact):
 
 @dataclass(frozen=True)
 class Features:
-    """A memory-mapped matrix (usable images x D), the positions of its rows in the samples, and the broken files."""
+    """A memory-mapped array, the positions of its rows in the samples, and the broken files.
+
+    ``matrix`` is usable images x D; at a cut, usable images x the shape of its map.
+    """
 
     matrix: Array
     positions: npt.NDArray[np.int64]
@@ -53,14 +59,17 @@ class Features:
     was_cached: bool
 
 
-def make_extractor(backbone: Backbone, trunk: onnx.ModelProto) -> Extractor:
-    """The fastest way here from uint8 images (n x S x S x 3) to features (n x D).
+def make_extractor(backbone: Backbone, trunk: onnx.ModelProto, network: nn.Module | None = None) -> Extractor:
+    """The fastest way here from uint8 images (n x S x S x 3) to features (n x D), or to maps at a cut.
+
+    ``network`` is what ``trunk`` was exported from, where that is not the backbone's whole trunk.
 
     With a GPU that is torch; on a CPU, ONNX Runtime on the exported trunk (4 to 7 times as fast as eager torch), one
     thread for each of the stream's workers, which scales better than several threads inside one batch.
     """
     if torch.cuda.is_available():
-        trunk_on_gpu = backbone.trunk.to("cuda")
+        # A copy: the backbone stays where the exporter looks for it.
+        trunk_on_gpu = copy.deepcopy(network or backbone.trunk).to("cuda")
 
         def on_gpu(images: npt.NDArray[np.uint8]) -> Array:
             with torch.inference_mode():
@@ -88,6 +97,9 @@ def cached_features(
     view: View,
     cache: Path,
     watch: Callable[[int], object] = bool,
+    *,
+    cut: str = TOP,
+    shape: tuple[int, ...] | None = None,
 ) -> Features:
     """The features of samples, from the cache where they are in it, else computed and put there.
 
@@ -96,16 +108,22 @@ def cached_features(
 
     Args:
         watch: is told the number of images of every finished batch.
+        cut: the layer that ``extract`` ends with.
+        shape: what it makes of one image; left out, the trunk's D features.
 
     Raises:
         EdgetlError: an image changed or vanished, or the disk is full (nothing half-written stays).
     """
-    key = _key(backbone, samples, view)
+    shape = shape or (backbone.reference.feature_dim,)
+    key = _key(backbone, samples, view, cut)
     path, record_path = cache / f"{key}.npy", cache / f"{key}.json"
-    was_cached = _is_whole(path, record_path, backbone.reference.feature_dim)
+    was_cached = _is_whole(path, record_path, shape)
     if not was_cached:
-        _require_space(cache, len(samples) * backbone.reference.feature_dim * 4)
-        write_json(record_path, _extract_to(path, backbone, extract, samples, root, view, watch))
+        _require_space(cache, len(samples) * prod(shape) * 4, cut)
+        batches = stream(
+            samples, root, backbone.preprocessing, extract, view=view.number, seed=view.seed, flip=view.flip
+        )
+        write_json(record_path, _write(path, batches, len(samples), shape, watch))
     record = read_json(record_path, _Record)
     # Copy on write: torch wants writable memory, and nothing may write to the cache.
     matrix: Array = np.load(path, mmap_mode="c", allow_pickle=False)
@@ -113,69 +131,64 @@ def cached_features(
     return Features(matrix, positions, record.broken, was_cached)
 
 
-def _is_whole(path: Path, record_path: Path, dimension: int) -> bool:
-    """Whether there is a matrix as large as its record says; where a faulty disk cut it short, it is made anew."""
+def _is_whole(path: Path, record_path: Path, shape: tuple[int, ...]) -> bool:
+    """Whether there is an array as large as its record says; where a faulty disk cut it short, it is made anew."""
     if not (path.is_file() and record_path.is_file()):
         return False
     try:
         rows = read_json(record_path, _Record).rows
     except EdgetlError:
         return False
-    return path.stat().st_size == len(_header(rows, dimension)) + rows * dimension * 4
+    return path.stat().st_size == len(_header(rows, shape)) + rows * prod(shape) * 4
 
 
-def _key(backbone: Backbone, samples: Sequence[Sample], view: View) -> str:
+def _key(backbone: Backbone, samples: Sequence[Sample], view: View, cut: str) -> str:
     reference = backbone.reference
     seeds = [view.number, view.seed, view.flip] if view.number else [0]
     contents = [sample.sha256 for sample in samples]
     # Networks that differ in padding or normalisation alone can have the same tensors: the fingerprint is not enough.
     network = reference.model_dump(mode="json", exclude={"weights"})
-    return sha256_json([network, backbone.preprocessing.model_dump(), seeds, contents])[:32]
+    return sha256_json([network, cut, backbone.preprocessing.model_dump(), seeds, contents])[:32]
 
 
-def _require_space(cache: Path, needed: int) -> None:
+def _require_space(cache: Path, needed: int, cut: str) -> None:
     try:
         cache.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(cache).free
     except OSError as error:
         raise cannot_write(cache, error) from error
     if free < needed:
+        where, smaller = (
+            ("", "") if cut == TOP else (f" at {cut}", ", or cut nearer to the top, where maps are smaller")
+        )
         raise EdgetlError(
-            f"the feature cache needs {needed / 1e6:.0f} MB in {cache}, {free / 1e6:.0f} MB are free; "
-            "free space or choose another directory with -o"
+            f"the feature cache{where} needs {needed / 1e6:.0f} MB in {cache}, {free / 1e6:.0f} MB are free; "
+            f"free space or choose another directory with -o{smaller}"
         )
 
 
-def _extract_to(
-    path: Path,
-    backbone: Backbone,
-    extract: Extractor,
-    samples: Sequence[Sample],
-    root: Path,
-    view: View,
-    watch: Callable[[int], object],
+def _write(
+    path: Path, batches: Iterable[Batch[Array]], samples: int, shape: tuple[int, ...], watch: Callable[[int], object]
 ) -> _Record:
     """Rows are written, not mapped: dirty mapped pages would count as this process's memory."""
-    dimension = backbone.reference.feature_dim
-    usable = np.zeros(len(samples), dtype=bool)
+    usable = np.zeros(samples, dtype=bool)
     broken: list[BrokenFile] = []
-    batches = stream(samples, root, backbone.preprocessing, extract, view=view.number, seed=view.seed, flip=view.flip)
     with whole_file(path) as partial, partial.open("wb") as file:
-        file.write(_header(len(samples), dimension))
+        file.write(_header(samples, shape))
         for batch in batches:
             broken.extend(batch.broken)
             file.write(np.ascontiguousarray(batch.result, dtype=np.float32).data)
             usable[batch.rows] = True
             watch(len(batch.rows) + len(batch.broken))
         file.seek(0)
-        file.write(_header(int(usable.sum()), dimension))
+        file.write(_header(int(usable.sum()), shape))
         file.flush()
         os.fsync(file.fileno())
     return _Record(rows=int(usable.sum()), unusable=tuple(np.flatnonzero(~usable).tolist()), broken=tuple(broken))
 
 
-def _header(rows: int, dimension: int) -> bytes:
+def _header(rows: int, shape: tuple[int, ...]) -> bytes:
     """An npy header (format 1.0) of a length that does not depend on the number of rows."""
     buffer = io.BytesIO()
-    np.lib.format.write_array_header_1_0(buffer, {"descr": "<f4", "fortran_order": False, "shape": (rows, dimension)})
+    np.lib.format.write_array_header_1_0(buffer, {"descr": "<f4", "fortran_order": False, "shape": (rows, *shape)})
     return buffer.getvalue()

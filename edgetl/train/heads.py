@@ -16,10 +16,10 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from edgetl.artifacts.bundle import Activation, Head
-from edgetl.artifacts.deployment import COMBINED, ONE_VS_REST, layout
+from edgetl.artifacts.deployment import COMBINED, ONE_VS_REST, roles
 from edgetl.config import OTHER
 from edgetl.errors import EdgetlError
-from edgetl.train.solver import Task, design, fit
+from edgetl.train.solver import Solution, Task, design, fit
 
 Array = npt.NDArray[np.float32]
 
@@ -29,7 +29,7 @@ _SEARCH_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class LabelledFeatures:
-    """Cached features of a split: one N x D array per view, and N labels."""
+    """Cached features of a split: one array per view, N x D (maps at a cut: N x C x H x W), and N labels."""
 
     views: tuple[Array, ...]
     labels: tuple[str, ...]
@@ -57,7 +57,7 @@ def plan_heads(deployments: Sequence[str], groups: Mapping[str, Sequence[str]]) 
         ONE_VS_REST: HeadPlan(ONE_VS_REST, every_label, "sigmoid"),
         **{group: HeadPlan(group, (*labels, OTHER), "softmax") for group, labels in groups.items()},
     }
-    needed = [name for d in deployments for graph in layout(d, tuple(groups)) for name in graph.heads]
+    needed = [role for deployment in deployments for role in roles(deployment, tuple(groups))]
     return tuple(plans[name] for name in dict.fromkeys(needed))
 
 
@@ -79,7 +79,7 @@ def train_heads(
     val_features = torch.from_numpy(val.views[0])
     truths = [plan.targets(val.labels) for plan in plans]
     losses = [
-        _calibrated(plan.activation, tried[n * len(strengths) + m], val_features, truth).loss
+        calibrate(plan.activation, logits_of(tried[n * len(strengths) + m], val_features), truth).loss
         for n, (plan, truth) in enumerate(zip(plans, truths, strict=True))
         for m in range(len(strengths))
     ]
@@ -90,7 +90,7 @@ def train_heads(
     fitted = fit(shared, list(zip(tasks, chosen, strict=True)), start=start)
     heads, tensors = [], {}
     for plan, strength, solution, truth in zip(plans, chosen, fitted, truths, strict=True):
-        calibrated = _calibrated(plan.activation, solution, val_features, truth)
+        calibrated = calibrate(plan.activation, logits_of(solution, val_features), truth)
         heads.append(
             Head(
                 name=plan.name,
@@ -109,40 +109,42 @@ def train_heads(
 
 
 @dataclass(frozen=True)
-class _Calibrated:
+class Calibrated:
+    """What a head is worth with the temperature that has the least loss."""
+
     temperature: float
     loss: float
     accuracy: float
 
 
-def _calibrated(
-    activation: Activation, solution: tuple[Tensor, Tensor], features: Tensor, truth: Tensor
-) -> _Calibrated:
-    """The temperature with the least loss, and what the head is worth with it."""
+def logits_of(solution: Solution, features: Tensor) -> Tensor:
+    """N x classes of features (N x D)."""
     weight, bias = solution
-    logits = torch.addmm(bias, features, weight.T)
-    temperature = _temperature(logits, truth, activation)
-    accuracy = float((logits.argmax(dim=1) == truth).float().mean())
-    return _Calibrated(temperature, _loss(logits / temperature, truth, activation), accuracy)
+    return torch.addmm(bias, features, weight.T)
 
 
-def _temperature(logits: Tensor, truth: Tensor, activation: Activation) -> float:
+def calibrate(activation: Activation, logits: Tensor, truth: Tensor) -> Calibrated:
+    """Find the temperature of logits (N x classes) whose classes (N positions) are known."""
     found = minimize_scalar(
-        lambda log_t: _loss(logits / float(np.exp(log_t)), truth, activation), bounds=(-3.0, 3.0), method="bounded"
+        lambda log_t: float(loss(activation, logits / float(np.exp(log_t)), truth)),
+        bounds=(-3.0, 3.0),
+        method="bounded",
     )
-    return float(np.exp(found.x))
+    temperature = float(np.exp(found.x))
+    accuracy = float((logits.argmax(dim=1) == truth).float().mean())
+    return Calibrated(temperature, float(loss(activation, logits / temperature, truth)), accuracy)
 
 
-def _loss(logits: Tensor, truth: Tensor, activation: Activation) -> float:
+def loss(activation: Activation, logits: Tensor, truth: Tensor) -> Tensor:
     """Mean negative log likelihood; of a sigmoid head, summed over its binary problems."""
     if activation == "softmax":
-        return float(torch.nn.functional.cross_entropy(logits, truth))
+        return torch.nn.functional.cross_entropy(logits, truth)
     targets = torch.nn.functional.one_hot(truth, logits.shape[1]).to(logits)
-    return float(torch.nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(1).mean())
+    return torch.nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(1).mean()
 
 
-def read_heads(path: Path) -> dict[str, Array]:
-    """The tensors that `train_heads` made, from a safetensors file.
+def read_tensors(path: Path) -> dict[str, Array]:
+    """The tensors of a bundle's safetensors file.
 
     Raises:
         EdgetlError: the file is missing or damaged.

@@ -21,9 +21,11 @@ STUDY = """
 name: edge
 data: {format: digits, per_label: 60, val: 0.2, test: 0.3}
 groups: {round: [0, 6, 8, 9], straight: [1, 4, 7], curved: [2, 3, 5]}
-backbone: {name: edgetl/nano, image_size: 32}
-deployments: [combined, specialised, shared, one-vs-rest]
+backbone: {name: edgetl/nano, image_size: 32, cut: [features.3], truncate: true}
+deployments: [combined, specialised, shared, branched, cascade, one-vs-rest]
 precisions: [fp32, int8]
+training: {finetune: {epochs: 2}}
+search: {trees: 1}
 """
 
 Command = Callable[..., subprocess.CompletedProcess[str]]

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
-from edgetl.artifacts.bundle import BackboneReference, Bundle, Head, Preprocessing
+from edgetl.artifacts.bundle import FEATURES, TOP, BackboneReference, Bundle, Head, Preprocessing
 from edgetl.artifacts.files import read_json, write_json
 
 
@@ -44,6 +45,21 @@ def test_labels_keep_the_order_of_the_groups() -> None:
     assert BUNDLE.labels == ("0", "8", "1")
 
 
-def test_other_is_a_class_of_a_specialist_but_none_of_its_labels() -> None:
-    assert BUNDLE.head("round").classes == ("0", "8", "other")
-    assert BUNDLE.head("round").labels == ("0", "8")
+def test_a_tuned_head_answers_for_its_group_and_names_its_cut() -> None:
+    tuned = head("round@features.7", "0", "8", "other").model_copy(update={"cut": "features.7"})
+    assert (tuned.role, tuned.place) == ("round", "features.7")
+    truncated = tuned.model_copy(update={"name": "round@truncated-features.7", "truncated": True})
+    assert (truncated.role, truncated.place) == ("round", "truncated-features.7")
+
+
+def test_a_head_of_an_older_bundle_stands_at_the_top_of_the_frozen_trunk(tmp_path: Path) -> None:
+    """What such a bundle did not know yet takes the meaning that it had."""
+    path = tmp_path / "bundle.json"
+    write_json(path, BUNDLE)
+    content = json.loads(path.read_text())
+    for old in content["heads"]:
+        for field in ("cut", "truncated", "features", "beside", "probe_val_loss", "probe_val_accuracy", "epochs"):
+            del old[field]
+    path.write_text(json.dumps(content))
+    first, _ = read_json(path, Bundle).heads
+    assert (first.role, first.place, first.features, first.beside) == ("round", TOP, FEATURES, None)

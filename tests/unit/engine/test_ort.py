@@ -8,6 +8,7 @@ import onnx
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
+from onnx import TensorProto, helper
 
 from edgetl.artifacts.engine import manifest_path, read_manifest
 from edgetl.artifacts.files import sha256_file
@@ -155,5 +156,47 @@ def test_a_manifest_with_options_or_a_runtime_of_another_version_is_refused(engi
 
 
 def test_images_that_do_not_fit_the_engine_are_one_line(engine: Path) -> None:
-    with pytest.raises(EdgetlError, match=r"cannot run on images of \[1, 3, 8, 9\]"):
+    with pytest.raises(EdgetlError, match=r"cannot run on inputs of \[1, 3, 8, 9\]: "):
         load_engine(engine).infer(np.zeros((1, 3, 8, 9), dtype=np.float32))
+
+
+@pytest.fixture
+def second_level(tmp_path: Path) -> Path:
+    """An engine that starts from two tensors: maps of another graph, and its probabilities."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("GlobalAveragePool", ["maps"], ["pooled"]),
+            helper.make_node("Flatten", ["pooled"], ["features"]),
+            helper.make_node("Concat", ["features", "combined"], ["beside"], axis=1),
+            helper.make_node("Softmax", ["beside"], ["signs"], axis=1),
+        ],
+        "second",
+        [
+            helper.make_tensor_value_info("maps", TensorProto.FLOAT, ["N", 2, 4, 4]),
+            helper.make_tensor_value_info("combined", TensorProto.FLOAT, ["N", 3]),
+        ],
+        [helper.make_tensor_value_info("signs", TensorProto.FLOAT, ["N", 5])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "second.onnx")
+    build(tmp_path / "second.onnx", tmp_path / "second.engine")
+    return tmp_path / "second.engine"
+
+
+def test_an_engine_takes_its_inputs_in_the_order_of_the_graph(second_level: Path) -> None:
+    random = np.random.default_rng(0)
+    maps, combined = random.random((3, 2, 4, 4), dtype=np.float32), random.random((3, 3), dtype=np.float32)
+    powers = np.exp(np.concatenate([maps.mean(axis=(2, 3)), combined], axis=1))
+    outputs = load_engine(second_level).infer(maps, combined)
+    np.testing.assert_allclose(outputs["signs"], powers / powers.sum(axis=1, keepdims=True), atol=1e-6)
+
+
+def test_an_engine_tells_the_shapes_of_its_inputs_for_one_image(engine: Path, second_level: Path) -> None:
+    assert load_engine(engine).shapes == ((1, 3, 16, 16),)
+    assert load_engine(second_level).shapes == ((1, 2, 4, 4), (1, 3))
+
+
+def test_an_engine_given_too_few_inputs_says_so_in_one_line(second_level: Path) -> None:
+    with pytest.raises(EdgetlError, match=r"cannot run on inputs of \[1, 2, 4, 4\]: ") as caught:
+        load_engine(second_level).infer(np.zeros((1, 2, 4, 4), dtype=np.float32))
+    assert "\n" not in str(caught.value)

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from edgetl.artifacts.bundle import FEATURES, IMAGES, Activation, Head, Preprocessing
-from edgetl.graph.compose import compose, frontier, part
+from edgetl.graph.compose import compose
+from edgetl.graph.extract import extract, frontier
 from edgetl.graph.fuse import fuse
 from edgetl.graph.parity import Session, run
 
@@ -182,8 +183,8 @@ def test_a_head_reads_the_features_that_it_names() -> None:
 def test_parts_one_after_the_other_say_what_the_whole_says() -> None:
     whole = compose(trunk(), [COMBINED, SECOND], second_level_weights(), PREPROCESSING)
     first, second = (
-        part(whole, [IMAGES], ["combined", "trunk/relu"]),
-        part(whole, ["trunk/relu", "combined"], [SECOND.name]),
+        extract(whole, ["combined", "trunk/relu"], [IMAGES]),
+        extract(whole, [SECOND.name], ["trunk/relu", "combined"]),
     )
     for model in (first, second):
         onnx.checker.check_model(model, full_check=True)
@@ -201,7 +202,7 @@ def test_parts_one_after_the_other_say_what_the_whole_says() -> None:
 def test_a_part_starts_from_its_inputs_in_the_order_given_and_with_any_batch() -> None:
     whole = compose(trunk(), [COMBINED, SECOND], second_level_weights(), PREPROCESSING)
     for inputs in (["trunk/relu", "combined"], ["combined", "trunk/relu"]):
-        second = part(whole, inputs, [SECOND.name])
+        second = extract(whole, [SECOND.name], inputs)
         assert [value.name for value in second.graph.input] == inputs
         dims = [value.type.tensor_type.shape.dim[0] for value in second.graph.input]
         assert all(dim.dim_param and not dim.dim_value for dim in dims)
@@ -214,7 +215,7 @@ def test_a_part_tells_the_labels_of_its_own_heads_and_how_images_become_its_inpu
         (SECOND.name,): {SECOND.name: [*SECOND.classes]},
     }
     for outputs, labels in cases.items():
-        notes = {entry.key: entry.value for entry in part(whole, [IMAGES], outputs).metadata_props}
+        notes = {entry.key: entry.value for entry in extract(whole, outputs, [IMAGES]).metadata_props}
         assert json.loads(notes["edgetl.labels"]) == labels
         assert Preprocessing.model_validate_json(notes["edgetl.input"]) == PREPROCESSING
         assert len(notes) == 2
@@ -223,7 +224,7 @@ def test_a_part_tells_the_labels_of_its_own_heads_and_how_images_become_its_inpu
 def test_a_part_leaves_the_whole_as_it_was_and_is_the_same_bytes_again() -> None:
     whole = compose(trunk(), [COMBINED, SECOND], second_level_weights(), PREPROCESSING)
     before = whole.SerializeToString(deterministic=True)
-    one, two = (part(whole, [IMAGES], ["combined"]).SerializeToString(deterministic=True) for _ in range(2))
+    one, two = (extract(whole, ["combined"], [IMAGES]).SerializeToString(deterministic=True) for _ in range(2))
     assert one == two
     assert whole.SerializeToString(deterministic=True) == before
 
@@ -311,10 +312,10 @@ def test_what_starts_at_the_frontier_is_the_rest_of_the_way(drawn: tuple[onnx.Mo
     tensors = {IMAGES: pixels, **run(model, pixels)}
     starts = frontier(model, wanted, known)
     # What the way to `known` computes is there already; nothing of it is computed once more.
-    there = {name for node in part(model, [IMAGES], [known]).graph.node for name in node.output} | {IMAGES}
+    there = {name for node in extract(model, [known], [IMAGES]).graph.node for name in node.output} | {IMAGES}
     assert set(starts) <= there
     assert "constant" not in starts
-    rest = part(model, starts, [wanted])
+    rest = extract(model, [wanted], starts)
     assert not {name for node in rest.graph.node for name in node.output} & there
     if rest.graph.node:
         np.testing.assert_array_equal(
@@ -322,3 +323,48 @@ def test_what_starts_at_the_frontier_is_the_rest_of_the_way(drawn: tuple[onnx.Mo
         )
     else:
         assert starts == (wanted,)
+
+
+def tokens(heads: int) -> onnx.ModelProto:
+    """A network on tokens: maps made flat by a shape that is computed, and all images' tokens in one matrix."""
+    nodes = [
+        helper.make_node("Conv", [IMAGES, "patch"], ["maps"], strides=[4, 4]),
+        helper.make_node("Shape", ["maps"], ["shape"], start=0, end=2),
+        helper.make_node("Concat", ["shape", "minus one"], ["flat"], axis=0),
+        helper.make_node("Reshape", ["maps", "flat"], ["channels"]),
+        helper.make_node("Transpose", ["channels"], ["tokens"], perm=[0, 2, 1]),
+        helper.make_node("Reshape", ["tokens", "matrix"], ["all tokens"]),
+        helper.make_node("MatMul", ["all tokens", "mixing"], ["mixed"]),
+        helper.make_node("Reshape", ["mixed", "row"], ["features"]),
+    ]
+    random = np.random.default_rng(heads)
+    constants = {
+        "patch": np.random.default_rng(0).normal(0.0, 0.5, (DIMENSION, 3, 4, 4)).astype(np.float32),
+        "mixing": random.normal(0.0, 0.5, (DIMENSION, 2)).astype(np.float32),
+        "minus one": np.array([-1]),
+        "matrix": np.array([-1, DIMENSION]),
+        "row": np.array([-1, 8]),
+    }
+    graph = helper.make_graph(
+        nodes,
+        "tokens",
+        [helper.make_tensor_value_info(IMAGES, TensorProto.FLOAT, ["N", 3, SIZE, SIZE])],
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["N", 8])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def test_what_is_handed_on_holds_a_row_for_each_image() -> None:
+    """A second level runs on some images: a matrix of all images' tokens could not be told apart for it."""
+    model = fuse({"trunk": tokens(1), "tuned": tokens(2)}).model
+    assert frontier(model, "tuned/features", FEATURES) == ("trunk/tokens",)
+
+
+def test_the_inputs_of_a_part_have_the_shape_that_one_image_has_there() -> None:
+    """What is measured without images takes its inputs' shapes from the graph."""
+    model = compose(fuse({"trunk": tokens(1), "tuned": tokens(2)}).model, [], {}, PREPROCESSING)
+    (value,) = extract(model, ["tuned/features"], ["trunk/tokens"]).graph.input
+    batch, *row = value.type.tensor_type.shape.dim
+    assert [dim.dim_value for dim in row] == [4, DIMENSION]
+    assert not batch.dim_value

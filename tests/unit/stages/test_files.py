@@ -245,7 +245,7 @@ def test_what_cannot_be_profiled_is_one_line(graph: Path, tmp_path: Path) -> Non
         ([graph, graph], "a file is named twice"),
         ([graph, tmp_path / "none.onnx"], "does not exist"),
         ([saved(plain_model(height="H"), tmp_path / "open.onnx")], "expected N x 3 x S x S with a fixed S"),
-        ([saved(plain_model(batch=4), tmp_path / "four.onnx")], "cannot run on images of [1, 3, 16, 16]"),
+        ([saved(plain_model(batch=4), tmp_path / "four.onnx")], "cannot run on inputs of [1, 3, 16, 16]"),
     ]
     for graphs, reason in cases:
         with pytest.raises(EdgetlError) as caught:

@@ -108,8 +108,12 @@ def test_a_longer_measurement_is_profiled_anew_and_nothing_else(run: Run) -> Non
 
 
 def test_another_precision_is_exported_without_training_again(run: Run) -> None:
-    done = run(ALL[:5], study=STUDY.replace("[fp32]", "[fp32, int8]"))
+    done = run(ALL[:6], study=STUDY.replace("[fp32]", "[fp32, int8]"))
     assert done == ["export", "build-engine", "evaluate"]
+
+
+def test_another_number_of_trees_is_searched_without_training_and_the_same_shortlist_changes_nothing(run: Run) -> None:
+    assert run(study=STUDY + "search: {trees: 2}\n") == ["search"]
 
 
 def test_a_lost_or_damaged_output_is_made_again_by_its_own_stage(folder: Path, run: Run) -> None:
@@ -181,7 +185,7 @@ def test_a_stage_that_fails_leaves_what_was_finished_before(folder: Path, run: R
     with pytest.raises(EdgetlError, match="cannot write"):
         run()
     blocked.unlink()
-    assert run(ALL[:5]) == ["evaluate"]
+    assert run(ALL[:6]) == ["evaluate"]
 
 
 def test_a_run_directory_may_be_moved(folder: Path, tmp_path: Path, listener: Watcher) -> None:

@@ -22,9 +22,11 @@ from edgetl.data.synthetic import LABELS, render_scene, scene_seed  # noqa: E402
 from edgetl.errors import EdgetlError  # noqa: E402
 from edgetl.graph import parity  # noqa: E402
 from edgetl.graph.compose import compose  # noqa: E402
+from edgetl.graph.fuse import fuse  # noqa: E402
 from edgetl.graph.simplify import simplify  # noqa: E402
 from edgetl.train.backbones import Backbone, fingerprint, load_backbone  # noqa: E402
-from edgetl.train.export import export_trunk, reference_outputs  # noqa: E402
+from edgetl.train.export import export_trunk  # noqa: E402
+from edgetl.train.reference import head_outputs, reference_features  # noqa: E402
 
 Array = npt.NDArray[np.float32]
 
@@ -42,6 +44,11 @@ class Exported:
     backbone: Backbone
     raw: onnx.ModelProto
     simplified: onnx.ModelProto
+    in_bundle: onnx.ModelProto
+
+    def graphs(self) -> tuple[tuple[onnx.ModelProto, str], ...]:
+        """Every form of the trunk, and what its output is called there."""
+        return (self.raw, "features"), (self.simplified, "features"), (self.in_bundle, FEATURES)
 
 
 @pytest.fixture(scope="module", params=NETWORKS)
@@ -50,7 +57,8 @@ def exported(request: pytest.FixtureRequest) -> Exported:
     study = config.Backbone(name=request.param, weights=weights, image_size=NETWORKS[request.param])
     backbone = load_backbone(study, Path(), seed=0)
     raw = export_trunk(backbone)
-    return Exported(backbone, raw, simplify(raw))
+    simplified = simplify(raw)
+    return Exported(backbone, raw, simplified, fuse({"trunk": simplified}).model)
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -80,14 +88,14 @@ def test_the_graph_equals_pytorch_on_photographs(exported: Exported) -> None:
 def test_rows_of_a_batch_do_not_touch_each_other(exported: Exported) -> None:
     size = exported.backbone.preprocessing.image_size
     images = np.random.default_rng(0).random((3, 3, size, size), dtype=np.float32)
-    together = parity.run(exported.simplified, images)[FEATURES]
-    alone = np.concatenate([parity.run(exported.simplified, image[None])[FEATURES] for image in images])
+    together = parity.run(exported.simplified, images)["features"]
+    alone = np.concatenate([parity.run(exported.simplified, image[None])["features"] for image in images])
     assert np.abs(together - alone).max() <= 1e-5 * np.abs(alone).max()
 
 
 def test_the_input_is_images_and_the_output_is_the_features_with_any_batch_size(exported: Exported) -> None:
     size, width = exported.backbone.preprocessing.image_size, exported.backbone.reference.feature_dim
-    for model, output in ((exported.raw, "features"), (exported.simplified, FEATURES)):
+    for model, output in exported.graphs():
         onnx.checker.check_model(model, full_check=True)
         assert [value.name for value in model.graph.input] == [IMAGES]
         assert [value.name for value in model.graph.output] == [output]
@@ -99,9 +107,9 @@ def test_the_input_is_images_and_the_output_is_the_features_with_any_batch_size(
         assert features.dim_value == width
 
 
-def test_every_inner_name_begins_with_the_trunks_prefix(exported: Exported) -> None:
+def test_every_inner_name_in_the_bundle_begins_with_the_trunks_prefix(exported: Exported) -> None:
     """No group's name can clash with it."""
-    graph = exported.simplified.graph
+    graph = exported.in_bundle.graph
     names = [node.name for node in graph.node] + [tensor.name for tensor in graph.initializer]
     names += [name for node in graph.node for name in (*node.input, *node.output)]
     names += [value.name for value in graph.value_info]
@@ -109,12 +117,12 @@ def test_every_inner_name_begins_with_the_trunks_prefix(exported: Exported) -> N
 
 
 def test_the_opset_is_17_and_all_operators_are_onnx_own(exported: Exported) -> None:
-    for model in (exported.raw, exported.simplified):
+    for model, _ in exported.graphs():
         assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 17)]
 
 
 def test_the_weights_are_in_the_graph_as_finite_float32(exported: Exported) -> None:
-    tensors = [numpy_helper.to_array(tensor) for tensor in exported.simplified.graph.initializer]
+    tensors = [numpy_helper.to_array(tensor) for tensor in exported.in_bundle.graph.initializer]
     floating = [tensor for tensor in tensors if np.issubdtype(tensor.dtype, np.floating)]
     assert {tensor.dtype for tensor in floating} == {np.dtype(np.float32)}
     assert all(np.isfinite(tensor).all() for tensor in floating)
@@ -129,7 +137,7 @@ def test_simplifying_folds_batch_normalisation_and_drops_what_does_nothing(expor
 
 
 def test_exporting_leaves_the_trunk_as_it_was(exported: Exported) -> None:
-    assert fingerprint(exported.backbone.trunk, None) == exported.backbone.reference.fingerprint
+    assert fingerprint(exported.backbone.trunk) == exported.backbone.reference.fingerprint
     assert not exported.backbone.trunk.training
 
 
@@ -159,8 +167,10 @@ def test_heads_on_the_graph_say_what_pytorch_says() -> None:
     tensors = {f"{h.name}.weight": rng.normal(0, 1, (len(h.classes), 160)).astype(np.float32) for h in heads}
     tensors |= {f"{h.name}.bias": rng.normal(0, 1, len(h.classes)).astype(np.float32) for h in heads}
     images = rng.random((3, 3, 32, 32), dtype=np.float32)
-    expected = reference_outputs(backbone, heads, tensors, images)
-    model = compose(simplify(export_trunk(backbone)), heads, tensors, Preprocessing(image_size=32))
+    expected = head_outputs(heads, tensors, {FEATURES: reference_features(backbone, heads[0], {}, images)})
+    model = compose(
+        fuse({"trunk": simplify(export_trunk(backbone))}).model, heads, tensors, Preprocessing(image_size=32)
+    )
     found = parity.run(model, images)
     assert list(found) == ["vehicles", "one-vs-rest"]
     assert parity.max_difference(found, {name: expected[name] for name in found}) < 1e-5
@@ -182,8 +192,9 @@ class _Unexportable(torch.nn.Module):  # type: ignore[misc]
 
 
 def _assert_equal_to_pytorch(exported: Exported, images: Array) -> None:
-    expected = reference_outputs(exported.backbone, (), {}, images)
-    assert expected[FEATURES].shape == (len(images), exported.backbone.reference.feature_dim)
-    tolerance = 1e-4 * max(1.0, float(np.abs(expected[FEATURES]).max()))
-    for model, output in ((exported.raw, "features"), (exported.simplified, FEATURES)):
-        assert parity.max_difference(parity.run(model, images), {output: expected[FEATURES]}) <= tolerance
+    with torch.inference_mode():
+        expected = exported.backbone.trunk(torch.from_numpy(images)).numpy()
+    assert expected.shape == (len(images), exported.backbone.reference.feature_dim)
+    tolerance = 1e-4 * max(1.0, float(np.abs(expected).max()))
+    for model, output in exported.graphs():
+        assert parity.max_difference(parity.run(model, images), {output: expected}) <= tolerance

@@ -29,6 +29,7 @@ from edgetl.data.stream import to_input  # noqa: E402
 from edgetl.errors import EdgetlError  # noqa: E402
 from edgetl.graph.simplify import simplify  # noqa: E402
 from edgetl.train.backbones import Backbone, load_backbone  # noqa: E402
+from edgetl.train.cuts import split  # noqa: E402
 from edgetl.train.export import export_trunk  # noqa: E402
 from edgetl.train.features import Extractor, Features, View, cached_features, make_extractor  # noqa: E402
 
@@ -109,6 +110,28 @@ def test_progress_counts_every_image_once_broken_ones_too(
     assert sum(counts) == 22
     cached_features(nano.backbone, nano.extract, samples, root, PLAIN, tmp_path / "cache", counts.append)
     assert sum(counts) == 22, "what is cached is not done again"
+
+
+def test_maps_at_a_cut_are_cached_beside_the_features(
+    nano: Nano, images: tuple[Path, tuple[Sample, ...]], tmp_path: Path
+) -> None:
+    root, samples = images
+    lower, _ = split(nano.backbone, "features.3")
+    extract = make_extractor(nano.backbone, export_trunk(nano.backbone, lower), lower)
+
+    def maps(extract: Extractor, cut: str = "features.3", shape: tuple[int, ...] = (64, 8, 8)) -> Features:
+        return cached_features(nano.backbone, extract, samples, root, PLAIN, tmp_path / "cache", cut=cut, shape=shape)
+
+    features = cached_features(nano.backbone, nano.extract, samples, root, PLAIN, tmp_path / "cache")
+    found = maps(extract)
+    assert not found.was_cached and found.matrix.shape == (21, 64, 8, 8)
+    _assert_close(found.matrix, _plain(nano, root, samples, lower))
+    assert maps(_must_not_run).was_cached
+    assert cached_features(nano.backbone, _must_not_run, samples, root, PLAIN, tmp_path / "cache").was_cached
+    pixels = maps(to_input, "images", (3, 32, 32))
+    assert not pixels.was_cached
+    assert np.array_equal(pixels.matrix, _pixels(nano, root, samples))
+    assert features.matrix.shape == (21, 160)
 
 
 # What the cache is keyed on
@@ -294,6 +317,18 @@ def test_a_disk_that_is_too_small_is_refused_before_the_work(
         cached_features(nano.backbone, _must_not_run, samples * 100, root, PLAIN, small_disk / "cache")
     assert "\n" not in str(error.value)
     assert not _files(small_disk)
+    with pytest.raises(EdgetlError, match=r"cache at features\.2 needs 69 MB .*-o, or cut nearer to the top"):
+        cached_features(
+            nano.backbone,
+            _must_not_run,
+            samples * 100,
+            root,
+            PLAIN,
+            small_disk / "cache",
+            cut="features.2",
+            shape=(32, 16, 16),
+        )
+    assert not _files(small_disk)
 
 
 def test_a_disk_that_fills_up_meanwhile_is_one_clear_error_and_leaves_no_partial_file(
@@ -436,12 +471,15 @@ def _write(root: Path, number: int, content: bytes) -> Sample:
     return Sample(path=path.name, label="cat", sha256=sha256_bytes(content))
 
 
-def _plain(nano: Nano, root: Path, samples: Sequence[Sample]) -> Array:
+def _pixels(nano: Nano, root: Path, samples: Sequence[Sample]) -> Array:
     preprocessing = nano.backbone.preprocessing
-    pixels = np.stack([fit(decode((root / sample.path).read_bytes()), preprocessing) for sample in samples])
-    device = next(nano.backbone.trunk.parameters()).device
+    return to_input(np.stack([fit(decode((root / sample.path).read_bytes()), preprocessing) for sample in samples]))
+
+
+def _plain(nano: Nano, root: Path, samples: Sequence[Sample], network: torch.nn.Module | None = None) -> Array:
+    network = network or nano.backbone.trunk
     with torch.inference_mode():
-        features: Array = nano.backbone.trunk(torch.from_numpy(to_input(pixels)).to(device)).cpu().numpy()
+        features: Array = network(torch.from_numpy(_pixels(nano, root, samples))).numpy()
     return features
 
 

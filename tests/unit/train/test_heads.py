@@ -15,7 +15,7 @@ from scipy.special import log_softmax  # noqa: E402
 
 from edgetl.artifacts.bundle import Activation  # noqa: E402
 from edgetl.errors import EdgetlError  # noqa: E402
-from edgetl.train.heads import HeadPlan, LabelledFeatures, plan_heads, read_heads, train_heads  # noqa: E402
+from edgetl.train.heads import HeadPlan, LabelledFeatures, plan_heads, read_tensors, train_heads  # noqa: E402
 
 Array = npt.NDArray[np.float32]
 
@@ -121,7 +121,7 @@ def test_heads_come_back_from_their_file_unchanged(tmp_path: Path) -> None:
     _, tensors = train_heads(plan_heads(EVERY_DEPLOYMENT, GROUPS), _split(200, seed=0), _split(100, seed=1), STRENGTHS)
     path = tmp_path / "heads.safetensors"
     path.write_bytes(save(tensors))
-    found = read_heads(path)
+    found = read_tensors(path)
     assert found.keys() == tensors.keys()
     for name, tensor in tensors.items():
         assert np.array_equal(found[name], tensor), name
@@ -149,7 +149,7 @@ def test_a_damaged_file_of_heads_is_one_clear_error(tmp_path: Path, damage: str)
     if damage in content:
         path.write_bytes(content[damage])
     with pytest.raises(EdgetlError, match=r"heads\.safetensors cannot be read: .*run edgetl finetune again") as error:
-        read_heads(path)
+        read_tensors(path)
     assert "\n" not in str(error.value)
 
 

@@ -1,0 +1,170 @@
+"""Everything a study trains: heads at the top, branches above each cut, truncated heads, a cascade's second level."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from edgetl.artifacts.bundle import FEATURES, IMAGES, TOP, TRUNK, Head
+from edgetl.artifacts.deployment import CASCADE, COMBINED, TUNABLE, roles
+from edgetl.config import Study
+from edgetl.graph.simplify import simplify
+from edgetl.stages.features import FeatureSource, Seen
+from edgetl.train.cuts import CutPoint, pool, split
+from edgetl.train.export import export_trunk
+from edgetl.train.heads import HeadPlan, LabelledFeatures, plan_heads, train_heads
+from edgetl.train.reference import head_outputs, truncated
+from edgetl.train.stacking import out_of_fold
+from edgetl.train.tune import Tuned, branch_features, tune, with_state
+
+Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training has made so far; every step adds to it.
+
+    ``tensors`` are the heads' (``NAME.weight``, ``NAME.bias``), ``states`` what tuning changed in the trunk, by head.
+    ``networks`` are graphs from images to ``features``; those features are called ``NETWORK/features`` where all
+    networks are one graph. ``training`` and ``validation`` are the features, the former made when they are asked for.
+    """
+
+    heads: list[Head] = field(default_factory=list)
+    tensors: dict[str, Array] = field(default_factory=dict)
+    states: dict[str, Mapping[str, Array]] = field(default_factory=dict)
+    networks: dict[str, onnx.ModelProto] = field(default_factory=dict)
+    training: dict[str, Callable[[], LabelledFeatures]] = field(default_factory=dict)
+    validation: dict[str, Array] = field(default_factory=dict)
+
+    def head(self, name: str) -> Head:
+        return next(head for head in self.heads if head.name == name)
+
+    def add_network(self, name: str, graph: onnx.ModelProto, train: Callable[[], LabelledFeatures], val: Array) -> None:
+        features = f"{name}/features"
+        self.networks[name], self.training[features], self.validation[features] = graph, train, val
+
+    def outputs(self) -> dict[str, Array]:
+        """What every head says of the validation images, N x (number of its classes)."""
+        return head_outputs(self.heads, self.tensors, self.validation)
+
+
+class Trainer:
+    """Trains a study's heads step by step. Every step may build on those before it."""
+
+    def __init__(self, source: FeatureSource) -> None:
+        self._source = source
+        self._backbone = source.backbone
+        self._study = source.context.study
+        self._say = source.context.watcher.say
+        self._plans = plan_heads(self._study.deployments, self._study.groups)
+        self.trained = Trained()
+
+    def train_at_the_top(self) -> Seen:
+        """All heads on the frozen trunk."""
+        graph = simplify(export_trunk(self._backbone))
+        shape = (self._backbone.reference.feature_dim,)
+        seen = self._source.at(TOP, shape, graph, self._backbone.trunk)
+        self.trained.add_network(TRUNK, graph, lambda: seen.train, seen.val.views[0])
+        self._fit(self._plans, seen.train, seen.val, {})
+        return seen
+
+    def train_above(self, point: CutPoint) -> None:
+        """What is above a cut, tuned for every head that may have one; and heads on the cut itself, if asked for."""
+        lower, _ = split(self._backbone, point.name)
+        graph = None if point.name == IMAGES else simplify(export_trunk(self._backbone, lower))
+        maps = self._source.at(point.name, point.shape, graph, lower)
+        if self._study.backbone.truncate and point.name != IMAGES:
+            self._truncate(point.name, maps)
+        self._tune(point.name, maps)
+
+    def train_second_level(self) -> None:
+        """For each group a head that reads its best branch's features and, beside them, what the first level says."""
+        first = self.trained.head(COMBINED)
+        said = out_of_fold(first, self.trained.training[FEATURES](), self._study.seed)
+        on_val = self.trained.outputs()[COMBINED]
+        for group in self._study.groups:
+            best = min((head for head in self.trained.heads if head.role == group), key=lambda head: head.val_loss)
+            features = self.trained.training[best.features]()
+            val = np.concatenate([self.trained.validation[best.features], on_val], axis=1)
+            plan = HeadPlan(f"{group}@{CASCADE}", best.classes, best.activation)
+            self._fit(
+                [plan],
+                LabelledFeatures(tuple(map(_side_by_side, features.views, said)), features.labels),
+                LabelledFeatures((val,), self._val_labels),
+                {"cut": best.cut, "truncated": best.truncated, "features": best.features, "beside": COMBINED},
+            )
+
+    def _truncate(self, cut: str, maps: Seen) -> None:
+        network = f"truncated-{cut}"
+        train, val = _pooled(maps.train), _pooled(maps.val)
+        graph = simplify(export_trunk(self._backbone, truncated(self._backbone, cut)))
+        self.trained.add_network(network, graph, lambda: train, val.views[0])
+        plans = [HeadPlan(f"{plan.name}@{network}", plan.classes, plan.activation) for plan in self._tunable()]
+        self._fit(plans, train, val, {"cut": cut, "truncated": True, "features": f"{network}/features"})
+
+    def _tune(self, cut: str, maps: Seen) -> None:
+        study, tensors = self._study, self.trained.tensors
+        start = {
+            plan.name: (plan, tensors[f"{plan.name}.weight"], tensors[f"{plan.name}.bias"]) for plan in self._tunable()
+        }
+        with self._source.context.watcher.progress(f"tuning above {cut}", study.training.finetune.epochs) as advance:
+            done = tune(self._backbone, cut, start, maps.train, maps.val, study.training.finetune, study.seed, advance)
+        for tuned in done.values():
+            self._add_tuned(cut, tuned, maps)
+
+    def _add_tuned(self, cut: str, tuned: Tuned, maps: Seen) -> None:
+        head = tuned.head
+        graph = simplify(export_trunk(with_state(self._backbone, tuned.state)))
+
+        def features() -> LabelledFeatures:
+            views = (branch_features(self._backbone, cut, tuned.state, view) for view in maps.train.views)
+            return LabelledFeatures(tuple(views), maps.train.labels)
+
+        self.trained.add_network(head.name, graph, features, tuned.val_features)
+        self.trained.states[head.name] = tuned.state
+        self.trained.heads.append(head)
+        self.trained.tensors[f"{head.name}.weight"], self.trained.tensors[f"{head.name}.bias"] = (
+            tuned.weight,
+            tuned.bias,
+        )
+        self._say(
+            f"finetune: head {head.name}: {head.val_accuracy:.1%} on validation, "
+            f"{head.probe_val_accuracy:.1%} before its layers were tuned"
+        )
+
+    def _fit(
+        self, plans: Sequence[HeadPlan], train: LabelledFeatures, val: LabelledFeatures, place: Mapping[str, object]
+    ) -> None:
+        """Linear heads; ``place`` are the fields of a head that say where it stands."""
+        self._val_labels = val.labels
+        heads, tensors = train_heads(plans, train, val, self._study.training.regularisation)
+        self.trained.heads.extend(head.model_copy(update=place) for head in heads)
+        self.trained.tensors.update(tensors)
+        for head in heads:
+            self._say(f"finetune: head {head.name}: {head.val_accuracy:.1%} on validation")
+
+    def _tunable(self) -> tuple[HeadPlan, ...]:
+        """The plans of the heads that may have a cut of their own."""
+        wanted = set(tunable_roles(self._study))
+        return tuple(plan for plan in self._plans if plan.name in wanted)
+
+
+def tunable_roles(study: Study) -> Iterator[str]:
+    """What the heads answer for whose cut is to be chosen. A cascade's first level stays frozen."""
+    for kind in study.deployments:
+        if kind in TUNABLE:
+            yield from roles(kind, tuple(study.groups))
+        elif kind == CASCADE:
+            yield from study.groups
+
+
+def _pooled(maps: LabelledFeatures) -> LabelledFeatures:
+    return LabelledFeatures(tuple(pool(view) for view in maps.views), maps.labels)
+
+
+def _side_by_side(features: Array, probabilities: Array) -> Array:
+    return np.concatenate([features, probabilities], axis=1)

@@ -1,0 +1,79 @@
+"""The features of a study's images at any cut, computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from torch import nn
+
+from edgetl.artifacts.bundle import TOP
+from edgetl.artifacts.index import BrokenFile, DataIndex, Sample, Split
+from edgetl.data.index import check_broken_share
+from edgetl.data.stream import to_input
+from edgetl.stages.stage import Context
+from edgetl.train.backbones import Backbone
+from edgetl.train.features import Extractor, Features, View, cached_features, make_extractor
+from edgetl.train.heads import LabelledFeatures
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Features of every view of train, and of the plain view of val."""
+
+    train: LabelledFeatures
+    val: LabelledFeatures
+    broken: tuple[BrokenFile, ...]
+
+
+@dataclass(frozen=True)
+class FeatureSource:
+    """A study's images and the network they go through."""
+
+    context: Context
+    index: DataIndex
+    root: Path
+    backbone: Backbone
+
+    def at(self, cut: str, shape: tuple[int, ...], graph: onnx.ModelProto | None, network: nn.Module) -> Seen:
+        """Features where ``network`` (and ``graph``, exported from it) ends; no graph: the images are the features.
+
+        Raises:
+            EdgetlError: too many images cannot be read, or the disk is full.
+        """
+        extract = to_input if graph is None else make_extractor(self.backbone, graph, network)
+        study = self.context.study
+        views = [View(number, study.seed, study.training.flip) for number in range(study.training.views)]
+        train = [
+            self._features(
+                f"train{f' (view {view.number})' if view.number else ''}", "train", view, cut, shape, extract
+            )
+            for view in views
+        ]
+        val = self._features("val", "val", View(), cut, shape, extract)
+        broken = (*train[0].broken, *val.broken)
+        total = len(self.index.train) + len(self.index.val) + len(self.index.broken)
+        check_broken_share([*self.index.broken, *broken], total, study.data.max_broken_share)
+        return Seen(_labelled(train, self.index.train), _labelled([val], self.index.val), broken)
+
+    def _features(
+        self, title: str, split: Split, view: View, cut: str, shape: tuple[int, ...], extract: Extractor
+    ) -> Features:
+        watcher, samples = self.context.watcher, self.index.split(split)
+        cache = self.context.run.cache / "features"
+        with watcher.progress(f"features of {title}", len(samples)) as advance:
+            found = cached_features(
+                self.backbone, extract, samples, self.root, view, cache, advance, cut=cut, shape=shape
+            )
+        size = " x ".join(map(str, found.matrix.shape))
+        origin = "from the cache" if found.was_cached else "computed"
+        at = "" if cut == TOP else f" at {cut}"
+        watcher.say(f"finetune: {size} features of {title}{at} {origin}")
+        return found
+
+
+def _labelled(views: Sequence[Features], samples: Sequence[Sample]) -> LabelledFeatures:
+    labels = tuple(samples[position].label for position in views[0].positions)
+    return LabelledFeatures(tuple(view.matrix for view in views), labels)

@@ -1,0 +1,142 @@
+"""One head's own copy of the layers above a cut, while it is tuned."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, fx, nn
+
+from edgetl.config import Finetuning
+from edgetl.train.heads import Calibrated, HeadPlan, calibrate, logits_of, loss
+from edgetl.train.trace import named_parameters
+
+Array = npt.NDArray[np.float32]
+
+_ROWS = 64
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A branch after some epochs: what its head is worth on validation, the head, and the layers under it.
+
+    ``weight`` (classes x D) and ``bias`` (classes) are as they were trained, without the temperature; ``state`` are
+    the layers' parameters by name; ``features`` (N x D) are those of the validation images.
+    """
+
+    epoch: int
+    worth: Calibrated
+    weight: Tensor
+    bias: Tensor
+    state: dict[str, Tensor]
+    features: Tensor
+
+
+class Branch:
+    """Layers above a cut and the linear head on them, tuned together.
+
+    Batch normalisation stays in evaluation mode, its statistics frozen: exported graphs fold them into convolutions,
+    and a statistic that moved would part layers that are meant to be shared. Its scale and shift are trained like other
+    parameters. Dropout is off with it; validation says when to stop.
+    """
+
+    probe: Checkpoint
+    best: Checkpoint
+    waited = 0
+    """Epochs since the loss last fell below that of all epochs before, the probe left aside: at its full rate, tuning
+    often has to climb before it gets lower than it began."""
+
+    def __init__(
+        self,
+        upper: fx.GraphModule,
+        plan: HeadPlan,
+        weight: Array,
+        bias: Array,
+        labels: Sequence[str],
+        settings: Finetuning,
+    ) -> None:
+        """``upper`` is copied; ``weight`` and ``bias`` are the probe, ``labels`` those of the training images."""
+        self.plan = plan
+        self._lowest = math.inf
+        self._device = device()
+        self._truth = plan.targets(labels).to(self._device)
+        self._upper = copy.deepcopy(upper).requires_grad_(True).to(self._device)
+        self._linear = nn.Linear(weight.shape[1], weight.shape[0], device=self._device)
+        self._linear.load_state_dict({"weight": torch.from_numpy(weight), "bias": torch.from_numpy(bias)})
+        self._optimizer = torch.optim.AdamW(_parameter_groups(self._upper, self._linear, settings), fused=True)
+        steps = settings.epochs * math.ceil(len(labels) / settings.batch_size)
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(
+            self._optimizer, lambda step: _share_of_rate((step + 0.5) / steps)
+        )
+
+    def step(self, maps: Tensor, rows: npt.NDArray[np.int64]) -> None:
+        """Learn from a batch: maps at the cut, and which of the training images they are of."""
+        self._optimizer.zero_grad()
+        # A copy: layers that work in place would spoil the batch for the next branch.
+        logits = self._linear(self._upper(maps.to(self._device, copy=True)))
+        error: Tensor = loss(self.plan.activation, logits, self._truth[torch.from_numpy(rows)])
+        error.backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        self._schedule.step()
+
+    def assess(self, epoch: int, maps: Array, labels: Sequence[str]) -> None:
+        """See what the branch is worth on validation after an epoch; keep it if it is the best so far."""
+        features = infer(self._upper, maps)
+        weight, bias = (tensor.detach().cpu().clone() for tensor in (self._linear.weight, self._linear.bias))
+        worth = calibrate(self.plan.activation, logits_of((weight, bias), features), self.plan.targets(labels))
+        if epoch > 0:
+            self.waited = 0 if worth.loss < self._lowest else self.waited + 1
+            self._lowest = min(worth.loss, self._lowest)
+        if epoch > 0 and not worth.loss < self.best.worth.loss:
+            return
+        state = {name: tensor.detach().cpu().clone() for name, tensor in self._upper.named_parameters()}
+        self.best = Checkpoint(epoch, worth, weight, bias, state, features)
+        if epoch == 0:
+            self.probe = self.best
+
+
+def device() -> torch.device:
+    """Where branches are tuned and run."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def infer(upper: nn.Module, maps: Array) -> Tensor:
+    """Features (N x D) of maps at a cut, a few at a time."""
+    where = next(upper.parameters()).device
+    with torch.no_grad():
+        # Copies: layers that work in place would write to the cached maps.
+        parts = (np.array(maps[first : first + _ROWS]) for first in range(0, len(maps), _ROWS))
+        return torch.cat([upper(torch.from_numpy(part).to(where)).cpu() for part in parts])
+
+
+def _share_of_rate(progress: float) -> float:
+    """Up in a tenth of the steps, as AdamW's first ones are the roughest, then down to zero along a cosine: the last
+    epochs average out the noise of the batches (Loshchilov & Hutter 2017, SGDR).
+    """
+    return min(1.0, 10.0 * progress) * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def _parameter_groups(upper: fx.GraphModule, head: nn.Module, settings: Finetuning) -> list[dict[str, Any]]:
+    """The head at full rate, each block below it at ``layer_decay`` times the rate of the one above it.
+
+    Early layers are general and change least (Howard & Ruder 2018, Universal language model fine-tuning). Biases and
+    normalisations are not decayed: towards zero they would switch channels off.
+    """
+    blocks: list[list[nn.Parameter]] = []
+    for step in upper.graph.nodes:
+        known = {id(parameter) for block in blocks for parameter in block}
+        block = [parameter for _, parameter in named_parameters(upper, step) if id(parameter) not in known]
+        blocks += [block] if block else []
+    groups = []
+    for distance, block in enumerate([list(head.parameters()), *reversed(blocks)]):
+        rate = settings.rate * settings.layer_decay**distance
+        matrices, vectors = ([one for one in block if (one.ndim > 1) is many] for many in (True, False))
+        groups.append({"params": matrices, "lr": rate, "weight_decay": settings.weight_decay})
+        groups.append({"params": vectors, "lr": rate, "weight_decay": 0.0})
+    return groups

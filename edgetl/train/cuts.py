@@ -1,0 +1,152 @@
+"""Where a network can be cut: layers whose output is all that the rest of it needs. Cuts lie between blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from edgetl.artifacts.bundle import IMAGES, TOP
+from edgetl.errors import EdgetlError, did_you_mean
+from edgetl.train.backbones import Backbone
+from edgetl.train.trace import Profile, needed, trace
+
+Array = npt.NDArray[np.float32]
+
+SWEEP = "sweep"
+_SWEPT = 6
+_EXAMPLES = 4
+_BLOCK = 256
+
+
+@dataclass(frozen=True)
+class CutPoint:
+    """A layer at whose output the network can be cut.
+
+    ``name`` is its module path, ``shape`` that of its output for one image, ``depth`` the share of the trunk's FLOPs
+    up to it. ``aliases`` are other paths at which the network would be cut the same: with the same layers frozen.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    depth: float
+    aliases: tuple[str, ...] = ()
+
+
+def cut_points(backbone: Backbone) -> tuple[CutPoint, ...]:
+    """All layer cuts, from the images upward. Of layers that freeze the same parameters the last one is listed.
+
+    Not listed are the cuts that freeze nothing (``images``) or everything (``top``), and the one between a convolution
+    and its batch normalisation: exported graphs hold the two as one.
+
+    Raises:
+        EdgetlError: torch.fx cannot trace the network.
+    """
+    traced = trace(backbone)
+    profile = Profile(traced, backbone.preprocessing.image_size)
+    total = profile.flops(needed(traced.features, traced.images))
+    cuts = (cut for cut in traced.cuts() if cut.step in profile.shapes)
+    points = []
+    for _, alike in groupby(cuts, key=lambda cut: cut.frozen):
+        *others, last = alike
+        name, *aliases = last.paths
+        aliases += [path for other in others for path in other.paths]
+        below = profile.flops(needed(last.step, traced.images))
+        points.append(CutPoint(name, profile.shapes[last.step], below / total, tuple(aliases)))
+    return tuple(points)
+
+
+def choose_cuts(points: Sequence[CutPoint], wanted: str | int | tuple[str, ...] | None) -> tuple[str, ...]:
+    """The cuts that a study asks for, from the images upward; ``top`` is always the last one.
+
+    Args:
+        points: what there is to choose from.
+        wanted: null for ``top`` alone; names of layers, ``images`` or ``top``, one or several; a number of layer cuts,
+            spread evenly over depth; or ``sweep``, which is six of them, or all where there are fewer. ``images`` is
+            chosen only by name: nothing is shared below it, so it costs most to train and to run.
+
+    Raises:
+        EdgetlError: a name is no cut of this network, or there are fewer layer cuts than wanted.
+    """
+    if wanted is None:
+        return (TOP,)
+    if wanted == SWEEP:
+        wanted = max(1, min(_SWEPT, len(points)))
+    if isinstance(wanted, int):
+        if wanted > len(points):
+            raise EdgetlError(
+                f"backbone.cut asks for {wanted} layer cuts, this network can be cut at {len(points)} layers; "
+                "ask for no more, or leave cut out"
+            )
+        return (*_spread(points, wanted), TOP)
+    named = {_known(points, name) for name in ((wanted,) if isinstance(wanted, str) else wanted)}
+    return (*(name for name in (IMAGES, *(point.name for point in points)) if name in named), TOP)
+
+
+def split(backbone: Backbone, cut: str) -> tuple[nn.Module, nn.Module]:
+    """The network below a cut and above it, sharing the trunk's tensors; one after the other they are the trunk.
+
+    The lower part takes N x 3 x S x S in [0, 1] and holds the normalisation; the upper one ends in N x D features.
+    At ``images`` the lower part does nothing, at ``top`` the upper one.
+
+    Raises:
+        EdgetlError: torch.fx cannot trace the network, or it cannot be cut there.
+    """
+    if cut == TOP:
+        return backbone.trunk, nn.Identity()
+    traced = trace(backbone)
+    if cut == IMAGES:
+        return nn.Identity(), traced.part(traced.images, traced.features)
+    step = next((found.step for found in traced.cuts() if cut in found.paths), None)
+    if step is None:
+        raise EdgetlError(f"{backbone.reference.name} cannot be cut at {cut!r}; choose one of its cut points")
+    return traced.part(traced.images, step), traced.part(step, traced.features)
+
+
+def pooled(lower: nn.Module) -> nn.Module:
+    """A truncated network: the part below a cut, its output averaged over positions to N x C."""
+    return nn.Sequential(lower, _Pool()).eval()
+
+
+def pool(maps: Array) -> Array:
+    """What `pooled` makes of maps that are there already: N x C."""
+    with torch.inference_mode():
+        blocks = [_Pool()(torch.from_numpy(maps[row : row + _BLOCK])) for row in range(0, len(maps), _BLOCK)]
+    result: Array = torch.cat(blocks).numpy()
+    return result
+
+
+class _Pool(nn.Module):
+    """Maps are N x C x H x W, or N x H x W x C (Swin); tokens N x T x C. Images are square, which tells maps apart."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        if maps.ndim == 4 and maps.shape[2] == maps.shape[3]:
+            return nn.functional.adaptive_avg_pool2d(maps, 1).flatten(1)
+        return maps.flatten(1, -2).mean(dim=1) if maps.ndim > 2 else maps
+
+
+def _spread(points: Sequence[CutPoint], number: int) -> tuple[str, ...]:
+    """The points nearest to evenly spaced depths."""
+    left = list(points)
+    for position in range(1, number + 1):
+        left.remove(min(left, key=lambda point: abs(point.depth - position / (number + 1))))
+    return tuple(point.name for point in points if point not in left)
+
+
+def _known(points: Sequence[CutPoint], name: str) -> str:
+    canonical = {TOP: TOP, IMAGES: IMAGES}
+    for point in points:
+        canonical |= dict.fromkeys((point.name, *point.aliases), point.name)
+    if name not in canonical:
+        names = [point.name for point in points]
+        shown = [*names[:_EXAMPLES], "…", names[-1]] if len(names) > _EXAMPLES + 1 else names
+        raise EdgetlError(
+            f"backbone.cut names {name!r}, where the network cannot be cut{did_you_mean(name, canonical)}; "
+            f"it can be at {', '.join([*shown, IMAGES, TOP])}"
+        )
+    return canonical[name]

@@ -1,0 +1,52 @@
+"""What a first level says of its own training images, as if it had never seen them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from edgetl.artifacts.bundle import Head
+from edgetl.train.heads import HeadPlan, LabelledFeatures
+from edgetl.train.solver import Task, design, fit
+
+Array = npt.NDArray[np.float32]
+
+_FOLDS = 5
+
+
+def out_of_fold(head: Head, train: LabelledFeatures, seed: int) -> tuple[Array, ...]:
+    """For each view the head's probabilities of every training image, N x (number of its classes).
+
+    Each image is judged by a head of the same strength and temperature that was fitted without it (and without its
+    other views). A second level trained on the head's own word would trust what the head merely remembers: Wolpert
+    1992, Stacked generalization.
+    """
+    fold = _folds(train.labels, seed)
+    targets = HeadPlan(head.name, head.classes, head.activation).targets(train.labels)
+    said = tuple(np.empty((len(fold), len(head.classes)), np.float32) for _ in train.views)
+    for number in range(_FOLDS):
+        inside, outside = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
+        if not len(inside):
+            continue
+        shared = design([torch.from_numpy(view[outside]) for view in train.views])
+        task = Task(targets[outside], len(head.classes), head.activation)
+        ((weight, bias),) = fit(shared, [(task, head.regularisation)])
+        for view, probabilities in zip(train.views, said, strict=True):
+            logits = torch.addmm(bias, torch.from_numpy(view[inside]), weight.T) / head.temperature
+            judged = logits.softmax(dim=1) if head.activation == "softmax" else logits.sigmoid()
+            probabilities[inside] = judged.numpy()
+    return said
+
+
+def _folds(labels: Sequence[str], seed: int) -> npt.NDArray[np.int64]:
+    """A fold for each image; every label is spread evenly over them."""
+    rng = np.random.default_rng(seed)
+    fold = np.empty(len(labels), np.int64)
+    names = np.array(labels)
+    for label in sorted(set(labels)):
+        members = rng.permutation(np.flatnonzero(names == label))
+        fold[members] = (np.arange(len(members)) + rng.integers(_FOLDS)) % _FOLDS
+    return fold

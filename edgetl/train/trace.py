@@ -1,0 +1,204 @@
+"""A network as a graph of steps, traced symbolically (Reed et al. 2021, torch.fx).
+
+What only holds blocks is looked into; a block is one step. So control flow inside blocks does no harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+from torch.utils.flop_counter import FlopCounterMode
+
+from edgetl.errors import EdgetlError
+from edgetl.train.backbones import Backbone, Trunk
+
+_BACKBONE = "backbone"
+"""What holds the library's network in a trunk; paths of layers are relative to it."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A step whose value is all that the features need of the images.
+
+    ``paths`` are the modules whose output it is, from the innermost outward; ``frozen`` the names of the parameters
+    that it takes to get there.
+    """
+
+    step: fx.Node
+    paths: tuple[str, ...]
+    frozen: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A trunk's graph; ``paths`` are the modules whose output a step's value is."""
+
+    trunk: Trunk
+    graph: fx.Graph
+    paths: dict[fx.Node, list[str]]
+
+    @property
+    def images(self) -> fx.Node:
+        images: fx.Node = next(iter(self.graph.nodes))
+        return images
+
+    @property
+    def features(self) -> fx.Node:
+        output: fx.Node = next(iter(reversed(self.graph.nodes)))
+        return output.all_input_nodes[0]
+
+    def cuts(self) -> Iterator[Cut]:
+        """Where the network can be cut, in order of execution: some parameters below, some above, none on both sides.
+
+        It cannot be between a convolution and its batch normalisation: exported graphs hold the two as one.
+        """
+        for step, paths in self.paths.items():
+            above = needed(self.features, step)
+            if self.images in above or self._parts_a_convolution(step):
+                continue
+            frozen = self._parameters(needed(step, self.images))
+            tuned = self._parameters(above)
+            if frozen and tuned and not frozen & tuned:
+                yield Cut(step, tuple(paths), frozen)
+
+    def part(self, start: fx.Node, end: fx.Node) -> fx.GraphModule:
+        """The network from the value of one step to that of another. Names of tensors stay those of the trunk."""
+        graph, steps = fx.Graph(), needed(end, start)
+        copies = {start: graph.placeholder(start.name)}
+        for step in self.graph.nodes:
+            if step in steps:
+                copies[step] = graph.node_copy(step, copies.__getitem__)
+        graph.output(copies[end])
+        return fx.GraphModule(self.trunk, graph).eval()
+
+    def _parameters(self, steps: Iterable[fx.Node]) -> frozenset[str]:
+        return frozenset(name for step in steps for name, _ in named_parameters(self.trunk, step))
+
+    def _parts_a_convolution(self, step: fx.Node) -> bool:
+        return isinstance(_module(self.trunk, step), _ConvNd) and any(
+            isinstance(_module(self.trunk, user), _BatchNorm) for user in step.users
+        )
+
+
+def trace(backbone: Backbone) -> Traced:
+    """The trunk's graph.
+
+    Raises:
+        EdgetlError: torch.fx cannot trace it.
+    """
+    reason = ""
+    for looks_into in (_holds_blocks, _is_chain):
+        tracer = _Tracer(looks_into, _one_step(backbone))
+        try:
+            return Traced(backbone.trunk, tracer.trace(backbone.trunk), tracer.paths)
+        except Exception as error:  # whatever a network's own code throws at a tensor without values
+            reason = str(error).strip().splitlines()[0].partition(". ")[0]
+    raise EdgetlError(
+        f"{backbone.reference.name} cannot be cut below its head: torch.fx cannot trace it ({reason}); "
+        "leave backbone.cut out, or choose another backbone"
+    )
+
+
+def needed(end: fx.Node, start: fx.Node) -> set[fx.Node]:
+    """The steps that lead from the value of ``start`` to that of ``end``; ``end`` is one of them, ``start`` is not."""
+    steps: set[fx.Node] = set()
+    waiting = [end]
+    while waiting:
+        step = waiting.pop()
+        if step is not start and step not in steps:
+            steps.add(step)
+            waiting += step.all_input_nodes
+    return steps
+
+
+def named_parameters(root: nn.Module, step: fx.Node) -> list[tuple[str, nn.Parameter]]:
+    """The parameters that a step of a traced network uses, with their names in it."""
+    path = str(step.target)
+    if step.op == "call_module":
+        return [(f"{path}.{name}", parameter) for name, parameter in root.get_submodule(path).named_parameters()]
+    if step.op == "get_attr":
+        owner, _, name = path.rpartition(".")
+        value = getattr(root.get_submodule(owner), name)
+        return [(path, value)] if isinstance(value, nn.Parameter) else []
+    return []
+
+
+def _module(root: nn.Module, step: fx.Node) -> nn.Module | None:
+    return root.get_submodule(str(step.target)) if step.op == "call_module" else None
+
+
+class Profile(fx.Interpreter):
+    """Runs a trunk on one image, and keeps the shape of every step's value and the FLOPs that it took."""
+
+    def __init__(self, traced: Traced, image_size: int) -> None:
+        super().__init__(traced.trunk, graph=traced.graph)
+        self.shapes: dict[fx.Node, tuple[int, ...]] = {}
+        self._flops: dict[fx.Node, int] = {}
+        self._counter = FlopCounterMode(display=False)
+        image = torch.zeros(1, 3, image_size, image_size, device=traced.trunk.mean.device)
+        # Where gradients are asked for, attention is not computed by one fused kernel that the counter does not know.
+        with self._counter:
+            self.run(image.requires_grad_())
+
+    def run_node(self, n: fx.Node) -> Any:
+        before = self._counter.get_total_flops()
+        value = super().run_node(n)
+        self._flops[n] = self._counter.get_total_flops() - before
+        if isinstance(value, Tensor):
+            self.shapes[n] = tuple(value.shape[1:])
+        return value
+
+    def flops(self, steps: Iterable[fx.Node]) -> int:
+        return sum(self._flops[step] for step in steps)
+
+
+class _Tracer(fx.Tracer):
+    """Records which modules' output a step's value is, from the innermost outward."""
+
+    def __init__(self, looks_into: Callable[[nn.Module], bool], one_step: tuple[Callable[..., Any], ...]) -> None:
+        super().__init__(autowrap_functions=one_step)
+        self._looks_into = looks_into
+        self.paths: dict[fx.Node, list[str]] = {}
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return module_qualified_name != _BACKBONE and not self._looks_into(m)
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        output = super().call_module(m, forward, args, kwargs)
+        path = self.path_of_module(m)
+        if isinstance(output, fx.Proxy) and path != _BACKBONE:
+            self.paths.setdefault(output.node, []).append(path.removeprefix(f"{_BACKBONE}."))
+        return output
+
+
+def _one_step(backbone: Backbone) -> tuple[Callable[..., Any], ...]:
+    """Functions that decide by shapes, which a tensor without values has not: timm keeps a list of its own."""
+    if not backbone.reference.name.startswith("timm/"):
+        return ()
+    from timm.models import get_notrace_functions
+
+    return tuple(get_notrace_functions())  # type: ignore[no-untyped-call]
+
+
+def _is_chain(module: nn.Module) -> bool:
+    return type(module) is nn.Sequential
+
+
+def _holds_blocks(module: nn.Module) -> bool:
+    """A chain, or a stage: what holds a list of blocks of one kind (timm's stages, torchvision's encoder)."""
+    lists = [module, *(child for child in module.children() if isinstance(child, nn.Sequential | nn.ModuleList))]
+    return _is_chain(module) or any(_are_blocks(list(part.children())) for part in lists)
+
+
+def _are_blocks(modules: Sequence[nn.Module]) -> bool:
+    return len({type(module) for module in modules}) == 1 and not any(
+        isinstance(module, nn.Sequential) or next(module.children(), None) is None for module in modules
+    )
