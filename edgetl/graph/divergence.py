@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from edgetl.artifacts.fusion import Divergence
 from edgetl.graph.difference import Array, Layer, difference
 from edgetl.graph.inputs import join_inputs
 from edgetl.graph.model import attribute, needed, opset, tensors_read, varying_tensors
@@ -20,23 +20,6 @@ from edgetl.graph.opsets import aligned
 
 # What frameworks call a layer's tensors; exporters and quantisers add to it.
 _PARAMETER = re.compile(r"(.+)\.(weight|bias|running_mean|running_var)(_\w+)?")
-
-
-@dataclass(frozen=True)
-class Divergence:
-    """Where a graph parts from an earlier one, the one that it has most in common with.
-
-    ``shared`` of its ``layers`` are the other's too: nodes that run for every image, so Constant, Identity and what is
-    computed from constants do not count. ``layer`` is the first that is not shared, None if there is no such layer,
-    and ``reason`` says what sets it apart.
-    """
-
-    model: str
-    against: str
-    shared: int
-    layers: int
-    layer: str | None
-    reason: str
 
 
 def divergences(models: Mapping[str, onnx.ModelProto]) -> tuple[Divergence, ...]:

@@ -11,6 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
+from edgetl.artifacts.fusion import ScaleConflict
 from edgetl.errors import EdgetlError
 from edgetl.graph.inputs import join_inputs
 from edgetl.graph.model import FreshNames, attribute
@@ -27,17 +28,6 @@ _LIMITS: dict[int, tuple[int, int]] = {
 }
 
 _Place = tuple[str, int]
-
-
-@dataclass(frozen=True)
-class ScaleConflict:
-    """A tensor that graphs have in common but quantise with different scales.
-
-    ``tensor``: its name in the first of them. ``scales``: the scale in each; where it is per channel, the largest.
-    """
-
-    tensor: str
-    scales: Mapping[str, float]
 
 
 def scale_conflicts(models: Mapping[str, onnx.ModelProto]) -> tuple[ScaleConflict, ...]:

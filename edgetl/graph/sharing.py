@@ -2,41 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
 
+from edgetl.artifacts.fusion import Amount, Sharing
 from edgetl.errors import EdgetlError
 from edgetl.graph.cost import CostModel
 from edgetl.graph.fuse import Fused
 from edgetl.graph.model import varying_tensors
-
-
-@dataclass(frozen=True)
-class Amount:
-    """A part of a graph, in nodes that run for every image, parameters, FLOPs and relative latency (see `Cost`).
-
-    Nodes that only copy do not count. All but ``layers`` is None where the graph does not tell its costs.
-    """
-
-    layers: int
-    parameters: int | None = None
-    flops: int | None = None
-    estimate: float | None = None
-
-
-@dataclass(frozen=True)
-class Sharing:
-    """What each graph consists of, what of it another one has too, and what all come to as one.
-
-    ``gain``: the estimated cost of the graphs one after another over that of all as one; None where that cannot be
-    told, and ``untold`` says why.
-    """
-
-    own: Mapping[str, Amount]
-    shared: Mapping[str, Amount]
-    together: Amount
-    gain: float | None
-    untold: str | None
 
 
 def sharing(fused: Fused) -> Sharing:

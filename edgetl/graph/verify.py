@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, ValueInfoProto, helper
 
+from edgetl.artifacts.fusion import Verified
 from edgetl.errors import EdgetlError
 from edgetl.graph.inputs import is_image, kind, real_inputs
 from edgetl.graph.numbering import quantises
@@ -22,19 +22,6 @@ Inputs = dict[str, NDArray[Any]]
 _FREE_SIZE = 224  # of images where the graph takes any
 # Where a tensor has more readers a runtime folds other nodes into each other, and rounds otherwise.
 _FP32, _FP16, _INT8 = 1e-4, 1e-2, 5e-2
-
-
-@dataclass(frozen=True)
-class Verified:
-    """What a comparison found.
-
-    ``difference``: the largest absolute one over all outputs. ``wrong``: an output that is further from the original
-    than rounding explains, if there is one. ``random``: outputs that are not even equal in two runs of the original.
-    """
-
-    difference: float
-    wrong: str | None
-    random: tuple[str, ...]
 
 
 def random_inputs(model: onnx.ModelProto, count: int, seed: int) -> Inputs:

@@ -10,16 +10,17 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from edgetl.artifacts.fusion import Fusion, Sharing, Verified
 from edgetl.config import Recipe
 from edgetl.data.calibration_images import draw, folder_samples
 from edgetl.data.stream import stream, to_input
 from edgetl.errors import EdgetlError
-from edgetl.graph.divergence import Divergence, divergences
+from edgetl.graph.divergence import divergences
 from edgetl.graph.fuse import Fused, fuse
 from edgetl.graph.model import image_input, load_model, save_model, stored_bytes, whole_model
-from edgetl.graph.recalibrate import ScaleConflict, recalibrate, scale_conflicts
-from edgetl.graph.sharing import Sharing, sharing
-from edgetl.graph.verify import Inputs, Verified, random_inputs, tolerance, verify
+from edgetl.graph.recalibrate import recalibrate, scale_conflicts
+from edgetl.graph.sharing import sharing
+from edgetl.graph.verify import Inputs, random_inputs, tolerance, verify
 from edgetl.report.wording import printable
 from edgetl.stages.prepare import input_preprocessing
 from edgetl.stages.stage import Watcher
@@ -36,25 +37,6 @@ class FuseOrder:
     output: Path
     images: Path | None = None
     recalibrate: bool = False
-
-
-@dataclass(frozen=True)
-class Fusion:
-    """What came of fusing.
-
-    ``bytes``: sizes of the files, ``fused_bytes`` that of the new one. ``moved``: how far recalibration moved an
-    output away from what the files compute; None where it was not asked for.
-    """
-
-    sharing: Sharing
-    bytes: Mapping[str, int]
-    fused_bytes: int
-    divergences: tuple[Divergence, ...]
-    conflicts: tuple[ScaleConflict, ...]
-    verified: Verified
-    random_images: int
-    real_images: int
-    moved: float | None
 
 
 def fuse_files(order: FuseOrder, watcher: Watcher) -> Fusion:

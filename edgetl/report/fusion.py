@@ -1,0 +1,92 @@
+"""What `edgetl fuse` prints: where sharing ends and why, what is shared, and what that is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from edgetl.artifacts.fusion import Fusion
+from edgetl.report.wording import MOST_LISTED, abridged, count, flops, megabytes, printable
+
+UNKNOWN = "-"
+
+_Cell = tuple[str, str]
+
+
+def fusion_lines(fusion: Fusion) -> Iterator[str]:
+    """Plain lines for a terminal."""
+    yield from (*_parting(fusion), *_scales(fusion), "", *_table(fusion), "", *_outcome(fusion))
+
+
+def _parting(fusion: Fusion) -> Iterator[str]:
+    for found in fusion.divergences:
+        yield f"{found.model} against {found.against}: {found.shared} of {count(found.layers, 'layer')} shared"
+        where = "" if found.layer is None else f"first differing layer: {printable(found.layer)}: "
+        yield f"  {where}{printable(found.reason)}"
+
+
+def _scales(fusion: Fusion) -> Iterator[str]:
+    conflicts = fusion.conflicts
+    if conflicts:
+        done = "the ranges were united" if fusion.moved is not None else "sharing ends there without --recalibrate"
+        yield f"scales differ on {count(len(conflicts), 'tensor')}; {done}:"
+    for conflict in conflicts[:MOST_LISTED]:
+        scales = ", ".join(f"{scale:.6g} in {name}" for name, scale in conflict.scales.items())
+        yield f"  {printable(conflict.tensor)}: {scales}"
+    if len(conflicts) > MOST_LISTED:
+        yield f"  and {len(conflicts) - MOST_LISTED} more; --json lists them all"
+
+
+def _table(fusion: Fusion) -> Iterator[str]:
+    sharing, width = fusion.sharing, max(8, *map(len, fusion.bytes))
+    yield _row("", width, ("layers", "shared"), ("parameters", "shared"), ("FLOPs", "shared"), "file")
+    for name, own in sharing.own.items():
+        shared = sharing.shared[name]
+        yield _row(
+            name,
+            width,
+            (f"{own.layers:,}", _share(shared.layers, own.layers)),
+            (_number(own.parameters), _share(shared.parameters, own.parameters)),
+            (_flops(own.flops), _share(shared.flops, own.flops)),
+            _file(fusion.bytes[name]),
+        )
+    together = sharing.together
+    figures = ((f"{together.layers:,}", ""), (_number(together.parameters), ""), (_flops(together.flops), ""))
+    yield _row("together", width, *figures, _file(fusion.fused_bytes))
+
+
+def _row(name: str, width: int, layers: _Cell, parameters: _Cell, work: _Cell, file: str) -> str:
+    cells = f"{layers[0]:>6}{layers[1]:>8}{parameters[0]:>13}{parameters[1]:>8}{work[0]:>13}{work[1]:>8}{file:>10}"
+    return f"{name:<{width}}{cells}"
+
+
+def _share(part: int | None, whole: int | None) -> str:
+    """In percent, rounded down: what is not all is not 100.0 %."""
+    return f"{part * 1000 // whole / 10:.1f} %" if whole and part is not None else ""
+
+
+def _number(value: int | None) -> str:
+    return UNKNOWN if value is None else f"{value:,}"
+
+
+def _flops(value: int | None) -> str:
+    return UNKNOWN if value is None else flops(value)
+
+
+def _file(size: int) -> str:
+    return f"{megabytes(size)} MB"
+
+
+def _outcome(fusion: Fusion) -> Iterator[str]:
+    sharing, verified = fusion.sharing, fusion.verified
+    if sharing.gain is None:
+        yield f"predicted gain: unknown: {printable(sharing.untold or 'the graph costs nothing')}"
+    else:
+        yield f"predicted gain: {sharing.gain:.2f} times (an estimate; measure it with edgetl profile)"
+    if fusion.moved is not None:
+        yield f"largest difference that recalibration makes: {fusion.moved:.3g}"
+    if verified.random:
+        yield f"not compared, because they depend on chance: {printable(abridged(verified.random))}"
+    images = count(fusion.random_images, "random image")
+    if fusion.real_images:
+        images = f"{images} and {count(fusion.real_images, 'real one')}"
+    yield f"largest difference to the separate models: {verified.difference:.3g} (on {images})"
