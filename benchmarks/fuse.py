@@ -22,7 +22,7 @@ from edgetl.artifacts.bundle import Head
 from edgetl.config import Backbone
 from edgetl.engine.runtime import BuildOptions, build_engine, get_runtime, load_engine
 from edgetl.graph.compose import compose
-from edgetl.graph.fuse import fuse
+from edgetl.graph.fusion.fuse import fuse
 from edgetl.graph.model import save_model
 from edgetl.graph.simplify import simplify
 from edgetl.measure.latency import Plan, measure, ratio

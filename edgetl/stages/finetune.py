@@ -12,7 +12,7 @@ from safetensors.numpy import save
 from edgetl.artifacts.bundle import IMAGES, Bundle
 from edgetl.artifacts.deployment import CASCADE
 from edgetl.artifacts.files import sha256_file, write_bytes, write_json
-from edgetl.graph.fuse import fuse
+from edgetl.graph.fusion.fuse import fuse
 from edgetl.graph.model import save_model
 from edgetl.stages.branches import Trained, Trainer
 from edgetl.stages.features import FeatureSource

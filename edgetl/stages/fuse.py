@@ -15,12 +15,12 @@ from edgetl.config import Recipe
 from edgetl.data.calibration_images import draw, folder_samples
 from edgetl.data.stream import stream, to_input
 from edgetl.errors import EdgetlError
-from edgetl.graph.divergence import divergences
-from edgetl.graph.fuse import Fused, fuse
+from edgetl.graph.fusion.divergence import divergences
+from edgetl.graph.fusion.fuse import Fused, fuse
+from edgetl.graph.fusion.recalibrate import recalibrate, scale_conflicts
+from edgetl.graph.fusion.sharing import sharing
+from edgetl.graph.fusion.verify import Inputs, random_inputs, tolerance, verify
 from edgetl.graph.model import image_input, load_model, save_model, stored_bytes, whole_model
-from edgetl.graph.recalibrate import recalibrate, scale_conflicts
-from edgetl.graph.sharing import sharing
-from edgetl.graph.verify import Inputs, random_inputs, tolerance, verify
 from edgetl.report.wording import printable
 from edgetl.stages.prepare import input_preprocessing
 from edgetl.stages.stage import Watcher

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgetl.artifacts.bundle import FEATURES, IMAGES, Activation, Head, Preprocessing
 from edgetl.graph.compose import compose
 from edgetl.graph.extract import extract, frontier
-from edgetl.graph.fuse import fuse
+from edgetl.graph.fusion.fuse import fuse
 from edgetl.graph.parity import Session, run
 
 Array = NDArray[np.float32]

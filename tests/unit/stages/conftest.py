@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgetl.artifacts.bundle import FEATURES, TOP, BackboneReference, Bundle, Head, Preprocessing
 from edgetl.artifacts.files import write_json
 from edgetl.graph.compose import compose
-from edgetl.graph.fuse import fuse
+from edgetl.graph.fusion.fuse import fuse
 from edgetl.graph.model import save_model
 
 Array = NDArray[np.float32]

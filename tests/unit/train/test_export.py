@@ -22,7 +22,7 @@ from edgetl.data.synthetic import LABELS, render_scene, scene_seed  # noqa: E402
 from edgetl.errors import EdgetlError  # noqa: E402
 from edgetl.graph import parity  # noqa: E402
 from edgetl.graph.compose import compose  # noqa: E402
-from edgetl.graph.fuse import fuse  # noqa: E402
+from edgetl.graph.fusion.fuse import fuse  # noqa: E402
 from edgetl.graph.simplify import simplify  # noqa: E402
 from edgetl.train.backbones import Backbone, fingerprint, load_backbone  # noqa: E402
 from edgetl.train.export import export_trunk  # noqa: E402

@@ -18,7 +18,7 @@ from edgetl.artifacts.bundle import FEATURES, TOP, Activation, Head, Preprocessi
 from edgetl.errors import EdgetlError  # noqa: E402
 from edgetl.graph import parity  # noqa: E402
 from edgetl.graph.compose import compose  # noqa: E402
-from edgetl.graph.fuse import fuse  # noqa: E402
+from edgetl.graph.fusion.fuse import fuse  # noqa: E402
 from edgetl.graph.simplify import simplify  # noqa: E402
 from edgetl.train.backbones import Backbone, fingerprint, load_backbone  # noqa: E402
 from edgetl.train.cuts import split  # noqa: E402

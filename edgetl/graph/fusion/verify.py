@@ -13,8 +13,8 @@ from onnx import TensorProto, ValueInfoProto, helper
 
 from edgetl.artifacts.fusion import Verified
 from edgetl.errors import EdgetlError
-from edgetl.graph.inputs import is_image, kind, real_inputs
-from edgetl.graph.numbering import quantises
+from edgetl.graph.fusion.inputs import is_image, kind, real_inputs
+from edgetl.graph.fusion.numbering import quantises
 from edgetl.graph.parity import Outputs, Session, max_difference
 
 Inputs = dict[str, NDArray[Any]]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from edgetl.graph.cost import CostModel
-from edgetl.graph.fuse import fuse
-from edgetl.graph.sharing import sharing
+from edgetl.graph.fusion.fuse import fuse
+from edgetl.graph.fusion.sharing import sharing
 
 
 @pytest.fixture

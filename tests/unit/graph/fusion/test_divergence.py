@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
-from edgetl.graph.difference import STATISTICS, factors_between
-from edgetl.graph.divergence import divergences
+from edgetl.graph.fusion.difference import STATISTICS, factors_between
+from edgetl.graph.fusion.divergence import divergences
 from edgetl.graph.half import to_fp16
 from edgetl.graph.quantise import quantise
 

@@ -13,10 +13,10 @@ from onnx import TensorProto, numpy_helper
 
 from edgetl.artifacts.fusion import ScaleConflict
 from edgetl.errors import EdgetlError
-from edgetl.graph.inputs import join_inputs
+from edgetl.graph.fusion.inputs import join_inputs
+from edgetl.graph.fusion.numbering import SCALED, Numbered, number_all, scaled_activation
+from edgetl.graph.fusion.opsets import aligned
 from edgetl.graph.model import FreshNames, attribute
-from edgetl.graph.numbering import SCALED, Numbered, number_all, scaled_activation
-from edgetl.graph.opsets import aligned
 
 _LIMITS: dict[int, tuple[int, int]] = {
     TensorProto.INT4: (-8, 7),

@@ -9,11 +9,11 @@ import onnx
 from onnx import ValueInfoProto, helper
 
 from edgetl.errors import EdgetlError
-from edgetl.graph.inputs import Joined, join_inputs
+from edgetl.graph.fusion.inputs import Joined, join_inputs
+from edgetl.graph.fusion.numbering import Numbered, number_all, quantises
+from edgetl.graph.fusion.opsets import aligned
 from edgetl.graph.metadata import merged_metadata
 from edgetl.graph.model import FreshNames, needed, subgraphs, tensors_read
-from edgetl.graph.numbering import Numbered, number_all, quantises
-from edgetl.graph.opsets import aligned
 from edgetl.graph.weights import add_initializers
 
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 from edgetl.errors import EdgetlError
-from edgetl.graph.fuse import fuse
+from edgetl.graph.fusion.fuse import fuse
+from edgetl.graph.fusion.recalibrate import recalibrate, scale_conflicts
 from edgetl.graph.parity import max_difference, run
 from edgetl.graph.quantise import quantise
-from edgetl.graph.recalibrate import recalibrate, scale_conflicts
 
 
 @pytest.fixture

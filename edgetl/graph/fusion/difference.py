@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from edgetl.graph.numbering import SCALED, attribute_key
+from edgetl.graph.fusion.numbering import SCALED, attribute_key
 
 STATISTICS = "batch-norm statistics differ although weights are equal: was batch norm left in training mode?"
 

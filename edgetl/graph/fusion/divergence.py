@@ -12,11 +12,11 @@ import onnx
 from onnx import numpy_helper
 
 from edgetl.artifacts.fusion import Divergence
-from edgetl.graph.difference import Array, Layer, difference
-from edgetl.graph.inputs import join_inputs
+from edgetl.graph.fusion.difference import Array, Layer, difference
+from edgetl.graph.fusion.inputs import join_inputs
+from edgetl.graph.fusion.numbering import Numbered, number_all
+from edgetl.graph.fusion.opsets import aligned
 from edgetl.graph.model import attribute, needed, opset, tensors_read, varying_tensors
-from edgetl.graph.numbering import Numbered, number_all
-from edgetl.graph.opsets import aligned
 
 # What frameworks call a layer's tensors; exporters and quantisers add to it.
 _PARAMETER = re.compile(r"(.+)\.(weight|bias|running_mean|running_var)(_\w+)?")

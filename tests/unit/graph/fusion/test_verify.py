@@ -8,11 +8,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgetl.errors import EdgetlError
-from edgetl.graph.fuse import fuse
+from edgetl.graph.fusion.fuse import fuse
+from edgetl.graph.fusion.verify import random_inputs, tolerance, verify
 from edgetl.graph.half import to_fp16
 from edgetl.graph.model import save_model
 from edgetl.graph.quantise import quantise
-from edgetl.graph.verify import random_inputs, tolerance, verify
 
 
 def graph(nodes, inputs, outputs, initializers=()):

@@ -16,13 +16,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgetl.errors import EdgetlError
 from edgetl.graph import parity
-from edgetl.graph.divergence import divergences
 from edgetl.graph.extract import extract
-from edgetl.graph.fuse import fuse
+from edgetl.graph.fusion.divergence import divergences
+from edgetl.graph.fusion.fuse import fuse
+from edgetl.graph.fusion.recalibrate import scale_conflicts
 from edgetl.graph.half import to_fp16
 from edgetl.graph.model import load_model, model_bytes
 from edgetl.graph.quantise import quantise
-from edgetl.graph.recalibrate import scale_conflicts
 
 CHANNELS, SIZE = 4, 8
 

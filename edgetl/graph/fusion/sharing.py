@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from edgetl.artifacts.fusion import Amount, Sharing
 from edgetl.errors import EdgetlError
 from edgetl.graph.cost import CostModel
-from edgetl.graph.fuse import Fused
+from edgetl.graph.fusion.fuse import Fused
 from edgetl.graph.model import varying_tensors
 
 
