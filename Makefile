@@ -47,6 +47,8 @@ lint: $(VENV)/.installed  ## Style, types, and the direction of imports.
 bench: $(VENV)/.installed  ## Benchmarks against the alternatives; results go to benchmarks/results.
 	$(BIN)/python benchmarks/train_heads.py -o benchmarks/results
 	$(BIN)/python benchmarks/main_job.py -o benchmarks/results
+	$(BIN)/python benchmarks/fuse.py -o benchmarks/results
+	$(BIN)/python benchmarks/cuts.py -o benchmarks/results
 
 bench-gpu: $(VENV)/.installed  ## The device tests, and training on a GPU.
 	$(BIN)/python -m pytest tests/device

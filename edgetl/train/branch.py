@@ -46,11 +46,12 @@ class Branch:
     parameters. Dropout is off with it; validation says when to stop.
     """
 
-    probe: Checkpoint
+    probe: Calibrated
+    """What the head was worth before the layers were tuned: epoch 0."""
     best: Checkpoint
     waited = 0
-    """Epochs since the loss last fell below that of all epochs before, the probe left aside: at its full rate, tuning
-    often has to climb before it gets lower than it began."""
+    """Epochs since the loss last fell below that of all epochs before. The probe does not count: tuning often has to
+    climb before it gets lower than it began."""
 
     def __init__(
         self,
@@ -86,19 +87,18 @@ class Branch:
         self._schedule.step()
 
     def assess(self, epoch: int, maps: Array, labels: Sequence[str]) -> None:
-        """See what the branch is worth on validation after an epoch; keep it if it is the best so far."""
+        """See what the branch is worth on validation after an epoch, 0 being the probe; keep it if it is the best."""
         features = infer(self._upper, maps)
         weight, bias = (tensor.detach().cpu().clone() for tensor in (self._linear.weight, self._linear.bias))
         worth = calibrate(self.plan.activation, logits_of((weight, bias), features), self.plan.targets(labels))
-        if epoch > 0:
-            self.waited = 0 if worth.loss < self._lowest else self.waited + 1
-            self._lowest = min(worth.loss, self._lowest)
-        if epoch > 0 and not worth.loss < self.best.worth.loss:
-            return
-        state = {name: tensor.detach().cpu().clone() for name, tensor in self._upper.named_parameters()}
-        self.best = Checkpoint(epoch, worth, weight, bias, state, features)
         if epoch == 0:
-            self.probe = self.best
+            self.probe = worth
+        else:
+            self.waited = 0 if worth.loss < self._lowest else self.waited + 1
+            self._lowest = min(self._lowest, worth.loss)
+        if epoch == 0 or worth.loss < self.best.worth.loss:
+            state = {name: tensor.detach().cpu().clone() for name, tensor in self._upper.named_parameters()}
+            self.best = Checkpoint(epoch, worth, weight, bias, state, features)
 
 
 def device() -> torch.device:

@@ -8,6 +8,7 @@ cannot end with a greater validation loss than it began with.
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -133,7 +134,9 @@ def _deterministic() -> Iterator[None]:
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(torch.cuda.is_available() or before[0], warn_only=True)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*determinis")
+            yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
@@ -151,8 +154,8 @@ def _tuned(branch: Branch, backbone: Backbone, cut: str, settings: Finetuning) -
         temperature=best.worth.temperature,
         val_loss=best.worth.loss,
         val_accuracy=best.worth.accuracy,
-        probe_val_loss=probe.worth.loss,
-        probe_val_accuracy=probe.worth.accuracy,
+        probe_val_loss=probe.loss,
+        probe_val_accuracy=probe.accuracy,
         epochs=best.epoch,
     )
     weight, bias = ((tensor / best.worth.temperature).numpy() for tensor in (best.weight, best.bias))

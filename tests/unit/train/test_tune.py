@@ -201,6 +201,21 @@ def test_the_best_epoch_is_kept_and_not_the_last(problem: Problem) -> None:
     assert np.array_equal(features, good.features.numpy()), "its tensors moved after it was kept"
 
 
+def test_a_loss_that_climbs_at_first_is_given_time(problem: Problem) -> None:
+    _, upper = split(problem.backbone, CUT)
+    branch = Branch(upper, *problem.start["combined"], problem.train.labels, SETTINGS)
+    rows = np.arange(len(problem.train.labels))
+    branch.assess(0, problem.val.views[0], problem.val.labels)
+    for _ in range(4):
+        branch.step(torch.from_numpy(problem.train.views[0]), np.roll(rows, 1))
+    waited = []
+    for epoch in (1, 2):
+        branch.assess(epoch, problem.val.views[0], problem.val.labels)
+        waited.append(branch.waited)
+    assert branch.best.epoch == 0, "it did not climb, so this proves nothing"
+    assert waited == [0, 1]
+
+
 def test_tuning_ends_when_no_head_gets_better(problem: Problem) -> None:
     told: list[float] = []
     still = SETTINGS.model_copy(update={"rate": 1e-30, "epochs": 9, "patience": 2})
