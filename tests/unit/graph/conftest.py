@@ -10,9 +10,11 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from edgetl.artifacts.bundle import IMAGES
 from edgetl.artifacts.calibration import CalibrationImage, CalibrationTable
 from edgetl.config import CalibrationMethod, Recipe
 from edgetl.graph.calibrate import calibrate
+from edgetl.graph.fusion.fuse import fuse
 
 SIZE = 16
 
@@ -137,3 +139,34 @@ def record() -> Callable[[int], tuple[CalibrationImage, ...]]:
 @pytest.fixture(scope="session")
 def table_for() -> Callable[..., CalibrationTable]:
     return calibrated
+
+
+@pytest.fixture
+def forest() -> onnx.ModelProto:
+    """A trunk of two convolutions, a branch above the first, one from the images, and a head's truncated network."""
+
+    def network(first: int, second: int | None) -> onnx.ModelProto:
+        weights = {"one": (4, 3, 3, 3, first), "two": (6, 4, 3, 3, second)}
+        kept = {name: shape for name, shape in weights.items() if shape[-1] is not None}
+        nodes = [helper.make_node("Conv", [IMAGES, "one"], ["conv1"]), helper.make_node("Relu", ["conv1"], ["cut"])]
+        if second is not None:
+            nodes += [helper.make_node("Conv", ["cut", "two"], ["conv2"]), helper.make_node("Relu", ["conv2"], ["top"])]
+        nodes += [
+            helper.make_node("GlobalAveragePool", ["cut" if second is None else "top"], ["pooled"]),
+            helper.make_node("Flatten", ["pooled"], ["features"]),
+        ]
+        graph = helper.make_graph(
+            nodes,
+            "network",
+            [helper.make_tensor_value_info(IMAGES, TensorProto.FLOAT, ["N", 3, 8, 8])],
+            [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["N", 4 if second is None else 6])],
+            [
+                numpy_helper.from_array(np.random.default_rng(seed).normal(0.0, 0.5, shape).astype(np.float32), name)
+                for name, (*shape, seed) in kept.items()
+            ],
+        )
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+    networks = {"trunk": network(0, 1), "tuned": network(0, 2), "from images": network(3, 2)}
+    networks |= {"untuned": network(0, 1), "truncated": network(0, None)}
+    return fuse(networks).model
