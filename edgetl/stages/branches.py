@@ -9,11 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from edgetl.artifacts.bundle import FEATURES, IMAGES, TOP, TRUNK, Head
+from edgetl.artifacts.bundle import IMAGES, TOP, TRUNK, Head
 from edgetl.artifacts.deployment import CASCADE, COMBINED, TUNABLE, roles
+from edgetl.artifacts.files import sha256_bytes
 from edgetl.config import Study
 from edgetl.graph.simplify import simplify
 from edgetl.stages.features import FeatureSource, Seen
+from edgetl.stages.tuned import cached
 from edgetl.train.cuts import CutPoint, pool, split
 from edgetl.train.export import export_trunk
 from edgetl.train.heads import HeadPlan, LabelledFeatures, plan_heads, train_heads
@@ -81,10 +83,10 @@ class Trainer:
             self._truncate(point.name, maps)
         self._tune(point.name, maps)
 
-    def train_second_level(self) -> None:
+    def train_second_level(self, top: Seen) -> None:
         """For each group a head that reads its best branch's features and, beside them, what the first level says."""
         first = self.trained.head(COMBINED)
-        said = out_of_fold(first, self.trained.training[FEATURES](), self._study.seed)
+        said = out_of_fold(first, top.train, self._study.seed)
         on_val = self.trained.outputs()[COMBINED]
         for group in self._study.groups:
             best = min((head for head in self.trained.heads if head.role == group), key=lambda head: head.val_loss)
@@ -94,7 +96,7 @@ class Trainer:
             self._fit(
                 [plan],
                 LabelledFeatures(tuple(map(_side_by_side, features.views, said)), features.labels),
-                LabelledFeatures((val,), self._val_labels),
+                LabelledFeatures((val,), top.val.labels),
                 {"cut": best.cut, "truncated": best.truncated, "features": best.features, "beside": COMBINED},
             )
 
@@ -111,10 +113,24 @@ class Trainer:
         start = {
             plan.name: (plan, tensors[f"{plan.name}.weight"], tensors[f"{plan.name}.bias"]) for plan in self._tunable()
         }
-        with self._source.context.watcher.progress(f"tuning above {cut}", study.training.finetune.epochs) as advance:
-            done = tune(self._backbone, cut, start, maps.train, maps.val, study.training.finetune, study.seed, advance)
+
+        def work() -> Mapping[str, Tuned]:
+            settings = study.training.finetune
+            with self._source.context.watcher.progress(f"tuning above {cut}", settings.epochs) as advance:
+                return tune(self._backbone, cut, start, maps.train, maps.val, settings, study.seed, advance)
+
+        done, was_cached = cached(self._source.context.run.cache / "tuned", self._facts(cut, start), work)
+        if was_cached:
+            self._say(f"finetune: what is above {cut} from the cache")
         for tuned in done.values():
             self._add_tuned(cut, tuned, maps)
+
+    def _facts(self, cut: str, start: Mapping[str, tuple[HeadPlan, Array, Array]]) -> list[object]:
+        """All that decides what tuning makes."""
+        training = self._study.training
+        heads = {name: sha256_bytes(weight.tobytes() + bias.tobytes()) for name, (_, weight, bias) in start.items()}
+        views = [training.views, training.flip, training.finetune.model_dump(), self._study.seed]
+        return [cut, self._source.digest(), heads, views]
 
     def _add_tuned(self, cut: str, tuned: Tuned, maps: Seen) -> None:
         head = tuned.head
@@ -140,7 +156,6 @@ class Trainer:
         self, plans: Sequence[HeadPlan], train: LabelledFeatures, val: LabelledFeatures, place: Mapping[str, object]
     ) -> None:
         """Linear heads; ``place`` are the fields of a head that say where it stands."""
-        self._val_labels = val.labels
         heads, tensors = train_heads(plans, train, val, self._study.training.regularisation)
         self.trained.heads.extend(head.model_copy(update=place) for head in heads)
         self.trained.tensors.update(tensors)

@@ -37,6 +37,11 @@ class FeatureSource:
     root: Path
     backbone: Backbone
 
+    def digest(self) -> list[object]:
+        """What decides the features at a cut, as JSON can hold it."""
+        network = self.backbone.reference.model_dump(mode="json", exclude={"weights"})
+        return [network, self.backbone.preprocessing.model_dump(), self.index.digest("train", "val")]
+
     def at(self, cut: str, shape: tuple[int, ...], graph: onnx.ModelProto | None, network: nn.Module) -> Seen:
         """Features where ``network`` (and ``graph``, exported from it) ends; no graph: the images are the features.
 

@@ -40,7 +40,7 @@ def work(context: Context) -> list[Path]:
     for point in points:
         trainer.train_above(point)
     if CASCADE in study.deployments:
-        trainer.train_second_level()
+        trainer.train_second_level(seen)
     assert fingerprint(backbone.trunk) == backbone.reference.fingerprint, "the trunk must stay frozen"
     bundle = Bundle(
         backbone=backbone.reference,
