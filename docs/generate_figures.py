@@ -81,7 +81,7 @@ def _cuts() -> str:
         f"A sweep of the cut (MobileNetV2 at 96 pixels, {images['train']} training images, {images['test']} of test): "
         f"{trees['considered']:,} trees considered, {trees['measured']} measured; the estimate ranked their latencies "
         f"with a correlation of {trees['rank_correlation_of_estimate_and_latency']:.2f}. "
-        "The verdict, the same in two runs: "
+        "The best, the same in two runs with one seed: "
         f"`{verdict['deployment']}` in {verdict['precision']}, {gain:+.1f} points against `shared` all frozen, at "
         f"{slower:.2f} times its latency.\n"
     )

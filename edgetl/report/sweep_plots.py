@@ -31,6 +31,9 @@ _TICK_WIDTH = 12
 # Series at one cut stand beside each other, so that their whiskers can be told apart.
 _APART = 0.07
 
+# What the knob turns, and the deployment whose line it is: at the top, branches are heads on a shared trunk.
+_ONE_KNOB = {"combined": "combined", "branched": "branched", "shared": "branched"}
+
 
 def search(results: Results) -> Figure | None:
     """Every tree: validation accuracy against FLOPs, filled where it was measured; the front, the chosen one ringed."""
@@ -81,16 +84,21 @@ def _trees(trees: Sequence[Tree], places: dict[str, Point]) -> Figure:
 
 
 def freeze_depth(results: Results) -> Figure | None:
-    """Test accuracy and latency by the cut, of `combined` and of `branched` (at the top: `shared`), where all heads
-    have the same one. None where fewer than two cuts were measured."""
+    """Test accuracy, latency and FLOPs by the cut, of `combined` and of `branched` (at the top: `shared`), where all
+    heads have the same one; dotted, what was considered: validation accuracy and FLOPs at every cut.
+
+    None where there are fewer than two cuts.
+    """
+    considered = _considered(results.trees)
     series: dict[tuple[str, str, bool], dict[str, Candidate]] = {}
     for candidate in candidates(results.deployments):
         cut = uniform(candidate.row.cuts)
-        if cut is not None and candidate.deployment in {"combined", "branched", "shared"}:
-            deployment = "combined" if candidate.deployment == "combined" else "branched"
-            key = deployment, candidate.row.precision, is_truncated(cut)
+        if cut is not None and candidate.deployment in _ONE_KNOB:
+            key = _ONE_KNOB[candidate.deployment], candidate.row.precision, is_truncated(cut)
             series.setdefault(key, {})[without_truncation(cut)] = candidate
-    cuts = depth_order(results, sorted({cut for line in series.values() for cut in line}))
+    cuts = depth_order(
+        results, sorted({cut for lines in (series, considered) for line in lines.values() for cut in line})
+    )
     if len(cuts) < 2:
         return None
     positions = {cut: float(position) for position, cut in enumerate(cuts)}
@@ -99,8 +107,45 @@ def freeze_depth(results: Results) -> Figure | None:
         shift = _APART * (number - (len(series) - 1) / 2)
         members = [(positions[cut] + shift, line[cut]) for cut in cuts if cut in line]
         data += _lines(members, colour(deployment), symbol(precision), truncated)
+    for (deployment, truncated), trees in considered.items():
+        dotted = [(positions[cut], trees[cut]) for cut in cuts if cut in trees]
+        data += _dotted(dotted, colour(deployment), truncated)
     run = [candidate for line in series.values() for candidate in line.values()]
-    return {"data": data, "layout": _panels(cuts, run)}
+    return {
+        "data": data,
+        "layout": _panels(cuts, run, [tree for line in considered.values() for tree in line.values()]),
+    }
+
+
+def _considered(trees: Sequence[Tree]) -> dict[tuple[str, bool], dict[str, Tree]]:
+    """The trees in which all heads have one cut, by deployment and whether they end there, by the cut."""
+    found: dict[tuple[str, bool], dict[str, Tree]] = {}
+    for tree in trees:
+        cut = uniform(tree.cuts)
+        if cut is not None and tree.deployment in _ONE_KNOB:
+            key = _ONE_KNOB[tree.deployment], is_truncated(cut)
+            found.setdefault(key, {})[without_truncation(cut)] = tree
+    return found
+
+
+def _dotted(members: Sequence[tuple[float, Tree]], paint: str, truncated: bool) -> list[Figure]:
+    """Validation accuracy in the upper panel, and MFLOPs in the lowest."""
+    whole = {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "x": [x for x, _ in members],
+        "line": {"color": paint, "width": 1, "dash": "dashdot" if truncated else "dot"},
+        "marker": {"color": paint, "symbol": "line-ns-open", "size": 6},
+        "hovertext": [
+            f"<b>{text(tree.name)}</b><br>{percent(tree.val_accuracy)} % on validation<br>{flops(tree.flops)}"
+            for _, tree in members
+        ],
+        "hoverinfo": "text",
+    }
+    return [
+        whole | {"y": [tree.val_accuracy * 100 for _, tree in members]},
+        whole | {"y": [tree.flops / 1e6 for _, tree in members], "yaxis": "y3"},
+    ]
 
 
 def _lines(members: Sequence[tuple[float, Candidate]], paint: str, mark: str, truncated: bool) -> list[Figure]:
@@ -137,19 +182,21 @@ def _hover(candidate: Candidate) -> str:
     )
 
 
-def _panels(cuts: Sequence[str], run: Sequence[Candidate]) -> Figure:
-    shares = [candidate.accuracy.overall for candidate in run]
-    highest = max(candidate.latency.high for candidate in run)
+def _panels(cuts: Sequence[str], run: Sequence[Candidate], considered: Sequence[Tree]) -> Figure:
+    lowest = min([one.accuracy.overall.low for one in run] + [tree.val_accuracy for tree in considered])
+    best = max([one.accuracy.overall.high for one in run] + [tree.val_accuracy for tree in considered])
+    slowest = max(candidate.latency.high for candidate in run)
+    most = max((tree.flops / 1e6 for tree in considered), default=1.0)
     x_axis = axis("Cut: frozen and shared up to here", (-0.4, len(cuts) - 0.6)) | {
-        "anchor": "y2",
+        "anchor": "y3",
         "tickvals": list(range(len(cuts))),
         "ticktext": [narrow(cut, _TICK_WIDTH) for cut in cuts],
         "automargin": True,
     }
-    y_axis = accuracy_axis("Accuracy, %", min(e.low for e in shares), max(e.high for e in shares))
     return layout(
-        560,
+        720,
         xaxis=x_axis,
-        yaxis=y_axis | {"domain": [0.48, 1.0]},
-        yaxis2=axis("Milliseconds (p50)", (0.0, highest * 1.12)) | {"domain": [0.0, 0.42]},
+        yaxis=accuracy_axis("Accuracy, %", lowest, best) | {"domain": [0.58, 1.0]},
+        yaxis2=axis("Milliseconds (p50)", (0.0, slowest * 1.12)) | {"domain": [0.28, 0.53]},
+        yaxis3=axis("MFLOPs", (0.0, most * 1.12)) | {"domain": [0.0, 0.23]},
     )

@@ -67,6 +67,17 @@ def test_branched_ends_at_the_top_in_shared_and_gets_faster_towards_it(swept: Re
     assert latency["y"] == sorted(latency["y"], reverse=True)
 
 
+def test_cuts_that_were_considered_and_not_measured_are_in_the_one_knob_with_their_validation(swept: Results) -> None:
+    (cheapest, *_) = [tree for tree in swept.trees if tree.name == "combined@features.3"]
+    unseen = cheapest.model_copy(update={"name": "combined@features.5", "cuts": {"combined": "features.5"}})
+    figure = drawn(freeze_depth(swept.model_copy(update={"trees": (*swept.trees, unseen)})))
+    assert "features.5" in figure["layout"]["xaxis"]["ticktext"]
+    dotted = [one for one in figure["data"] if one["line"]["dash"] == "dot" and one["line"]["color"] == "--combined"]
+    accuracy, cost = dotted
+    assert unseen.val_accuracy * 100 in accuracy["y"]
+    assert (cost["yaxis"], unseen.flops / 1e6 in cost["y"]) == ("y3", True)
+
+
 def test_a_truncated_network_is_marked_at_its_layer(swept: Results) -> None:
     crossed = [one for one in drawn(freeze_depth(swept))["data"] if "x-open" in str(one["marker"]["symbol"])]
     assert {text for one in crossed for text in one["hovertext"]} == {
