@@ -18,6 +18,9 @@ IMAGES = "images"
 TOP = "top"
 """The cut above the pooled features: everything is frozen but the head."""
 
+TRUNCATED = "truncated-"
+"""Begins the name of a cut above which the layers were dropped."""
+
 TRUNK = "trunk"
 """The network in which all layers are frozen."""
 
@@ -80,7 +83,7 @@ class Head(Artifact):
     @property
     def place(self) -> str:
         """Its cut, as it stands in names."""
-        return f"truncated-{self.cut}" if self.truncated else self.cut
+        return f"{TRUNCATED}{self.cut}" if self.truncated else self.cut
 
 
 class Bundle(Artifact):

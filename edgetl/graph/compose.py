@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnx.shape_inference
 from onnx import TensorProto, helper, numpy_helper
 
 from edgetl.artifacts.bundle import Head, Preprocessing
+from edgetl.graph.metadata import INPUT, LABELS
 
 Array = npt.NDArray[np.float32]
 
@@ -35,7 +35,7 @@ def compose(
     for head in heads:
         _append_head(graph, head, weights)
     _describe(model, {head.name: head.classes for head in heads}, preprocessing.model_dump_json())
-    return onnx.shape_inference.infer_shapes(model)
+    return model
 
 
 def _append_head(graph: onnx.GraphProto, head: Head, weights: Mapping[str, Array]) -> None:
@@ -62,5 +62,5 @@ def _append_head(graph: onnx.GraphProto, head: Head, weights: Mapping[str, Array
 def _describe(model: onnx.ModelProto, labels: Mapping[str, Sequence[str]], preprocessing: str) -> None:
     """Labels and preprocessing travel in the file, so that device code needs nothing beside it."""
     del model.metadata_props[:]
-    notes = {"edgetl.labels": json.dumps(labels, ensure_ascii=False), "edgetl.input": preprocessing}
+    notes = {LABELS: json.dumps(labels, ensure_ascii=False), INPUT: preprocessing}
     helper.set_model_props(model, notes)

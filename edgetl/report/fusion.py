@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from edgetl.artifacts.fusion import Fusion
+from edgetl.report.table import UNKNOWN
 from edgetl.report.wording import MOST_LISTED, abridged, count, flops, megabytes, printable
-
-UNKNOWN = "-"
 
 _Cell = tuple[str, str]
 

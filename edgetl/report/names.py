@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from edgetl.artifacts.bundle import IMAGES, TOP
+from edgetl.artifacts.bundle import IMAGES, TOP, TRUNCATED
 from edgetl.report.wording import listed
-
-_TRUNCATED = "truncated-"
 
 # Where a name may be broken, the best place first: after the deployment, between cuts, within a cut.
 _BREAKS = "@,-._"
@@ -25,12 +23,12 @@ def cut_of(name: str) -> str:
 
 
 def is_truncated(cut: str) -> bool:
-    return cut.startswith(_TRUNCATED)
+    return cut.startswith(TRUNCATED)
 
 
 def without_truncation(cut: str) -> str:
     """The layer, whether the network ends there or goes on."""
-    return cut.removeprefix(_TRUNCATED)
+    return cut.removeprefix(TRUNCATED)
 
 
 def is_tuned(cut: str) -> bool:

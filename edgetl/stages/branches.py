@@ -9,15 +9,17 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from edgetl.artifacts.bundle import IMAGES, TOP, TRUNK, Head
+from edgetl.artifacts.bundle import IMAGES, TOP, TRUNCATED, TRUNK, Head
 from edgetl.artifacts.deployment import CASCADE, COMBINED, TUNABLE, roles
 from edgetl.artifacts.files import sha256_bytes
 from edgetl.config import Study
+from edgetl.data.stream import to_input
 from edgetl.graph.simplify import simplify
 from edgetl.stages.features import FeatureSource, Seen
 from edgetl.stages.tuned import cached
 from edgetl.train.cuts import CutPoint, pool, split
 from edgetl.train.export import export_trunk
+from edgetl.train.features import Extractor, make_extractor
 from edgetl.train.heads import HeadPlan, LabelledFeatures, plan_heads, train_heads
 from edgetl.train.reference import head_outputs, truncated
 from edgetl.train.stacking import out_of_fold
@@ -69,16 +71,14 @@ class Trainer:
         """All heads on the frozen trunk."""
         graph = simplify(export_trunk(self._backbone))
         shape = (self._backbone.reference.feature_dim,)
-        seen = self._source.at(TOP, shape, graph, self._backbone.trunk)
+        seen = self._source.at(TOP, shape, make_extractor(self._backbone, graph))
         self.trained.add_network(TRUNK, graph, lambda: seen.train, seen.val.views[0])
         self._fit(self._plans, seen.train, seen.val, {})
         return seen
 
     def train_above(self, point: CutPoint) -> None:
         """What is above a cut, tuned for every head that may have one; and heads on the cut itself, if asked for."""
-        lower, _ = split(self._backbone, point.name)
-        graph = None if point.name == IMAGES else simplify(export_trunk(self._backbone, lower))
-        maps = self._source.at(point.name, point.shape, graph, lower)
+        maps = self._source.at(point.name, point.shape, self._extractor(point.name))
         if self._study.backbone.truncate and point.name != IMAGES:
             self._truncate(point.name, maps)
         self._tune(point.name, maps)
@@ -100,8 +100,15 @@ class Trainer:
                 {"cut": best.cut, "truncated": best.truncated, "features": best.features, "beside": COMBINED},
             )
 
+    def _extractor(self, cut: str) -> Extractor:
+        """From images to what the layers below a cut make of them; below ``images`` there are none."""
+        if cut == IMAGES:
+            return to_input
+        lower, _ = split(self._backbone, cut)
+        return make_extractor(self._backbone, simplify(export_trunk(self._backbone, lower)), lower)
+
     def _truncate(self, cut: str, maps: Seen) -> None:
-        network = f"truncated-{cut}"
+        network = f"{TRUNCATED}{cut}"
         train, val = _pooled(maps.train), _pooled(maps.val)
         graph = simplify(export_trunk(self._backbone, truncated(self._backbone, cut)))
         self.trained.add_network(network, graph, lambda: train, val.views[0])

@@ -66,19 +66,16 @@ def work(context: Context) -> list[Path]:
             context.watcher.say(f"build-engine: no {candidate.title}: {candidate.unsupported}")
     if not able:
         raise EdgetlError(f"{context.runtime} can run none of the study's precisions; name another in precisions")
-    with context.watcher.progress("building engines", sum(len(candidate.graphs) for candidate in able)) as advance:
-        written = []
-        for candidate in able:
-            for path in _build(context, runtime, candidate):
-                written.append(path)
-                advance(1)
-    written = list(dict.fromkeys(written))  # trees of specialised share those that they have in common
-    context.watcher.say(f"build-engine: {len(written)} engines in {context.run.engines / context.runtime}")
-    return [file for path in written for file in (path, manifest_path(path))]
+    graphs = {engine: graph for candidate in able for engine, graph in _orders(context, runtime, candidate)}
+    with context.watcher.progress("building engines", len(graphs)) as advance:
+        for engine, graph in graphs.items():
+            build_engine(runtime, graph, engine, _options(context))
+            advance(1)
+    context.watcher.say(f"build-engine: {len(graphs)} engines in {context.run.engines / context.runtime}")
+    return [file for engine in graphs for file in (engine, manifest_path(engine))]
 
 
-def _build(context: Context, runtime: Runtime, candidate: Candidate) -> Iterator[Path]:
+def _orders(context: Context, runtime: Runtime, candidate: Candidate) -> Iterator[tuple[Path, Path]]:
+    """A candidate's engines and the graphs to build them from. Trees of ``specialised`` have some in common."""
     for spec, engine in zip(candidate.graphs, engine_paths(context, candidate), strict=True):
-        graph = context.run.graphs / spec.file(candidate.precision, runtime.SPELLING)
-        build_engine(runtime, graph, engine, _options(context))
-        yield engine
+        yield engine, context.run.graphs / spec.file(candidate.precision, runtime.SPELLING)

@@ -36,10 +36,8 @@ def work(context: Context) -> list[Path]:
     bundle = read_json(context.run.bundle / "bundle.json", Bundle)
     able = [candidate for candidate in candidates(context) if candidate.unsupported is None]
     gate = read_json(context.run.shortlist, Shortlist).gate
-    predictors = {
-        one.title: predictor(one.deployment, load(one.deployment, engine_paths(context, one), 1), bundle, gate)
-        for one in able
-    }
+    loaded = load({one.title: (one.deployment, engine_paths(context, one)) for one in able}, threads=1)
+    predictors = {one.title: predictor(one.deployment, loaded[one.title], bundle, gate) for one in able}
     truth, predictions, broken = _predict(context, bundle, predictors)
     measured = [_score(candidate, predictions, truth, bundle, context.runtime) for candidate in candidates(context)]
     for one in measured:

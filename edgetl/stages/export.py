@@ -129,7 +129,8 @@ def _by_torch(context: Context, bundle: Bundle, images: Array, wanted: Collectio
         )
     states = read_branches(context.run.bundle / "branches.safetensors")
     heads = [head for head in bundle.heads if head.name in wanted]
-    features = {head.features: reference_features(backbone, head, states, images) for head in heads}
+    readers = {head.features: head for head in heads}
+    features = {name: reference_features(backbone, head, states, images) for name, head in readers.items()}
     return head_outputs(heads, read_tensors(context.run.bundle / "heads.safetensors"), features)
 
 

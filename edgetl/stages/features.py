@@ -6,16 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnx
-from torch import nn
-
 from edgetl.artifacts.bundle import TOP
 from edgetl.artifacts.index import BrokenFile, DataIndex, Sample, Split
 from edgetl.data.index import check_broken_share
-from edgetl.data.stream import to_input
 from edgetl.stages.stage import Context
 from edgetl.train.backbones import Backbone
-from edgetl.train.features import Extractor, Features, View, cached_features, make_extractor
+from edgetl.train.features import Extractor, Features, View, cached_features
 from edgetl.train.heads import LabelledFeatures
 
 
@@ -42,13 +38,12 @@ class FeatureSource:
         network = self.backbone.reference.model_dump(mode="json", exclude={"weights"})
         return [network, self.backbone.preprocessing.model_dump(), self.index.digest("train", "val")]
 
-    def at(self, cut: str, shape: tuple[int, ...], graph: onnx.ModelProto | None, network: nn.Module) -> Seen:
-        """Features where ``network`` (and ``graph``, exported from it) ends; no graph: the images are the features.
+    def at(self, cut: str, shape: tuple[int, ...], extract: Extractor) -> Seen:
+        """What ``extract`` makes of every image at a cut, of ``shape`` for each.
 
         Raises:
             EdgetlError: too many images cannot be read, or the disk is full.
         """
-        extract = to_input if graph is None else make_extractor(self.backbone, graph, network)
         study = self.context.study
         views = [View(number, study.seed, study.training.flip) for number in range(study.training.views)]
         train = [

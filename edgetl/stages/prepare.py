@@ -16,6 +16,7 @@ from edgetl.data.stream import stream, to_input
 from edgetl.errors import EdgetlError
 from edgetl.graph.calibrate import calibrate
 from edgetl.graph.half import to_fp16
+from edgetl.graph.metadata import INPUT
 from edgetl.graph.model import image_input, load_model, save_model
 from edgetl.graph.placement import Target
 from edgetl.graph.quantise import quantise
@@ -68,7 +69,7 @@ def input_preprocessing(model: onnx.ModelProto) -> Preprocessing:
         EdgetlError: the graph tells neither.
     """
     name = image_input(model)
-    recorded = next((entry.value for entry in model.metadata_props if entry.key == "edgetl.input"), None)
+    recorded = next((entry.value for entry in model.metadata_props if entry.key == INPUT), None)
     if recorded is not None:
         try:
             return Preprocessing.model_validate_json(recorded)

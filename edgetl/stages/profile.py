@@ -50,11 +50,8 @@ def _workloads(context: Context, able: list[Candidate]) -> dict[str, Callable[[]
     """One image through all engines of every deployment."""
     bundle = read_json(context.run.bundle / "bundle.json", Bundle)
     gate, threads = read_json(context.run.shortlist, Shortlist).gate, context.options.threads
-    calls = {}
-    for one in able:
-        loaded = load(one.deployment, engine_paths(context, one), threads)
-        calls[one.title] = workload(one.deployment, loaded, bundle, gate, context.study.seed)
-    return calls
+    loaded = load({one.title: (one.deployment, engine_paths(context, one)) for one in able}, threads)
+    return {one.title: workload(one.deployment, loaded[one.title], bundle, gate, context.study.seed) for one in able}
 
 
 def _measure(context: Context, calls: dict[str, Callable[[], object]]) -> dict[str, Samples]:

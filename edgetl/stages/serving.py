@@ -32,11 +32,17 @@ class Loaded:
         return self.engine.infer(*(tensors[name][rows] for name in self.spec.inputs))
 
 
-def load(deployment: Deployment, engines: Sequence[Path], threads: int) -> tuple[Loaded, ...]:
-    """All engines of a deployment, in the order of its graphs."""
-    return tuple(
-        Loaded(spec, load_engine(path, threads)) for spec, path in zip(deployment.graphs, engines, strict=True)
-    )
+def load(wanted: Mapping[str, tuple[Deployment, Sequence[Path]]], threads: int) -> dict[str, tuple[Loaded, ...]]:
+    """All engines of deployments, by title, in the order of their graphs.
+
+    Trees of ``specialised`` have engines in common: each is in memory once, which is scarce on a device.
+    """
+    paths = dict.fromkeys(path for _, engines in wanted.values() for path in engines)
+    loaded = {path: load_engine(path, threads) for path in paths}
+    return {
+        title: tuple(Loaded(spec, loaded[path]) for spec, path in zip(deployment.graphs, engines, strict=True))
+        for title, (deployment, engines) in wanted.items()
+    }
 
 
 def predictor(

@@ -27,6 +27,7 @@ from edgetl.stages.stage import Context, Watcher  # noqa: E402
 from edgetl.train.backbones import load_backbone  # noqa: E402
 from edgetl.train.cuts import split  # noqa: E402
 from edgetl.train.export import export_trunk  # noqa: E402
+from edgetl.train.features import make_extractor  # noqa: E402
 
 SIZE = 16
 CUT, SHAPE = "features.3", (64, 4, 4)
@@ -57,7 +58,7 @@ def source(tmp_path: Path, listener: Watcher) -> FeatureSource:
 
 def at_the_cut(source: FeatureSource) -> Seen:
     lower, _ = split(NANO, CUT)
-    return source.at(CUT, SHAPE, simplify(export_trunk(NANO, lower)), lower)
+    return source.at(CUT, SHAPE, make_extractor(NANO, simplify(export_trunk(NANO, lower)), lower))
 
 
 def pixels(source: FeatureSource, samples: tuple[Sample, ...]) -> Any:
@@ -77,7 +78,7 @@ def broken(source: FeatureSource, *numbers: int) -> FeatureSource:
 
 
 def test_at_the_images_the_features_are_the_images(source: FeatureSource) -> None:
-    seen = source.at(IMAGES, (3, SIZE, SIZE), None, torch.nn.Identity())
+    seen = source.at(IMAGES, (3, SIZE, SIZE), to_input)
     np.testing.assert_array_equal(seen.train.views[0], pixels(source, source.index.train))
     np.testing.assert_array_equal(seen.val.views[0], pixels(source, source.index.val))
 
@@ -92,7 +93,7 @@ def test_at_a_cut_the_features_are_the_maps_there(source: FeatureSource) -> None
 
 
 def test_training_images_are_seen_in_every_view_and_validation_images_as_they_are(source: FeatureSource) -> None:
-    seen = source.at(IMAGES, (3, SIZE, SIZE), None, torch.nn.Identity())
+    seen = source.at(IMAGES, (3, SIZE, SIZE), to_input)
     plain, augmented = seen.train.views
     assert plain.shape == augmented.shape and (plain != augmented).any()
     assert len(seen.val.views) == 1
@@ -101,7 +102,7 @@ def test_training_images_are_seen_in_every_view_and_validation_images_as_they_ar
 
 def test_every_cut_has_a_cache_of_its_own(source: FeatureSource, listener: Any) -> None:
     first = at_the_cut(source)
-    images = source.at(IMAGES, (3, SIZE, SIZE), None, torch.nn.Identity())
+    images = source.at(IMAGES, (3, SIZE, SIZE), to_input)
     again = at_the_cut(source)
     np.testing.assert_array_equal(first.train.views[1], again.train.views[1])
     assert images.train.views[0].shape == (6, 3, SIZE, SIZE)
@@ -117,14 +118,14 @@ def test_every_cut_has_a_cache_of_its_own(source: FeatureSource, listener: Any) 
 
 
 def test_at_the_top_lines_name_no_cut(source: FeatureSource, listener: Any) -> None:
-    seen = source.at(TOP, (160,), simplify(export_trunk(NANO)), NANO.trunk)
+    seen = source.at(TOP, (160,), make_extractor(NANO, simplify(export_trunk(NANO))))
     assert seen.train.views[0].shape == (6, 160)
     assert listener.lines[0] == "finetune: 6 x 160 features of train computed"
 
 
 def test_broken_images_are_left_out_with_their_labels_at_every_cut(source: FeatureSource) -> None:
     mended = broken(source, 1, 7)
-    for seen in (at_the_cut(mended), mended.at(IMAGES, (3, SIZE, SIZE), None, torch.nn.Identity())):
+    for seen in (at_the_cut(mended), mended.at(IMAGES, (3, SIZE, SIZE), to_input)):
         assert [file.path for file in seen.broken] == ["1.png", "7.png"]
         assert seen.train.labels == ("0", "0", "1", "0", "1")
         assert seen.val.labels == ("0", "0")
