@@ -1,0 +1,88 @@
+"""What training a detector writes: trunk, heads, labels, preprocessing, metrics."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from edgetl.artifacts.bundle import TOP, BackboneReference, Preprocessing
+from edgetl.artifacts.files import Artifact
+from edgetl.artifacts.index import BrokenFile
+
+VALUES = 6
+"""A detection is left, top, right, bottom (pixels of the network's input), score, and label position."""
+
+
+class Scale(Artifact):
+    """One raw output of a YOLO network and how it is read: N x A * (5 + C) x H x W.
+
+    For each of A anchors: x, y, w, h, objectness and C classes, in that order along the channels.
+
+    Attributes:
+        anchors: width and height of each, in pixels of the network's input.
+        scale_xy: Darknet's ``scale_x_y``: how far a box may leave its cell (Bochkovskiy et al. 2020, YOLOv4).
+        activated: Darknet's ``new_coords``: the network's last layer is a logistic one already, and sides are
+            ``(2 v)^2`` anchors (Wang et al. 2020, Scaled-YOLOv4).
+        softmax: classes exclude each other (region layers, YOLOv2).
+    """
+
+    anchors: tuple[tuple[float, float], ...]
+    scale_xy: float = 1.0
+    activated: bool = False
+    softmax: bool = False
+
+
+class Suppression(Artifact):
+    """What becomes of overlapping boxes of one label (greedy non-maximum suppression, by class).
+
+    Args:
+        score: boxes of a lower score are dropped. A higher threshold can be applied to the result: it is the same.
+        overlap: of two boxes with a larger intersection over union the one with the lower score is dropped.
+        detections: at most so many are given for an image, the best first.
+    """
+
+    score: float = Field(default=0.01, ge=0.0, lt=1.0)
+    overlap: float = Field(default=0.45, gt=0.0, le=1.0)
+    detections: int = Field(default=100, ge=1, le=1000)
+
+
+class DetectionHead(Artifact):
+    """One trained ending of a detector; it answers for ``classes``.
+
+    ``beside`` names the head whose raw output it reads beside the trunk's features: that is a cascade's second level.
+    ``cut`` is where the frozen layers under it end. ``val_ap50`` is its mAP@0.5 on validation, ``untrained_ap50`` what
+    it was before training, ``frozen_ap50`` (of a tuned head) what it was on the frozen trunk.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    scales: tuple[Scale, ...]
+    cut: str = TOP
+    beside: str | None = None
+    epochs: int
+    val_ap50: float
+    untrained_ap50: float
+    frozen_ap50: float | None = None
+    known: tuple[str, ...] = ()
+
+    @property
+    def role(self) -> str:
+        """What it answers for, whatever its cut: a group or ``combined``."""
+        return self.name.partition("@")[0]
+
+
+class DetectionBundle(Artifact):
+    """The trained detectors; ``network.onnx`` holds all of them, from images to raw outputs ``HEAD/SCALE``."""
+
+    schema_version: Literal[1] = 1
+    backbone: BackboneReference
+    preprocessing: Preprocessing
+    groups: dict[str, tuple[str, ...]]
+    heads: tuple[DetectionHead, ...]
+    data_digest: str
+    broken: tuple[BrokenFile, ...] = ()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(label for group in self.groups.values() for label in group)
