@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from edgetl.artifacts.files import Artifact
 from edgetl.artifacts.index import BrokenFile
@@ -29,14 +29,32 @@ FEATURES = f"{TRUNK}/features"
 
 
 class Preprocessing(Artifact):
-    """How an image becomes the graph's input; the normalisation itself is inside the graph.
+    """How an image becomes the graph's input, RGB in [0, 1], N x 3 x height x width; normalisation is in the graph.
 
-    The short side is resized to ``image_size`` with Pillow, the centre is cropped to a square, and the pixels
-    are RGB in [0, 1], N x 3 x image_size x image_size.
+    ``fit`` is ``crop``: the short side is resized with Pillow and the centre cropped to a square; ``letterbox``: the
+    whole image is resized and stands between grey bars; or ``stretch``: it is resized without regard to its shape.
     """
 
-    image_size: int = Field(ge=1, le=LARGEST_IMAGE)
+    width: int = Field(ge=1, le=LARGEST_IMAGE)
+    height: int = Field(ge=1, le=LARGEST_IMAGE)
+    fit: Literal["crop", "letterbox", "stretch"] = "crop"
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+
+    @classmethod
+    def square(cls, side: int, interpolation: Literal["bilinear", "bicubic"] = "bilinear") -> Preprocessing:
+        """The centre of an image, as classification networks take it."""
+        return cls(width=side, height=side, interpolation=interpolation)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of one image as the graph takes it: channels, height, width."""
+        return 3, self.height, self.width
+
+    @model_validator(mode="after")
+    def _crops_are_square(self) -> Preprocessing:
+        if self.fit == "crop" and self.width != self.height:
+            raise ValueError(f"fit crop takes squares, not {self.width} x {self.height}; use letterbox or stretch")
+        return self
 
 
 class BackboneReference(Artifact):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
-
 from edgetl.artifacts.bundle import TOP, BackboneReference, Preprocessing
 from edgetl.artifacts.files import Artifact
 from edgetl.artifacts.index import BrokenFile
@@ -31,20 +29,6 @@ class Scale(Artifact):
     scale_xy: float = 1.0
     activated: bool = False
     softmax: bool = False
-
-
-class Suppression(Artifact):
-    """What becomes of overlapping boxes of one label (greedy non-maximum suppression, by class).
-
-    Args:
-        score: boxes of a lower score are dropped. A higher threshold can be applied to the result: it is the same.
-        overlap: of two boxes with a larger intersection over union the one with the lower score is dropped.
-        detections: at most so many are given for an image, the best first.
-    """
-
-    score: float = Field(default=0.01, ge=0.0, lt=1.0)
-    overlap: float = Field(default=0.45, gt=0.0, le=1.0)
-    detections: int = Field(default=100, ge=1, le=1000)
 
 
 class DetectionHead(Artifact):

@@ -107,7 +107,7 @@ def check(content: bytes) -> None:
 
 
 def fit(image: Image.Image, preprocessing: Preprocessing) -> Pixels:
-    """The image as the backbone sees it: short side resized to ``image_size`` (antialiased), centre cropped.
+    """The image as the backbone sees it: short side resized to its ``width`` (antialiased), centre cropped.
 
     Equal, bit for bit, to torchvision's ``Resize`` and ``CenterCrop`` on Pillow images.
 
@@ -117,7 +117,7 @@ def fit(image: Image.Image, preprocessing: Preprocessing) -> Pixels:
     Raises:
         BrokenImageError: the image is so narrow that resizing its short side makes it too large.
     """
-    size = preprocessing.image_size
+    size = preprocessing.width
     short, long = sorted(image.size)
     long = int(size * long / short)
     if size * long > MAX_PIXELS:
@@ -140,7 +140,7 @@ def augment(image: Image.Image, preprocessing: Preprocessing, seed_material: str
         S x S x 3, RGB.
     """
     random = np.random.default_rng(int.from_bytes(hashlib.sha256(seed_material.encode()).digest(), "big"))
-    size = (preprocessing.image_size, preprocessing.image_size)
+    size = (preprocessing.width, preprocessing.height)
     view = image.crop(_random_crop(image.size, random)).resize(size, _RESAMPLING[preprocessing.interpolation])
     view = ImageEnhance.Brightness(view).enhance(random.uniform(*_JITTER))
     view = ImageEnhance.Contrast(view).enhance(random.uniform(*_JITTER))

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from edgetl.artifacts.files import sha256_bytes, sha256_json
 from edgetl.artifacts.index import SPLITS, BrokenFile, DataIndex, Sample
-from edgetl.config import Study
+from edgetl.config import GENERATED, Study
 from edgetl.data.images import BrokenImageError, check, read
 from edgetl.data.listing import Entries, Listing, listed, refuse_unknown_labels
-from edgetl.data.readers import GENERATED, READERS
+from edgetl.data.readers import READERS
 from edgetl.data.splits import Samples, ambiguous, overlaps, split
 from edgetl.errors import EdgetlError
 

@@ -60,9 +60,6 @@ READERS: dict[str, Reader] = {
     "synthetic": synthetic,
 }
 
-GENERATED = frozenset({"digits", "synthetic"})
-"""The formats whose images edgetl makes in the run directory."""
-
 
 def read_csv(file: Path, root: Path) -> Entries:
     """The rows of a file with the columns path,label; further columns are ignored.

@@ -74,7 +74,7 @@ def stream(
 
     def pixels(sample: Sample) -> Pixels | BrokenFile:
         try:
-            image = decode(_verified(root, sample), preprocessing.image_size)
+            image = decode(_verified(root, sample), preprocessing.width)
             if view == 0:
                 return fit(image, preprocessing)
             return augment(image, preprocessing, f"{seed}:{view}:{sample.sha256}", flip)
@@ -83,7 +83,7 @@ def stream(
 
     def work(start: int) -> Batch[T] | tuple[BrokenFile, ...]:
         chosen = samples[start : start + batch_size]
-        images = np.empty((len(chosen), preprocessing.image_size, preprocessing.image_size, 3), np.uint8)
+        images = np.empty((len(chosen), preprocessing.height, preprocessing.width, 3), np.uint8)
         rows: list[int] = []
         broken: list[BrokenFile] = []
         for row, sample in enumerate(chosen, start):

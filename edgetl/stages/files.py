@@ -90,8 +90,8 @@ def _inference(graph: Path, engine: Path, threads: int) -> Callable[[], object]:
             f"{graph} is INT8 in TensorRT's spelling, whose speed on ONNX Runtime says nothing of INT8's; prepare it "
             "with --target onnxruntime"
         )
-    size = input_preprocessing(model).image_size
+    shape = input_preprocessing(model).shape
     build_engine(get_runtime("onnxruntime"), graph, engine, BuildOptions())
     loaded = load_engine(engine, threads)
-    image = np.random.default_rng(0).random((1, 3, size, size), dtype=np.float32)
+    image = np.random.default_rng(0).random((1, *shape), dtype=np.float32)
     return lambda: loaded.infer(image)

@@ -82,4 +82,4 @@ def input_preprocessing(model: onnx.ModelProto) -> Preprocessing:
             f"input {name} is N x {channels or '?'} x {height or '?'} x {width or '?'}, expected N x 3 x S x S with a "
             f"fixed S of at most {LARGEST_IMAGE}; export the graph with a fixed image size"
         )
-    return Preprocessing(image_size=height)
+    return Preprocessing.square(height)

@@ -22,7 +22,7 @@ from edgetl.measure.environment import describe
 from edgetl.measure.latency import Plan, Samples, compare, measure, summarise
 from edgetl.stages import build_engine
 from edgetl.stages.build_engine import Candidate, candidates, engine_paths
-from edgetl.stages.serving import load, workload
+from edgetl.stages.classify.serving import load, workload
 from edgetl.stages.stage import Context
 
 _MS_PER_S = 1e3

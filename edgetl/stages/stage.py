@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from edgetl.artifacts.run import RunDirectory
-from edgetl.config import Study
+from edgetl.config import Study, Task
 from edgetl.errors import MissingExtraError
 
 
@@ -56,19 +56,21 @@ Settings = Callable[[Study, Path], dict[str, Any]]
 class Stage:
     """A step of a study, done by the module of this room that bears its name.
 
-    ``settings`` are the parts of the study (and of the files beside it) that the result depends on.
+    ``settings`` are the parts of the study (and of the files beside it) that the result depends on. A stage ``of_task``
+    is another module for each task, in the folder that is called like it.
     """
 
     name: str
     command: str
     parents: tuple[str, ...]
     settings: Settings
+    of_task: bool = True
 
-    @property
-    def worker(self) -> Worker:
+    def worker(self, task: Task) -> Worker:
         """The module, imported when it has something to do: some need packages that a device can do without."""
+        folder = f"edgetl.stages.{task}" if self.of_task else "edgetl.stages"
         try:
-            return cast(Worker, importlib.import_module(f"edgetl.stages.{self.name.replace('-', '_')}"))
+            return cast(Worker, importlib.import_module(f"{folder}.{self.name.replace('-', '_')}"))
         except ModuleNotFoundError as error:
             if (error.name or "").startswith("edgetl"):
                 raise

@@ -32,21 +32,35 @@ def _precisions(study: Study, beside: Path) -> dict[str, Any]:
     return {**_keys("deployments", "precisions")(study, beside), "calibration": recipe}
 
 
+def _trained(study: Study, beside: Path) -> dict[str, Any]:
+    settings = _keys("backbone", "training", "deployments", "seed")(study, beside)
+    if study.task == "detect":
+        # What becomes of overlapping boxes is decided when graphs are written.
+        settings["training"] = study.detection.model_dump(mode="json", exclude={"suppression"})
+    return settings
+
+
+def _written(study: Study, beside: Path) -> dict[str, Any]:
+    boxes = {"suppression": study.detection.suppression.model_dump(mode="json")} if study.task == "detect" else {}
+    return {**_precisions(study, beside), **boxes}
+
+
 STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
         Stage("index", "finetune", (), _data),
-        Stage("finetune", "finetune", ("index",), _keys("backbone", "training", "deployments", "seed")),
+        Stage("finetune", "finetune", ("index",), _trained),
         Stage("search", "finetune", ("finetune",), _keys("search")),
-        Stage("export", "export", ("index", "finetune", "search"), _precisions),
-        Stage("build-engine", "build-engine", ("search", "export"), _keys("runtime")),
+        Stage("export", "export", ("index", "finetune", "search"), _written),
+        Stage("build-engine", "build-engine", ("search", "export"), _keys("runtime"), of_task=False),
         Stage("evaluate", "evaluate", ("index", "finetune", "search", "build-engine"), _keys()),
-        Stage("profile", "profile", ("finetune", "search", "build-engine"), _keys()),
+        Stage("profile", "profile", ("finetune", "search", "build-engine"), _keys(), of_task=False),
         Stage(
             "report",
             "report",
             ("index", "finetune", "search", "build-engine", "evaluate", "profile"),
             _keys("name", "budget"),
+            of_task=False,
         ),
     )
 }
@@ -65,11 +79,12 @@ def run_stages(context: Context, names: Sequence[str]) -> None:
 
 def _run(stage: Stage, context: Context) -> None:
     """Do a stage, unless what it would make is there already."""
+    worker = stage.worker(context.study.task)
     wanted = StageRecord(
         stage=stage.name,
         settings=stage.settings(context.study, context.beside),
         parents={name: _finished(STAGES[name], context).digest for name in stage.parents},
-        surroundings=stage.worker.surroundings(context),
+        surroundings=worker.surroundings(context),
         outputs={},
     )
     record = context.run.record(stage.name)
@@ -77,7 +92,7 @@ def _run(stage: Stage, context: Context) -> None:
         context.watcher.say(f"{stage.name}: up to date")
         return
     context.run.record_path(stage.name).unlink(missing_ok=True)
-    context.run.finish(wanted, stage.worker.work(context))
+    context.run.finish(wanted, worker.work(context))
 
 
 def _finished(stage: Stage, context: Context) -> StageRecord:

@@ -33,6 +33,7 @@ class Architecture:
     mean: RGB = IMAGENET_MEAN
     std: RGB = IMAGENET_STD
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    image_size: int = 224
 
 
 class Trunk(nn.Module):
@@ -81,16 +82,18 @@ def load_backbone(study: config.Backbone, beside: Path, seed: int) -> Backbone:
         path = beside / str(study.weights)
         load_into(architecture.module, read_weights(path), architecture.head, study.name, str(path))
     trunk = Trunk(architecture)
+    size = study.image_size or architecture.image_size
+    assert isinstance(size, int), "classification takes squares"
     reference = BackboneReference(
         name=study.name,
         weights=study.weights,
         fingerprint=fingerprint(trunk),
-        feature_dim=_feature_dim(trunk, study),
+        feature_dim=_feature_dim(trunk, study.name, size),
         parameters=sum(parameter.numel() for parameter in trunk.parameters()),
         mean=architecture.mean,
         std=architecture.std,
     )
-    preprocessing = Preprocessing(image_size=study.image_size, interpolation=architecture.interpolation)
+    preprocessing = Preprocessing.square(size, architecture.interpolation)
     return Backbone(trunk, reference, preprocessing)
 
 
@@ -103,18 +106,17 @@ def fingerprint(trunk: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _feature_dim(trunk: Trunk, study: config.Backbone) -> int:
+def _feature_dim(trunk: Trunk, name: str, size: int) -> int:
     try:
         with torch.inference_mode():
-            features = trunk(torch.zeros(2, 3, study.image_size, study.image_size))
+            features = trunk(torch.zeros(2, 3, size, size))
     except (RuntimeError, AssertionError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise EdgetlError(
-            f"{study.name} cannot take images of {study.image_size} x {study.image_size}: {reason}; "
-            "choose another backbone.image_size"
+            f"{name} cannot take images of {size} x {size}: {reason}; choose another backbone.image_size"
         ) from error
     if not isinstance(features, Tensor) or features.ndim != 2:
-        raise EdgetlError(f"{study.name} has no pooled features; choose an image classification network")
+        raise EdgetlError(f"{name} has no pooled features; choose an image classification network")
     return int(features.shape[1])
 
 

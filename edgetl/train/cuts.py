@@ -48,7 +48,7 @@ def cut_points(backbone: Backbone) -> tuple[CutPoint, ...]:
         EdgetlError: torch.fx cannot trace the network.
     """
     traced = trace(backbone)
-    profile = Profile(traced, backbone.preprocessing.image_size)
+    profile = Profile(traced, backbone.preprocessing.shape)
     total = profile.flops(needed(traced.features, traced.images))
     cuts = (cut for cut in traced.cuts() if cut.step in profile.shapes)
     points = []

@@ -28,7 +28,6 @@ def export_trunk(backbone: Backbone, network: nn.Module | None = None) -> onnx.M
     Raises:
         EdgetlError: torch cannot export it.
     """
-    size = backbone.preprocessing.image_size
     buffer = io.BytesIO()
     # The tracing exporter: three times as fast as the newer one here, and the only one that torch 2.4 has.
     options: dict[str, Any] = {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
@@ -37,7 +36,7 @@ def export_trunk(backbone: Backbone, network: nn.Module | None = None) -> onnx.M
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 network or backbone.trunk,
-                (torch.zeros(2, 3, size, size),),
+                (torch.zeros(2, *backbone.preprocessing.shape),),
                 buffer,  # type: ignore[arg-type]  # documented, but annotated as a path alone
                 opset_version=_OPSET,
                 input_names=[IMAGES],

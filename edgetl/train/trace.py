@@ -136,12 +136,12 @@ def _module(root: nn.Module, step: fx.Node) -> nn.Module | None:
 class Profile(fx.Interpreter):
     """Runs a trunk on one image, and keeps the shape of every step's value and the FLOPs that it took."""
 
-    def __init__(self, traced: Traced, image_size: int) -> None:
+    def __init__(self, traced: Traced, shape: tuple[int, int, int]) -> None:
         super().__init__(traced.trunk, graph=traced.graph)
         self.shapes: dict[fx.Node, tuple[int, ...]] = {}
         self._flops: dict[fx.Node, int] = {}
         self._counter = FlopCounterMode(display=False)
-        image = torch.zeros(1, 3, image_size, image_size, device=traced.trunk.mean.device)
+        image = torch.zeros(1, *shape, device=traced.trunk.mean.device)
         # Where gradients are asked for, attention is not computed by one fused kernel that the counter does not know.
         with self._counter:
             self.run(image.requires_grad_())

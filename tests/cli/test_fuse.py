@@ -363,7 +363,7 @@ def test_deployments_of_a_study_share_their_trunk_and_keep_their_labels(
     labels = json.loads(notes["edgetl.labels"])
     assert set(labels) == {"all/combined", "apart/round", "apart/ángulo"}
     assert labels["apart/ángulo"] == ["1", "4", "7", "other"]
-    assert json.loads(notes["edgetl.input"])["image_size"] == 16
+    assert json.loads(notes["edgetl.input"])["width"] == 16
 
 
 @pytest.fixture

@@ -178,17 +178,12 @@ def test_a_specialist_needs_a_second_group(study_file: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "key", "reason"),
     [
-        ("name: signs", "name: signs\ntask: detect", "line 2: task", "detection is not in this version"),
-        ("format: digits", "format: coco", "line 3: data.format", "detection data is not in this version"),
-        ("format: digits", "format: yolo", "line 3: data.format", "detection data is not in this version"),
-        ("format: digits", "format: voc", "line 3: data.format", "detection data is not in this version"),
         (
             "deployments: [",
             "runtime: tensorrt\ndeployments: [",
             "line 9: runtime",
             "full TensorRT is not in this version",
         ),
-        ("edgetl/nano", "darknet/yolov3", "line 8: backbone.name", "Darknet backbones are not in this version"),
     ],
 )
 def test_what_is_yet_to_come_is_refused_by_name_and_not_as_a_typing_error(

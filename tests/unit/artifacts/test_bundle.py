@@ -29,7 +29,7 @@ BUNDLE = Bundle(
         mean=(0.5, 0.5, 0.5),
         std=(0.2, 0.2, 0.2),
     ),
-    preprocessing=Preprocessing(image_size=32),
+    preprocessing=Preprocessing.square(32),
     groups={"round": ("0", "8"), "straight": ("1",)},
     heads=(head("round", "0", "8", "other"), head("straight", "1", "other")),
     data_digest="0" * 64,

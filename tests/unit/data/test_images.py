@@ -250,7 +250,7 @@ def test_a_large_jpeg_is_decoded_no_smaller_than_twice_the_image_size(size: tupl
 
 
 def test_decoding_at_reduced_size_hardly_changes_what_the_backbone_sees() -> None:
-    preprocessing = Preprocessing(image_size=64)
+    preprocessing = Preprocessing.square(64)
     content = encoded(picture(1200, 800), "JPEG", quality=95)
     full, reduced = fit(decode(content), preprocessing), fit(decode(content, 64), preprocessing)
     assert np.abs(full.astype(float) - reduced).mean() < 2
@@ -266,18 +266,18 @@ def test_fit_equals_torchvision(size: tuple[int, int], interpolation: str) -> No
     reference = transforms.Compose(
         [transforms.Resize(64, transforms.InterpolationMode(interpolation)), transforms.CenterCrop(64)]
     )
-    found = fit(image, Preprocessing(image_size=64, interpolation=interpolation))
+    found = fit(image, Preprocessing.square(64, interpolation=interpolation))
     assert found.shape == (64, 64, 3) and found.dtype == np.uint8
     np.testing.assert_array_equal(found, np.asarray(reference(image)))
 
 
 def test_a_sliver_is_refused_before_its_resize_takes_all_memory() -> None:
     with pytest.raises(BrokenImageError, match="1 x 60000 pixels: too narrow"):
-        fit(Image.new("RGB", (1, 60_000)), Preprocessing(image_size=224))
+        fit(Image.new("RGB", (1, 60_000)), Preprocessing.square(224))
 
 
 def test_an_augmented_view_depends_on_its_seed_alone() -> None:
-    preprocessing, image = Preprocessing(image_size=32), picture()
+    preprocessing, image = Preprocessing.square(32), picture()
     views = [augment(image, preprocessing, f"{seed}", flip=True) for seed in range(20)]
     again = [augment(image.copy(), preprocessing, f"{seed}", flip=True) for seed in range(20)]
     np.testing.assert_array_equal(views, again)
@@ -287,7 +287,7 @@ def test_an_augmented_view_depends_on_its_seed_alone() -> None:
 
 def test_only_flip_mirrors_about_half_of_the_views() -> None:
     ramp = np.repeat(np.tile(np.arange(100, dtype=np.uint8) * 2, (100, 1))[..., None], 3, axis=2)
-    image, preprocessing = Image.fromarray(ramp), Preprocessing(image_size=16)
+    image, preprocessing = Image.fromarray(ramp), Preprocessing.square(16)
 
     def mirrored(flip: bool) -> int:
         views = (augment(image, preprocessing, f"{seed}", flip) for seed in range(200))
@@ -301,7 +301,7 @@ def test_only_flip_mirrors_about_half_of_the_views() -> None:
 @settings(max_examples=60, deadline=None)
 def test_images_of_any_shape_can_be_augmented(short: int, long: int, seed: str) -> None:
     for size in ((short, long), (long, short)):
-        assert augment(Image.new("RGB", size), Preprocessing(image_size=16), seed, flip=True).shape == (16, 16, 3)
+        assert augment(Image.new("RGB", size), Preprocessing.square(16), seed, flip=True).shape == (16, 16, 3)
 
 
 def test_threads_decode_odd_files_at_once_without_a_warning() -> None:
@@ -338,4 +338,4 @@ def test_real_images_of_every_data_set_decode() -> None:
         if path.suffix in {".jpg", ".jpeg", ".ppm", ".png"}
     ]
     for path in files[:: max(1, len(files) // 60)]:
-        assert fit(decode(path.read_bytes(), 64), Preprocessing(image_size=64)).shape == (64, 64, 3)
+        assert fit(decode(path.read_bytes(), 64), Preprocessing.square(64)).shape == (64, 64, 3)

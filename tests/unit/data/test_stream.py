@@ -19,7 +19,7 @@ from edgetl.data.images import augment, decode, fit
 from edgetl.data.stream import Batch, stream, to_input
 from edgetl.errors import EdgetlError
 
-PREPROCESSING = Preprocessing(image_size=16)
+PREPROCESSING = Preprocessing.square(16)
 Pixels = npt.NDArray[np.uint8]
 
 

@@ -19,7 +19,7 @@ from edgetl.graph.parity import Session, run
 Array = NDArray[np.float32]
 
 SIZE, DIMENSION = 8, 6
-PREPROCESSING = Preprocessing(image_size=SIZE)
+PREPROCESSING = Preprocessing.square(SIZE)
 PIXELS = np.random.default_rng(1).random((4, 3, SIZE, SIZE), dtype=np.float32)
 
 

@@ -109,7 +109,7 @@ def trained() -> Trained:
             mean=(0.5, 0.5, 0.5),
             std=(0.25, 0.25, 0.25),
         ),
-        preprocessing=Preprocessing(image_size=SIZE),
+        preprocessing=Preprocessing.square(SIZE),
         groups=GROUPS,
         heads=tuple(heads),
         data_digest="0" * 64,

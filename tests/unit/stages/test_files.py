@@ -165,9 +165,18 @@ def test_what_cannot_be_prepared_is_one_line_and_writes_nothing(
 
 def test_preprocessing_in_the_metadata_counts_before_the_shape_of_the_input() -> None:
     model = plain_model(height="H")
-    helper.set_model_props(model, {"edgetl.input": json.dumps({"image_size": SIZE, "interpolation": "bicubic"})})
+    helper.set_model_props(
+        model, {"edgetl.input": json.dumps({"width": SIZE, "height": SIZE, "interpolation": "bicubic"})}
+    )
     assert input_preprocessing(model).interpolation == "bicubic"
-    for damaged in ("", "{", '{"image_size": "large"}', '{"size": 3}', '{"image_size": 0}', '{"image_size": 1000000}'):
+    for damaged in (
+        "",
+        "{",
+        '{"width": "large", "height": 3}',
+        '{"size": 3}',
+        '{"width": 0, "height": 0}',
+        '{"width": 8, "height": 9}',
+    ):
         helper.set_model_props(model, {"edgetl.input": damaged})
         with pytest.raises(EdgetlError, match=r"metadata entry edgetl\.input is damaged"):
             input_preprocessing(model)

@@ -87,7 +87,7 @@ def test_the_reference_and_the_preprocessing_are_those_of_the_network() -> None:
     settings = timm.create_model("mobilenetv3_small_050").pretrained_cfg
     assert backbone.reference.mean == tuple(settings["mean"])
     assert backbone.reference.std == tuple(settings["std"])
-    assert backbone.preprocessing.image_size == 96
+    assert backbone.preprocessing.width == 96
     assert backbone.preprocessing.interpolation == settings["interpolation"] == "bicubic"
     assert backbone.reference.parameters == sum(p.numel() for p in backbone.trunk.parameters())
     assert (backbone.reference.name, backbone.reference.weights) == ("timm/mobilenetv3_small_050", None)

@@ -279,7 +279,7 @@ def _load(name: str) -> Backbone:
 
 
 def _images(backbone: Backbone) -> Tensor:
-    size = backbone.preprocessing.image_size
+    size = backbone.preprocessing.width
     return torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 

@@ -63,7 +63,7 @@ def exported(request: pytest.FixtureRequest) -> Exported:
 
 @pytest.mark.parametrize("batch", [1, 3])
 def test_the_graph_equals_pytorch_on_random_images(exported: Exported, batch: int) -> None:
-    size = exported.backbone.preprocessing.image_size
+    size = exported.backbone.preprocessing.width
     images = np.random.default_rng(batch).random((batch, 3, size, size), dtype=np.float32)
     _assert_equal_to_pytorch(exported, images)
 
@@ -81,12 +81,12 @@ def test_the_graph_equals_pytorch_on_photographs(exported: Exported) -> None:
     preprocessing = exported.backbone.preprocessing
     files = sorted(PHOTOGRAPHS.glob("*.jpg"))[:3]
     assert len(files) == 3
-    images = [fit(decode(file.read_bytes(), preprocessing.image_size), preprocessing) for file in files]
+    images = [fit(decode(file.read_bytes(), preprocessing.width), preprocessing) for file in files]
     _assert_equal_to_pytorch(exported, to_input(np.stack(images)))
 
 
 def test_rows_of_a_batch_do_not_touch_each_other(exported: Exported) -> None:
-    size = exported.backbone.preprocessing.image_size
+    size = exported.backbone.preprocessing.width
     images = np.random.default_rng(0).random((3, 3, size, size), dtype=np.float32)
     together = parity.run(exported.simplified, images)["features"]
     alone = np.concatenate([parity.run(exported.simplified, image[None])["features"] for image in images])
@@ -94,7 +94,7 @@ def test_rows_of_a_batch_do_not_touch_each_other(exported: Exported) -> None:
 
 
 def test_the_input_is_images_and_the_output_is_the_features_with_any_batch_size(exported: Exported) -> None:
-    size, width = exported.backbone.preprocessing.image_size, exported.backbone.reference.feature_dim
+    size, width = exported.backbone.preprocessing.width, exported.backbone.reference.feature_dim
     for model, output in exported.graphs():
         onnx.checker.check_model(model, full_check=True)
         assert [value.name for value in model.graph.input] == [IMAGES]
@@ -168,9 +168,7 @@ def test_heads_on_the_graph_say_what_pytorch_says() -> None:
     tensors |= {f"{h.name}.bias": rng.normal(0, 1, len(h.classes)).astype(np.float32) for h in heads}
     images = rng.random((3, 3, 32, 32), dtype=np.float32)
     expected = head_outputs(heads, tensors, {FEATURES: reference_features(backbone, heads[0], {}, images)})
-    model = compose(
-        fuse({"trunk": simplify(export_trunk(backbone))}).model, heads, tensors, Preprocessing(image_size=32)
-    )
+    model = compose(fuse({"trunk": simplify(export_trunk(backbone))}).model, heads, tensors, Preprocessing.square(32))
     found = parity.run(model, images)
     assert list(found) == ["vehicles", "one-vs-rest"]
     assert parity.max_difference(found, {name: expected[name] for name in found}) < 1e-5

@@ -186,7 +186,9 @@ def test_another_network_is_computed_anew(
     assert not second.was_cached
 
 
-@pytest.mark.parametrize("change", [{"image_size": 48}, {"interpolation": "bicubic"}], ids=lambda c: next(iter(c)))
+@pytest.mark.parametrize(
+    "change", [{"width": 48, "height": 48}, {"interpolation": "bicubic"}], ids=lambda c: next(iter(c))
+)
 def test_another_preprocessing_is_computed_anew(
     nano: Nano, images: tuple[Path, tuple[Sample, ...]], tmp_path: Path, change: dict[str, object]
 ) -> None:

@@ -148,7 +148,7 @@ def test_one_graph_of_all_networks_says_of_every_head_what_pytorch_says(
     features = {one.features: reference_features(backbone, one, states, IMAGES) for one in heads}
     tensors = {name: value for one in heads for name, value in _fitting(one, features).items()}
     expected = head_outputs(heads, tensors, features)
-    model = compose(fuse(networks).model, heads, tensors, Preprocessing(image_size=32))
+    model = compose(fuse(networks).model, heads, tensors, Preprocessing.square(32))
     assert parity.max_difference(parity.run(model, IMAGES), expected) < 1e-4
     assert {one.cut for one in heads} == {TOP, CUT}
 

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("torch", reason="needs the extra train")
 from edgetl.artifacts.bundle import Head
-from edgetl.stages.tuned import cached
+from edgetl.stages.classify.tuned import cached
 from edgetl.train.tune import Tuned
 
 FACTS = ["features.3", {"vehicles": "digest"}]

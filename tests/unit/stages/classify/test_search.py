@@ -19,7 +19,7 @@ from edgetl.artifacts.files import read_json
 from edgetl.artifacts.results import Tree
 from edgetl.artifacts.run import RunDirectory
 from edgetl.config import Study
-from edgetl.stages import search
+from edgetl.stages.classify import search
 from edgetl.stages.stage import Context, Watcher
 
 GROUPS = {"vehicles": ("car", "bus"), "signs": ("stop", "yield", "left")}

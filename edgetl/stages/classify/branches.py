@@ -15,8 +15,8 @@ from edgetl.artifacts.files import sha256_bytes
 from edgetl.config import Study
 from edgetl.data.stream import to_input
 from edgetl.graph.simplify import simplify
-from edgetl.stages.features import FeatureSource, Seen
-from edgetl.stages.tuned import cached
+from edgetl.stages.classify.features import FeatureSource, Seen
+from edgetl.stages.classify.tuned import cached
 from edgetl.train.cuts import CutPoint, pool, split
 from edgetl.train.export import export_trunk
 from edgetl.train.features import Extractor, make_extractor

@@ -14,9 +14,9 @@ from edgetl.artifacts.deployment import CASCADE
 from edgetl.artifacts.files import sha256_file, write_bytes, write_json
 from edgetl.graph.fusion.fuse import fuse
 from edgetl.graph.model import save_model
-from edgetl.stages.branches import Trained, Trainer
-from edgetl.stages.features import FeatureSource
-from edgetl.stages.index import read_index
+from edgetl.stages.classify.branches import Trained, Trainer
+from edgetl.stages.classify.features import FeatureSource
+from edgetl.stages.classify.index import read_index
 from edgetl.stages.stage import Context
 from edgetl.train.backbones import Backbone, fingerprint, load_backbone
 from edgetl.train.cuts import CutPoint, choose_cuts, cut_points
@@ -58,9 +58,8 @@ def _cuts(context: Context, backbone: Backbone) -> tuple[CutPoint, ...]:
     wanted = context.study.backbone.cut
     if wanted is None:
         return ()
-    size = backbone.preprocessing.image_size
     points = cut_points(backbone)
-    known = {point.name: point for point in points} | {IMAGES: CutPoint(IMAGES, (3, size, size), 0.0)}
+    known = {point.name: point for point in points} | {IMAGES: CutPoint(IMAGES, backbone.preprocessing.shape, 0.0)}
     chosen = tuple(known[name] for name in choose_cuts(points, wanted)[:-1])
     depths = ", ".join(f"{point.name} ({point.depth:.0%})" for point in chosen)
     context.watcher.say(f"finetune: cuts, with the share of FLOPs below them: {depths or 'the top alone'}")

@@ -20,8 +20,8 @@ from edgetl.data.stream import stream, to_input
 from edgetl.measure.accuracy import compare, score
 from edgetl.stages import build_engine
 from edgetl.stages.build_engine import Candidate, candidates, engine_paths
-from edgetl.stages.index import read_index
-from edgetl.stages.serving import load, predictor
+from edgetl.stages.classify.index import read_index
+from edgetl.stages.classify.serving import load, predictor
 from edgetl.stages.stage import Context
 
 Array = npt.NDArray[np.float32]

@@ -28,7 +28,7 @@ from edgetl.graph.half import to_fp16
 from edgetl.graph.model import load_model, save_model
 from edgetl.graph.placement import Target
 from edgetl.graph.quantise import quantise
-from edgetl.stages.index import read_index
+from edgetl.stages.classify.index import read_index
 from edgetl.stages.stage import Context
 from edgetl.train.backbones import fingerprint, load_backbone
 from edgetl.train.heads import read_tensors

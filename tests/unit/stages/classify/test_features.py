@@ -22,7 +22,7 @@ from edgetl.data.images import decode, fit  # noqa: E402
 from edgetl.data.stream import to_input  # noqa: E402
 from edgetl.errors import EdgetlError  # noqa: E402
 from edgetl.graph.simplify import simplify  # noqa: E402
-from edgetl.stages.features import FeatureSource, Seen  # noqa: E402
+from edgetl.stages.classify.features import FeatureSource, Seen  # noqa: E402
 from edgetl.stages.stage import Context, Watcher  # noqa: E402
 from edgetl.train.backbones import load_backbone  # noqa: E402
 from edgetl.train.cuts import split  # noqa: E402

@@ -1,0 +1,84 @@
+"""The kinds of values that a study file holds."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+DeploymentName = Literal["combined", "specialised", "shared", "branched", "cascade", "one-vs-rest"]
+Precision = Literal["fp32", "fp16", "int8"]
+RuntimeName = Literal["auto", "onnxruntime", "tensorrt-rtx"]
+DataFormat = Literal["image-folder", "csv", "digits", "synthetic", "coco", "yolo", "voc"]
+Task = Literal["classify", "detect"]
+CalibrationMethod = Literal["max", "percentile", "mse"]
+
+OTHER = "other"
+"""The class that a specialist's head gives to images of the other groups."""
+
+SMALLEST_IMAGE = 16
+
+LARGEST_IMAGE = 4096
+"""Pixels on a side: beyond it a file is hostile rather than a network that a small device can run."""
+
+
+def _safe_name(value: str) -> str:
+    """Names become parts of file names and of tensor names."""
+    if not value or value in {".", ".."} or any(c in value for c in '/\\\0:*?"<>|\n\r\t'):
+        raise ValueError('is used in file names: it may not be empty or hold / \\ : * ? " < > | or control characters')
+    return value
+
+
+def _path_or_fraction(value: object) -> object:
+    if isinstance(value, str) or (isinstance(value, int | float) and 0.0 < value < 1.0):
+        return value
+    raise ValueError(f"is {value!r}, expected a path or a fraction between 0 and 1")
+
+
+def _label(value: object) -> object:
+    """Digits and years are labels too; but YAML reads a bare yes, no, on or off as a truth value."""
+    if isinstance(value, bool):
+        raise ValueError(f"is the YAML truth value {value}: quote the label")
+    return str(value) if isinstance(value, int) else value
+
+
+def _cut(value: object) -> object:
+    """A layer's name, ``top`` (only the head is trained), ``images`` (nothing is frozen), or several of them."""
+    several = isinstance(value, tuple) and bool(value) and all(isinstance(name, str) and name for name in value)
+    number = isinstance(value, int) and not isinstance(value, bool) and value > 0
+    if value is None or several or number or (isinstance(value, str) and value):
+        return value
+    raise ValueError(f"is {value!r}, expected a layer's name, a list of names, a number of points, or sweep")
+
+
+def _percent(value: object) -> object:
+    """A share: 20%, or 0.2."""
+    if isinstance(value, str) and value.endswith("%"):
+        try:
+            return float(value[:-1]) / 100
+        except ValueError:
+            pass
+    if isinstance(value, float):
+        return value
+    raise ValueError(f"is {value!r}, expected a share such as 20% or 0.2")
+
+
+def _image_size(value: object) -> object:
+    sides = value if isinstance(value, tuple) and len(value) == 2 else (value,)
+    for side in () if value is None else sides:
+        if not isinstance(side, int) or isinstance(side, bool) or not SMALLEST_IMAGE <= side <= LARGEST_IMAGE:
+            raise ValueError(
+                f"is {value!r}, expected a number of pixels from {SMALLEST_IMAGE} to {LARGEST_IMAGE}, or "
+                "[width, height] of such"
+            )
+    return value
+
+
+Name = Annotated[str, AfterValidator(_safe_name)]
+Label = Annotated[str, Field(min_length=1), BeforeValidator(_label)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]  # what torch and numpy both take
+Cut = Annotated[str | int | tuple[str, ...] | None, BeforeValidator(_cut)]
+PathOrFraction = Annotated[str | float, BeforeValidator(_path_or_fraction)]
+Percent = Annotated[float, BeforeValidator(_percent), Field(gt=0.0, lt=1.0)]
+ImageSize = Annotated[int | tuple[int, int] | None, BeforeValidator(_image_size)]
+"""A square's side, or width and height."""

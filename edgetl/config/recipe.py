@@ -1,0 +1,39 @@
+"""A calibration recipe: a file in ``calibration/``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from edgetl.config.fields import CalibrationMethod, Seed
+from edgetl.errors import EdgetlError
+from edgetl.yaml_file import Frozen, load_yaml
+
+
+class Recipe(Frozen):
+    """How INT8 ranges are found: a file in ``calibration/``. The defaults are ``calibration/default.yaml``."""
+
+    method: CalibrationMethod = "mse"
+    percentile: float = Field(default=99.99, gt=50.0, le=100.0)
+    images: int = Field(default=256, ge=1)
+    seed: Seed = 0
+
+
+def load_recipe(name: str, beside: Path) -> Recipe:
+    """The calibration recipe ``name``: a path, or a name in a ``calibration/`` folder.
+
+    The folder is looked for beside the study file, then in the working directory. ``default`` needs no file.
+    """
+    candidates = (
+        [beside / name]
+        if name.endswith((".yaml", ".yml"))
+        else [folder / "calibration" / f"{name}.yaml" for folder in (beside, Path())]
+    )
+    for candidate in candidates:
+        if candidate.is_file():
+            return load_yaml(candidate, Recipe, {})
+    if name == "default":
+        return Recipe()
+    tried = " and ".join(str(candidate) for candidate in candidates)
+    raise EdgetlError(f"calibration recipe {name!r} was not found; looked for {tried}")

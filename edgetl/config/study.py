@@ -1,0 +1,151 @@
+"""A study file: YAML in, a frozen and validated `Study` out, every fault reported at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from pydantic import field_validator, model_validator
+
+from edgetl.config.backbone import Backbone
+from edgetl.config.data import FORMATS, Data
+from edgetl.config.detection import Detection
+from edgetl.config.fields import OTHER, DeploymentName, Label, Name, Precision, RuntimeName, Seed, Task
+from edgetl.config.training import Budget, Search, Training
+from edgetl.yaml_file import Frozen, load_yaml
+
+# What the design names and this version does not have yet: refused by name, not as a typing error.
+_NOT_YET = {
+    "tensorrt": "full TensorRT is not in this version; use auto, onnxruntime or tensorrt-rtx",
+}
+
+# Heads of other deployments, the input of every graph, and a key of results.json beside the groups.
+_TAKEN = frozenset({"combined", "one-vs-rest", "images", "overall"})
+
+_DETECTORS = ("combined", "specialised", "shared", "cascade")
+
+
+class Study(Frozen):
+    """One question asked of one data set."""
+
+    name: Name
+    task: Task = "classify"
+    data: Data
+    groups: dict[Name, tuple[Label, ...]]
+    backbone: Backbone
+    deployments: tuple[DeploymentName, ...] = ("combined", "specialised", "shared")
+    precisions: tuple[Precision, ...] = ("fp32", "int8")
+    runtime: RuntimeName = "auto"
+    calibration: str = "default"
+    budget: Budget = Budget()
+    training: Training = Training()
+    detection: Detection = Detection()
+    search: Search = Search()
+    seed: Seed = 0
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """All labels of all groups, in the order of the study file."""
+        return tuple(label for group in self.groups.values() for label in group)
+
+    @field_validator("groups")
+    @classmethod
+    def _groups_are_disjoint(cls, groups: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        faults = list(_group_faults(groups))
+        if faults:
+            raise ValueError("; ".join(faults))
+        return groups
+
+    @field_validator("deployments", "precisions")
+    @classmethod
+    def _named_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if not names:
+            raise ValueError("is empty; name at least one")
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"names {', '.join(twice)} twice")
+        return names
+
+    @model_validator(mode="after")
+    def _sections_belong_to_the_task(self) -> Study:
+        faults = [*self._wrong_format(), *(self._not_for_detection() if self.task == "detect" else self._for_boxes())]
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+    def _wrong_format(self) -> Iterator[str]:
+        if self.data.format not in FORMATS[self.task]:
+            known = ", ".join(sorted(FORMATS[self.task]))
+            yield f"has data.format {self.data.format}, which task {self.task} does not read; expected one of {known}"
+
+    def _not_for_detection(self) -> Iterator[str]:
+        """What only a classification study has."""
+        for section in ("training", "search"):
+            if section in self.model_fields_set:
+                yield f"has {section}, which is for task classify; the section detection says how a detector is trained"
+        if self.backbone.cut is not None or self.backbone.truncate:
+            yield "has backbone.cut or truncate, which are for task classify; detection.unfreeze tunes a trunk's end"
+        odd = [name for name in self.deployments if name not in _DETECTORS]
+        if odd:
+            yield f"has deployment {' and '.join(odd)}, which task detect has not; it has {', '.join(_DETECTORS)}"
+
+    def _for_boxes(self) -> Iterator[str]:
+        """What only a detection study has."""
+        if "detection" in self.model_fields_set:
+            yield "has detection, which is for task detect; leave it out, or say task: detect"
+        if isinstance(self.backbone.image_size, tuple):
+            yield "has a pair for backbone.image_size; a classification network takes squares: give one number"
+        if self.backbone.fit is not None or self.backbone.labels is not None:
+            yield "has backbone.fit or labels, which are for task detect; leave them out"
+
+    @model_validator(mode="after")
+    def _specialists_need_negatives(self) -> Study:
+        if len(self.groups) < 2 and {"specialised", "shared", "branched", "cascade"} & set(self.deployments):
+            raise ValueError(
+                "specialised, shared, branched and cascade need at least two groups: the other groups' images are the "
+                "negatives of a specialist; name a second group, or leave deployments: [combined]"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _branches_need_a_cut(self) -> Study:
+        tuned = {"combined", "specialised", "branched", "cascade"} & set(self.deployments)
+        if "branched" in self.deployments and self.backbone.cut is None:
+            raise ValueError(
+                "branched needs backbone.cut: the layer where its branches begin, or sweep to find the best"
+            )
+        if self.backbone.cut is not None and not tuned:
+            raise ValueError(
+                f"backbone.cut has no use for {' and '.join(self.deployments)}, whose trunks stay frozen; "
+                "add branched, or leave cut out"
+            )
+        return self
+
+
+def _group_faults(groups: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
+    if not groups:
+        yield "no group is named"
+    seen: dict[str, str] = {}
+    for group, labels in groups.items():
+        if not labels:
+            yield f"group {group!r} has no labels"
+        if group in _TAKEN:
+            yield f"group name {group!r} is taken: it means something else in graphs or results"
+        if "@" in group:
+            yield f"group name {group!r} holds an @, which stands between a head and its cut"
+        for label in labels:
+            if label == OTHER:
+                yield f"label {OTHER!r} in group {group!r} is reserved for images of the other groups"
+            elif label in seen:
+                yield f"label {label!r} is in group {seen[label]!r} and again in group {group!r}"
+            seen.setdefault(label, group)
+
+
+def load_study(path: Path) -> Study:
+    """Read and validate a study file.
+
+    Raises:
+        StudyError: with every fault of the file, each naming its line and key.
+        EdgetlError: the file cannot be read or is no YAML.
+    """
+    return load_yaml(path, Study, _NOT_YET)

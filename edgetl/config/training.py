@@ -1,0 +1,56 @@
+"""The sections ``training``, ``search`` and ``budget`` of a study file."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from edgetl.yaml_file import Frozen
+
+
+class Finetuning(Frozen):
+    """How the layers above a cut are tuned, after the head on them has converged.
+
+    ``rate`` is that of the head; every layer farther from it gets ``layer_decay`` times its neighbour's. Tuning ends
+    after ``epochs``, or ``patience`` epochs without a lower validation loss; the best epoch is kept.
+    """
+
+    epochs: int = Field(default=10, ge=1)
+    patience: int = Field(default=3, ge=1)
+    rate: float = Field(default=1e-3, gt=0.0)
+    layer_decay: float = Field(default=0.8, gt=0.0, le=1.0)
+    weight_decay: float = Field(default=1e-4, ge=0.0)
+    batch_size: int = Field(default=32, ge=1)
+
+
+class Training(Frozen):
+    """How heads are fitted. Every strength is tried for every head; validation loss chooses."""
+
+    regularisation: tuple[Annotated[float, Field(gt=0.0)], ...] = (3e-4, 3e-3, 1e-2, 3e-2, 1e-1)
+    views: int = Field(default=1, ge=1, le=64)
+    flip: bool = False
+    finetune: Finetuning = Finetuning()
+
+    @field_validator("regularisation")
+    @classmethod
+    def _some_strength(cls, strengths: tuple[float, ...]) -> tuple[float, ...]:
+        if not strengths:
+            raise ValueError("is empty; name at least one")
+        return strengths
+
+
+class Search(Frozen):
+    """How many trees of one deployment are built and measured, of all that the cuts make possible."""
+
+    trees: int = Field(default=6, ge=1)
+
+
+class Budget(Frozen):
+    """What a deployment may cost. A limit left out is no limit."""
+
+    max_accuracy_drop: float | None = Field(default=None, ge=0.0, le=1.0)
+    min_accuracy: float | None = Field(default=None, ge=0.0, le=1.0)
+    max_latency_ms: float | None = Field(default=None, gt=0.0)
+    max_memory_mb: float | None = Field(default=None, gt=0.0)
+    max_energy_mj: float | None = Field(default=None, gt=0.0)
