@@ -45,6 +45,8 @@ class Trunk(nn.Module):
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.backbone = architecture.module
+        # Darknet's networks take RGB in [0, 1] as it is: no arithmetic then goes into their graphs.
+        self._normalises = any(architecture.mean) or set(architecture.std) != {1.0}
         # Buffers, so that the fingerprint covers them: the same weights behind another normalisation are another trunk.
         self.register_buffer("mean", torch.tensor(architecture.mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(architecture.std).view(1, 3, 1, 1))
@@ -56,7 +58,7 @@ class Trunk(nn.Module):
         return super().train(False)
 
     def forward(self, images: Tensor) -> Tensor:
-        features: Tensor = self.backbone((images - self.mean) / self.std)
+        features: Tensor = self.backbone((images - self.mean) / self.std if self._normalises else images)
         return features
 
 
@@ -75,12 +77,7 @@ def load_backbone(study: config.Backbone, beside: Path, seed: int) -> Backbone:
     Raises:
         EdgetlError: unknown name, weights that cannot be had or do not fit, or a network without pooled features.
     """
-    library, _, name = study.name.partition("/")
-    torch.manual_seed(seed)  # only `weights: null` draws from it
-    architecture = _LIBRARIES[library](name, study.weights == "default")
-    if study.weights not in {None, "default"}:
-        path = beside / str(study.weights)
-        load_into(architecture.module, read_weights(path), architecture.head, study.name, str(path))
+    architecture = load_architecture(study, beside, seed)
     trunk = Trunk(architecture)
     size = study.image_size or architecture.image_size
     assert isinstance(size, int), "classification takes squares"
@@ -95,6 +92,21 @@ def load_backbone(study: config.Backbone, beside: Path, seed: int) -> Backbone:
     )
     preprocessing = Preprocessing.square(size, architecture.interpolation)
     return Backbone(trunk, reference, preprocessing)
+
+
+def load_architecture(study: config.Backbone, beside: Path, seed: int) -> Architecture:
+    """The network that a study names, with its weights and without its head.
+
+    Raises:
+        EdgetlError: unknown name, or weights that cannot be had or do not fit.
+    """
+    library, _, name = study.name.partition("/")
+    torch.manual_seed(seed)  # only `weights: null` draws from it
+    architecture = _LIBRARIES[library](name, study.weights == "default")
+    if study.weights not in {None, "default"}:
+        path = beside / str(study.weights)
+        load_into(architecture.module, read_weights(path), architecture.head, study.name, str(path))
+    return architecture
 
 
 def fingerprint(trunk: nn.Module) -> str:

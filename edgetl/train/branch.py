@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 
 from edgetl.config import Finetuning
 from edgetl.train.heads import Calibrated, HeadPlan, calibrate, logits_of, loss
+from edgetl.train.parallel import device, share_of_rate
 from edgetl.train.trace import named_parameters
 
 Array = npt.NDArray[np.float32]
@@ -73,7 +74,7 @@ class Branch:
         self._optimizer = torch.optim.AdamW(_parameter_groups(self._upper, self._linear, settings), fused=True)
         steps = settings.epochs * math.ceil(len(labels) / settings.batch_size)
         self._schedule = torch.optim.lr_scheduler.LambdaLR(
-            self._optimizer, lambda step: _share_of_rate((step + 0.5) / steps)
+            self._optimizer, lambda step: share_of_rate((step + 0.5) / steps)
         )
 
     def step(self, maps: Tensor, rows: npt.NDArray[np.int64]) -> None:
@@ -101,11 +102,6 @@ class Branch:
             self.best = Checkpoint(epoch, worth, weight, bias, state, features)
 
 
-def device() -> torch.device:
-    """Where branches are tuned and run."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def infer(upper: nn.Module, maps: Array) -> Tensor:
     """Features (N x D) of maps at a cut, a few at a time."""
     where = next(upper.parameters()).device
@@ -113,13 +109,6 @@ def infer(upper: nn.Module, maps: Array) -> Tensor:
         # Copies: layers that work in place would write to the cached maps.
         parts = (np.array(maps[first : first + _ROWS]) for first in range(0, len(maps), _ROWS))
         return torch.cat([upper(torch.from_numpy(part).to(where)).cpu() for part in parts])
-
-
-def _share_of_rate(progress: float) -> float:
-    """Up in a tenth of the steps, as AdamW's first ones are the roughest, then down to zero along a cosine: the last
-    epochs average out the noise of the batches (Loshchilov & Hutter 2017, SGDR).
-    """
-    return min(1.0, 10.0 * progress) * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
 def _parameter_groups(upper: fx.GraphModule, head: nn.Module, settings: Finetuning) -> list[dict[str, Any]]:

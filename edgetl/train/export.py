@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import io
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import onnx
@@ -28,6 +29,23 @@ def export_trunk(backbone: Backbone, network: nn.Module | None = None) -> onnx.M
     Raises:
         EdgetlError: torch cannot export it.
     """
+    shape = backbone.preprocessing.shape
+    return export_network(network or backbone.trunk, shape, ["features"], backbone.reference.name)
+
+
+def export_network(
+    network: nn.Module, shape: tuple[int, int, int], outputs: Sequence[str], name: str
+) -> onnx.ModelProto:
+    """A network that takes ``images`` (N x 3 x H x W in [0, 1]) as a graph with dynamic N.
+
+    Args:
+        shape: of one image, 3 x H x W.
+        outputs: what to call the tensors that it gives, in their order.
+        name: of the network, for the message.
+
+    Raises:
+        EdgetlError: torch cannot export it.
+    """
     buffer = io.BytesIO()
     # The tracing exporter: three times as fast as the newer one here, and the only one that torch 2.4 has.
     options: dict[str, Any] = {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
@@ -35,16 +53,16 @@ def export_trunk(backbone: Backbone, network: nn.Module | None = None) -> onnx.M
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.onnx.export(
-                network or backbone.trunk,
-                (torch.zeros(2, *backbone.preprocessing.shape),),
+                network,
+                (torch.zeros(2, *shape),),
                 buffer,  # type: ignore[arg-type]  # documented, but annotated as a path alone
                 opset_version=_OPSET,
                 input_names=[IMAGES],
-                output_names=["features"],
-                dynamic_axes={IMAGES: {0: "N"}, "features": {0: "N"}},
+                output_names=list(outputs),
+                dynamic_axes={tensor: {0: "N"} for tensor in (IMAGES, *outputs)},
                 **options,
             )
     except Exception as error:  # whatever torch's exporter throws at an operator it does not know
         reason = str(error).strip().splitlines()[0]
-        raise EdgetlError(f"{backbone.reference.name} cannot be exported to ONNX: {reason}") from error
+        raise EdgetlError(f"{name} cannot be exported to ONNX: {reason}") from error
     return onnx.load_from_string(buffer.getvalue())

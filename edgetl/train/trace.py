@@ -69,13 +69,24 @@ class Traced:
 
     def part(self, start: fx.Node, end: fx.Node) -> fx.GraphModule:
         """The network from the value of one step to that of another. Names of tensors stay those of the trunk."""
-        graph, steps = fx.Graph(), needed(end, start)
-        copies = {start: graph.placeholder(start.name)}
+        graph, copies = self._copied([start], [end])
+        graph.output(copies[end])
+        return fx.GraphModule(self.trunk, graph).eval()
+
+    def between(self, starts: Sequence[fx.Node], ends: Sequence[fx.Node]) -> fx.GraphModule:
+        """The same from several values to several: it takes one tensor each and gives a tuple of them."""
+        graph, copies = self._copied(starts, ends)
+        graph.output(tuple(copies[end] for end in ends))
+        return fx.GraphModule(self.trunk, graph).eval()
+
+    def _copied(self, starts: Sequence[fx.Node], ends: Sequence[fx.Node]) -> tuple[fx.Graph, dict[fx.Node, fx.Node]]:
+        graph = fx.Graph()
+        steps = set().union(*(needed(end, *starts) for end in ends))
+        copies = {start: graph.placeholder(start.name) for start in starts}
         for step in self.graph.nodes:
             if step in steps:
                 copies[step] = graph.node_copy(step, copies.__getitem__)
-        graph.output(copies[end])
-        return fx.GraphModule(self.trunk, graph).eval()
+        return graph, copies
 
     def _parameters(self, steps: Iterable[fx.Node]) -> frozenset[str]:
         return frozenset(name for step in steps for name, _ in named_parameters(self.trunk, step))
@@ -92,26 +103,35 @@ def trace(backbone: Backbone) -> Traced:
     Raises:
         EdgetlError: torch.fx cannot trace it.
     """
+    return trace_trunk(backbone.trunk, backbone.reference.name)
+
+
+def trace_trunk(trunk: Trunk, name: str) -> Traced:
+    """The graph of a trunk that is called so.
+
+    Raises:
+        EdgetlError: torch.fx cannot trace it.
+    """
     reason = ""
     for looks_into in (_holds_blocks, _is_chain):
-        tracer = _Tracer(looks_into, _one_step(backbone))
+        tracer = _Tracer(looks_into, _one_step(name))
         try:
-            return Traced(backbone.trunk, tracer.trace(backbone.trunk), tracer.paths)
+            return Traced(trunk, tracer.trace(trunk), tracer.paths)
         except Exception as error:  # whatever a network's own code throws at a tensor without values
             reason = str(error).strip().splitlines()[0].partition(". ")[0]
     raise EdgetlError(
-        f"{backbone.reference.name} cannot be cut below its head: torch.fx cannot trace it ({reason}); "
+        f"{name} cannot be cut below its head: torch.fx cannot trace it ({reason}); "
         "leave backbone.cut out, or choose another backbone"
     )
 
 
-def needed(end: fx.Node, start: fx.Node) -> set[fx.Node]:
-    """The steps that lead from the value of ``start`` to that of ``end``; ``end`` is one of them, ``start`` is not."""
+def needed(end: fx.Node, *starts: fx.Node) -> set[fx.Node]:
+    """The steps that lead from the values of ``starts`` to that of ``end``, which is one of them; starts are not."""
     steps: set[fx.Node] = set()
     waiting = [end]
     while waiting:
         step = waiting.pop()
-        if step is not start and step not in steps:
+        if step not in starts and step not in steps:
             steps.add(step)
             waiting += step.all_input_nodes
     return steps
@@ -179,9 +199,9 @@ class _Tracer(fx.Tracer):
         return output
 
 
-def _one_step(backbone: Backbone) -> tuple[Callable[..., Any], ...]:
+def _one_step(name: str) -> tuple[Callable[..., Any], ...]:
     """Functions that decide by shapes, which a tensor without values has not: timm keeps a list of its own."""
-    if not backbone.reference.name.startswith("timm/"):
+    if not name.startswith("timm/"):
         return ()
     from timm.models import get_notrace_functions
 

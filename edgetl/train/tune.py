@@ -8,10 +8,7 @@ cannot end with a greater validation loss than it began with.
 from __future__ import annotations
 
 import copy
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,9 +20,10 @@ from edgetl.artifacts.bundle import Head
 from edgetl.config import Finetuning
 from edgetl.errors import EdgetlError
 from edgetl.train.backbones import Backbone, fingerprint
-from edgetl.train.branch import Branch, device, infer
+from edgetl.train.branch import Branch, infer
 from edgetl.train.cuts import split
 from edgetl.train.heads import HeadPlan, LabelledFeatures
+from edgetl.train.parallel import deterministic, device, each, threads
 
 Array = npt.NDArray[np.float32]
 
@@ -74,14 +72,14 @@ def tune(
     upper = _upper(backbone, cut)
     branches = {key: Branch(upper, *one, train.labels, settings) for key, one in start.items()}
     rng = np.random.default_rng(seed)
-    with _deterministic(), _threads(len(branches)) as pool:
-        _each(branches.values(), pool, Branch.assess, 0, val.views[0], val.labels)
+    with deterministic(), threads(len(branches)) as pool:
+        each(branches.values(), pool, Branch.assess, 0, val.views[0], val.labels)
         for epoch in range(1, settings.epochs + 1):
             active = [branch for branch in branches.values() if branch.waited < settings.patience]
             for maps, rows in _batches(train.views, settings.batch_size, rng) if active else ():
-                _each(active, pool, Branch.step, maps, rows)
+                each(active, pool, Branch.step, maps, rows)
                 watch(len(rows) / len(train.labels))
-            _each(active, pool, Branch.assess, epoch, val.views[0], val.labels)
+            each(active, pool, Branch.assess, epoch, val.views[0], val.labels)
     return {key: _tuned(branch, backbone, cut, settings) for key, branch in branches.items()}
 
 
@@ -104,41 +102,6 @@ def _batches(
             here = chosen[rows] == number
             maps[here] = view[rows[here]]
         yield torch.from_numpy(maps), rows
-
-
-def _each(branches: Iterable[Branch], pool: Executor, do: Callable[..., None], *arguments: object) -> None:
-    for doing in [pool.submit(do, branch, *arguments) for branch in branches]:
-        doing.result()
-
-
-@contextmanager
-def _threads(branches: int) -> Iterator[Executor]:
-    """On a CPU, as many branches at a time as there are cores.
-
-    Networks for small devices hardly keep two cores busy: three branches of MobileNetV2 train 1.5 times as fast this
-    way on two cores as with two threads for every operation.
-    """
-    cores = torch.get_num_threads()
-    workers = 1 if torch.cuda.is_available() else max(1, min(branches, cores))
-    torch.set_num_threads(cores // workers)
-    try:
-        with ThreadPoolExecutor(workers, thread_name_prefix="edgetl-tune") as pool:
-            yield pool
-    finally:
-        torch.set_num_threads(cores)
-
-
-@contextmanager
-def _deterministic() -> Iterator[None]:
-    """On a GPU, take the kernels that always add in the same order, where there are any."""
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(torch.cuda.is_available() or before[0], warn_only=True)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*determinis")
-            yield
-    finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
 def _tuned(branch: Branch, backbone: Backbone, cut: str, settings: Finetuning) -> Tuned:
