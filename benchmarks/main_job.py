@@ -103,6 +103,7 @@ def cached(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     from edgetl.config import load_study
     from edgetl.data.index import data_root
     from edgetl.data.stream import stream, to_input
+    from edgetl.data.views import renderer
     from edgetl.graph.model import load_model
     from edgetl.graph.parity import Reference
 
@@ -114,9 +115,8 @@ def cached(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     features, labels = {}, {}
     for split in ("train", "val", "test"):
         samples = index.split(split)
-        batches = list(
-            stream(samples, root, bundle.preprocessing, lambda images: next(iter(trunk.run(to_input(images)).values())))
-        )
+        render = renderer(bundle.preprocessing)
+        batches = list(stream(samples, root, render, lambda images: next(iter(trunk.run(to_input(images)).values()))))
         features[split] = np.concatenate([batch.result for batch in batches])
         labels[split] = np.array([samples[row].label for batch in batches for row in batch.rows])
     return features, labels

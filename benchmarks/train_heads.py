@@ -29,6 +29,7 @@ from edgetl.config import Backbone as BackboneConfig
 from edgetl.config import Data, Study
 from edgetl.data.index import build_index
 from edgetl.data.stream import CORES, stream, to_input
+from edgetl.data.views import renderer
 from edgetl.graph.simplify import simplify
 from edgetl.train import solver
 from edgetl.train.backbones import Backbone, load_backbone
@@ -99,13 +100,15 @@ class Bench:
         """Train and validation images once through the trunk: decoded by threads, the model on all cores."""
         samples = (*self.index.train, *self.index.val)
         with torch.inference_mode():
-            for batch in stream(samples, self.root, self.backbone.preprocessing, to_input, batch_size=32):
+            for batch in stream(samples, self.root, renderer(self.backbone.preprocessing), to_input, batch_size=32):
                 forward(batch.result)
 
     def bare_pass_in_workers(self) -> None:
         """As ours, and nothing but the pass: the nearest to the floor that there is."""
         extract = make_extractor(self.backbone, export_trunk(self.backbone))
-        for _ in stream((*self.index.train, *self.index.val), self.root, self.backbone.preprocessing, extract):
+        for _ in stream(
+            (*self.index.train, *self.index.val), self.root, renderer(self.backbone.preprocessing), extract
+        ):
             pass
 
     def images_to_heads(
@@ -148,7 +151,7 @@ class Bench:
         order = np.random.default_rng(0)
         for _ in range(epochs):
             shuffled = tuple(train[position] for position in order.permutation(len(train)))
-            for batch in stream(shuffled, self.root, self.backbone.preprocessing, to_input, batch_size=32):
+            for batch in stream(shuffled, self.root, renderer(self.backbone.preprocessing), to_input, batch_size=32):
                 targets = plan.targets([shuffled[row].label for row in batch.rows])
                 with torch.no_grad():
                     features = self.backbone.trunk(torch.from_numpy(batch.result))
@@ -162,7 +165,7 @@ class Bench:
         weight, bias = head
         plan = next(plan for plan in self.plans if plan.name == "combined")
         hits = 0
-        for batch in stream(self.index.test, self.root, self.backbone.preprocessing, extract):
+        for batch in stream(self.index.test, self.root, renderer(self.backbone.preprocessing), extract):
             truth = plan.targets([self.index.test[row].label for row in batch.rows]).numpy()
             hits += int(((batch.result @ weight.T + bias).argmax(axis=1) == truth).sum())
         return hits / len(self.index.test)

@@ -11,12 +11,13 @@ from edgetl.artifacts.files import sha256_bytes
 from edgetl.artifacts.index import Sample
 from edgetl.config import Recipe
 from edgetl.data.images import BrokenImageError, check, read
+from edgetl.data.stream import File
 from edgetl.errors import EdgetlError
 
 
-def draw(samples: Sequence[Sample], recipe: Recipe) -> tuple[Sample, ...]:
-    """As many images as the recipe asks for (all, where there are fewer), whatever order the samples are in."""
-    ordered = sorted(samples, key=lambda sample: (sample.sha256, sample.path))
+def draw(files: Sequence[File], recipe: Recipe) -> tuple[File, ...]:
+    """As many images as the recipe asks for (all, where there are fewer), whatever order the files are in."""
+    ordered = sorted(files, key=lambda file: (file.sha256, file.path))
     chosen = np.random.default_rng(recipe.seed).permutation(len(ordered))[: recipe.images]
     return tuple(ordered[position] for position in sorted(chosen))
 

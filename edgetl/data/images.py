@@ -1,4 +1,4 @@
-"""One image file to pixels: decoded whole or refused, then cut to the square that the backbone takes."""
+"""One image file to pixels: decoded whole or refused, then fitted to the network's input."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageEnhance, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageEnhance, TiffImagePlugin, UnidentifiedImageError
 
 from edgetl.artifacts.bundle import Preprocessing
+from edgetl.data.geometry import Placement, Size, placement
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -42,6 +43,14 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+_ON_THE_SIDE = frozenset({5, 6, 7, 8})
+
+# The keywords of all chunks that Pillow reads an orientation from.
+_PNG_METADATA = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
+
+BARS = (127, 127, 127)
+"""The grey that Darknet puts beside a letterboxed image: half, in bytes."""
 
 _CROP_AREA = (0.35, 1.0)
 _CROP_ASPECT = (3 / 4, 4 / 3)
@@ -106,28 +115,63 @@ def check(content: bytes) -> None:
     _open(content)
 
 
-def fit(image: Image.Image, preprocessing: Preprocessing) -> Pixels:
-    """The image as the backbone sees it: short side resized to its ``width`` (antialiased), centre cropped.
+def upright_size(content: bytes) -> Size:
+    """Width and height of what `decode` makes of the whole file, told by its header.
 
-    Equal, bit for bit, to torchvision's ``Resize`` and ``CenterCrop`` on Pillow images.
+    Raises:
+        BrokenImageError: as `check` does.
+    """
+    image = _open(content)
+    # Pillow looks for a PNG's metadata behind its pixels, and decodes them all on the way.
+    plain = image.format == "PNG" and not any(mark in content for mark in _PNG_METADATA)
+    with _faults():
+        turned = not plain and _orientation(image) in _ON_THE_SIDE
+        width, height = _stored_size(image)
+    return (height, width) if turned else (width, height)
+
+
+def fit(image: Image.Image, preprocessing: Preprocessing, place: Placement | None = None) -> Pixels:
+    """The image as the network sees it: resized (antialiased) and centred, cropped or between grey bars.
+
+    A crop is equal, bit for bit, to torchvision's ``Resize`` and ``CenterCrop`` on Pillow images.
+
+    Args:
+        image: RGB.
+        preprocessing: the input's size, how the image is fitted to it, and how it is interpolated.
+        place: where the image lands, where that does not follow from its size because it was decoded smaller.
 
     Returns:
-        S x S x 3, RGB.
+        height x width x 3, RGB.
 
     Raises:
         BrokenImageError: the image is so narrow that resizing its short side makes it too large.
     """
-    size = preprocessing.width
-    short, long = sorted(image.size)
-    long = int(size * long / short)
-    if size * long > MAX_PIXELS:
+    place = place or placement(image.size, preprocessing)
+    if place.size[0] * place.size[1] > MAX_PIXELS:
         raise BrokenImageError(
-            f"{image.width} x {image.height} pixels: too narrow to be resized to {size} pixels on its short side"
+            f"{image.width} x {image.height} pixels: too narrow to be resized to {min(place.size)} pixels on its short "
+            "side"
         )
-    width, height = (size, long) if image.width <= image.height else (long, size)
-    resized = image.resize((width, height), _RESAMPLING[preprocessing.interpolation])
-    left, top = round((width - size) / 2.0), round((height - size) / 2.0)
-    return np.asarray(resized.crop((left, top, left + size, top + size)))
+    frame = preprocessing.width, preprocessing.height
+    canvas = Image.new("RGB", frame, BARS)
+    canvas.paste(*visible(image, place, (0, 0, *frame), preprocessing))
+    return np.asarray(canvas)
+
+
+def visible(
+    image: Image.Image, place: Placement, window: tuple[int, int, int, int], preprocessing: Preprocessing
+) -> tuple[Image.Image, tuple[int, int]]:
+    """What can be seen of a placed image in a window of the input (left, top, right, bottom), and its left top corner.
+
+    The image may have been decoded smaller than ``place.image``. It has to be in the window with a pixel at least.
+    """
+    resized = image.resize(place.size, _RESAMPLING[preprocessing.interpolation])
+    if place.mirrored:
+        resized = resized.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    (x, y), (width, height) = place.corner, place.size
+    left, top = max(window[0], x), max(window[1], y)
+    right, bottom = min(window[2], x + width), min(window[3], y + height)
+    return resized.crop((left - x, top - y, right - x, bottom - y)), (left, top)
 
 
 def augment(image: Image.Image, preprocessing: Preprocessing, seed_material: str, flip: bool) -> Pixels:
@@ -139,7 +183,7 @@ def augment(image: Image.Image, preprocessing: Preprocessing, seed_material: str
     Returns:
         S x S x 3, RGB.
     """
-    random = np.random.default_rng(int.from_bytes(hashlib.sha256(seed_material.encode()).digest(), "big"))
+    random = generator(seed_material)
     size = (preprocessing.width, preprocessing.height)
     view = image.crop(_random_crop(image.size, random)).resize(size, _RESAMPLING[preprocessing.interpolation])
     view = ImageEnhance.Brightness(view).enhance(random.uniform(*_JITTER))
@@ -147,6 +191,11 @@ def augment(image: Image.Image, preprocessing: Preprocessing, seed_material: str
     if flip and random.random() < 0.5:
         view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return np.asarray(view)
+
+
+def generator(seed_material: str) -> np.random.Generator:
+    """Random numbers that depend on a text alone."""
+    return np.random.default_rng(int.from_bytes(hashlib.sha256(seed_material.encode()).digest(), "big"))
 
 
 def _random_crop(size: tuple[int, int], random: np.random.Generator) -> tuple[int, int, int, int]:
@@ -214,6 +263,14 @@ def _orientation(image: Image.Image) -> int:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:
         return 1  # Damaged metadata says nothing against the pixels.
+
+
+def _stored_size(image: Image.Image) -> Size:
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        # Newer versions of Pillow tell the upright size of a TIFF, older ones the stored one.
+        tags = image.tag_v2
+        return int(tags[TiffImagePlugin.IMAGEWIDTH]), int(tags[TiffImagePlugin.IMAGELENGTH])
+    return image.size
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -10,15 +10,14 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from edgetl.artifacts.bundle import Preprocessing
 from edgetl.artifacts.files import sha256_bytes
-from edgetl.artifacts.index import BrokenFile, Sample
-from edgetl.data.images import BrokenImageError, Pixels, augment, decode, fit, read
+from edgetl.artifacts.index import BrokenFile
+from edgetl.data.images import BrokenImageError, Pixels, read
 from edgetl.errors import EdgetlError
 
 T = TypeVar("T")
@@ -27,11 +26,24 @@ Job = TypeVar("Job")
 CORES = len(os.sched_getaffinity(0))
 
 
+class ImageFile(Protocol):
+    """A file of an index: a path relative to the data root, and the sha256 of its content."""
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def sha256(self) -> str: ...
+
+
+File = TypeVar("File", bound=ImageFile)
+
+
 @dataclass(frozen=True)
 class Batch(Generic[T]):
-    """What came of some consecutive samples.
+    """What came of some consecutive files.
 
-    ``rows`` are the positions in the samples of the images that decoded, ascending and never empty; ``result`` is
+    ``rows`` are the positions among them of the images that decoded, ascending and never empty; ``result`` is
     what ``apply`` made of them. ``broken`` are the files that gave no pixels.
     """
 
@@ -41,90 +53,80 @@ class Batch(Generic[T]):
 
 
 def stream(
-    samples: Sequence[Sample],
+    files: Sequence[File],
     root: Path,
-    preprocessing: Preprocessing,
+    render: Callable[[bytes, File], Pixels],
     apply: Callable[[Pixels], T],
     *,
     batch_size: int = 8,
     workers: int = CORES,
-    view: int = 0,
-    seed: int = 0,
-    flip: bool = False,
 ) -> Iterator[Batch[T]]:
-    """Read, verify, decode and ``apply``, in order, with at most ``2 * workers`` batches in flight.
+    """Read, verify, render and ``apply``, in order, with at most ``2 * workers`` batches in flight.
 
     Threads do it all, ``apply`` too: Pillow, numpy and the runtimes let go of the interpreter where they work. Where
     no image of a batch decodes, ``apply`` is not called, and a neighbouring batch reports the broken files.
 
     Args:
-        samples: what to stream.
-        root: what the samples' paths are relative to.
-        preprocessing: size and interpolation.
-        apply: takes n x S x S x 3 uint8, n from 1 to ``batch_size``; called by several threads at once.
-        batch_size: samples per batch.
+        files: what to stream.
+        root: what their paths are relative to.
+        render: from the content of a file to its pixels, H x W x 3 uint8, the same size for all files; raises
+            `BrokenImageError` where there are none. See `edgetl.data.views` and `edgetl.data.box_views`.
+        apply: takes n x H x W x 3 uint8, n from 1 to ``batch_size``; called by several threads at once.
+        batch_size: files per batch.
         workers: threads.
-        view: 0 for the image as it is; from 1 on, augmented views that differ by their number.
-        seed: of the augmentation.
-        flip: views may be mirrored.
 
     Raises:
         EdgetlError: a file has changed or vanished since it was indexed, or no image at all decodes.
     """
 
-    def pixels(sample: Sample) -> Pixels | BrokenFile:
+    def pixels(file: File) -> Pixels | BrokenFile:
         try:
-            image = decode(_verified(root, sample), preprocessing.width)
-            if view == 0:
-                return fit(image, preprocessing)
-            return augment(image, preprocessing, f"{seed}:{view}:{sample.sha256}", flip)
+            return render(verified(root, file), file)
         except BrokenImageError as error:
-            return BrokenFile(path=sample.path, reason=error.reason)
+            return BrokenFile(path=file.path, reason=error.reason)
 
     def work(start: int) -> Batch[T] | tuple[BrokenFile, ...]:
-        chosen = samples[start : start + batch_size]
-        images = np.empty((len(chosen), preprocessing.height, preprocessing.width, 3), np.uint8)
-        rows: list[int] = []
-        broken: list[BrokenFile] = []
-        for row, sample in enumerate(chosen, start):
-            found = pixels(sample)
-            if isinstance(found, BrokenFile):
-                broken.append(found)
-            else:
-                images[len(rows)] = found
-                rows.append(row)
-        if not rows:
-            return tuple(broken)
-        return Batch(np.array(rows, np.int64), apply(images[: len(rows)]), tuple(broken))
+        found = {row: pixels(file) for row, file in enumerate(files[start : start + batch_size], start)}
+        images = {row: image for row, image in found.items() if not isinstance(image, BrokenFile)}
+        broken = tuple(file for file in found.values() if isinstance(file, BrokenFile))
+        if not images:
+            return broken
+        return Batch(np.array(list(images), np.int64), apply(np.stack(list(images.values()))), broken)
 
-    with closing(_in_order(work, range(0, len(samples), batch_size), workers)) as done:
+    with closing(_in_order(work, range(0, len(files), batch_size), workers)) as done:
         yield from _with_stray_broken(done)
 
 
+def verified(root: Path, file: ImageFile) -> bytes:
+    """The content of a file of an index.
+
+    Raises:
+        BrokenImageError: as `edgetl.data.images.read` does.
+        EdgetlError: the file has changed or vanished since it was indexed, or cannot be read.
+    """
+    try:
+        content = read(root / file.path)
+    except FileNotFoundError:
+        raise EdgetlError(
+            f"{root / file.path} was there when the data was indexed and is gone; put it back, or run again from "
+            "edgetl finetune on, to index the data anew"
+        ) from None
+    except OSError as error:
+        raise EdgetlError(f"cannot read {root / file.path}: {error.strerror}") from error
+    if sha256_bytes(content) != file.sha256:
+        raise EdgetlError(
+            f"{root / file.path} has changed since the data was indexed; run again from edgetl finetune on, to "
+            "index the data anew"
+        )
+    return content
+
+
 def to_input(images: Pixels) -> npt.NDArray[np.float32]:
-    """The input of every graph: n x S x S x 3 uint8 to n x 3 x S x S float32 in [0, 1], contiguous."""
+    """The input of every graph: n x H x W x 3 uint8 to n x 3 x H x W float32 in [0, 1], contiguous."""
     count, height, width, channels = images.shape
     result = np.empty((count, channels, height, width), np.float32)
     np.divide(images.transpose(0, 3, 1, 2), np.float32(255), out=result, dtype=np.float32)
     return result
-
-
-def _verified(root: Path, sample: Sample) -> bytes:
-    try:
-        content = read(root / sample.path)
-    except FileNotFoundError:
-        raise EdgetlError(
-            f"{root / sample.path} was there when the data was indexed and is gone; put it back, or run again from "
-            "edgetl finetune on, to index the data anew"
-        ) from None
-    except OSError as error:
-        raise EdgetlError(f"cannot read {root / sample.path}: {error.strerror}") from error
-    if sha256_bytes(content) != sample.sha256:
-        raise EdgetlError(
-            f"{root / sample.path} has changed since the data was indexed; run again from edgetl finetune on, to "
-            "index the data anew"
-        )
-    return content
 
 
 def _in_order(work: Callable[[Job], T], jobs: Iterable[Job], workers: int) -> Generator[T, None, None]:

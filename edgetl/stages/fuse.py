@@ -14,6 +14,7 @@ from edgetl.artifacts.fusion import Fusion, Sharing, Verified
 from edgetl.config import Recipe
 from edgetl.data.calibration_images import draw, folder_samples
 from edgetl.data.stream import stream, to_input
+from edgetl.data.views import renderer
 from edgetl.errors import EdgetlError
 from edgetl.graph.fusion.divergence import divergences
 from edgetl.graph.fusion.fuse import Fused, fuse
@@ -117,7 +118,7 @@ def _real_batches(model: onnx.ModelProto, folder: Path | None) -> Iterator[Input
         return
     name, preprocessing, fixed = image_input(model), input_preprocessing(model), _fixed_batch(model)
     samples = draw(folder_samples(folder), Recipe(images=_REAL_IMAGES))
-    for batch in stream(samples, folder, preprocessing, to_input, batch_size=fixed or _RANDOM_IMAGES):
+    for batch in stream(samples, folder, renderer(preprocessing), to_input, batch_size=fixed or _RANDOM_IMAGES):
         images = batch.result
         # The last ones are repeated where a batch must be full.
         yield {name: np.resize(images, (fixed, *images.shape[1:])) if fixed else images}

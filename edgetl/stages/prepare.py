@@ -13,6 +13,7 @@ from edgetl.artifacts.calibration import CalibrationImage, CalibrationTable
 from edgetl.config import LARGEST_IMAGE, load_recipe
 from edgetl.data.calibration_images import draw, folder_samples
 from edgetl.data.stream import stream, to_input
+from edgetl.data.views import renderer
 from edgetl.errors import EdgetlError
 from edgetl.graph.calibrate import calibrate
 from edgetl.graph.half import to_fp16
@@ -58,7 +59,7 @@ def _calibrate(model: onnx.ModelProto, wanted: Preparation, watcher: Watcher) ->
     samples = draw(folder_samples(folder), recipe)
     watcher.say(f"calibrating on {len(samples)} images of {folder} by {recipe.method}")
     images = tuple(CalibrationImage(path=sample.path, sha256=sample.sha256) for sample in samples)
-    batches = stream(samples, folder, input_preprocessing(model), to_input)
+    batches = stream(samples, folder, renderer(input_preprocessing(model)), to_input)
     return calibrate(model, (batch.result for batch in batches), recipe, images)
 
 

@@ -22,6 +22,7 @@ from edgetl.artifacts.bundle import IMAGES, TOP
 from edgetl.artifacts.files import Artifact, cannot_write, read_json, sha256_json, whole_file, write_json
 from edgetl.artifacts.index import BrokenFile, Sample
 from edgetl.data.stream import Batch, stream, to_input
+from edgetl.data.views import renderer
 from edgetl.errors import EdgetlError
 from edgetl.train.backbones import Backbone
 
@@ -120,9 +121,8 @@ def cached_features(
     was_cached = _is_whole(path, record_path, shape)
     if not was_cached:
         _require_space(cache, len(samples) * prod(shape) * 4, cut)
-        batches = stream(
-            samples, root, backbone.preprocessing, extract, view=view.number, seed=view.seed, flip=view.flip
-        )
+        render = renderer(backbone.preprocessing, view=view.number, seed=view.seed, flip=view.flip)
+        batches = stream(samples, root, render, extract)
         write_json(record_path, _write(path, batches, len(samples), shape, watch))
     record = read_json(record_path, _Record)
     # Copy on write: torch wants writable memory, and nothing may write to the cache.

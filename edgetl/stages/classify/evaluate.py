@@ -17,6 +17,7 @@ from edgetl.artifacts.index import BrokenFile
 from edgetl.artifacts.results import Evaluation, Measured
 from edgetl.data.index import check_broken_share
 from edgetl.data.stream import stream, to_input
+from edgetl.data.views import renderer
 from edgetl.measure.accuracy import compare, score
 from edgetl.stages import build_engine
 from edgetl.stages.build_engine import Candidate, candidates, engine_paths
@@ -66,7 +67,7 @@ def _predict(
     results: list[dict[str, Array]] = []
     broken: list[BrokenFile] = []
     with context.watcher.progress("evaluating", len(index.test)) as advance:
-        for batch in stream(index.test, root, bundle.preprocessing, predict):
+        for batch in stream(index.test, root, renderer(bundle.preprocessing), predict):
             broken.extend(batch.broken)
             rows.append(batch.rows)
             results.append(batch.result)

@@ -19,6 +19,7 @@ from edgetl.artifacts.index import DataIndex, Sample
 from edgetl.config import load_recipe
 from edgetl.data.calibration_images import draw
 from edgetl.data.stream import stream, to_input
+from edgetl.data.views import renderer
 from edgetl.errors import EdgetlError
 from edgetl.graph import parity
 from edgetl.graph.calibrate import calibrate, quantisable_tensors
@@ -100,7 +101,7 @@ def _quantised(model: onnx.ModelProto, table: CalibrationTable, target: Target) 
 
 def _check_parity(context: Context, samples: tuple[Sample, ...], root: Path, bundle: Bundle, graphs: _Graphs) -> Path:
     """Every head must say what PyTorch says of real images; how near it comes is recorded."""
-    batches = stream(samples[:_PARITY_IMAGES], root, bundle.preprocessing, to_input)
+    batches = stream(samples[:_PARITY_IMAGES], root, renderer(bundle.preprocessing), to_input)
     images = np.concatenate([batch.result for batch in batches])
     outputs = parity.run(graphs.whole, images)
     expected = _by_torch(context, bundle, images, outputs)
@@ -144,7 +145,7 @@ def _calibrate(
     with context.watcher.progress("calibration", len(samples)) as advance:
 
         def batches() -> Iterator[Array]:
-            for batch in stream(samples, root, bundle.preprocessing, to_input):
+            for batch in stream(samples, root, renderer(bundle.preprocessing), to_input):
                 advance(len(batch.rows))
                 yield batch.result
 

@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageOps
 
 from edgetl.artifacts.bundle import Preprocessing
-from edgetl.data.images import MAX_PIXELS, BrokenImageError, augment, check, decode, fit
+from edgetl.data.geometry import placement
+from edgetl.data.images import MAX_PIXELS, BrokenImageError, augment, check, decode, fit, upright_size
+from edgetl.data.views import plain
 
 MATERIAL = Path(__file__).parents[3] / ".." / "shared" / "material"
 
@@ -31,6 +33,8 @@ ENCODINGS = {
     "webp": ("WEBP", {"lossless": True}),
     "ppm": ("PPM", {}),
 }
+
+EXIF_FORMS = frozenset({"JPEG", "PNG", "WEBP", "TIFF"})
 
 
 def picture(width: int = 96, height: int = 72, seed: int = 0) -> Image.Image:
@@ -158,6 +162,38 @@ def test_exif_orientation_is_applied(form: str, orientation: int) -> None:
     np.testing.assert_array_equal(pixels(content), np.asarray(expected))
 
 
+@pytest.mark.parametrize("name", ENCODINGS)
+@pytest.mark.parametrize("orientation", [None, 1, 3, 6, 8])
+def test_the_header_tells_the_size_of_the_upright_image(name: str, orientation: int | None) -> None:
+    form, options = ENCODINGS[name]
+    exif = Image.Exif()
+    if orientation is not None:
+        exif[ExifTags.Base.Orientation] = orientation
+    content = encoded(picture(97, 70), form, **options, **({"exif": exif} if form in EXIF_FORMS else {}))
+    assert upright_size(content) == decode(content).size
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        ("iTXt", b'XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation="6"/>'),
+        ("eXIf", b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"),
+    ],
+)
+def test_a_png_is_turned_by_what_is_written_in_any_of_its_chunks(kind: str, data: bytes) -> None:
+    content = png(3, 1, depth=8, colour=0, rows=b"\0" + bytes(3), **{kind: data})
+    assert decode(content).size == (1, 3)
+    assert upright_size(content) == (1, 3)
+
+
+def test_the_size_of_a_png_is_told_without_decoding_it() -> None:
+    content = encoded(picture(97, 70))
+    damaged = content[:60] + bytes(200) + content[260:]
+    with pytest.raises(BrokenImageError):
+        decode(damaged)
+    assert upright_size(damaged) == (97, 70)
+
+
 @pytest.mark.parametrize(
     "exif", [b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0junk", b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01"]
 )
@@ -274,6 +310,73 @@ def test_fit_equals_torchvision(size: tuple[int, int], interpolation: str) -> No
 def test_a_sliver_is_refused_before_its_resize_takes_all_memory() -> None:
     with pytest.raises(BrokenImageError, match="1 x 60000 pixels: too narrow"):
         fit(Image.new("RGB", (1, 60_000)), Preprocessing.square(224))
+
+
+def boxed(width: int, height: int, fit: str) -> Preprocessing:
+    return Preprocessing.model_validate({"width": width, "height": height, "fit": fit})
+
+
+@pytest.mark.parametrize("size", [(320, 200), (200, 320), (96, 96), (31, 17), (640, 90)])
+@pytest.mark.parametrize("frame", [(96, 96), (128, 96), (96, 160)])
+def test_a_letterboxed_image_stands_between_bars_of_grey_127(size: tuple[int, int], frame: tuple[int, int]) -> None:
+    found = fit(Image.new("RGB", size, (200, 30, 90)), boxed(*frame, "letterbox"))
+    assert found.shape == (frame[1], frame[0], 3) and found.dtype == np.uint8
+    place = placement(size, boxed(*frame, "letterbox"))
+    (left, top), (width, height) = place.corner, place.size
+    expected = np.full((frame[1], frame[0], 3), 127, np.uint8)
+    expected[top : top + height, left : left + width] = (200, 30, 90)
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("fitted", ["letterbox", "stretch"])
+@pytest.mark.parametrize("size", [(640, 480), (501, 777), (1000, 300), (300, 260)])
+def test_fitted_pixels_are_near_those_of_opencv(size: tuple[int, int], fitted: str) -> None:
+    cv2 = pytest.importorskip("cv2", reason="the reference is OpenCV")
+    image, preprocessing = picture(*size), boxed(224, 160, fitted)
+    place = placement(size, preprocessing)
+    expected = np.full((160, 224, 3), 127, np.uint8)
+    (left, top), (width, height) = place.corner, place.size
+    area = cv2.resize(np.asarray(image), place.size, interpolation=cv2.INTER_AREA)
+    expected[top : top + height, left : left + width] = area
+    difference = np.abs(fit(image, preprocessing).astype(float) - expected)
+    # Pillow weighs neighbours with a triangle, OpenCV with a box: they differ at edges alone.
+    assert difference.mean() < 3 and np.median(difference) <= 1
+
+
+@pytest.mark.parametrize("fitted", ["letterbox", "stretch"])
+@pytest.mark.parametrize("size", [(1200, 800), (801, 1203), (97, 61)])
+def test_a_bright_rectangle_is_rendered_where_its_box_lands(size: tuple[int, int], fitted: str) -> None:
+    preprocessing = boxed(128, 96, fitted)
+    box = np.array([0.2, 0.3, 0.7, 0.9]) * np.tile(size, 2) // 1
+    image = Image.new("RGB", size)
+    image.paste((255, 255, 255), tuple(int(edge) for edge in box))
+    place = placement(size, preprocessing)
+    (left, top, right, bottom), (x, y) = place.to_input(box)[0], place.corner
+    found = plain(encoded(image, "JPEG", quality=100, subsampling=0), preprocessing)[..., 0].astype(float) / 255
+    lit = found[y : y + place.size[1], x : x + place.size[0]]
+    rows, columns = lit.sum(axis=1), lit.sum(axis=0)
+    assert rows.max() == pytest.approx(right - left, abs=0.25)
+    assert columns.max() == pytest.approx(bottom - top, abs=0.25)
+    assert np.average(np.arange(len(columns)) + x + 0.5, weights=columns) == pytest.approx((left + right) / 2, abs=0.4)
+    assert np.average(np.arange(len(rows)) + y + 0.5, weights=rows) == pytest.approx((top + bottom) / 2, abs=0.4)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("fitted", ["letterbox", "stretch"])
+def test_a_large_jpeg_lands_where_the_whole_image_would_though_it_is_decoded_smaller(
+    orientation: int, fitted: str
+) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    content = encoded(picture(1207, 803), "JPEG", quality=95, exif=exif)
+    preprocessing = boxed(96, 64, fitted)
+    whole = decode(content)
+    place = placement(whole.size, preprocessing)
+    smaller = decode(content, place.detail)
+    assert smaller.width < whole.width / 2 and upright_size(content) == whole.size
+    found, expected = plain(content, preprocessing), fit(whole, preprocessing)
+    np.testing.assert_array_equal((found == 127).all(axis=2)[:, 0], (expected == 127).all(axis=2)[:, 0])
+    assert np.abs(found.astype(float) - expected).mean() < 2
 
 
 def test_an_augmented_view_depends_on_its_seed_alone() -> None:

@@ -17,9 +17,11 @@ from edgetl.artifacts.files import sha256_file
 from edgetl.artifacts.index import Sample
 from edgetl.data.images import augment, decode, fit
 from edgetl.data.stream import Batch, stream, to_input
+from edgetl.data.views import renderer
 from edgetl.errors import EdgetlError
 
 PREPROCESSING = Preprocessing.square(16)
+PLAIN = renderer(PREPROCESSING)
 Pixels = npt.NDArray[np.uint8]
 
 
@@ -59,7 +61,7 @@ def no_worker_outlives_its_stream() -> Iterator[None]:
 def test_batches_come_in_order_with_the_pixels_of_each_file(
     tmp_path: Path, samples: list[Sample], batch_size: int, workers: int
 ) -> None:
-    batches = list(stream(samples, tmp_path, PREPROCESSING, np.copy, batch_size=batch_size, workers=workers))
+    batches = list(stream(samples, tmp_path, PLAIN, np.copy, batch_size=batch_size, workers=workers))
     assert np.concatenate([batch.rows for batch in batches]).tolist() == list(range(23))
     assert all(batch.rows.dtype == np.int64 and len(batch.rows) <= batch_size for batch in batches)
     expected = [fit(decode((tmp_path / s.path).read_bytes(), 16), PREPROCESSING) for s in samples]
@@ -68,13 +70,13 @@ def test_batches_come_in_order_with_the_pixels_of_each_file(
 
 
 def test_no_samples_give_no_batch(tmp_path: Path) -> None:
-    assert list(stream([], tmp_path, PREPROCESSING, np.copy)) == []
+    assert list(stream([], tmp_path, PLAIN, np.copy)) == []
 
 
 def test_views_are_seeded_by_seed_number_and_content(tmp_path: Path, samples: list[Sample]) -> None:
     def views(view: int, seed: int, batch_size: int) -> Pixels:
         batches = stream(
-            samples, tmp_path, PREPROCESSING, np.copy, view=view, seed=seed, flip=True, batch_size=batch_size
+            samples, tmp_path, renderer(PREPROCESSING, view=view, seed=seed, flip=True), np.copy, batch_size=batch_size
         )
         return np.concatenate([batch.result for batch in batches])
 
@@ -88,7 +90,7 @@ def test_views_are_seeded_by_seed_number_and_content(tmp_path: Path, samples: li
 
 def test_broken_files_are_reported_and_their_rows_left_out(tmp_path: Path, samples: list[Sample]) -> None:
     broken = with_broken(tmp_path, samples, [0, 6, 22])
-    batches = list(stream(broken, tmp_path, PREPROCESSING, np.copy, batch_size=5, workers=2))
+    batches = list(stream(broken, tmp_path, PLAIN, np.copy, batch_size=5, workers=2))
     rows = np.concatenate([batch.rows for batch in batches]).tolist()
     assert rows == [row for row in range(23) if row not in (0, 6, 22)]
     assert [[file.path for file in batch.broken] for batch in batches] == [["00.jpg"], ["06.jpg"], [], [], ["22.jpg"]]
@@ -99,7 +101,7 @@ def test_broken_files_are_reported_and_their_rows_left_out(tmp_path: Path, sampl
 def test_a_batch_without_a_whole_file_is_reported_by_its_neighbour(tmp_path: Path, samples: list[Sample]) -> None:
     gone = [*range(4), *range(8, 12), *range(20, 23)]
     broken = with_broken(tmp_path, samples, gone)
-    batches = list(stream(broken, tmp_path, PREPROCESSING, len, batch_size=4, workers=2))
+    batches = list(stream(broken, tmp_path, PLAIN, len, batch_size=4, workers=2))
     assert [batch.rows[0] for batch in batches] == [4, 12, 16]
     assert [batch.result for batch in batches] == [4, 4, 4]
     assert [file.path for batch in batches for file in batch.broken] == [f"{number:02d}.jpg" for number in gone]
@@ -108,19 +110,19 @@ def test_a_batch_without_a_whole_file_is_reported_by_its_neighbour(tmp_path: Pat
 def test_files_that_are_all_broken_are_an_error(tmp_path: Path, samples: list[Sample]) -> None:
     broken = with_broken(tmp_path, samples, range(23))
     with pytest.raises(EdgetlError, match=r"none of 23 images can be decoded; the first: 00\.jpg \("):
-        list(stream(broken, tmp_path, PREPROCESSING, len))
+        list(stream(broken, tmp_path, PLAIN, len))
 
 
 def test_a_changed_file_is_refused_even_where_it_is_a_fine_image(tmp_path: Path, samples: list[Sample]) -> None:
     Image.new("RGB", (20, 20)).save(tmp_path / samples[9].path)
     with pytest.raises(EdgetlError, match=r"09\.jpg has changed since the data was indexed; run again"):
-        list(stream(samples, tmp_path, PREPROCESSING, len))
+        list(stream(samples, tmp_path, PLAIN, len))
 
 
 def test_a_file_that_vanished_is_named(tmp_path: Path, samples: list[Sample]) -> None:
     (tmp_path / samples[9].path).unlink()
     with pytest.raises(EdgetlError, match=r"09\.jpg was there when the data was indexed and is gone"):
-        list(stream(samples, tmp_path, PREPROCESSING, len))
+        list(stream(samples, tmp_path, PLAIN, len))
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
@@ -137,7 +139,7 @@ def test_batches_in_flight_are_bounded_however_slow_the_consumer(
             most = max(most, started - taken)
 
     idle = threading.Event()
-    for _ in stream(samples * 4, tmp_path, PREPROCESSING, apply, batch_size=1, workers=workers):
+    for _ in stream(samples * 4, tmp_path, PLAIN, apply, batch_size=1, workers=workers):
         with lock:
             taken += 1
         idle.wait(0.005)  # ample time for the workers to run ahead
@@ -148,7 +150,7 @@ def test_batches_in_flight_are_bounded_however_slow_the_consumer(
 
 def test_workers_end_when_the_consumer_stops_early(tmp_path: Path, samples: list[Sample]) -> None:
     calls: list[int] = []
-    batches = stream(samples * 10, tmp_path, PREPROCESSING, lambda images: calls.append(1), batch_size=1, workers=2)
+    batches = stream(samples * 10, tmp_path, PLAIN, lambda images: calls.append(1), batch_size=1, workers=2)
     next(batches)
     assert workers_alive() == 2
     batches.close()  # type: ignore[attr-defined]
@@ -169,7 +171,7 @@ def test_an_error_in_apply_reaches_the_consumer_and_ends_the_workers(tmp_path: P
     calls: list[int] = []
     received: list[Batch[int]] = []
     with pytest.raises(BackboneError):
-        received.extend(stream(samples * 10, tmp_path, PREPROCESSING, apply, batch_size=1, workers=1))
+        received.extend(stream(samples * 10, tmp_path, PLAIN, apply, batch_size=1, workers=1))
     assert len(calls) == 2 and len(received) <= 2
 
 
