@@ -166,7 +166,7 @@ root, images = Path(sys.argv[1]), int(sys.argv[2])
 paths = sorted(root.rglob("*.png"))[:images]
 samples = [Sample(path=str(p.relative_to(root)), label="x", sha256=sha256_file(p)) for p in paths]
 backbone = load_backbone(Backbone(name="edgetl/nano", image_size=64), Path(), 0)
-extract = make_extractor(backbone, simplify(export_trunk(backbone)))
+extract = make_extractor(backbone.trunk, simplify(export_trunk(backbone)))
 cached_features(backbone, extract, samples, root, View(), Path(sys.argv[3]))
 print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """

@@ -105,7 +105,7 @@ class Bench:
 
     def bare_pass_in_workers(self) -> None:
         """As ours, and nothing but the pass: the nearest to the floor that there is."""
-        extract = make_extractor(self.backbone, export_trunk(self.backbone))
+        extract = make_extractor(self.backbone.trunk, export_trunk(self.backbone))
         for _ in stream(
             (*self.index.train, *self.index.val), self.root, renderer(self.backbone.preprocessing), extract
         ):
@@ -115,7 +115,7 @@ class Bench:
         self, train: tuple[Sample, ...], val: tuple[Sample, ...]
     ) -> tuple[dict[str, np.ndarray[Any, Any]], Callable[..., Any]]:
         """What `edgetl finetune` does after reading the index: trunk exported, features cached, all heads fitted."""
-        extract = make_extractor(self.backbone, simplify(export_trunk(self.backbone)))
+        extract = make_extractor(self.backbone.trunk, simplify(export_trunk(self.backbone)))
         with tempfile.TemporaryDirectory() as scratch:
             labelled = []
             for samples in (train, val):

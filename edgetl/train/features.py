@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,16 +19,26 @@ import onnxruntime
 import torch
 from torch import nn
 
-from edgetl.artifacts.bundle import IMAGES, TOP
+from edgetl.artifacts.bundle import IMAGES, TOP, BackboneReference, Preprocessing
 from edgetl.artifacts.files import Artifact, cannot_write, read_json, sha256_json, whole_file, write_json
-from edgetl.artifacts.index import BrokenFile, Sample
-from edgetl.data.stream import Batch, stream, to_input
+from edgetl.artifacts.index import BrokenFile
+from edgetl.data.stream import Batch, ImageFile, stream, to_input
 from edgetl.data.views import renderer
 from edgetl.errors import EdgetlError
-from edgetl.train.backbones import Backbone
 
 Array = npt.NDArray[np.float32]
 Extractor = Callable[[npt.NDArray[np.uint8]], Array]
+
+
+class Rendering(Protocol):
+    """How images are rendered for the trunk. ``facts`` are all that decides it beside the image and the preprocessing,
+    as JSON can hold it."""
+
+    @property
+    def facts(self) -> list[Any]: ...
+
+    def renderer(self, preprocessing: Preprocessing) -> Callable[[bytes, Any], npt.NDArray[np.uint8]]:
+        """From the content of a file, and what the index says of it, to H x W x 3."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +48,23 @@ class View:
     number: int = 0
     seed: int = 0
     flip: bool = False
+
+    @property
+    def facts(self) -> list[Any]:
+        return [self.number, self.seed, self.flip] if self.number else [0]
+
+    def renderer(self, preprocessing: Preprocessing) -> Callable[[bytes, ImageFile], npt.NDArray[np.uint8]]:
+        return renderer(preprocessing, view=self.number, seed=self.seed, flip=self.flip)
+
+
+class Network(Protocol):
+    """What decides the features of an image, beside the cut."""
+
+    @property
+    def reference(self) -> BackboneReference: ...
+
+    @property
+    def preprocessing(self) -> Preprocessing: ...
 
 
 class _Record(Artifact):
@@ -60,42 +88,49 @@ class Features:
     was_cached: bool
 
 
-def make_extractor(backbone: Backbone, trunk: onnx.ModelProto, network: nn.Module | None = None) -> Extractor:
-    """The fastest way here from uint8 images (n x S x S x 3) to features (n x D), or to maps at a cut.
+def make_extractor(network: nn.Module, graph: onnx.ModelProto) -> Extractor:
+    """The fastest way here from uint8 images (n x H x W x 3) to features (n x D), or to maps at a cut.
 
-    ``network`` is what ``trunk`` was exported from, where that is not the backbone's whole trunk.
+    ``network`` is what ``graph`` was exported from. Of several maps the values stand side by side, n x D.
 
     With a GPU that is torch; on a CPU, ONNX Runtime on the exported trunk (4 to 7 times as fast as eager torch), one
     thread for each of the stream's workers, which scales better than several threads inside one batch.
     """
     if torch.cuda.is_available():
         # A copy: the backbone stays where the exporter looks for it.
-        trunk_on_gpu = copy.deepcopy(network or backbone.trunk).to("cuda")
+        on_device = copy.deepcopy(network).to("cuda")
 
         def on_gpu(images: npt.NDArray[np.uint8]) -> Array:
             with torch.inference_mode():
                 pixels = torch.from_numpy(images).to("cuda", non_blocking=True).permute(0, 3, 1, 2).float().div_(255.0)
-                result: Array = trunk_on_gpu(pixels).float().cpu().numpy()
-            return result
+                outputs = on_device(pixels)
+                several = outputs if isinstance(outputs, tuple) else (outputs,)
+                return _joined([output.float().cpu().numpy() for output in several])
 
         return on_gpu
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(trunk.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
     def on_cpu(images: npt.NDArray[np.uint8]) -> Array:
-        result: Array = session.run(None, {IMAGES: to_input(images)})[0]
-        return result
+        return _joined(session.run(None, {IMAGES: to_input(images)}))
 
     return on_cpu
 
 
+def _joined(outputs: Sequence[Array]) -> Array:
+    """The one output; of several, those of each image side by side, n x (values of all)."""
+    if len(outputs) == 1:
+        return outputs[0]
+    return np.concatenate([output.reshape(len(output), -1) for output in outputs], axis=1)
+
+
 def cached_features(
-    backbone: Backbone,
+    backbone: Network,
     extract: Extractor,
-    samples: Sequence[Sample],
+    samples: Sequence[ImageFile],
     root: Path,
-    view: View,
+    view: Rendering,
     cache: Path,
     watch: Callable[[int], object] = bool,
     *,
@@ -121,8 +156,7 @@ def cached_features(
     was_cached = _is_whole(path, record_path, shape)
     if not was_cached:
         _require_space(cache, len(samples) * prod(shape) * 4, cut)
-        render = renderer(backbone.preprocessing, view=view.number, seed=view.seed, flip=view.flip)
-        batches = stream(samples, root, render, extract)
+        batches = stream(samples, root, view.renderer(backbone.preprocessing), extract)
         write_json(record_path, _write(path, batches, len(samples), shape, watch))
     record = read_json(record_path, _Record)
     # Copy on write: torch wants writable memory, and nothing may write to the cache.
@@ -142,13 +176,12 @@ def _is_whole(path: Path, record_path: Path, shape: tuple[int, ...]) -> bool:
     return path.stat().st_size == len(_header(rows, shape)) + rows * prod(shape) * 4
 
 
-def _key(backbone: Backbone, samples: Sequence[Sample], view: View, cut: str) -> str:
+def _key(backbone: Network, samples: Sequence[ImageFile], view: Rendering, cut: str) -> str:
     reference = backbone.reference
-    seeds = [view.number, view.seed, view.flip] if view.number else [0]
     contents = [sample.sha256 for sample in samples]
     # Networks that differ in padding or normalisation alone can have the same tensors: the fingerprint is not enough.
     network = reference.model_dump(mode="json", exclude={"weights"})
-    return sha256_json([network, cut, backbone.preprocessing.model_dump(), seeds, contents])[:32]
+    return sha256_json([network, cut, backbone.preprocessing.model_dump(), view.facts, contents])[:32]
 
 
 def _require_space(cache: Path, needed: int, cut: str) -> None:

@@ -27,7 +27,7 @@ def test_features_of_the_gpu_are_those_of_the_exported_trunk() -> None:
     scenes = [render_scene(label, scene_seed("study", 0, 0), 64) for label in LABELS]
     images = np.stack([np.asarray(scene) for scene in scenes])
     expected = parity.run(trunk, to_input(images))["features"]
-    found = make_extractor(backbone, trunk)(images)
+    found = make_extractor(backbone.trunk, trunk)(images)
     # TF32 convolutions keep ten bits of mantissa.
     assert np.abs(found - expected).max() <= 5e-3 * np.abs(expected).max()
     assert fingerprint(backbone.trunk) == before

@@ -71,7 +71,7 @@ class Trainer:
         """All heads on the frozen trunk."""
         graph = simplify(export_trunk(self._backbone))
         shape = (self._backbone.reference.feature_dim,)
-        seen = self._source.at(TOP, shape, make_extractor(self._backbone, graph))
+        seen = self._source.at(TOP, shape, make_extractor(self._backbone.trunk, graph))
         self.trained.add_network(TRUNK, graph, lambda: seen.train, seen.val.views[0])
         self._fit(self._plans, seen.train, seen.val, {})
         return seen
@@ -105,7 +105,7 @@ class Trainer:
         if cut == IMAGES:
             return to_input
         lower, _ = split(self._backbone, cut)
-        return make_extractor(self._backbone, simplify(export_trunk(self._backbone, lower)), lower)
+        return make_extractor(lower, simplify(export_trunk(self._backbone, lower)))
 
     def _truncate(self, cut: str, maps: Seen) -> None:
         network = f"{TRUNCATED}{cut}"

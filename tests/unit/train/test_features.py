@@ -49,7 +49,7 @@ class Nano:
 @pytest.fixture(scope="module")
 def nano() -> Nano:
     backbone = load_backbone(config.Backbone(name="edgetl/nano", image_size=32), Path(), seed=0)
-    return Nano(backbone, make_extractor(backbone, simplify(export_trunk(backbone))))
+    return Nano(backbone, make_extractor(backbone.trunk, simplify(export_trunk(backbone))))
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_maps_at_a_cut_are_cached_beside_the_features(
 ) -> None:
     root, samples = images
     lower, _ = split(nano.backbone, "features.3")
-    extract = make_extractor(nano.backbone, export_trunk(nano.backbone, lower), lower)
+    extract = make_extractor(lower, export_trunk(nano.backbone, lower))
 
     def maps(extract: Extractor, cut: str = "features.3", shape: tuple[int, ...] = (64, 8, 8)) -> Features:
         return cached_features(nano.backbone, extract, samples, root, PLAIN, tmp_path / "cache", cut=cut, shape=shape)
@@ -396,7 +396,7 @@ from edgetl.train.features import View, cached_features, make_extractor
 root, cache, mode = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 samples = [Sample(**sample) for sample in json.loads(sys.stdin.read())]
 backbone = load_backbone(config.Backbone(name="edgetl/nano", image_size=32), Path(), seed=0)
-extract = make_extractor(backbone, simplify(export_trunk(backbone)))
+extract = make_extractor(backbone.trunk, simplify(export_trunk(backbone)))
 
 
 def extracted(samples, watch=bool):

@@ -58,7 +58,7 @@ def source(tmp_path: Path, listener: Watcher) -> FeatureSource:
 
 def at_the_cut(source: FeatureSource) -> Seen:
     lower, _ = split(NANO, CUT)
-    return source.at(CUT, SHAPE, make_extractor(NANO, simplify(export_trunk(NANO, lower)), lower))
+    return source.at(CUT, SHAPE, make_extractor(lower, simplify(export_trunk(NANO, lower))))
 
 
 def pixels(source: FeatureSource, samples: tuple[Sample, ...]) -> Any:
@@ -118,7 +118,7 @@ def test_every_cut_has_a_cache_of_its_own(source: FeatureSource, listener: Any) 
 
 
 def test_at_the_top_lines_name_no_cut(source: FeatureSource, listener: Any) -> None:
-    seen = source.at(TOP, (160,), make_extractor(NANO, simplify(export_trunk(NANO))))
+    seen = source.at(TOP, (160,), make_extractor(NANO.trunk, simplify(export_trunk(NANO))))
     assert seen.train.views[0].shape == (6, 160)
     assert listener.lines[0] == "finetune: 6 x 160 features of train computed"
 
