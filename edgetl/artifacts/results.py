@@ -9,6 +9,9 @@ from pydantic import Field, model_serializer, model_validator
 from edgetl.artifacts.files import Artifact
 from edgetl.artifacts.index import BrokenFile
 
+Metric = Literal["top-1", "mAP@0.5"]
+"""What ``accuracy`` is, in a whole study."""
+
 
 class EngineFile(Artifact):
     """An engine of a deployment. ``file`` is relative to the run directory."""
@@ -19,7 +22,7 @@ class EngineFile(Artifact):
 
 
 class Estimate(Artifact):
-    """A share of ``n`` images with its 95 % bootstrap interval."""
+    """A share, or a mean average precision, of ``n`` images with its 95 % bootstrap interval."""
 
     value: float
     low: float
@@ -28,34 +31,62 @@ class Estimate(Artifact):
 
 
 class Accuracy(Artifact):
-    """Top-1 accuracy. In ``groups`` all labels compete; in ``masked`` only those of the image's own group.
+    """Top-1 accuracy, or mAP@0.5. In ``groups`` all labels compete; in ``masked`` only those of the image's own group.
 
     In JSON it is flat: ``overall`` and each group by name, each an estimate, a group's with its ``masked`` one inside.
+    Detection has no ``masked``.
     """
 
     overall: Estimate
     groups: dict[str, Estimate]
-    masked: dict[str, Estimate]
+    masked: dict[str, Estimate] = Field(default_factory=dict)
 
     @model_serializer
     def _flat(self) -> dict[str, Any]:
-        groups = {
-            name: estimate.model_dump() | {"masked": self.masked[name].model_dump()}
-            for name, estimate in self.groups.items()
-        }
+        groups = {name: estimate.model_dump() for name, estimate in self.groups.items()}
+        for name, estimate in self.masked.items():
+            groups[name]["masked"] = estimate.model_dump()
         return {"overall": self.overall.model_dump(), **groups}
 
     @model_validator(mode="before")
     @classmethod
     def _from_flat(cls, content: Any) -> Any:
-        if not isinstance(content, dict) or content.keys() == cls.model_fields.keys():
+        if not isinstance(content, dict) or _holds_groups(content.get("groups")):
             return content
         groups = {name: estimate for name, estimate in content.items() if name != "overall"}
-        if not all(isinstance(estimate, dict) and "masked" in estimate for estimate in groups.values()):
-            raise ValueError("every group needs value, low, high, n and masked")
-        masked = {name: estimate["masked"] for name, estimate in groups.items()}
+        if not all(isinstance(estimate, dict) for estimate in groups.values()):
+            raise ValueError("every group needs value, low, high and n")
+        masked = {name: estimate["masked"] for name, estimate in groups.items() if "masked" in estimate}
         groups = {name: {k: v for k, v in estimate.items() if k != "masked"} for name, estimate in groups.items()}
         return {"overall": content.get("overall"), "groups": groups, "masked": masked}
+
+
+def _holds_groups(groups: Any) -> bool:
+    """Whether this is the field of that name: in flat JSON a group may have that name, and is then an estimate."""
+    return isinstance(groups, dict) and not isinstance(groups.get("value"), int | float)
+
+
+class MeanPrecision(Artifact):
+    """Mean average precision of some labels: at IoU 0.5, and the mean over IoU 0.50, 0.55, ... 0.95."""
+
+    ap50: Estimate
+    ap: Estimate
+
+
+class LabelPrecision(Artifact):
+    """Average precision of a label that has so many test objects; without any there is none."""
+
+    objects: int
+    ap50: Estimate | None = None
+    ap: Estimate | None = None
+
+
+class AveragePrecision(Artifact):
+    """What a detector is measured by. A group without test objects is left out."""
+
+    overall: MeanPrecision
+    groups: dict[str, MeanPrecision]
+    labels: dict[str, LabelPrecision]
 
 
 class Latency(Artifact):
@@ -81,6 +112,7 @@ class Measured(Artifact):
     """One deployment in one precision. Where it could not be run, ``unsupported`` says why and the figures are null.
 
     ``cuts`` says for each group (or ``combined``) where its frozen layers end; ``flops`` are those of one image.
+    ``average_precision`` is a detector's, in full.
     """
 
     name: str
@@ -91,6 +123,7 @@ class Measured(Artifact):
     engines: tuple[EngineFile, ...] = ()
     unsupported: str | None = None
     accuracy: Accuracy | None = None
+    average_precision: AveragePrecision | None = None
     latency_ms: Latency | None = None
     throughput_ips: float | None = None
     memory_mb: float | None = None
@@ -117,6 +150,7 @@ class Evaluation(Artifact):
     """Accuracy of every deployment and precision on the test set: the part of `results.json` that `evaluate` writes."""
 
     schema_version: Literal[1] = 1
+    metric: Metric = "top-1"
     images: int
     deployments: tuple[Measured, ...]
     comparisons: tuple[Comparison, ...]
@@ -164,6 +198,7 @@ class Results(Artifact):
 
     schema_version: Literal[1] = 1
     study: str
+    metric: Metric = "top-1"
     environment: dict[str, Any]
     data: dict[str, Any]
     training: dict[str, Any]
