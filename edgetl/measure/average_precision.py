@@ -1,0 +1,201 @@
+"""Mean average precision as COCO computes it, overall, per group and per label, with bootstrap intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations, pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from edgetl.artifacts.results import Accuracy, AveragePrecision, Comparison, Estimate, LabelPrecision, MeanPrecision
+from edgetl.errors import EdgetlError
+from edgetl.measure import bootstrap
+from edgetl.measure.matching import IOU_THRESHOLDS, Bools, Floats, Ints, Matches
+
+Counts = npt.NDArray[np.int32]
+
+RESAMPLES = 1000
+_RECALLS: Floats = np.linspace(0.0, 1.0, 101)
+_TAILS = ((1 - bootstrap.CONFIDENCE) / 2, (1 + bootstrap.CONFIDENCE) / 2)
+# Detections times samples in one pass: their running sums stay in a processor's cache.
+_CELLS = 1 << 19
+
+
+def ap50(matches: Matches) -> float:
+    """mAP@0.5: the mean over the labels that have objects.
+
+    Raises:
+        EdgetlError: no image has an object.
+    """
+    labels = _with_objects(matches)
+    return float(_mean(precisions(matches, _itself(matches), thresholds=1)[0, labels])[0])
+
+
+def score(matches: Matches, groups: Mapping[str, Sequence[str]]) -> AveragePrecision:
+    """mAP@0.5 and mAP@[.5:.95] of all labels and of each group, and AP of each label.
+
+    The figures are COCO's. For their intervals images are drawn with replacement, each with its matches, and AP is
+    computed anew from those; a label with no object among them is left out of their mean. A label with no object at all
+    has no AP, and a group of such labels is left out.
+
+    AP takes the best precision beyond a recall, so it is higher where there are fewer objects: figures of test sets
+    that differ much in size are not to be compared, whatever their intervals.
+
+    Raises:
+        EdgetlError: no image has an object.
+    """
+    scored = _with_objects(matches)
+    sampled = precisions(matches, _samples(matches), len(IOU_THRESHOLDS))
+    at_half, at_all = sampled[0], sampled.mean(axis=0)
+
+    def of(labels: Sequence[int]) -> MeanPrecision:
+        objects = matches.objects[:, labels]
+        return MeanPrecision(ap50=_estimate(at_half[labels], objects), ap=_estimate(at_all[labels], objects))
+
+    def of_label(label: int) -> LabelPrecision:
+        objects = int(matches.objects[:, label].sum())
+        one = of([label]) if objects else None
+        return LabelPrecision(objects=objects, ap50=one and one.ap50, ap=one and one.ap)
+
+    members = {name: [label for label in scored if matches.labels[label] in group] for name, group in groups.items()}
+    return AveragePrecision(
+        overall=of(scored),
+        groups={name: of(labels) for name, labels in members.items() if labels},
+        labels={name: of_label(label) for label, name in enumerate(matches.labels)},
+    )
+
+
+def as_accuracy(measured: AveragePrecision) -> Accuracy:
+    """mAP@0.5, where a study of classification has its accuracy."""
+    return Accuracy(overall=measured.overall.ap50, groups={name: one.ap50 for name, one in measured.groups.items()})
+
+
+def compare(matches: Mapping[str, Matches]) -> tuple[Comparison, ...]:
+    """The difference in mAP@0.5 of every pair, both on the same drawn images.
+
+    Raises:
+        EdgetlError: no image has an object.
+    """
+    sampled = {
+        title: _mean(precisions(one, _samples(one), thresholds=1)[0, _with_objects(one)])
+        for title, one in matches.items()
+    }
+    comparisons = []
+    for a, b in combinations(matches, 2):
+        if not np.array_equal(matches[a].objects, matches[b].objects):
+            raise ValueError(f"{a} and {b} were matched to different objects")
+        difference, low, high = _interval(sampled[a] - sampled[b], (-1.0, 1.0), matches[a].objects)
+        comparisons.append(Comparison(a=a, b=b, metric="accuracy", difference=difference, low=low, high=high))
+    return tuple(comparisons)
+
+
+def _with_objects(matches: Matches) -> list[int]:
+    """The labels that have objects, by position."""
+    labels: list[int] = np.flatnonzero(matches.objects.any(axis=0)).tolist()
+    if not labels:
+        raise EdgetlError("no image has an object of the study's labels, so there is no mAP; add images that have one")
+    return labels
+
+
+def _itself(matches: Matches) -> Counts:
+    """N x 1: every image once."""
+    return np.ones((len(matches.objects), 1), dtype=np.int32)
+
+
+def _samples(matches: Matches) -> Counts:
+    """N x (1 + `RESAMPLES`): how often each image is in the test set itself, and then in each one drawn from it."""
+    n = len(matches.objects)
+    drawn = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), RESAMPLES).astype(np.int32)
+    return np.concatenate([_itself(matches), drawn.T], axis=1)
+
+
+def _mean(sampled: Floats) -> Floats:
+    """The mean over labels that a sample has, from labels x samples; NaN where it has none."""
+    there = ~np.isnan(sampled)
+    total: Floats = np.where(there, sampled, 0.0).sum(axis=0)
+    result: Floats = np.divide(total, there.sum(axis=0), out=np.full_like(total, np.nan), where=there.any(axis=0))
+    return result
+
+
+def _estimate(sampled: Floats, objects: Ints) -> Estimate:
+    value, low, high = _interval(_mean(sampled), (0.0, 1.0), objects)
+    return Estimate(value=value, low=low, high=high, n=len(objects))
+
+
+def _interval(sampled: Floats, bounds: tuple[float, float], objects: Ints) -> tuple[float, float, float]:
+    """The figure itself, which comes first, and its interval from the samples after it.
+
+    AP of images of which some are drawn twice is on average above AP of those they are drawn from. The percentile
+    interval is moved back by that (the bootstrap's estimate of bias: Efron & Tibshirani 1993, chapter 10): it says how
+    far other test sets of so many images may give another figure.
+
+    Where nearly all samples give the same, the bootstrap knows no doubt. Then the figure may be off by the exact bound
+    of `bootstrap.share` on how common images can be of which the test set, among those that have ``objects``, has none.
+    """
+    value, drawn = float(sampled[0]), sampled[1:][~np.isnan(sampled[1:])]
+    low, high = np.quantile(drawn, _TAILS) - (drawn.mean() - value)
+    if high - low < 1e-9:
+        unseen = bootstrap.share(np.zeros(int(objects.any(axis=1).sum()), dtype=np.bool_)).high
+        low, high = value - unseen, value + unseen
+    return value, max(bounds[0], min(value, float(low))), min(bounds[1], max(value, float(high)))
+
+
+def precisions(matches: Matches, samples: Counts, thresholds: int) -> Floats:
+    """AP at the first so many IoU thresholds: thresholds x labels x samples; NaN where a sample has no object.
+
+    Args:
+        matches: of N images.
+        samples: N x samples, how often each image is there; its copies' detections follow one another.
+        thresholds: up to T.
+    """
+    objects: Floats = matches.objects.T.astype(np.float64) @ samples
+    result = np.zeros((thresholds, *objects.shape))
+    for label, (start, stop) in enumerate(pairwise(matches.spans)):
+        right, ignored = matches.right[:thresholds, start:stop], matches.ignored[:thresholds, start:stop]
+        # What comes after the last right detection changes nothing.
+        images = matches.images[start:stop][: np.flatnonzero(right.any(axis=0)).max(initial=-1) + 1]
+        width = max(1, _CELLS // max(1, len(images)))
+        for first in range(0, samples.shape[1], width):
+            some = slice(first, first + width)
+            result[:, label, some] = _areas(samples[images, some], right, ignored, objects[label, some])
+    result[:, objects == 0] = np.nan
+    return result
+
+
+def _areas(counts: Counts, right: Bools, ignored: Bools, objects: Floats) -> Floats:
+    """The area under precision over recall: thresholds x samples.
+
+    At each of 101 recalls the highest precision there or beyond, as PASCAL VOC interpolates (Everingham et al. 2010)
+    and COCO samples. Recall grows at right detections only, so nothing is computed at others.
+
+    Args:
+        counts: detections x samples, how often each is there; by falling score.
+        right: thresholds x detections or more.
+        ignored: thresholds x detections or more.
+        objects: of each sample.
+    """
+    result = np.zeros((len(right), counts.shape[1]))
+    running = counts.cumsum(axis=0, dtype=np.int32)
+    for threshold, hits in enumerate(map(np.flatnonzero, right)):
+        found = counts[hits].cumsum(axis=0, dtype=np.int32)
+        seen = running[hits] - _before(hits, np.flatnonzero(ignored[threshold, : len(counts)]), counts)
+        best = np.maximum.accumulate((found / np.maximum(seen, 1))[::-1], axis=0)[::-1]
+        reached = _reached(found / np.maximum(objects, 1.0))
+        result[threshold] = (best * np.diff(reached, axis=0, prepend=0)).sum(axis=0) / len(_RECALLS)
+    return result
+
+
+def _before(hits: Ints, aside: Ints, counts: Counts) -> Counts:
+    """How many of the detections set aside come before each hit: hits x samples."""
+    running = np.zeros((len(aside) + 1, counts.shape[1]), dtype=np.int32)
+    counts[aside].cumsum(axis=0, dtype=np.int32, out=running[1:])
+    result: Counts = running[np.searchsorted(aside, hits)]
+    return result
+
+
+def _reached(recall: Floats) -> Ints:
+    """How many of the 101 recalls are not above ``recall``. As they are even, only the nearest is in question."""
+    nearest = np.rint(recall * (len(_RECALLS) - 1)).astype(np.int64)
+    result: Ints = nearest + (_RECALLS[nearest] <= recall)
+    return result

@@ -1,0 +1,194 @@
+"""Which detections are right: matched to the objects by COCO's rules (cocodataset.org), by an established evaluator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgetl.artifacts.boxes import BoxedImage
+from edgetl.errors import EdgetlError, MissingExtraError
+
+Array = npt.NDArray[np.float32]
+Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+IOU_THRESHOLDS: Floats = np.linspace(0.50, 0.95, 10)
+MAX_DETECTIONS = 100
+"""In one image and of one label: those with the highest scores."""
+
+# The evaluator holds Python objects for every box; an image's matches do not depend on other images.
+_IMAGES_AT_ONCE = 250
+_ANY_AREA = [0.0, 1e10]
+
+
+@dataclass(frozen=True, eq=False)
+class Matches:
+    """D detections in N images, label after label, those of a label by falling score.
+
+    The detections of label ``l`` are ``spans[l]:spans[l + 1]``. A detection is ``right`` (found an object), ``ignored``
+    (found one that is ignored) or else wrong, at each of T = 10 `IOU_THRESHOLDS`.
+
+    Attributes:
+        labels: L names.
+        objects: N x L, how many are to be found.
+        spans: L + 1.
+        images: D positions.
+        scores: D.
+        right: T x D.
+        ignored: T x D.
+    """
+
+    labels: tuple[str, ...]
+    objects: Ints
+    spans: Ints
+    images: Ints
+    scores: Floats
+    right: Bools
+    ignored: Bools
+
+
+@dataclass(frozen=True, eq=False)
+class _Pair:
+    """K detections of one label in one image, by falling score."""
+
+    image: int
+    label: int
+    objects: int
+    scores: Floats
+    right: Bools
+    ignored: Bools
+
+
+def match(truth: Sequence[BoxedImage], detections: Sequence[Array], labels: Sequence[str]) -> Matches:
+    """Match each image's detections, by falling score, to the objects of their label that they overlap most.
+
+    An object is found once; all else on it is wrong. An ignored object may be found any number of times, and overlap
+    with it is the share of the detection that lies inside. Of equal scores the first comes first, in an image and of
+    images: COCO's own figures depend on it.
+
+    Args:
+        truth: N images.
+        detections: for each image K x 6: left, top, right and bottom in pixels of the upright image, score, and
+            position of the label.
+        labels: L names, among them those of all objects.
+
+    Raises:
+        MissingExtraError: faster-coco-eval is not installed.
+        EdgetlError: a detection is not finite, ends before it begins or has no label among ``labels``; or an object.
+    """
+    _check(truth, detections, labels)
+    pairs: list[_Pair] = []
+    for first in range(0, len(truth), _IMAGES_AT_ONCE):
+        some = slice(first, first + _IMAGES_AT_ONCE)
+        pairs += _evaluate(truth[some], detections[some], labels, first)
+    return _join(pairs, len(truth), labels)
+
+
+def _check(truth: Sequence[BoxedImage], detections: Sequence[Array], labels: Sequence[str]) -> None:
+    if len(truth) != len(detections):
+        raise ValueError(f"{len(truth)} images, and detections in {len(detections)}")
+    for image, found in zip(truth, detections, strict=True):
+        if found.ndim != 2 or found.shape[1] != 6:
+            raise ValueError(f"detections are K x 6, not {' x '.join(map(str, found.shape))}")
+        if strange := {box.label for box in image.boxes} - set(labels):
+            raise EdgetlError(f"{image.path}: an object is of {min(strange)!r}, which is no label of the study")
+        left, top, right, bottom, _, label = found.T
+        known = np.isin(label, np.arange(len(labels)))
+        if not (np.isfinite(found).all(axis=1) & (left <= right) & (top <= bottom) & known).all():
+            raise EdgetlError(
+                f"{image.path}: a detection is not finite, ends before it begins, or has a label that is none of the "
+                f"{len(labels)}; a model whose numbers overflow does that: try another precision"
+            )
+
+
+def _evaluate(
+    truth: Sequence[BoxedImage], detections: Sequence[Array], labels: Sequence[str], first: int
+) -> Iterator[_Pair]:
+    """One for each label and image where there is an object or a detection; ``first`` is the first image's position."""
+    objects, found = _annotations(truth, labels), _results(detections)
+    states = _states(objects, found, len(truth), len(labels))
+    for label, image in sorted({(box["category_id"], box["image_id"]) for box in (*objects, *found)}):
+        # An image's result shows its content only as the state from which it can be built again.
+        matched, _, scores, ignored_objects, ignored, *_ = states[label * len(truth) + image].__getstate__()
+        shape = len(IOU_THRESHOLDS), len(scores)
+        beside = np.array(ignored, dtype=np.bool_).reshape(shape)
+        yield _Pair(
+            image=first + image,
+            label=label,
+            objects=ignored_objects.count(False),
+            scores=np.array(scores),
+            right=(np.array(matched, dtype=np.int64).reshape(shape) > 0) & ~beside,
+            ignored=beside,
+        )
+
+
+def _states(objects: list[dict[str, Any]], found: list[dict[str, Any]], images: int, labels: int) -> list[Any]:
+    """The evaluator's result for each label and, within it, each image."""
+    try:
+        from faster_coco_eval import COCO, COCOeval_faster
+    except ImportError as error:
+        raise MissingExtraError("measuring a detector", "detect", error) from error
+    common = {"images": [{"id": n} for n in range(images)], "categories": [{"id": n} for n in range(labels)]}
+    sides = (COCO(common | {"annotations": boxes}, print_function=_quiet) for boxes in (objects, found))
+    evaluator = COCOeval_faster(*sides, iouType="bbox", print_function=_quiet, separate_eval=True)
+    evaluator.params.iouThrs = IOU_THRESHOLDS
+    evaluator.params.maxDets = [MAX_DETECTIONS]
+    evaluator.params.areaRng, evaluator.params.areaRngLbl = [_ANY_AREA], ["all"]
+    evaluator.evaluate()
+    states: list[Any] = evaluator._evalImgs_cpp
+    return states
+
+
+def _quiet(*_: object) -> None:
+    """The evaluator tells its progress."""
+
+
+def _annotations(truth: Sequence[BoxedImage], labels: Sequence[str]) -> list[dict[str, Any]]:
+    positions = {label: position for position, label in enumerate(labels)}
+    return [
+        _box(box.x1, box.y1, box.x2, box.y2)
+        | {"image_id": image, "category_id": positions[box.label], "iscrowd": int(box.ignored), "id": number}
+        for number, (image, box) in enumerate(
+            ((n, box) for n, one in enumerate(truth) for box in one.boxes),
+            start=1,  # the evaluator takes an id of 0 for no match
+        )
+    ]
+
+
+def _results(detections: Sequence[Array]) -> list[dict[str, Any]]:
+    rows = ((image, row) for image, found in enumerate(detections) for row in found.astype(np.float64).tolist())
+    return [
+        _box(*corners) | {"image_id": image, "category_id": int(label), "score": score, "id": number}
+        for number, (image, (*corners, score, label)) in enumerate(rows, start=1)
+    ]
+
+
+def _box(x1: float, y1: float, x2: float, y2: float) -> dict[str, Any]:
+    width, height = x2 - x1, y2 - y1
+    return {"bbox": [x1, y1, width, height], "area": width * height}
+
+
+def _join(pairs: Sequence[_Pair], images: int, labels: Sequence[str]) -> Matches:
+    objects = np.zeros((images, len(labels)), dtype=np.int64)
+    for pair in pairs:
+        objects[pair.image, pair.label] = pair.objects
+    lengths = [len(pair.scores) for pair in pairs]
+    label = np.repeat(np.array([pair.label for pair in pairs], dtype=np.int64), lengths)
+    nothing = np.zeros((len(IOU_THRESHOLDS), 0), dtype=np.bool_)
+    scores = np.concatenate([np.zeros(0), *(pair.scores for pair in pairs)])
+    # Stable: images are in their order, and so are equal scores in an image.
+    order = np.lexsort((-scores, label))
+    return Matches(
+        labels=tuple(labels),
+        objects=objects,
+        spans=np.searchsorted(label[order], np.arange(len(labels) + 1)),
+        images=np.repeat(np.array([pair.image for pair in pairs], dtype=np.int64), lengths)[order],
+        scores=scores[order],
+        right=np.concatenate([nothing, *(pair.right for pair in pairs)], axis=1)[:, order],
+        ignored=np.concatenate([nothing, *(pair.ignored for pair in pairs)], axis=1)[:, order],
+    )
