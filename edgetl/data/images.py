@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import math
 import re
 import stat
 import threading
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageEnhance, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 from edgetl.artifacts.bundle import Preprocessing
 from edgetl.data.geometry import Placement, Size, placement
@@ -31,7 +30,7 @@ MAX_PIXELS = 178_956_970
 MAX_BYTES = 1 << 30
 """No camera writes such a file; a sparse one costs nothing on disk and all memory when read."""
 
-_RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 # EXIF 2.32, tag 0x0112: how the stored image is turned to stand upright.
 _UPRIGHT = {
@@ -51,10 +50,6 @@ _PNG_METADATA = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 
 BARS = (127, 127, 127)
 """The grey that Darknet puts beside a letterboxed image: half, in bytes."""
-
-_CROP_AREA = (0.35, 1.0)
-_CROP_ASPECT = (3 / 4, 4 / 3)
-_JITTER = (0.8, 1.2)
 
 _IGNORE_PILLOW = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 _filters_lock = threading.Lock()
@@ -165,7 +160,7 @@ def visible(
 
     The image may have been decoded smaller than ``place.image``. It has to be in the window with a pixel at least.
     """
-    resized = image.resize(place.size, _RESAMPLING[preprocessing.interpolation])
+    resized = image.resize(place.size, RESAMPLING[preprocessing.interpolation])
     if place.mirrored:
         resized = resized.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     (x, y), (width, height) = place.corner, place.size
@@ -174,44 +169,9 @@ def visible(
     return resized.crop((left - x, top - y, right - x, bottom - y)), (left, top)
 
 
-def augment(image: Image.Image, preprocessing: Preprocessing, seed_material: str, flip: bool) -> Pixels:
-    """One random view of the image, the same for the same ``seed_material``.
-
-    A random resized crop (Szegedy et al. 2015, arXiv 1409.4842, as in torchvision, with an area from 0.35 to 1),
-    brightness and contrast within 20 %, and, only with ``flip``, a mirror image in half of the views.
-
-    Returns:
-        S x S x 3, RGB.
-    """
-    random = generator(seed_material)
-    size = (preprocessing.width, preprocessing.height)
-    view = image.crop(_random_crop(image.size, random)).resize(size, _RESAMPLING[preprocessing.interpolation])
-    view = ImageEnhance.Brightness(view).enhance(random.uniform(*_JITTER))
-    view = ImageEnhance.Contrast(view).enhance(random.uniform(*_JITTER))
-    if flip and random.random() < 0.5:
-        view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return np.asarray(view)
-
-
 def generator(seed_material: str) -> np.random.Generator:
     """Random numbers that depend on a text alone."""
     return np.random.default_rng(int.from_bytes(hashlib.sha256(seed_material.encode()).digest(), "big"))
-
-
-def _random_crop(size: tuple[int, int], random: np.random.Generator) -> tuple[int, int, int, int]:
-    """Left, top, right, bottom. Ten tries, then the largest centre crop of an allowed aspect."""
-    width, height = size
-    for _ in range(10):
-        area = width * height * random.uniform(*_CROP_AREA)
-        aspect = math.exp(random.uniform(math.log(_CROP_ASPECT[0]), math.log(_CROP_ASPECT[1])))
-        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-        if 0 < w <= width and 0 < h <= height:
-            left, top = int(random.integers(width - w + 1)), int(random.integers(height - h + 1))
-            return left, top, left + w, top + h
-    w = max(1, min(width, round(height * _CROP_ASPECT[1])))
-    h = max(1, min(height, round(width / _CROP_ASPECT[0])))
-    left, top = (width - w) // 2, (height - h) // 2
-    return left, top, left + w, top + h
 
 
 def _open(content: bytes) -> Image.Image:

@@ -15,9 +15,9 @@ from PIL import Image
 from edgetl.artifacts.bundle import Preprocessing
 from edgetl.artifacts.files import sha256_file
 from edgetl.artifacts.index import Sample
-from edgetl.data.images import augment, decode, fit
+from edgetl.data.images import decode, fit
 from edgetl.data.stream import Batch, stream, to_input
-from edgetl.data.views import renderer
+from edgetl.data.views import augment, renderer
 from edgetl.errors import EdgetlError
 
 PREPROCESSING = Preprocessing.square(16)

@@ -1,0 +1,173 @@
+"""Views of images with boxes: what a view does to the boxes is known without a pixel, so features may be kept.
+
+A view lays one image, or four of them (a mosaic, Bochkovskiy et al. 2020, YOLOv4, section 3.4), on the network's input.
+Everything that chance decides follows from the seed, the view's number and the image's content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageEnhance
+
+from edgetl.artifacts.boxes import BoxedImage
+from edgetl.artifacts.bundle import Preprocessing
+from edgetl.config import Augmentation
+from edgetl.data.geometry import Placement, areas, clipped, placement
+from edgetl.data.images import BARS, BrokenImageError, Pixels, decode, generator, visible
+from edgetl.data.stream import verified
+
+LEAST_VISIBLE = 0.3
+"""An object of which a view shows a smaller share than this is neither to be found nor to be missed."""
+
+_MOSAIC_SHARE = 0.5
+_MOSAIC_CENTRE = (0.35, 0.65)
+
+
+@dataclass(frozen=True)
+class BoxView:
+    """Which rendering of boxed images: 0 is the plain one, others are augmented.
+
+    Attributes:
+        preprocessing: letterbox or stretch: the plain view shows the whole image.
+        number: of the view.
+        seed: of the augmentation.
+        augmentation: what may be done to an image. With ``mosaic``, half of the views are mosaics.
+        others: the images of the split, of which a mosaic takes three. Their order counts.
+    """
+
+    preprocessing: Preprocessing
+    number: int = 0
+    seed: int = 0
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    others: tuple[BoxedImage, ...] = field(default=(), repr=False)
+
+
+class ViewBoxes(NamedTuple):
+    """The boxes of a view: M x 4 in pixels of the input, M labels, and M marks of ignored ones."""
+
+    boxes: npt.NDArray[np.float32]
+    labels: tuple[str, ...]
+    ignored: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """An image, where it lands in the input, the window of the input through which it is seen, and its light.
+
+    ``window`` is left, top, right and bottom; ``light`` are factors of brightness, contrast and saturation.
+    """
+
+    image: BoxedImage
+    place: Placement
+    window: tuple[int, int, int, int]
+    light: tuple[float, float, float] | None = None
+
+
+def tiles(image: BoxedImage, view: BoxView) -> tuple[Tile, ...]:
+    """What a view of an image is made of; windows do not overlap."""
+    assert view.preprocessing.fit != "crop", "boxes may lie outside a crop"
+    frame = (0, 0, view.preprocessing.width, view.preprocessing.height)
+    if view.number == 0:
+        return (Tile(image, placement((image.width, image.height), view.preprocessing), frame),)
+    random = generator(f"{view.seed}:{view.number}:{image.sha256}")
+    if not (view.augmentation.mosaic and random.random() < _MOSAIC_SHARE):
+        return (_tile(image, frame, view, random),)
+    x, y = (round(side * random.uniform(*_MOSAIC_CENTRE)) for side in frame[2:])
+    windows = ((0, 0, x, y), (x, 0, frame[2], y), (0, y, x, frame[3]), (x, y, *frame[2:]))
+    images = [image, *_partners(image, view, random)]
+    order = random.permutation(len(windows))
+    return tuple(_tile(images[k], window, view, random) for k, window in zip(order, windows, strict=True))
+
+
+def view_boxes(image: BoxedImage, view: BoxView) -> ViewBoxes:
+    """What is to be found in a view of an image.
+
+    Boxes are clipped to what can be seen of the image. Those with nothing left are not there; those with less than
+    `LEAST_VISIBLE` left are ignored.
+    """
+    found = [_seen(tile) for tile in tiles(image, view)]
+    return ViewBoxes(
+        np.concatenate([part.boxes for part in found]),
+        tuple(label for part in found for label in part.labels),
+        np.concatenate([part.ignored for part in found]),
+    )
+
+
+def box_renderer(view: BoxView, root: Path) -> Callable[[bytes, BoxedImage], Pixels]:
+    """Renders a view for `edgetl.data.stream`: height x width x 3, RGB, with grey bars where no image is.
+
+    Args:
+        view: which one.
+        root: what the paths of images are relative to: a mosaic reads the other images itself.
+    """
+    preprocessing = view.preprocessing
+
+    def render(content: bytes, image: BoxedImage) -> Pixels:
+        canvas = Image.new("RGB", (preprocessing.width, preprocessing.height), BARS)
+        for tile in tiles(image, view):
+            own = tile.image is image
+            picture = decode(content, tile.place.detail) if own else _partner(tile, root)
+            part, corner = visible(picture, tile.place, tile.window, preprocessing)
+            canvas.paste(_lit(part, tile.light), corner)
+        return np.asarray(canvas)
+
+    return render
+
+
+def _tile(image: BoxedImage, window: tuple[int, int, int, int], view: BoxView, random: np.random.Generator) -> Tile:
+    """An image in a window: zoomed in or out where it would stand plainly, mirrored, and in another light."""
+    augmentation = view.augmentation
+    left, top, right, bottom = window
+    own = view.preprocessing.model_copy(update={"width": right - left, "height": bottom - top})
+    plain = placement((image.width, image.height), own)
+    zoom = 1.0 + random.uniform(-augmentation.scale, augmentation.scale)
+    # Zoomed out, it lies somewhere within its plain place; zoomed in, it covers that.
+    sizes = [max(1, round(side * zoom)) for side in plain.size]
+    moves = [round((side - size) * random.random()) for side, size in zip(plain.size, sizes, strict=True)]
+    place = Placement(
+        image=plain.image,
+        corner=(left + plain.corner[0] + moves[0], top + plain.corner[1] + moves[1]),
+        size=(sizes[0], sizes[1]),
+        mirrored=augmentation.flip and bool(random.random() < 0.5),
+    )
+    brightness, contrast, saturation = 1.0 + random.uniform(-augmentation.colour, augmentation.colour, 3)
+    return Tile(image, place, window, (float(brightness), float(contrast), float(saturation)))
+
+
+def _partners(image: BoxedImage, view: BoxView, random: np.random.Generator) -> list[BoxedImage]:
+    """Three different ones, while there are so many; then the image itself stands in."""
+    positions = random.choice(len(view.others), min(4, len(view.others)), replace=False) if view.others else ()
+    drawn = [view.others[position] for position in positions]
+    return [*(other for other in drawn if other.sha256 != image.sha256), image, image, image][:3]
+
+
+def _seen(tile: Tile) -> ViewBoxes:
+    boxes = tile.image.boxes
+    placed = tile.place.to_input([(box.x1, box.y1, box.x2, box.y2) for box in boxes])
+    seen = clipped(placed, tile.window)
+    rest = areas(seen)
+    marks = np.array([box.ignored for box in boxes], np.bool_) | (rest < LEAST_VISIBLE * areas(placed))
+    kept = np.flatnonzero(rest > 0)
+    return ViewBoxes(seen[kept].astype(np.float32), tuple(boxes[row].label for row in kept), marks[kept])
+
+
+def _partner(tile: Tile, root: Path) -> Image.Image:
+    try:
+        return decode(verified(root, tile.image), tile.place.detail)
+    except BrokenImageError as error:
+        raise BrokenImageError(f"a mosaic with {tile.image.path}, which is broken: {error.reason}") from error
+
+
+def _lit(picture: Image.Image, light: tuple[float, float, float] | None) -> Image.Image:
+    for enhancer, factor in zip(_ENHANCERS, light or (), strict=False):
+        picture = enhancer(picture).enhance(factor)
+    return picture
+
+
+_ENHANCERS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
