@@ -13,6 +13,7 @@ from edgetl.artifacts.calibration import CalibrationImage, CalibrationTable, Ten
 from edgetl.artifacts.files import sha256_bytes
 from edgetl.config import Recipe
 from edgetl.errors import EdgetlError
+from edgetl.graph.metadata import detecting_outputs
 from edgetl.graph.model import Wiring, model_bytes
 from edgetl.graph.parity import Reference
 from edgetl.graph.placement import place
@@ -35,7 +36,7 @@ def quantisable_tensors(model: onnx.ModelProto) -> tuple[str, ...]:
     a Conv followed by Relu that of the Relu. The raw image, the features that only heads read, and the outputs
     are none: they stay in float.
     """
-    wiring = Wiring(model.graph)
+    wiring = Wiring(model.graph, detecting_outputs(model))
     needed = {name for target in ("tensorrt", "onnxruntime") for name in place(wiring, target).sources.values()}
     ordered = (*(value.name for value in model.graph.input), *wiring.producers)
     return tuple(name for name in ordered if name in needed)

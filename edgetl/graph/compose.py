@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -11,7 +10,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edgetl.artifacts.bundle import Head, Preprocessing
-from edgetl.graph.metadata import INPUT, LABELS
+from edgetl.graph.metadata import describe
 
 Array = npt.NDArray[np.float32]
 
@@ -34,7 +33,7 @@ def compose(
     del graph.output[:]
     for head in heads:
         _append_head(graph, head, weights)
-    _describe(model, {head.name: head.classes for head in heads}, preprocessing.model_dump_json())
+    describe(model, {head.name: head.classes for head in heads}, {}, preprocessing)
     return model
 
 
@@ -57,10 +56,3 @@ def _append_head(graph: onnx.GraphProto, head: Head, weights: Mapping[str, Array
     graph.node.append(activation)
     shape = [graph.input[0].type.tensor_type.shape.dim[0].dim_param or "N", len(head.classes)]
     graph.output.append(helper.make_tensor_value_info(head.name, TensorProto.FLOAT, shape))
-
-
-def _describe(model: onnx.ModelProto, labels: Mapping[str, Sequence[str]], preprocessing: str) -> None:
-    """Labels and preprocessing travel in the file, so that device code needs nothing beside it."""
-    del model.metadata_props[:]
-    notes = {LABELS: json.dumps(labels, ensure_ascii=False), INPUT: preprocessing}
-    helper.set_model_props(model, notes)

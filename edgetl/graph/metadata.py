@@ -1,33 +1,45 @@
-"""What travels in a graph's metadata: labels of its outputs, and how images become its input."""
+"""What travels in a graph's metadata: what its outputs say, and how images become its input."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
+from typing import TypeVar
 
 import onnx
+from onnx import helper
+from pydantic import TypeAdapter, ValidationError
 
+from edgetl.artifacts.bundle import Preprocessing
+from edgetl.artifacts.detections import Detecting
 from edgetl.errors import EdgetlError
 
 LABELS = "edgetl.labels"
+DETECTIONS = "edgetl.detections"
 INPUT = "edgetl.input"
+
+_OF_OUTPUTS = (LABELS, DETECTIONS)
+"""The entries that say something of each output, by its name."""
+
+_T = TypeVar("_T")
 
 
 def merged_metadata(models: Mapping[str, onnx.ModelProto]) -> dict[str, str]:
     """The metadata of several graphs in one, whose outputs have their graph's prefix.
 
-    Labels go with the outputs. Of the rest, what all agree on stays as it is, and other keys get the prefix too.
+    What is said of outputs goes with them. Of the rest, what all agree on stays as it is, and other keys get the
+    prefix too.
 
     Raises:
-        EdgetlError: labels are damaged, or the graphs take images that are prepared differently.
+        EdgetlError: an entry is damaged, or the graphs take images that are prepared differently.
     """
     notes = {prefix: _entries(model, prefix) for prefix, model in models.items()}
-    labels = {
-        f"{prefix}/{output}": names for prefix, own in notes.items() for output, names in _labels(own, prefix).items()
-    }
-    merged = {LABELS: _dump(labels)} if labels else {}
+    merged = {}
+    for key in _OF_OUTPUTS:
+        said = {f"{p}/{output}": what for p, own in notes.items() for output, what in _said(own, key, p).items()}
+        merged.update({key: _dump(said)} if said else {})
     for prefix, own in notes.items():
-        for key in own.keys() - {LABELS}:
+        for key in own.keys() - set(_OF_OUTPUTS):
             agreed = all(other.get(key, own[key]) == own[key] for other in notes.values())
             if key == INPUT and not agreed:
                 _refuse_preprocessing(notes)
@@ -36,11 +48,52 @@ def merged_metadata(models: Mapping[str, onnx.ModelProto]) -> dict[str, str]:
 
 
 def metadata_for(model: onnx.ModelProto, outputs: Collection[str]) -> dict[str, str]:
-    """The metadata with the labels of some outputs alone."""
+    """The metadata with what is said of some outputs alone."""
     notes = _entries(model, "the graph")
-    labels = {output: names for output, names in _labels(notes, "the graph").items() if output in outputs}
-    rest = {key: value for key, value in notes.items() if key != LABELS}
-    return {LABELS: _dump(labels), **rest} if labels else rest
+    kept = {}
+    for key in _OF_OUTPUTS:
+        said = {output: what for output, what in _said(notes, key, "the graph").items() if output in outputs}
+        kept.update({key: _dump(said)} if said else {})
+    return kept | {key: value for key, value in notes.items() if key not in _OF_OUTPUTS}
+
+
+def describe(
+    model: onnx.ModelProto,
+    labels: Mapping[str, tuple[str, ...]],
+    detecting: Mapping[str, Detecting],
+    preprocessing: Preprocessing,
+) -> None:
+    """Write the metadata of a graph anew, so that device code needs nothing beside it."""
+    del model.metadata_props[:]
+    notes = {LABELS: _dump(labels), INPUT: preprocessing.model_dump_json()}
+    if detecting:
+        notes[DETECTIONS] = _dump({output: one.model_dump(mode="json") for output, one in detecting.items()})
+    helper.set_model_props(model, notes)
+
+
+def labels_of(model: onnx.ModelProto) -> dict[str, tuple[str, ...]]:
+    """The labels of every output that has some.
+
+    Raises:
+        EdgetlError: the entry is damaged.
+    """
+    return _validated(model, LABELS, TypeAdapter(dict[str, tuple[str, ...]]))
+
+
+def detecting_outputs(model: onnx.ModelProto) -> dict[str, Detecting]:
+    """The outputs that are detections, and how they are given.
+
+    Raises:
+        EdgetlError: the entry is damaged.
+    """
+    return _validated(model, DETECTIONS, TypeAdapter(dict[str, Detecting]))
+
+
+def _validated(model: onnx.ModelProto, key: str, kind: TypeAdapter[_T]) -> _T:
+    try:
+        return kind.validate_json(_entries(model, "the graph").get(key, "{}"))
+    except ValidationError:
+        raise _damaged(key, "the graph") from None
 
 
 def _entries(model: onnx.ModelProto, owner: str) -> dict[str, str]:
@@ -51,18 +104,23 @@ def _entries(model: onnx.ModelProto, owner: str) -> dict[str, str]:
     return entries
 
 
-def _dump(labels: Mapping[str, object]) -> str:
-    return json.dumps(labels, ensure_ascii=False)
+def _dump(said: Mapping[str, object]) -> str:
+    return json.dumps(said, ensure_ascii=False)
 
 
-def _labels(notes: Mapping[str, str], owner: str) -> dict[str, object]:
+def _said(notes: Mapping[str, str], key: str, owner: str) -> dict[str, object]:
+    """An entry that says something of outputs."""
     try:
-        labels = json.loads(notes.get(LABELS, "{}"))
+        said = json.loads(notes.get(key, "{}"))
     except (ValueError, RecursionError):
-        labels = None
-    if not isinstance(labels, dict):
-        raise EdgetlError(f"the metadata entry {LABELS} of {owner} is damaged; export the graph again")
-    return labels
+        said = None
+    if not isinstance(said, dict):
+        raise _damaged(key, owner)
+    return said
+
+
+def _damaged(key: str, owner: str) -> EdgetlError:
+    return EdgetlError(f"the metadata entry {key} of {owner} is damaged; export the graph again")
 
 
 def _refuse_preprocessing(notes: Mapping[str, Mapping[str, str]]) -> None:

@@ -22,6 +22,7 @@ from edgetl.graph.weights import weights_digest, with_external_data, without_wei
 # After a head's Gemm only these lead to an output; arithmetic counts where its other operand is a constant.
 _TAIL = frozenset({"Softmax", "LogSoftmax", "Sigmoid", "Identity", "Flatten", "Reshape", "Squeeze", "Concat"})
 _ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div"})
+_LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
 ONE_FILE = 2**31 - 1
 """The most bytes that one ONNX file can have."""
@@ -34,10 +35,11 @@ class Wiring:
     Constant nodes and Identities of either (torch exports equal weights so); an initializer that is also a graph
     input can be replaced by the caller, so it is none.
     ``heads`` are the nodes from which every way leads to a graph output through a head's ops alone: the last
-    Gemm (or MatMul), a constant temperature or bias, Softmax or Sigmoid. They stay in float in every precision.
+    Gemm (or MatMul), a constant temperature or bias, Softmax or Sigmoid; and those that make ``detections``, which are
+    graph outputs, of what the last layer with weights gives. They stay in float in every precision.
     """
 
-    def __init__(self, graph: onnx.GraphProto) -> None:
+    def __init__(self, graph: onnx.GraphProto, detections: Collection[str] = ()) -> None:
         self.nodes = list(graph.node)
         self.outputs = frozenset(output.name for output in graph.output)
         inputs = {value.name for value in graph.input}
@@ -52,7 +54,7 @@ class Wiring:
             self.producers.update((name, position) for name in node.output if name)
             for name in dict.fromkeys(tensors_read(node)):
                 self.consumers.setdefault(name, []).append(position)
-        self.heads = self._find_heads()
+        self.heads = self._find_heads() | self._reading(frozenset(detections))
 
     def producer(self, tensor: str) -> onnx.NodeProto | None:
         """The node that makes the tensor; None for constants in the graph and graph inputs."""
@@ -67,6 +69,17 @@ class Wiring:
     def array(self, name: str) -> NDArray[Any]:
         """The value of a constant."""
         return numpy_helper.to_array(self.constants[name])
+
+    def _reading(self, detections: frozenset[str]) -> frozenset[int]:
+        """The nodes from which every way leads to detections, past no layer with weights."""
+        found: set[int] = set()
+        for position in range(len(self.nodes) - 1, -1, -1):
+            node = self.nodes[position]
+            readers = {reader for name in node.output for reader in self.consumers.get(name, [])}
+            ends = self.outputs.intersection(node.output)
+            if node.op_type not in _LAYERS and readers <= found and ends <= detections and (readers or ends):
+                found.add(position)
+        return frozenset(found)
 
     def _find_heads(self) -> frozenset[int]:
         tail: set[int] = set()

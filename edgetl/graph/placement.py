@@ -113,7 +113,8 @@ def _cpu_slots(wiring: Wiring, layers: frozenset[int]) -> Iterator[tuple[int, in
             made.update(_data(node), node.output)
     settled = {_behind_relu(wiring, name) for name in made}
     for position, node in enumerate(wiring.nodes):
-        yield from ((position, slot) for slot, name in enumerate(node.input) if name in settled)
+        if position not in wiring.heads:
+            yield from ((position, slot) for slot, name in enumerate(node.input) if name in settled)
 
 
 def _spreading(wiring: Wiring, layers: frozenset[int]) -> set[int]:

@@ -1,0 +1,162 @@
+"""Greedy non-maximum suppression, label by label, written as ONNX: the operator, or a loop in its place.
+
+Both see the same candidates: the best of all pairs of box and label, best first, those that score the same in the
+order of labels and then of boxes. So both keep the same ones. A candidate can only be suppressed by a better one: of
+the best `CANDIDATES`, exactly those are kept that would be kept of all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from edgetl.config import Suppression
+from edgetl.graph.builder import Builder, integers, real
+from edgetl.graph.decoding import Decoded
+
+_FLOAT = TensorProto.FLOAT
+
+CANDIDATES = 1000
+"""Pairs of box and label that suppression looks at. Where more reach the least score and most of the best ones lie on
+one another, fewer boxes than could be are given; those given are the right ones."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Pairs of box and label, best first: ``boxes`` N x K x 4, ``scores`` and ``labels`` (integers) N x K.
+
+    Those below the least score are there with a score of zero, because shapes may not depend on data.
+    """
+
+    boxes: str
+    scores: str
+    labels: str
+    count: int
+    classes: int
+
+
+Suppress = Callable[[Builder, Candidates, Suppression], str]
+"""Appends a form of suppression. Gives the scores, with zeros where a candidate is not kept."""
+
+
+def detections(build: Builder, decoded: Decoded, classes: int, suppression: Suppression, suppress: Suppress) -> str:
+    """Append what becomes of decoded boxes: N x M x 6 (see `VALUES`), best first, filled up with zero scores."""
+    found = _candidates(build, decoded, classes, suppression)
+    kept = suppress(build, found, suppression)
+    columns = [build("Unsqueeze", part, integers(2)) for part in (kept, build("Cast", found.labels, to=_FLOAT))]
+    rows = build("Concat", found.boxes, *columns, axis=2)
+    # Not by score: which of two equal values comes first is left open by runtimes, ranks are never equal.
+    ranks = np.arange(found.count, 0, -1, dtype=np.float32)
+    ranked = build("Where", build("Greater", kept, real(0)), ranks, real(0))
+    rows = _rows(build, rows, _best(build, ranked, min(suppression.detections, found.count))[1])
+    if suppression.detections > found.count:
+        rows = build("Pad", rows, integers(0, 0, 0, 0, suppression.detections - found.count, 0))
+    score = build("Slice", rows, integers(4), integers(5), integers(2))
+    nothing = np.array([0, 0, 0, 0, 0, -1], np.float32)
+    return build("Where", build("Greater", score, real(0)), rows, nothing)
+
+
+def by_operator(build: Builder, found: Candidates, suppression: Suppression) -> str:
+    """ONNX's operator, which takes the scores of every label: each candidate has one of its own and zeros."""
+    each = np.arange(found.classes).reshape(1, -1, 1)
+    own = build("Equal", build("Unsqueeze", found.labels, integers(1)), each)
+    scores = build("Where", own, build("Unsqueeze", found.scores, integers(1)), real(0))
+    bounds = (np.array([value], np.float32) for value in (suppression.overlap, 0.0))
+    selected = build("NonMaxSuppression", found.boxes, scores, integers(suppression.detections), *bounds)
+    places = build("Gather", selected, integers(0, 2), axis=1)  # image and candidate; its label is known
+    zeros = build("ConstantOfShape", build("Shape", found.scores))
+    return build("ScatterND", zeros, places, build("GatherND", found.scores, places))
+
+
+def by_loop(build: Builder, found: Candidates, suppression: Suppression) -> str:
+    """The fixed point of "kept if no better one that is kept lies on it", which greedy suppression is.
+
+    All start as kept, and the first K are right after K rounds: mostly a few (Cluster-NMS, Zheng et al. 2020,
+    arXiv 2005.03572).
+    """
+    better = _better_ones_on_it(build, found, suppression.overlap)
+    real_ones = build("Cast", build("Greater", build("Unsqueeze", found.scores, integers(2)), real(0)), to=_FLOAT)
+    body = _round(build, better, real_ones, found.count)
+    kept = build("Loop", np.array(found.count), np.array(True), real_ones, body=body)
+    return build("Mul", found.scores, build("Squeeze", kept, integers(2)))
+
+
+def _candidates(build: Builder, decoded: Decoded, classes: int, suppression: Suppression) -> Candidates:
+    """The best pairs, found in two steps: they all lie in boxes whose best label is among the best."""
+    least = np.array(max(np.float32(suppression.score), np.finfo(np.float32).tiny))
+    boxes, pairs = min(CANDIDATES, decoded.count), min(CANDIDATES, decoded.count * classes)
+    best = decoded.scores(build, build("ReduceMax", decoded.classes, axes=[1], keepdims=1), decoded.objectness)
+    _, places = _best(build, _reaching(build, best, least), boxes)  # N x 1 x boxes
+    places, _ = build.several("TopK", 2, places, integers(boxes), largest=0)  # so that equal scores keep their order
+    labels = build("GatherElements", decoded.classes, build("Expand", places, integers(1, classes, 1)), axis=2)
+    objectness = build("GatherElements", decoded.objectness, places, axis=2)
+    every = build("Reshape", decoded.scores(build, labels, objectness), integers(0, boxes * classes))
+    scores, pair = _best(build, _reaching(build, every, least), pairs)
+    label = build("Div", pair, np.array(boxes))
+    place = build("Sub", pair, build("Mul", label, np.array(boxes)))
+    box = build("GatherElements", build("Squeeze", places, integers(1)), place, axis=1)
+    corners = build("Transpose", decoded.boxes, perm=[0, 2, 1])
+    return Candidates(_rows(build, corners, box), scores, label, pairs, classes)
+
+
+def _reaching(build: Builder, scores: str, least: NDArray[np.float32]) -> str:
+    """Scores below the least as zeros, and so is what is no number."""
+    return build("Where", build("GreaterOrEqual", scores, least), scores, real(0))
+
+
+def _best(build: Builder, values: str, count: int) -> tuple[str, str]:
+    """The largest values along the last axis and their places."""
+    best, places = build.several("TopK", 2, values, integers(count))
+    return best, places
+
+
+def _rows(build: Builder, rows: str, places: str) -> str:
+    """Of N x K x V the rows at N x M places."""
+    return build("GatherND", rows, build("Unsqueeze", places, integers(2)), batch_dims=1)
+
+
+def _better_ones_on_it(build: Builder, found: Candidates, overlap: float) -> str:
+    """N x K x K: 1 where the second candidate is better than the first, of its label, and overlaps it too much."""
+    sides = build.several("Split", 4, found.boxes, axis=2)
+    left, top, right, bottom = sides
+    others = [build("Transpose", side, perm=[0, 2, 1]) for side in sides]
+    width = build("Sub", build("Min", right, others[2]), build("Max", left, others[0]))
+    height = build("Sub", build("Min", bottom, others[3]), build("Max", top, others[1]))
+    common = build("Mul", build("Relu", width), build("Relu", height))
+    area = build("Mul", build("Sub", right, left), build("Sub", bottom, top))
+    both = build("Add", area, build("Transpose", area, perm=[0, 2, 1]))
+    overlaps = build("Greater", build("Div", common, build("Sub", both, common)), real(overlap))
+    labels = [build("Unsqueeze", found.labels, integers(axis)) for axis in (2, 1)]
+    order = np.arange(found.count, dtype=np.float32)
+    better = build("Less", order.reshape(1, 1, -1), order.reshape(1, -1, 1))
+    return build("Cast", build("And", build("And", overlaps, build("Equal", *labels)), better), to=_FLOAT)
+
+
+def _round(build: Builder, better: str, real_ones: str, count: int) -> onnx.GraphProto:
+    """One round of the loop: whether it changed anything, and what is kept now (N x K x 1, as 0 and 1)."""
+    inner = build.inner("round")
+    turn, again, before = (inner.name(part) for part in ("turn", "again", "before"))
+    lying_on_it = inner("MatMul", better, before)
+    now = inner("Mul", real_ones, inner("Cast", inner("Less", lying_on_it, real(0.5)), to=_FLOAT))
+    change = inner("ReduceMax", inner("Abs", inner("Sub", now, before)), keepdims=0)
+    changed = inner("Greater", change, real(0))
+    kept = helper.make_tensor_value_info(before, _FLOAT, [None, count, 1])
+    return helper.make_graph(
+        inner.nodes,
+        "round",
+        [
+            helper.make_tensor_value_info(turn, TensorProto.INT64, []),
+            helper.make_tensor_value_info(again, TensorProto.BOOL, []),
+            kept,
+        ],
+        [
+            helper.make_tensor_value_info(changed, TensorProto.BOOL, []),
+            helper.make_tensor_value_info(now, _FLOAT, [None, count, 1]),
+        ],
+        inner.initializers,
+    )
