@@ -1,0 +1,83 @@
+"""Darknet .cfg files: a network as a list of layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgetl.errors import EdgetlError
+from edgetl.train.darknet.below import Below
+from edgetl.train.darknet.reading import read_layer
+from edgetl.train.darknet.sections import Convolutional, Detection, Layer, Softmax
+from edgetl.train.darknet.syntax import read_sections
+
+_LONGEST_SIDE = 1 << 13
+_MOST_WEIGHTS = 1 << 29
+
+
+@dataclass(frozen=True)
+class Cfg:
+    """A network as its .cfg file has it; ``layers`` stand at the numbers by which Darknet calls them.
+
+    Some of them are [yolo] or [region] sections, or else one is [softmax]. ``width`` and ``height`` are those of the
+    images that the network was made for.
+    """
+
+    path: Path
+    width: int
+    height: int
+    layers: tuple[Layer, ...]
+
+    @property
+    def convolutions(self) -> tuple[Convolutional, ...]:
+        return tuple(layer for layer in self.layers if isinstance(layer, Convolutional))
+
+    @property
+    def detections(self) -> tuple[Detection, ...]:
+        return tuple(layer for layer in self.layers if isinstance(layer, Detection))
+
+
+def read_cfg(path: Path, size: int | tuple[int, int] | None = None) -> Cfg:
+    """Read the .cfg file of a detector ([yolo] or [region]) or a classifier ([softmax]).
+
+    ``size`` is another one for the images than the file's: a square's side, or width and height.
+
+    Raises:
+        EdgetlError: the file is missing, too large or no .cfg file; or a section is unknown, asks for what is not
+            computed here, holds a nonsensical number, or does not fit to the layers that it reads: with its line.
+    """
+    sections = read_sections(path)
+    if not sections or sections[0].name != "net":
+        found = f"begins with [{sections[0].name}]" if sections else "holds no sections"
+        raise EdgetlError(f"{path} {found}, expected a Darknet .cfg file, which begins with [net]")
+    net, *rest = sections
+    net.whole("channels", 0, 3, 3)
+    width, height = (net.whole(side, 0, 1, _LONGEST_SIDE) for side in ("width", "height"))
+    if size is not None:
+        width, height = (size, size) if isinstance(size, int) else size
+    below = Below(width, height)
+    for section in rest:
+        below.layers.append(read_layer(section, below))
+    cfg = Cfg(path, width, height, tuple(below.layers))
+    _refuse_many_weights(cfg)
+    _refuse_other_endings(cfg)
+    return cfg
+
+
+def _refuse_many_weights(cfg: Cfg) -> None:
+    total = 0
+    for layer in cfg.convolutions:
+        filters, channels, *size = layer.kernels
+        total += filters * (channels * size[0] * size[1] + 4)
+        if total > _MOST_WEIGHTS:
+            raise layer.section.fault(f"takes the network above {_MOST_WEIGHTS} weights, the most that are read")
+
+
+def _refuse_other_endings(cfg: Cfg) -> None:
+    if not cfg.layers:
+        raise EdgetlError(f"{cfg.path} has no layers, expected sections such as [convolutional] after [net]")
+    softmax = sum(isinstance(layer, Softmax) for layer in cfg.layers)
+    if softmax + bool(cfg.detections) != 1:
+        raise cfg.layers[-1].section.fault(
+            "ends a network that neither detects nor classifies, expected [yolo] or [region] sections, or one [softmax]"
+        )

@@ -1,0 +1,290 @@
+"""From a section to the layer it describes.
+
+The meaning of options and their defaults are those of Darknet's sources (``src/parser.c`` of AlexeyAB's Darknet, and
+its layers). An option that Darknet does not know, or that matters only in training, is passed over, as Darknet passes
+over it. One that would change the result and is not computed here is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from edgetl.errors import did_you_mean
+from edgetl.train.darknet.below import Below
+from edgetl.train.darknet.detections import region, yolo
+from edgetl.train.darknet.sections import (
+    AveragePool,
+    Convolutional,
+    GlobalAverage,
+    Layer,
+    MaxPool,
+    Product,
+    Reorg,
+    Route,
+    Shape,
+    Shortcut,
+    Softmax,
+    Unchanged,
+    Upsample,
+)
+from edgetl.train.darknet.syntax import Section
+
+ACTIVATIONS = ("linear", "leaky", "relu", "relu6", "mish", "swish", "logistic", "tanh", "elu")
+"""As Darknet names them. Of a name that it does not know (hard_swish is one) it makes relu; here that is an error."""
+
+_MOST_CHANNELS = 1 << 16
+_LARGEST_KERNEL = 64
+_MOST_VALUES = 1 << 28
+
+_CHANGES: dict[str, str | None] = {
+    "activation": "linear",
+    "alpha": "1",
+    "antialiasing": "0",
+    "assisted_excitation": "0",
+    "background": "0",
+    "beta": None,
+    "bin_output": "0",
+    "binary": "0",
+    "cbn": "0",
+    "coordconv": "0",
+    "coords": "4",
+    "dilation": "1",
+    "dontload": "0",
+    "dontloadscales": "0",
+    "extra": "0",
+    "flatten": "0",
+    "flipped": "0",
+    "groups": "1",
+    "maxpool_depth": "0",
+    "maxpool_zero_nonmax": "0",
+    "reverse": "0",
+    "rotate": "0",
+    "scale_wh": "0",
+    "share_index": None,
+    "spatial": "0",
+    "stretch": "0",
+    "stretch_sway": "0",
+    "sway": "0",
+    "temperature": "1",
+    "tree": None,
+    "weights_type": "none",
+    "xnor": "0",
+}
+"""Options that change the result where a section has them, each with the value at which they do not."""
+
+
+def read_layer(section: Section, below: Below) -> Layer:
+    """The layer that a section describes.
+
+    Raises:
+        EdgetlError: the section is unknown, asks for what is not computed here, holds a nonsensical number, or does
+            not fit to the layers that it reads.
+    """
+    if section.name not in _READERS:
+        raise section.fault(f"is a section that is not known here{did_you_mean(section.name, _READERS)}")
+    reader, computed = _READERS[section.name]
+    others = _CHANGES.keys() - computed
+    for key in {option.key: None for option in section.options if option.key in others}:
+        value = section.word(key, "")
+        if not _same(value, _CHANGES[key]):
+            raise section.fault(f"has {value[:40]!r} as {key}, which is not computed here", key)
+    layer = reader(section, below)
+    _refuse_sizes(layer)
+    return layer
+
+
+def _same(value: str, neutral: str | None) -> bool:
+    try:
+        return neutral is not None and float(value) == float(neutral)
+    except ValueError:
+        return value == neutral
+
+
+def _refuse_sizes(layer: Layer) -> None:
+    shape = layer.shape
+    fits = shape.channels <= _MOST_CHANNELS and shape.values <= _MOST_VALUES
+    if not fits or min(shape.channels, shape.height, shape.width) < 1:
+        raise layer.section.fault(
+            f"gives {shape} values for an image, expected from 1 to {_MOST_VALUES} in up to {_MOST_CHANNELS} channels"
+        )
+
+
+def _activation(section: Section, default: str = "linear") -> str:
+    name = section.word("activation", default)
+    if name not in ACTIVATIONS:
+        known = f"{', '.join(ACTIVATIONS)}{did_you_mean(name[:40], ACTIVATIONS)}"
+        raise section.fault(f"has {name[:40]!r} as activation, expected one of {known}", "activation")
+    return name
+
+
+def _strides(section: Section) -> tuple[int, int]:
+    both = section.whole("stride", 1, 1, _LARGEST_KERNEL)
+    return (
+        section.whole("stride_y", both, 1, _LARGEST_KERNEL),
+        section.whole("stride_x", both, 1, _LARGEST_KERNEL),
+    )
+
+
+def _convolutional(section: Section, below: Below) -> Convolutional:
+    source = below.previous(section)
+    filters = section.whole("filters", 1, 1, _MOST_CHANNELS)
+    groups = section.whole("groups", 1, 1, _MOST_CHANNELS)
+    size = section.whole("size", 1, 1, _LARGEST_KERNEL)
+    if source.channels % groups or filters % groups:
+        raise section.fault(
+            f"makes {filters} filters of {source.channels} channels, which {groups} groups do not divide", "groups"
+        )
+    padding = section.whole("padding", 0, 0, _LARGEST_KERNEL)
+    if section.whole("pad", 0, 0, _LARGEST_KERNEL):
+        padding = size // 2
+    dilation = section.whole("dilation", 1, 1, _LARGEST_KERNEL) if size > 1 else 1
+    if dilation > 1 and 2 * padding != size - 1:
+        # Darknet pads by padding * dilation, but takes the size of the output to be that of an undilated kernel.
+        raise section.fault(
+            f"has dilation {dilation}, size {size} and padding {padding}, expected pad=1 and an odd size", "dilation"
+        )
+    strides = _strides(section)
+    height, width = (
+        (side + 2 * padding - size) // stride + 1
+        for side, stride in zip((source.height, source.width), strides, strict=True)
+    )
+    return Convolutional(
+        section=section,
+        sources=(section.number - 1,),
+        shape=Shape(filters, height, width),
+        channels=source.channels,
+        size=size,
+        strides=strides,
+        padding=padding * dilation,
+        dilation=dilation,
+        groups=groups,
+        normalised=bool(section.whole("batch_normalize", 0, 0, 1)),
+        activation=_activation(section, "logistic"),
+    )
+
+
+def _pool(section: Section, below: Below) -> tuple[Shape, int, tuple[int, int], int]:
+    """Shape, size, strides and padding (``make_maxpool_layer``)."""
+    source = below.previous(section)
+    strides = _strides(section)
+    size = section.whole("size", section.whole("stride", 1, 1, _LARGEST_KERNEL), 1, _LARGEST_KERNEL)
+    # With less padding than that every window holds at least one value.
+    padding = section.whole("padding", size - 1, 0, size - 1)
+    height, width = (
+        (side + padding - size) // stride + 1
+        for side, stride in zip((source.height, source.width), strides, strict=True)
+    )
+    return Shape(source.channels, height, width), size, strides, padding
+
+
+def _maxpool(section: Section, below: Below) -> MaxPool:
+    shape, size, strides, padding = _pool(section, below)
+    return MaxPool(section, (section.number - 1,), shape, size, strides, padding)
+
+
+def _local_avgpool(section: Section, below: Below) -> AveragePool:
+    shape, size, strides, padding = _pool(section, below)
+    if padding % 2:
+        raise section.fault(f"has an odd padding ({padding}), which is not computed here", "padding")
+    return AveragePool(section, (section.number - 1,), shape, size, strides, padding)
+
+
+def _avgpool(section: Section, below: Below) -> GlobalAverage:
+    return GlobalAverage(section, (section.number - 1,), Shape(below.previous(section).channels, 1, 1))
+
+
+def _route(section: Section, below: Below) -> Route:
+    sources, shapes = below.named(section, "layers")
+    _refuse_other_sides(section, shapes[0], shapes, "layers")
+    channels = tuple(shape.channels for shape in shapes)
+    groups = section.whole("groups", 1, 1, _MOST_CHANNELS)
+    group = section.whole("group_id", 0, 0, groups - 1)
+    odd = next((width for width in channels if width % groups), None)
+    if odd is not None:
+        raise section.fault(f"reads {odd} channels, which {groups} groups do not divide", "groups")
+    shape = Shape(sum(channels) // groups, shapes[0].height, shapes[0].width)
+    return Route(section, sources, shape, channels, groups, group)
+
+
+def _shortcut(section: Section, below: Below) -> Shortcut:
+    shape = below.previous(section)
+    sources, shapes = below.named(section, "from")
+    _refuse_other_sides(section, shape, shapes, "from")
+    channels = tuple(one.channels for one in (shape, *shapes))
+    return Shortcut(section, (section.number - 1, *sources), shape, channels, _activation(section))
+
+
+def _refuse_other_sides(section: Section, shape: Shape, others: list[Shape], key: str) -> None:
+    for other in others:
+        if (other.height, other.width) != (shape.height, shape.width):
+            raise section.fault(f"reads maps of {shape} and of {other}, expected one height and width", key)
+
+
+def _product(section: Section, below: Below) -> Product:
+    """The layer before it is the scale: of each value, of each channel, or (scale_wh) of each place."""
+    scale = below.previous(section)
+    (source, *_), (shape, *more) = below.named(section, "from")
+    expected = shape
+    if section.name == "scale_channels":
+        places = section.whole("scale_wh", 0, 0, 1)
+        expected = Shape(1, shape.height, shape.width) if places else Shape(shape.channels, 1, 1)
+    if more or scale != expected:
+        raise section.fault(f"scales {shape} by {scale} values, expected one layer and {expected} values", "from")
+    activation = _activation(section)
+    if activation in {"mish", "swish"}:
+        raise section.fault(f"has {activation} as activation, which Darknet does not compute here", "activation")
+    return Product(section, (source, section.number - 1), shape, activation)
+
+
+def _upsample(section: Section, below: Below) -> Upsample:
+    source, stride = below.previous(section), section.whole("stride", 2, 1, _LARGEST_KERNEL)
+    shape = Shape(source.channels, source.height * stride, source.width * stride)
+    return Upsample(section, (section.number - 1,), shape, stride, section.real("scale", 1.0))
+
+
+def _reorg(section: Section, below: Below) -> Reorg:
+    source, stride = below.previous(section), section.whole("stride", 1, 1, _LARGEST_KERNEL)
+    if source.channels % stride**2 or source.height % stride or source.width % stride:
+        raise section.fault(
+            f"with stride {stride} reads {source}, expected multiples of {stride**2}, {stride} and {stride}", "stride"
+        )
+    shape = Shape(source.channels * stride**2, source.height // stride, source.width // stride)
+    return Reorg(section, (section.number - 1,), shape, stride)
+
+
+def _softmax(section: Section, below: Below) -> Softmax:
+    source = below.previous(section)
+    if (source.height, source.width) != (1, 1):
+        raise section.fault(f"reads {source} values, expected one for each class")
+    return Softmax(section, (section.number - 1,), source)
+
+
+def _unchanged(section: Section, below: Below) -> Unchanged:
+    return Unchanged(section, (section.number - 1,), below.previous(section))
+
+
+def _cost(section: Section, below: Below) -> Unchanged:
+    shape = below.layers[-1].shape if below.layers else below.previous(section)
+    return Unchanged(section, (section.number - 1,), shape)
+
+
+_Reader = Callable[[Section, Below], Layer]
+
+_READERS: dict[str, tuple[_Reader, frozenset[str]]] = {
+    "convolutional": (_convolutional, frozenset({"activation", "dilation", "groups"})),
+    "maxpool": (_maxpool, frozenset()),
+    "local_avgpool": (_local_avgpool, frozenset()),
+    "avgpool": (_avgpool, frozenset()),
+    "route": (_route, frozenset({"groups"})),
+    "shortcut": (_shortcut, frozenset({"activation"})),
+    "sam": (_product, frozenset({"activation"})),
+    "scale_channels": (_product, frozenset({"activation", "scale_wh"})),
+    "upsample": (_upsample, frozenset()),
+    "reorg": (_reorg, frozenset()),
+    "dropout": (_unchanged, frozenset()),
+    "softmax": (_softmax, frozenset()),
+    "cost": (_cost, frozenset()),
+    "yolo": (yolo, frozenset()),
+    "region": (region, frozenset()),
+}
+"""How each section is read, and which of the options that change the result it computes."""
