@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from edgetl.artifacts.files import sha256_bytes, sha256_json
+from edgetl.artifacts.files import sha256_json
 from edgetl.artifacts.index import SPLITS, BrokenFile, DataIndex, Sample
 from edgetl.config import GENERATED, Study
-from edgetl.data.images import BrokenImageError, check, read
+from edgetl.data.examine import examine, size_and_time
 from edgetl.data.listing import Entries, Listing, listed, refuse_unknown_labels
 from edgetl.data.readers import READERS
 from edgetl.data.splits import Samples, ambiguous, overlaps, split
 from edgetl.errors import EdgetlError
-
-_THREADS = 4
-"""Files read at once: enough to keep a disk and two cores busy."""
 
 
 def data_root(study: Study, index_generated: bool, base: Path, run: Path) -> Path:
@@ -103,7 +99,7 @@ def listing_digest(study: Study, base: Path) -> str:
     root = data_root(study, False, base, base)
     listing = _listing(study, root, base)
     parts = {
-        name: [[path, label, *_size_and_time(root / path)] for path, label in entries]
+        name: [[path, label, *size_and_time(root / path)] for path, label in entries]
         for name, entries in listing.parts().items()
     }
     return sha256_json([settings, listing.notes, parts])
@@ -139,41 +135,23 @@ def _refuse_small_labels(study: Study, parts: Mapping[str, Entries]) -> None:
             )
 
 
-def _size_and_time(path: Path) -> tuple[int, int]:
-    try:
-        status = path.stat()
-    except OSError:
-        return -1, -1  # a link to nowhere: the index will call it broken
-    return status.st_size, status.st_mtime_ns
-
-
 def _examine(root: Path, parts: dict[str, Entries]) -> tuple[dict[str, Samples], tuple[BrokenFile, ...]]:
     """Hash every file; part those that a look at the bytes shows to be broken."""
-    samples: dict[str, Samples] = {}
+    samples: dict[str, list[Sample]] = {name: [] for name in parts}
     broken: list[BrokenFile] = []
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="edgetl-index") as pool:
-        for name, entries in parts.items():
-            examined = list(pool.map(lambda entry: _examine_file(root, *entry), entries))
-            samples[name] = tuple(found for found in examined if isinstance(found, Sample))
-            broken += (found for found in examined if isinstance(found, BrokenFile))
-    return samples, tuple(broken)
-
-
-def _examine_file(root: Path, path: str, label: str) -> Sample | BrokenFile:
-    try:
-        content = read(root / path)
-        check(content)
-    except BrokenImageError as error:
-        return BrokenFile(path=path, reason=error.reason)
-    except OSError as error:
-        return BrokenFile(path=path, reason=f"cannot be read: {error.strerror}")
-    return Sample(path=path, label=label, sha256=sha256_bytes(content))
+    for name, entries in parts.items():
+        for (path, label), found in zip(entries, examine(root, [path for path, _ in entries]), strict=True):
+            if isinstance(found, BrokenFile):
+                broken.append(found)
+            else:
+                samples[name].append(Sample(path=path, label=label, sha256=found.sha256))
+    return {name: tuple(found) for name, found in samples.items()}, tuple(broken)
 
 
 def _unambiguous(parts: dict[str, Samples]) -> tuple[dict[str, Samples], tuple[str, ...]]:
     """Leave out images that stand under two labels, in whichever splits they stand."""
     every = [sample for samples in parts.values() for sample in samples]
-    doubtful = ambiguous(every)
+    doubtful = ambiguous(every, lambda sample: sample.label)
     copies = [sample for sample in every if sample.sha256 in doubtful]
     if not copies:
         return parts, ()

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
-from typing import Literal, NoReturn
 
-from edgetl.config import Data, Study
+from edgetl.config import Study
 from edgetl.data.generated import digits, synthetic
 from edgetl.data.listing import Entries, Listing, Reader, listed
-from edgetl.errors import EdgetlError, did_you_mean
-
-IMAGE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".pnm", ".mpo")
-)
+from edgetl.data.paths import IMAGE_SUFFIXES, files_below, is_file, leaves, must_exist, named_parts, utf8
+from edgetl.errors import EdgetlError
 
 _COLUMNS = ("path", "label")
 
@@ -29,12 +24,12 @@ def image_folder(study: Study, root: Path, _run: Path) -> Listing:
             "data.val or data.test names a folder but data.train is missing, so that folder would be a label too; "
             "name the train folder, or make val and test fractions"
         )
-    _must_exist(root, "data.root", "folder")
+    must_exist(root, "data.root", "folder")
     entries: dict[str, Entries] = {}
     notes: list[str] = []
-    for name, part in _named_parts(data).items():
+    for name, part in named_parts(data).items():
         folder = root / part
-        _must_exist(folder, f"data.{name}", "folder")
+        must_exist(folder, f"data.{name}", "folder")
         found, odd = _scan(folder, study.labels)
         entries[name] = tuple(((PurePosixPath(part) / path).as_posix(), label) for path, label in found)
         if odd:
@@ -45,10 +40,10 @@ def image_folder(study: Study, root: Path, _run: Path) -> Listing:
 
 def csv_files(study: Study, root: Path, _run: Path) -> Listing:
     """Files with the columns path,label and paths relative to ``root``."""
-    _must_exist(root, "data.root", "folder")
+    must_exist(root, "data.root", "folder")
     entries: dict[str, Entries] = {}
-    for name, part in _named_parts(study.data).items():
-        _must_exist(root / part, f"data.{name}", "file")
+    for name, part in named_parts(study.data).items():
+        must_exist(root / part, f"data.{name}", "file")
         entries[name] = read_csv(root / part, root)
     return Listing(entries["train"], entries.get("val"), entries.get("test"))
 
@@ -77,7 +72,7 @@ def read_csv(file: Path, root: Path) -> Entries:
     if faults:
         shown = "; ".join(faults[:3]) + (f"; and {len(faults) - 3} more faults" if len(faults) > 3 else "")
         raise EdgetlError(f"{file}: {shown}")
-    missing = [(line, path) for line, path, _ in rows if not _is_file(root / path)]
+    missing = [(line, path) for line, path, _ in rows if not is_file(root / path)]
     if missing:
         line, path = missing[0]
         raise EdgetlError(
@@ -110,29 +105,7 @@ def _row_fault(path: str, label: str) -> str | None:
         return "path is empty"
     if not label:
         return "label is empty"
-    return f"path {path!r} leaves data.root" if _leaves(path) else None
-
-
-def _leaves(path: str) -> bool:
-    pure = PurePosixPath(path)
-    return pure.is_absolute() or ".." in pure.parts
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name that is too long, or holds a NUL
-        return False
-
-
-def _named_parts(data: Data) -> dict[str, str]:
-    """The splits that the study names a path for."""
-    given = {"train": data.train or ".", "val": data.val, "test": data.test}
-    parts = {name: part for name, part in given.items() if isinstance(part, str)}
-    for name, part in parts.items():
-        if _leaves(part):
-            raise EdgetlError(f"data.{name} {part!r} leaves data.root; give a path below it")
-    return parts
+    return f"path {path!r} leaves data.root" if leaves(path) else None
 
 
 def _scan(folder: Path, wanted: Iterable[str]) -> tuple[Entries, Counter[str]]:
@@ -145,7 +118,7 @@ def _scan(folder: Path, wanted: Iterable[str]) -> tuple[Entries, Counter[str]]:
         if not child.is_dir():
             odd["in no label folder"] += 1
             continue
-        files = list(_files(child))
+        files = list(files_below(child))
         kinds = Counter(file.suffix.lower() or "no extension" for file in files)
         images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
         if not images and child.name in wanted:
@@ -153,38 +126,6 @@ def _scan(folder: Path, wanted: Iterable[str]) -> tuple[Entries, Counter[str]]:
                 f"label {child.name!r} has no image: {child} holds 0 images among {len(files)} files; "
                 "add images or take the label out of groups"
             )
-        found += ((_utf8(file.relative_to(folder)), child.name) for file in images)
+        found += ((utf8(file.relative_to(folder)), child.name) for file in images)
         odd.update({kind: count for kind, count in kinds.items() if kind not in IMAGE_SUFFIXES})
     return tuple(found), odd
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    """All files below a folder in a fixed order, without hidden ones. Links are followed, each folder once."""
-    seen: set[str] = set()
-    for directory, folders, names in os.walk(folder, followlinks=True, onerror=_raise):
-        real = os.path.realpath(directory)
-        folders[:] = sorted(name for name in folders if not name.startswith(".")) if real not in seen else []
-        if real not in seen:
-            yield from (Path(directory, name) for name in sorted(names) if not name.startswith("."))
-        seen.add(real)
-
-
-def _raise(error: OSError) -> NoReturn:
-    raise error
-
-
-def _utf8(path: Path) -> str:
-    try:
-        path.as_posix().encode()
-    except UnicodeEncodeError:
-        raise EdgetlError(f"the name of the file {path.as_posix()!r} is not UTF-8; rename it") from None
-    return path.as_posix()
-
-
-def _must_exist(path: Path, key: str, kind: Literal["folder", "file"]) -> None:
-    if path.is_dir() if kind == "folder" else path.is_file():
-        return
-    near = next(parent for parent in path.parents if parent.is_dir())
-    there = sorted(p.name for p in near.iterdir() if not p.name.startswith(".") and p.is_dir() == (kind == "folder"))
-    hint = did_you_mean(path.relative_to(near).parts[0], there)
-    raise EdgetlError(f"{key}: there is no {kind} {path}{hint}; {near} has the {kind}s: {listed(there)}")

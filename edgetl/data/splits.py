@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Literal
 
 from edgetl.artifacts.files import sha256_bytes
 from edgetl.artifacts.index import Sample
+from edgetl.data.stream import File
 from edgetl.errors import EdgetlError
 
 Samples = tuple[Sample, ...]
@@ -16,12 +17,12 @@ Samples = tuple[Sample, ...]
 _PRECEDENCE = (("test", "train"), ("test", "val"), ("val", "train"))
 
 
-def ambiguous(samples: Sequence[Sample]) -> frozenset[str]:
-    """The contents that stand under more than one label: nobody knows which label is right."""
-    labels: dict[str, set[str]] = defaultdict(set)
-    for sample in samples:
-        labels[sample.sha256].add(sample.label)
-    return frozenset(content for content, found in labels.items() if len(found) > 1)
+def ambiguous(files: Iterable[File], said: Callable[[File], Hashable]) -> frozenset[str]:
+    """The contents of which different things are said, such as two labels: nobody knows which one is right."""
+    every: dict[str, set[Hashable]] = defaultdict(set)
+    for file in files:
+        every[file.sha256].add(said(file))
+    return frozenset(content for content, found in every.items() if len(found) > 1)
 
 
 def split(
@@ -36,19 +37,19 @@ def split(
     Raises:
         EdgetlError: labels have fewer units than there are splits.
     """
-    doubtful = ambiguous(entries)
+    doubtful = ambiguous(entries, lambda sample: sample.label)
     units: dict[str, dict[str, list[Sample]]] = defaultdict(lambda: defaultdict(list))
     for sample in entries:
         if sample.sha256 not in doubtful:
             units[sample.label][sample.sha256].append(sample)
     requested = ["train", *(["val"] if share_val else []), *(["test"] if share_test else [])]
-    _refuse_few_units({sample.label: len(units[sample.label]) for sample in entries}, requested)
+    refuse_few_units({sample.label: len(units[sample.label]) for sample in entries}, requested)
 
     splits: dict[str, list[Sample]] = {"train": [], "val": [], "test": []}
     for label in sorted(units):
         shuffled = sorted(units[label], key=lambda content: sha256_bytes(f"{seed}:{content}".encode()))
-        tests = _count(len(shuffled), share_test, at_most=len(shuffled) - len(requested) + 1)
-        vals = _count(len(shuffled), share_val, at_most=len(shuffled) - tests - 1)
+        tests = count_of(len(shuffled), share_test, at_most=len(shuffled) - len(requested) + 1)
+        vals = count_of(len(shuffled), share_val, at_most=len(shuffled) - tests - 1)
         for position, content in enumerate(shuffled):
             name = "test" if position < tests else "val" if position < tests + vals else "train"
             splits[name] += sorted(units[label][content], key=lambda sample: sample.path)
@@ -56,8 +57,8 @@ def split(
 
 
 def overlaps(
-    train: Sequence[Sample], val: Sequence[Sample], test: Sequence[Sample], overlap: Literal["refuse", "drop"]
-) -> tuple[Samples, Samples, tuple[str, ...]]:
+    train: Sequence[File], val: Sequence[File], test: Sequence[File], overlap: Literal["refuse", "drop"]
+) -> tuple[tuple[File, ...], tuple[File, ...], tuple[str, ...]]:
     """Keep images of the user's own test split out of val and train, and those of val out of train.
 
     Returns:
@@ -73,16 +74,18 @@ def overlaps(
         losers = " and ".join(sorted({loser for loser, _ in found}))
         raise EdgetlError(f"{faults}; remove them, or set data.overlap: drop to leave them out of {losers}")
     for keeper, loser in _PRECEDENCE:
-        kept = {sample.sha256 for sample in splits[keeper]}
-        splits[loser] = tuple(sample for sample in splits[loser] if sample.sha256 not in kept)
+        kept = {file.sha256 for file in splits[keeper]}
+        splits[loser] = tuple(file for file in splits[loser] if file.sha256 not in kept)
     return splits["train"], splits["val"], tuple(f"{fault}: left out of {loser}" for loser, fault in found)
 
 
-def _count(units: int, share: float, at_most: int) -> int:
+def count_of(units: int, share: float, at_most: int) -> int:
+    """How many units a split of this share gets: one at least, while others get theirs."""
     return min(max(1, round(units * share)), at_most) if share else 0
 
 
-def _refuse_few_units(counts: Mapping[str, int], requested: Sequence[str]) -> None:
+def refuse_few_units(counts: Mapping[str, int], requested: Sequence[str]) -> None:
+    """Raises: EdgetlError, naming the labels that have fewer units than there are splits."""
     few = [f"{label!r} {count}" for label, count in sorted(counts.items()) if count < len(requested)]
     if few:
         raise EdgetlError(
@@ -92,9 +95,9 @@ def _refuse_few_units(counts: Mapping[str, int], requested: Sequence[str]) -> No
         )
 
 
-def _shared(splits: Mapping[str, Samples], keeper: str, loser: str) -> str | None:
-    paths = {sample.sha256: sample.path for sample in reversed(splits[loser])}
-    both = [sample for sample in splits[keeper] if sample.sha256 in paths]
+def _shared(splits: Mapping[str, Sequence[File]], keeper: str, loser: str) -> str | None:
+    paths = {file.sha256: file.path for file in reversed(splits[loser])}
+    both = [file for file in splits[keeper] if file.sha256 in paths]
     if not both:
         return None
     return (
