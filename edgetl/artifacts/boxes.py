@@ -48,7 +48,7 @@ class BoxFault(Artifact):
         "unreadable",
     ]
     detail: str
-    done: Literal["clipped", "left out", "kept as background"]
+    done: Literal["clipped", "left out", "kept", "kept as background"]
 
 
 class BoxIndex(Artifact):

@@ -33,8 +33,9 @@ class Data(Frozen):
     names) or either of them (yolo: images) below ``root``, or a fraction to be split off ``train`` at random
     (stratified, seeded).
 
-    For boxes: ``images`` is the folder below ``root`` that holds the images where the format leaves it open, ``names``
-    the file with yolo's class names, ``scenes`` how many are drawn.
+    For boxes: ``images`` is the folder below ``root`` that holds the images (coco: left out, ``root`` itself; voc:
+    JPEGImages), ``names`` the file below ``root`` with yolo's class names, one on every line or in a YAML file under
+    the key ``names``; ``scenes`` is how many are drawn.
     """
 
     format: DataFormat
@@ -64,7 +65,7 @@ class Data(Frozen):
         if self.names is not None and self.format != "yolo":
             raise ValueError(f"names is for format yolo; {self.format} names its classes itself")
         if self.names is None and self.format == "yolo":
-            raise ValueError("format yolo needs names: the file with a class name on every line, such as coco.names")
+            raise ValueError("format yolo needs names: the file with its class names, such as coco.names or data.yaml")
         if self.images is not None and self.format not in {"coco", "voc"}:
             raise ValueError(f"images is for formats coco and voc; {self.format} says itself where they are")
         if isinstance(self.val, float) and isinstance(self.test, float) and self.val + self.test >= 1.0:

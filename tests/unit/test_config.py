@@ -167,6 +167,44 @@ def test_each_fault_is_told_with_its_line_and_key(study_file: Path, old: str, ne
     assert fault in found
 
 
+@pytest.mark.parametrize(
+    ("data", "fault"),
+    [
+        ("{format: yolo, root: r, train: images}", "format yolo needs names: the file with its class names"),
+        ("{format: yolo, root: r, names: x.names}", "format yolo needs train: the folder of images, or the file"),
+        ("{format: yolo, train: images, names: x.names}", "format yolo needs root"),
+        ("{format: yolo, root: r, train: a, names: n, images: i}", "images is for formats coco and voc; yolo says"),
+        ("{format: coco, root: r}", "format coco needs train: the JSON file with the annotations"),
+        ("{format: coco, root: r, train: a.json, names: n}", "names is for format yolo; coco names its classes itself"),
+        ("{format: voc, root: r}", "format voc needs train: the file that lists the names of the images"),
+        ("{format: synthetic, scenes: 5}", "scenes is 5: input should be greater than or equal to 10"),
+        ("{format: synthetic, root: r}", "format synthetic makes its own images"),
+        ("{format: csv, root: r, train: a.csv}", "data.format csv, which task detect does not read; expected one of"),
+    ],
+)
+def test_each_fault_of_data_with_boxes_is_told(study_file: Path, data: str, fault: str) -> None:
+    content = GOOD.replace("data:\n  format: digits", f"task: detect\ndata: {data}")
+    (found,) = faults(study_file, content)
+    assert fault in found
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "{format: coco, root: r, train: a.json, images: pictures, val: b.json, test: 0.1}",
+        "{format: yolo, root: r, train: images/train, names: data.yaml}",
+        "{format: voc, root: r, train: ImageSets/Main/train.txt, images: JPEGImages}",
+        "{format: synthetic, scenes: 50}",
+    ],
+)
+def test_data_with_boxes_loads_for_detection_alone(study_file: Path, data: str) -> None:
+    study_file.write_text(GOOD.replace("data:\n  format: digits", f"task: detect\ndata: {data}"))
+    assert load_study(study_file).task == "detect"
+    if "synthetic" not in data:
+        (fault,) = faults(study_file, GOOD.replace("data:\n  format: digits", f"data: {data}"))
+        assert "which task classify does not read" in fault
+
+
 def test_a_specialist_needs_a_second_group(study_file: Path) -> None:
     one_group = edited("  b: [z]\n", "")
     study_file.write_text(one_group)
