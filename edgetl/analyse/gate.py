@@ -39,10 +39,10 @@ def choose_gate(
 
     threshold = max(_THRESHOLDS, key=lambda candidate: (accuracy(candidate), candidate))
     fired = [fires(combined, labels, groups[group], threshold) for group in second]
-    return Gate(threshold=threshold, firings=_firings(tuple(second), np.stack(fired, axis=1)))
+    return Gate(threshold=threshold, firings=firings(tuple(second), np.stack(fired, axis=1)))
 
 
-def _firings(groups: tuple[str, ...], fired: npt.NDArray[np.bool_]) -> tuple[Firing, ...]:
+def firings(groups: tuple[str, ...], fired: npt.NDArray[np.bool_]) -> tuple[Firing, ...]:
     """The share of images for every set of groups that fire together, the most frequent first."""
     sets = Counter(tuple(group for group, on in zip(groups, row, strict=True) if on) for row in fired.tolist())
     return tuple(Firing(groups=names, share=count / len(fired)) for names, count in sets.most_common())

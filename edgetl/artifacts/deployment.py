@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -27,17 +27,29 @@ class GraphSpec(Artifact):
     """One graph of a deployment, to become one engine: a file stem, and the heads on its trunk.
 
     ``inputs`` are the tensors it starts from. ``handed_on`` are tensors that it puts out beside its heads, because
-    a graph of a cascade's second level starts from them.
+    a graph of a cascade's second level starts from them. Where it is ``spelled``, its file differs between runtimes in
+    every precision; else in INT8 alone.
     """
 
     stem: str
     heads: tuple[str, ...]
     inputs: tuple[str, ...] = (IMAGES,)
     handed_on: tuple[str, ...] = ()
+    spelled: bool = False
 
     def file(self, precision: str, target: str) -> str:
-        """Name of the prepared graph. INT8 is spelled differently for different runtimes."""
-        return f"{self.stem}.int8.{target}.onnx" if precision == "int8" else f"{self.stem}.{precision}.onnx"
+        """Name of the prepared graph."""
+        return f"{self.stem}.{precision}{f'.{target}' if self.spelled or precision == 'int8' else ''}.onnx"
+
+
+class Placed(Protocol):
+    """A head, as far as the layout of deployments goes: its name, and its cut as it stands in names."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def place(self) -> str: ...
 
 
 class Deployment(Artifact):
@@ -86,7 +98,7 @@ def roles(kind: str, groups: Sequence[str]) -> tuple[str, ...]:
     return (COMBINED, *groups) if kind == CASCADE else tuple(groups)
 
 
-def tree_name(kind: str, heads: Sequence[Head]) -> str:
+def tree_name(kind: str, heads: Sequence[Placed]) -> str:
     """``branched@features.7``: a cut for all heads, or one each in order; nothing where all are at the top."""
     places = [head.place for head in heads]
     if set(places) == {TOP}:
@@ -94,7 +106,7 @@ def tree_name(kind: str, heads: Sequence[Head]) -> str:
     return f"{kind}@{places[0] if len(set(places)) == 1 else ','.join(places)}"
 
 
-def layout(kind: str, heads: Sequence[Head]) -> tuple[GraphSpec, ...]:
+def layout(kind: str, heads: Sequence[Placed]) -> tuple[GraphSpec, ...]:
     """The graphs of a deployment of these heads, a cascade's left out.
 
     ``specialised``: a graph for each head, with its own copy of the trunk. All others: one graph, in which what

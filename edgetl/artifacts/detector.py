@@ -55,9 +55,19 @@ class DetectionHead(Artifact):
         """What it answers for, whatever its cut: a group or ``combined``."""
         return self.name.partition("@")[0]
 
+    @property
+    def place(self) -> str:
+        """Its cut, as it stands in names."""
+        return self.cut
+
+    @property
+    def raws(self) -> tuple[str, ...]:
+        """Its raw outputs in the graph of all networks."""
+        return tuple(f"{self.name}/raw{number}" for number in range(len(self.scales)))
+
 
 class DetectionBundle(Artifact):
-    """The trained detectors; ``network.onnx`` holds all of them, from images to raw outputs ``HEAD/SCALE``."""
+    """The trained detectors; ``network.onnx`` holds all of them, from images to raw outputs ``HEAD/rawN``."""
 
     schema_version: Literal[1] = 1
     backbone: BackboneReference

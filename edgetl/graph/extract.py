@@ -70,16 +70,16 @@ def _refuse_unknown(graph: onnx.GraphProto, outputs: Sequence[str], inputs: Sequ
         raise EdgetlError("a part of a graph needs outputs, each named once")
 
 
-def frontier(model: onnx.ModelProto, wanted: str, known: str) -> tuple[str, ...]:
-    """The tensors on the way to ``known`` (and inputs) from which the rest of the way to ``wanted`` starts.
+def frontier(model: onnx.ModelProto, wanted: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+    """The tensors on the way to ``known`` (and inputs) from which the rest of the way to all ``wanted`` starts.
 
     Each holds a row for every image. A shape, or the tokens of all images in one matrix, is computed once more.
     """
     wiring, handed = Wiring(model.graph), _shapes_for_one_image(model)
-    there = _behind(wiring, known)
-    own = set(_behind(wiring, wanted) - there)
+    there = frozenset[int]().union(*(_behind(wiring, name) for name in known))
+    own = set().union(*(_behind(wiring, name) for name in wanted)) - there
     if not own:
-        return (wanted,)
+        return tuple(wanted)
     waiting = sorted(own, reverse=True)
     starts: dict[str, None] = {}
     while waiting:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from edgetl.artifacts.bundle import Bundle
-from edgetl.artifacts.deployment import Shortlist
+from edgetl.artifacts.deployment import Deployment
 from edgetl.artifacts.engine import read_manifest
-from edgetl.artifacts.files import file_stem, read_json, write_bytes, write_json
+from edgetl.artifacts.files import file_stem, write_bytes, write_json
 from edgetl.artifacts.results import EngineFile, Measured, Profile
 from edgetl.artifacts.run import RunDirectory
 from edgetl.engine.cpu import processor
@@ -22,7 +22,7 @@ from edgetl.measure.environment import describe
 from edgetl.measure.latency import Plan, Samples, compare, measure, summarise
 from edgetl.stages import build_engine
 from edgetl.stages.build_engine import Candidate, candidates, engine_paths
-from edgetl.stages.classify.serving import load, workload
+from edgetl.stages.serving import Loaded, load
 from edgetl.stages.stage import Context
 
 _MS_PER_S = 1e3
@@ -46,12 +46,20 @@ def work(context: Context) -> list[Path]:
     return [*_write_samples(context.run, samples), _write(context.run, profile)]
 
 
+class Serving(Protocol):
+    """The module of a task that asks its deployments."""
+
+    def workloads(
+        self, context: Context, loaded: Mapping[str, tuple[Deployment, Sequence[Loaded]]]
+    ) -> dict[str, Callable[[], object]]:
+        """A call for each deployment, by title, that takes one image through all of its engines."""
+
+
 def _workloads(context: Context, able: list[Candidate]) -> dict[str, Callable[[], object]]:
-    """One image through all engines of every deployment."""
-    bundle = read_json(context.run.bundle / "bundle.json", Bundle)
-    gate, threads = read_json(context.run.shortlist, Shortlist).gate, context.options.threads
-    loaded = load({one.title: (one.deployment, engine_paths(context, one)) for one in able}, threads)
-    return {one.title: workload(one.deployment, loaded[one.title], bundle, gate, context.study.seed) for one in able}
+    serving = cast(Serving, importlib.import_module(f"edgetl.stages.{context.study.task}.serving"))
+    wanted = {one.title: (one.deployment, engine_paths(context, one)) for one in able}
+    loaded = load(wanted, context.options.threads)
+    return serving.workloads(context, {title: (wanted[title][0], engines) for title, engines in loaded.items()})
 
 
 def _measure(context: Context, calls: dict[str, Callable[[], object]]) -> dict[str, Samples]:

@@ -22,7 +22,8 @@ from edgetl.measure.accuracy import compare, score
 from edgetl.stages import build_engine
 from edgetl.stages.build_engine import Candidate, candidates, engine_paths
 from edgetl.stages.classify.index import read_index
-from edgetl.stages.classify.serving import load, predictor
+from edgetl.stages.classify.serving import predictor
+from edgetl.stages.serving import load
 from edgetl.stages.stage import Context
 
 Array = npt.NDArray[np.float32]

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 
 from edgetl.artifacts.bundle import IMAGES, Bundle
-from edgetl.artifacts.calibration import CalibrationImage, CalibrationTable
+from edgetl.artifacts.calibration import CalibrationTable
 from edgetl.artifacts.deployment import GraphSpec, Shortlist
 from edgetl.artifacts.files import read_json, write_json
-from edgetl.artifacts.index import DataIndex, Sample
-from edgetl.config import load_recipe
-from edgetl.data.calibration_images import draw
+from edgetl.artifacts.index import Sample
 from edgetl.data.stream import stream, to_input
 from edgetl.data.views import renderer
 from edgetl.errors import EdgetlError
 from edgetl.graph import parity
-from edgetl.graph.calibrate import calibrate, quantisable_tensors
 from edgetl.graph.compose import compose
 from edgetl.graph.extract import extract
-from edgetl.graph.half import to_fp16
 from edgetl.graph.model import load_model, save_model
-from edgetl.graph.placement import Target
-from edgetl.graph.quantise import quantise
 from edgetl.stages.classify.index import read_index
+from edgetl.stages.precisions import calibrated, spelled
 from edgetl.stages.stage import Context
 from edgetl.train.backbones import fingerprint, load_backbone
 from edgetl.train.heads import read_tensors
@@ -53,7 +48,7 @@ def work(context: Context) -> list[Path]:
     written = [_check_parity(context, index.val, root, bundle, graphs)]
     table = None
     if "int8" in context.study.precisions:
-        table, path = _calibrate(context, index, root, bundle, graphs)
+        table, path = calibrated(context, index.train, root, bundle.preprocessing, graphs.whole, graphs.each.values())
         written.append(path)
     for spec, model in graphs.each.items():
         for precision in context.study.precisions:
@@ -85,18 +80,10 @@ def _graphs(context: Context, bundle: Bundle) -> _Graphs:
 def _prepare(
     context: Context, spec: GraphSpec, model: onnx.ModelProto, precision: str, table: CalibrationTable | None
 ) -> list[Path]:
-    if precision == "int8" and table is not None:
-        prepared = {spec.file(precision, target): _quantised(model, table, target) for target in get_args(Target)}
-    else:
-        prepared = {spec.file(precision, ""): to_fp16(model) if precision == "fp16" else model}
-    for name, graph in prepared.items():
+    graphs = {spec.file(precision, target): graph for target, graph in spelled(model, precision, table).items()}
+    for name, graph in graphs.items():
         save_model(graph, context.run.graphs / name)
-    return [context.run.graphs / name for name in prepared]
-
-
-def _quantised(model: onnx.ModelProto, table: CalibrationTable, target: Target) -> onnx.ModelProto:
-    """Heads stay in float in every precision: what holds nothing but heads is the same in INT8."""
-    return quantise(model, table, target) if quantisable_tensors(model) else model
+    return [context.run.graphs / name for name in graphs]
 
 
 def _check_parity(context: Context, samples: tuple[Sample, ...], root: Path, bundle: Bundle, graphs: _Graphs) -> Path:
@@ -133,24 +120,3 @@ def _by_torch(context: Context, bundle: Bundle, images: Array, wanted: Collectio
     readers = {head.features: head for head in heads}
     features = {name: reference_features(backbone, head, states, images) for name, head in readers.items()}
     return head_outputs(heads, read_tensors(context.run.bundle / "heads.safetensors"), features)
-
-
-def _calibrate(
-    context: Context, index: DataIndex, root: Path, bundle: Bundle, graphs: _Graphs
-) -> tuple[CalibrationTable, Path]:
-    """One range per tensor for all deployments, from training images drawn by seed."""
-    recipe = load_recipe(context.study.calibration, context.beside)
-    samples = draw(index.train, recipe)
-    tensors = list(dict.fromkeys(name for model in graphs.each.values() for name in quantisable_tensors(model)))
-    with context.watcher.progress("calibration", len(samples)) as advance:
-
-        def batches() -> Iterator[Array]:
-            for batch in stream(samples, root, renderer(bundle.preprocessing), to_input):
-                advance(len(batch.rows))
-                yield batch.result
-
-        images = tuple(CalibrationImage(path=sample.path, sha256=sample.sha256) for sample in samples)
-        table = calibrate(graphs.whole, batches(), recipe, images, tensors)
-    path = context.run.graphs / "calibration.json"
-    write_json(path, table)
-    return table, path

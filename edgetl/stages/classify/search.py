@@ -125,7 +125,7 @@ def _cascade(
     second = {head.role: head for head in bundle.heads if head.beside is not None}
     said = {group: (head, validation.probabilities[head.name]) for group, head in second.items()}
     gate = choose_gate(validation.probabilities[COMBINED], said, bundle.groups, validation.truth)
-    starts = {group: frontier(trunk, head.features, FEATURES) for group, head in second.items()}
+    starts = {group: frontier(trunk, [head.features], [FEATURES]) for group, head in second.items()}
     handed_on = dict.fromkeys(name for names in starts.values() for name in names if name != IMAGES)
     first = GraphSpec(stem=f"{CASCADE}.{COMBINED}", heads=(COMBINED,), handed_on=tuple(handed_on))
     behind = [

@@ -1,48 +1,23 @@
-"""A deployment as one thing: all of its engines loaded, and asked as a device would ask them."""
+"""A deployment of classifiers as one thing: all of its engines asked as a device would ask them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import cycle
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from edgetl.artifacts.bundle import IMAGES, Bundle
-from edgetl.artifacts.deployment import CASCADE, COMBINED, Deployment, Gate, GraphSpec, Rows, fires, merge, refine
-from edgetl.engine.runtime import Engine, load_engine
+from edgetl.artifacts.deployment import CASCADE, COMBINED, Deployment, Gate, Shortlist, fires, merge, refine
+from edgetl.artifacts.files import read_json
+from edgetl.stages.serving import Loaded
+from edgetl.stages.stage import Context
 
 Array = npt.NDArray[np.float32]
 
 _SCHEDULE = 1000
 """Images after which the firing of a cascade repeats itself."""
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """An engine and the graph that it was built from."""
-
-    spec: GraphSpec
-    engine: Engine
-
-    def run(self, tensors: Mapping[str, Array], rows: Rows | slice = slice(None)) -> dict[str, Array]:
-        """Outputs by name, for the images of some rows."""
-        return self.engine.infer(*(tensors[name][rows] for name in self.spec.inputs))
-
-
-def load(wanted: Mapping[str, tuple[Deployment, Sequence[Path]]], threads: int) -> dict[str, tuple[Loaded, ...]]:
-    """All engines of deployments, by title, in the order of their graphs.
-
-    Trees of ``specialised`` have engines in common: each is in memory once, which is scarce on a device.
-    """
-    paths = dict.fromkeys(path for _, engines in wanted.values() for path in engines)
-    loaded = {path: load_engine(path, threads) for path in paths}
-    return {
-        title: tuple(Loaded(spec, loaded[path]) for spec, path in zip(deployment.graphs, engines, strict=True))
-        for title, (deployment, engines) in wanted.items()
-    }
 
 
 def predictor(
@@ -71,6 +46,15 @@ def predictor(
 def _threshold(gate: Gate | None) -> float:
     assert gate is not None, "a cascade has a gate"
     return gate.threshold
+
+
+def workloads(
+    context: Context, loaded: Mapping[str, tuple[Deployment, Sequence[Loaded]]]
+) -> dict[str, Callable[[], object]]:
+    """A call for each deployment that takes one image through it; see `workload`."""
+    bundle = read_json(context.run.bundle / "bundle.json", Bundle)
+    gate, seed = read_json(context.run.shortlist, Shortlist).gate, context.study.seed
+    return {title: workload(deployment, own, bundle, gate, seed) for title, (deployment, own) in loaded.items()}
 
 
 def workload(

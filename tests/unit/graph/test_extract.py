@@ -33,12 +33,12 @@ PIXELS = np.random.default_rng(1).random((4, 3, SIZE, SIZE), dtype=np.float32)
 def test_a_branch_starts_where_it_leaves_the_trunk(
     forest: onnx.ModelProto, network: str, starts: tuple[str, ...]
 ) -> None:
-    assert frontier(forest, f"{network}/features", FEATURES) == starts
+    assert frontier(forest, [f"{network}/features"], [FEATURES]) == starts
 
 
 def test_a_branch_that_tuning_left_as_it_was_has_nothing_of_its_own_to_compute(forest: onnx.ModelProto) -> None:
     model = forest
-    (start,) = frontier(model, "untuned/features", FEATURES)
+    (start,) = frontier(model, ["untuned/features"], [FEATURES])
     outputs = [node.output[0] for node in model.graph.node]
     copies = [node for node in model.graph.node if "untuned/features" in node.output]
     assert start == FEATURES
@@ -73,7 +73,7 @@ def test_what_starts_at_the_frontier_is_the_rest_of_the_way(drawn: tuple[onnx.Mo
     model, wanted, known = drawn
     pixels = np.random.default_rng(0).normal(size=(2, 3, 2, 2)).astype(np.float32)
     tensors = {IMAGES: pixels, **run(model, pixels)}
-    starts = frontier(model, wanted, known)
+    starts = frontier(model, [wanted], [known])
     # What the way to `known` computes is there already; nothing of it is computed once more.
     there = {name for node in extract(model, [known], [IMAGES]).graph.node for name in node.output} | {IMAGES}
     assert set(starts) <= there
@@ -121,7 +121,7 @@ def tokens(heads: int) -> onnx.ModelProto:
 def test_what_is_handed_on_holds_a_row_for_each_image() -> None:
     """A second level runs on some images: a matrix of all images' tokens could not be told apart for it."""
     model = fuse({"trunk": tokens(1), "tuned": tokens(2)}).model
-    assert frontier(model, "tuned/features", FEATURES) == ("trunk/tokens",)
+    assert frontier(model, ["tuned/features"], [FEATURES]) == ("trunk/tokens",)
 
 
 def test_the_inputs_of_a_part_have_the_shape_that_one_image_has_there() -> None:

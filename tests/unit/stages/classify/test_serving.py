@@ -19,7 +19,8 @@ from edgetl.errors import EdgetlError
 from edgetl.graph.extract import extract, frontier
 from edgetl.graph.model import save_model
 from edgetl.graph.parity import run
-from edgetl.stages.classify.serving import Loaded, load, predictor, workload
+from edgetl.stages.classify.serving import predictor, workload
+from edgetl.stages.serving import Loaded, load
 
 Array = NDArray[np.float32]
 Serve = Callable[[Deployment], tuple[Loaded, ...]]

@@ -1,0 +1,96 @@
+"""Engines to average precision: the one time that the test set is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgetl.artifacts.boxes import BoxedImage
+from edgetl.artifacts.detector import DetectionBundle
+from edgetl.artifacts.files import read_json, write_bytes, write_json
+from edgetl.artifacts.index import BrokenFile
+from edgetl.artifacts.results import Evaluation, Measured
+from edgetl.data.index import check_broken_share
+from edgetl.data.stream import stream, to_input
+from edgetl.data.views import renderer
+from edgetl.measure.average_precision import as_accuracy, compare, score
+from edgetl.measure.matching import Matches, match
+from edgetl.stages import build_engine
+from edgetl.stages.build_engine import Candidate, candidates, engine_paths
+from edgetl.stages.detect.found import Found
+from edgetl.stages.detect.index import read_index
+from edgetl.stages.detect.serving import Predictor, service
+from edgetl.stages.detect.validation import Validation
+from edgetl.stages.serving import load
+from edgetl.stages.stage import Context
+
+Array = npt.NDArray[np.float32]
+
+
+def surroundings(context: Context) -> dict[str, Any]:
+    return build_engine.surroundings(context)
+
+
+def work(context: Context) -> list[Path]:
+    bundle = read_json(context.run.bundle / "bundle.json", DetectionBundle)
+    able = [candidate for candidate in candidates(context) if candidate.unsupported is None]
+    loaded = load({one.title: (one.deployment, engine_paths(context, one)) for one in able}, threads=1)
+    serve = service(context)
+    predictors = {one.title: serve.predictor(one.deployment, loaded[one.title]) for one in able}
+    images, found, broken = _detect(context, bundle, predictors)
+    matches = {title: match(images, own, bundle.labels) for title, own in found.heads.items()}
+    measured = tuple(_score(one, matches, bundle, context) for one in candidates(context))
+    evaluation = Evaluation(
+        metric="mAP@0.5", images=len(images), deployments=measured, comparisons=compare(matches), broken=broken
+    )
+    folder = context.run.measurements
+    write_json(folder / "accuracy.json", evaluation)
+    write_bytes(folder / "detections.npz", found.to_bytes())
+    return [folder / "accuracy.json", folder / "detections.npz"]
+
+
+def _detect(
+    context: Context, bundle: DetectionBundle, predictors: Mapping[str, Predictor]
+) -> tuple[list[BoxedImage], Found, tuple[BrokenFile, ...]]:
+    """Every image is decoded once and shown to all deployments; boxes are told in its own pixels."""
+    index, root = read_index(context)
+
+    def predict(images: npt.NDArray[np.uint8]) -> dict[str, list[Array]]:
+        pixels = to_input(images)
+        return {title: predictor(pixels) for title, predictor in predictors.items()}
+
+    rows: list[int] = []
+    found: dict[str, list[Array]] = {title: [] for title in predictors}
+    broken: list[BrokenFile] = []
+    with context.watcher.progress("evaluating", len(index.test)) as advance:
+        for batch in stream(index.test, root, renderer(bundle.preprocessing), predict):
+            broken.extend(batch.broken)
+            rows += batch.rows.tolist()
+            here = Validation([index.test[row] for row in batch.rows], bundle.preprocessing)
+            for title, own in batch.result.items():
+                found[title] += here.on_images(own)
+            advance(len(batch.rows) + len(batch.broken))
+    for file in broken:
+        context.watcher.say(f"evaluate: left out {file.path}: {file.reason}")
+    check_broken_share(broken, len(index.test), context.study.data.max_broken_share)
+    return [index.test[row] for row in rows], Found(np.array(rows, np.int64), found), tuple(broken)
+
+
+def _score(candidate: Candidate, matches: Mapping[str, Matches], bundle: DetectionBundle, context: Context) -> Measured:
+    row = Measured(
+        name=candidate.deployment.name,
+        precision=candidate.precision,
+        runtime=context.runtime,
+        cuts=candidate.deployment.cuts,
+        flops=candidate.deployment.flops,
+        unsupported=candidate.unsupported,
+    )
+    if candidate.unsupported is not None:
+        return row
+    found = score(matches[candidate.title], bundle.groups)
+    context.watcher.say(f"evaluate: {candidate.title}: mAP@0.5 {found.overall.ap50.value:.1%}")
+    return row.model_copy(update={"accuracy": as_accuracy(found), "average_precision": found})

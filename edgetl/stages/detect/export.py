@@ -1,0 +1,87 @@
+"""Bundle to graphs: one per engine, prepared in every precision, and then made to end in boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from edgetl.artifacts.bundle import IMAGES
+from edgetl.artifacts.calibration import CalibrationTable
+from edgetl.artifacts.deployment import GraphSpec, Shortlist
+from edgetl.artifacts.detections import Form
+from edgetl.artifacts.detector import DetectionBundle, DetectionHead
+from edgetl.artifacts.files import read_json
+from edgetl.graph.detections import RawHead, with_detections
+from edgetl.graph.extract import extract
+from edgetl.graph.model import load_model, save_model
+from edgetl.graph.placement import Target
+from edgetl.stages.detect.index import read_index
+from edgetl.stages.precisions import calibrated, spelled
+from edgetl.stages.stage import Context
+
+_FORMS: Mapping[Target, Form] = {"onnxruntime": "operator", "tensorrt": "loop"}
+"""TensorRT-RTX lacks NonMaxSuppression, and full TensorRT 10 is slow at it (its issue 4248)."""
+
+
+def surroundings(context: Context) -> dict[str, Any]:
+    del context
+    return {}
+
+
+def work(context: Context) -> list[Path]:
+    index, root = read_index(context)
+    bundle = read_json(context.run.bundle / "bundle.json", DetectionBundle)
+    network = load_model(context.run.bundle / "network.onnx")
+    heads = {head.name: head for head in bundle.heads}
+    shortlist = read_json(context.run.shortlist, Shortlist)
+    specs = dict.fromkeys(spec for deployment in shortlist.deployments for spec in deployment.graphs)
+    graphs = {spec: extract(network, _raw_outputs(spec, heads), spec.inputs) for spec in specs}
+    written: list[Path] = []
+    table = None
+    if "int8" in context.study.precisions:
+        whole = extract(network, list(dict.fromkeys(raw for spec in specs for raw in _raws(spec, heads))), [IMAGES])
+        table, path = calibrated(context, index.train, root, bundle.preprocessing, whole, graphs.values())
+        written.append(path)
+    for spec, graph in graphs.items():
+        for precision in context.study.precisions:
+            written += _write(context, bundle, spec, graph, precision, table)
+    context.watcher.say(f"export: {len(written)} files in {context.run.graphs}")
+    return written
+
+
+def _raws(spec: GraphSpec, heads: Mapping[str, DetectionHead]) -> tuple[str, ...]:
+    return tuple(raw for name in spec.heads for raw in heads[name].raws)
+
+
+def _raw_outputs(spec: GraphSpec, heads: Mapping[str, DetectionHead]) -> tuple[str, ...]:
+    """Of a graph that does not end in boxes yet; a first level hands on some of its own raw outputs too."""
+    return tuple(dict.fromkeys((*_raws(spec, heads), *spec.handed_on)))
+
+
+def _write(
+    context: Context,
+    bundle: DetectionBundle,
+    spec: GraphSpec,
+    graph: onnx.ModelProto,
+    precision: str,
+    table: CalibrationTable | None,
+) -> list[Path]:
+    by_name = {head.name: head for head in bundle.heads}
+    wanted = [RawHead(one.name, one.classes, one.scales, one.raws) for one in (by_name[name] for name in spec.heads)]
+    paths = []
+    for target, prepared in spelled(graph, precision, table).items():
+        whole = with_detections(
+            prepared,
+            wanted,
+            bundle.preprocessing,
+            context.study.detection.suppression,
+            _FORMS[target],
+            keep=spec.handed_on,
+        )
+        path = context.run.graphs / spec.file(precision, target)
+        save_model(whole, path)
+        paths.append(path)
+    return paths

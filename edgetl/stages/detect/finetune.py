@@ -1,0 +1,119 @@
+"""Index to bundle: maps once through the frozen trunk, all endings trained on them, and one graph of all networks."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from safetensors.numpy import save
+
+from edgetl.artifacts.boxes import BoxIndex
+from edgetl.artifacts.detector import DetectionBundle
+from edgetl.artifacts.files import sha256_file, write_bytes, write_json
+from edgetl.data.images import Pixels
+from edgetl.data.stream import stream, to_input
+from edgetl.data.views import renderer
+from edgetl.errors import EdgetlError
+from edgetl.graph import parity
+from edgetl.graph.fusion.fuse import fuse
+from edgetl.graph.model import save_model
+from edgetl.stages.detect.found import Found
+from edgetl.stages.detect.index import read_index
+from edgetl.stages.detect.sources import Images
+from edgetl.stages.detect.trainer import Trainer
+from edgetl.stages.stage import Context, Watcher
+from edgetl.train.detect.detector import load_detector
+from edgetl.train.detect.joint import raw_outputs, tensors
+
+Array = npt.NDArray[np.float32]
+
+_SAMPLES = 16
+"""Validation images that stay in the bundle: parity is told on them, and latency is measured with them."""
+
+_MOST_DIFFERENCE = 1e-3
+
+
+def surroundings(context: Context) -> dict[str, Any]:
+    backbone = context.study.backbone
+    files = {"weights": backbone.weights, "labels": backbone.labels}
+    if backbone.name.startswith("darknet/"):
+        files["cfg"] = backbone.name.partition("/")[2]
+    return {
+        key: sha256_file(path) if name and (path := context.beside / name).is_file() else None
+        for key, name in files.items()
+    }
+
+
+def work(context: Context) -> list[Path]:
+    study = context.study
+    index, root = read_index(context)
+    detector = load_detector(study.backbone, context.beside, study.seed)
+    trainer = Trainer(Images(context, index, root, detector))
+    split = trainer.train_on_the_frozen_trunk()
+    for file in split.broken:
+        context.watcher.say(f"finetune: left out {file.path}: {file.reason}")
+    if study.detection.unfreeze is not None:
+        trainer.train_jointly(study.detection.unfreeze, split.kept_bytes)
+    bundle = DetectionBundle(
+        backbone=detector.reference,
+        preprocessing=detector.preprocessing,
+        groups=study.groups,
+        heads=tuple(trainer.trained.heads),
+        data_digest=index.digest("train", "val"),
+        broken=split.broken,
+    )
+    found = Found(split.val.usable, trainer.trained.found)
+    return _write(context.run.bundle, bundle, trainer, found, _samples(index, root, bundle), context.watcher)
+
+
+def _samples(index: BoxIndex, root: Path, bundle: DetectionBundle) -> Pixels:
+    images = index.val[:: max(1, len(index.val) // _SAMPLES)][:_SAMPLES]
+    batches = stream(images, root, renderer(bundle.preprocessing), np.copy)
+    return np.concatenate([batch.result for batch in batches])
+
+
+def _write(
+    folder: Path, bundle: DetectionBundle, trainer: Trainer, found: Found, samples: Pixels, watcher: Watcher
+) -> list[Path]:
+    networks = fuse(trainer.networks()).model
+    differences = _parity(networks, trainer, to_input(samples))
+    watcher.say(f"finetune: at most {max(differences.values()):.1e} from PyTorch on {len(samples)} images")
+    save_model(networks, folder / "network.onnx")
+    write_bytes(folder / "heads.safetensors", save(tensors(trainer.trained.modules)))
+    write_bytes(folder / "samples.npy", _npy(samples))
+    write_bytes(folder / "found.npz", found.to_bytes())
+    write_json(folder / "parity.json", {"schema_version": 1, "images": len(samples), "max_difference": differences})
+    write_json(folder / "bundle.json", bundle)
+    names = ("network.onnx", "heads.safetensors", "samples.npy", "found.npz", "parity.json", "bundle.json")
+    return [folder / name for name in names]
+
+
+def _parity(networks: onnx.ModelProto, trainer: Trainer, images: Array) -> dict[str, float]:
+    """How far every head's raw outputs are from PyTorch's on real images, against their largest value.
+
+    Raises:
+        EdgetlError: one of them is further away than rounding explains.
+    """
+    outputs = parity.run(networks, images)
+    differences = {}
+    for name, whole in trainer.trained.wholes.items():
+        expected = {f"{name}/raw{number}": raw for number, raw in enumerate(raw_outputs(whole, images))}
+        largest = max(1.0, *(float(np.abs(raw).max()) for raw in expected.values()))
+        difference = parity.max_difference({key: outputs[key] for key in expected}, expected) / largest
+        if difference > _MOST_DIFFERENCE:
+            raise EdgetlError(
+                f"the graph of head {name} differs from PyTorch by {difference:.2g} of its largest output, expected at "
+                f"most {_MOST_DIFFERENCE:g}; report this with the backbone's name"
+            )
+        differences[name] = difference
+    return differences
+
+
+def _npy(array: Pixels) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()

@@ -1,0 +1,54 @@
+"""Images to index: which file belongs to which split, and what is on it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from edgetl.artifacts.boxes import BoxFault, BoxIndex
+from edgetl.artifacts.files import read_json, write_json
+from edgetl.artifacts.index import SPLITS
+from edgetl.data.box_index import box_listing_digest, build_box_index
+from edgetl.data.index import data_root
+from edgetl.stages.stage import Context
+
+_SHOWN = 3
+
+
+def surroundings(context: Context) -> dict[str, Any]:
+    return {"listing": box_listing_digest(context.study, context.beside)}
+
+
+def work(context: Context) -> list[Path]:
+    index = build_box_index(context.study, context.beside, context.run.path)
+    write_json(context.run.index, index)
+    counts = ", ".join(
+        f"{len(images)} {split} ({sum(len(image.boxes) for image in images)} boxes)"
+        for split in SPLITS
+        if (images := index.split(split)) is not None
+    )
+    context.watcher.say(f"index: {counts} images of {len(index.labels)} labels")
+    _tell_faults(context, index.faults)
+    for note in index.notes:
+        context.watcher.say(f"index: {note}")
+    for broken in index.broken:
+        context.watcher.say(f"index: left out {broken.path}: {broken.reason}")
+    # Images that edgetl made belong to the run directory: one that is lost or changed means that they are made anew.
+    made = [image.path for split in SPLITS for image in index.split(split)] if index.generated else []
+    return [context.run.index, *(context.run.path / path for path in made)]
+
+
+def _tell_faults(context: Context, faults: tuple[BoxFault, ...]) -> None:
+    """A line for each kind, with the first ones of it; the index holds all."""
+    for (kind, done), count in Counter((fault.kind, fault.done) for fault in faults).items():
+        first = [fault for fault in faults if (fault.kind, fault.done) == (kind, done)][:_SHOWN]
+        shown = "; ".join(f"{fault.where}: {fault.detail}" for fault in first)
+        more = f"; and {count - _SHOWN} more, see {context.run.index}" if count > _SHOWN else ""
+        context.watcher.say(f"index: {kind}, {done}: {count} ({shown}{more})")
+
+
+def read_index(context: Context) -> tuple[BoxIndex, Path]:
+    """The index and the folder that its paths are relative to."""
+    index = read_json(context.run.index, BoxIndex)
+    return index, data_root(context.study, index.generated, context.beside, context.run.path)

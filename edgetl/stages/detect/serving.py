@@ -1,0 +1,127 @@
+"""A deployment of detectors as one thing: all of its engines asked as a device would ask them, one list of boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle
+
+import numpy as np
+import numpy.typing as npt
+
+from edgetl.artifacts.bundle import IMAGES
+from edgetl.artifacts.deployment import CASCADE, COMBINED, Deployment, Rows, Shortlist
+from edgetl.artifacts.detections import merge
+from edgetl.artifacts.detector import DetectionBundle
+from edgetl.artifacts.files import read_json
+from edgetl.config import Suppression
+from edgetl.data.stream import to_input
+from edgetl.stages.serving import Loaded
+from edgetl.stages.stage import Context
+
+Array = npt.NDArray[np.float32]
+Predictor = Callable[[Array], list[Array]]
+"""From images (N x 3 x H x W in [0, 1]) to K x 6 for each: box in pixels of the input, score, position of the label."""
+
+
+class Service:
+    """How detections of a study's heads become those of its deployments."""
+
+    def __init__(self, bundle: DetectionBundle, suppression: Suppression, threshold: float | None) -> None:
+        """``threshold``: how sure a cascade's first level has to be of a group before its second one runs."""
+        self._bundle, self._suppression, self._threshold = bundle, suppression, threshold
+        position = {label: number for number, label in enumerate(bundle.labels)}
+        self._numbers = {
+            head.name: np.array([position[label] for label in head.classes], np.float32) for head in bundle.heads
+        }
+        self._roles = {head.name: head.role for head in bundle.heads}
+
+    def predictor(self, deployment: Deployment, loaded: Sequence[Loaded]) -> Predictor:
+        if deployment.kind == CASCADE:
+            return lambda images: self._cascade(loaded, images)
+        return lambda images: self._together(loaded, images)
+
+    def _together(self, loaded: Sequence[Loaded], images: Array) -> list[Array]:
+        outputs: dict[str, Array] = {}
+        for one in loaded:
+            outputs |= one.run({IMAGES: images})
+        named = [self.named(name, output) for name, output in outputs.items()]
+        return [self._merged(parts) for parts in zip(*named, strict=True)]
+
+    def _cascade(self, loaded: Sequence[Loaded], images: Array) -> list[Array]:
+        first, *second = loaded
+        tensors = {IMAGES: images, **first.run({IMAGES: images})}
+        levels = {level.spec.heads[0]: level for level in second}
+
+        def ask(name: str, fired: Rows) -> list[Array]:
+            return self.named(name, levels[name].run(tensors, fired)[name]) if fired.any() else []
+
+        return self.in_turn(self.named(COMBINED, tensors[COMBINED]), {self._roles[name]: name for name in levels}, ask)
+
+    def in_turn(
+        self, found: Sequence[Array], second: Mapping[str, str], ask: Callable[[str, Rows], Sequence[Array]]
+    ) -> list[Array]:
+        """A cascade's boxes: where the first level finds a group, that group's are the second level's.
+
+        Args:
+            found: what the first level says of N images.
+            second: each group's head.
+            ask: from a head and the images that fired (N truth values) to what it says of those.
+        """
+        parts = [[one] for one in found]
+        for group, name in second.items():
+            fired = self.fires(group, found)
+            for row, own in zip(np.flatnonzero(fired), ask(name, fired), strict=True):
+                parts[row] = [*self._without(group, parts[row]), own]
+        return [self._merged(one) for one in parts]
+
+    def named(self, head: str, output: Array) -> list[Array]:
+        """A head's detections, N x M x 6 filled up with empty ones, as lists of the study's labels."""
+        return [self.numbered(head, image[image[:, 4] > 0.0]) for image in output]
+
+    def numbered(self, head: str, found: Array) -> Array:
+        """Detections with the study's positions of labels in place of the head's."""
+        result: Array = found.copy()
+        result[:, 5] = self._numbers[head][found[:, 5].astype(np.int64)]
+        return result
+
+    def fires(self, group: str, found: Sequence[Array]) -> Rows:
+        """In which images the first level is sure enough of an object of a group."""
+        assert self._threshold is not None, "a cascade has a gate"
+        own = self._of(group)
+        return np.array([bool((one[np.isin(one[:, 5], own), 4] >= self._threshold).any()) for one in found])
+
+    def _without(self, group: str, parts: Sequence[Array]) -> list[Array]:
+        own = self._of(group)
+        return [part[~np.isin(part[:, 5], own)] for part in parts]
+
+    def _of(self, group: str) -> list[int]:
+        return [self._bundle.labels.index(label) for label in self._bundle.groups[group]]
+
+    def _merged(self, parts: Sequence[Array]) -> Array:
+        return merge(parts, self._suppression.overlap, self._suppression.detections)
+
+
+def service(context: Context) -> Service:
+    """That of the study's run directory."""
+    bundle = read_json(context.run.bundle / "bundle.json", DetectionBundle)
+    gate = read_json(context.run.shortlist, Shortlist).gate
+    return Service(bundle, context.study.detection.suppression, None if gate is None else gate.threshold)
+
+
+def workloads(
+    context: Context, loaded: Mapping[str, tuple[Deployment, Sequence[Loaded]]]
+) -> dict[str, Callable[[], object]]:
+    """A call for each deployment that takes one image through it: its engines one after another, and one list of boxes.
+
+    The images are some of the validation set, one after another: how long suppression takes, and whether a cascade's
+    second level runs, depends on what is to be seen.
+    """
+    samples = np.load(context.run.bundle / "samples.npy", allow_pickle=False)
+    images = [to_input(sample[None]) for sample in samples]
+    serve = service(context)
+
+    def call(deployment: Deployment, engines: Sequence[Loaded]) -> Callable[[], object]:
+        predict, following = serve.predictor(deployment, engines), cycle(images)
+        return lambda: predict(next(following))
+
+    return {title: call(deployment, engines) for title, (deployment, engines) in loaded.items()}

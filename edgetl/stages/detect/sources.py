@@ -1,0 +1,83 @@
+"""A detection study's images as maps, at any cut of its trunk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgetl.artifacts.boxes import BoxedImage, BoxIndex
+from edgetl.artifacts.index import BrokenFile
+from edgetl.data.box_views import BoxView
+from edgetl.data.index import check_broken_share
+from edgetl.stages.stage import Context
+from edgetl.train.detect.detector import Detector
+from edgetl.train.detect.maps import Cut, MapSource, map_source
+
+_GB = 10**9
+
+
+@dataclass(frozen=True)
+class Split:
+    """Training images in all of their views, and validation images as they are."""
+
+    train: MapSource
+    val: MapSource
+
+    @property
+    def broken(self) -> tuple[BrokenFile, ...]:
+        return (*self.train.broken, *self.val.broken)
+
+    @property
+    def kept_bytes(self) -> int:
+        return self.train.kept_bytes + self.val.kept_bytes
+
+
+@dataclass(frozen=True)
+class Images:
+    """A study's images and the detector that sees them."""
+
+    context: Context
+    index: BoxIndex
+    root: Path
+    detector: Detector
+
+    def views(self) -> tuple[BoxView, ...]:
+        """The plain view, and as many augmented ones as the study asks for."""
+        study = self.context.study
+        augmentation = study.detection.augmentation
+        others = self.index.train if augmentation.mosaic else ()
+        return tuple(
+            BoxView(self.detector.preprocessing, number, study.seed, augmentation, others)
+            for number in range(augmentation.views + 1)
+        )
+
+    def at(self, cut: Cut, batch_size: int, taken: int = 0) -> Split:
+        """Maps at a cut. ``taken`` bytes of the study's disk budget are in use already.
+
+        Raises:
+            EdgetlError: too many images cannot be read, or the disk is full.
+        """
+        budget = max(0, int(self.context.study.detection.cache_gb * _GB) - taken)
+        views = self.views()
+        val = self._source("val", cut, self.index.val, views[:1], budget, batch_size)
+        train = self._source("train", cut, self.index.train, views, budget - val.kept_bytes, batch_size)
+        total = len(self.index.train) + len(self.index.val) + len(self.index.broken)
+        broken = [*self.index.broken, *train.broken, *val.broken]
+        check_broken_share(broken, total, self.context.study.data.max_broken_share)
+        return Split(train, val)
+
+    def _source(
+        self, name: str, cut: Cut, images: Sequence[BoxedImage], views: Sequence[BoxView], budget: int, batch_size: int
+    ) -> MapSource:
+        watcher, cache = self.context.watcher, self.context.run.cache / "features"
+        with watcher.progress(f"maps of {name}", len(images) * len(views)) as advance:
+            source = map_source(self.detector, cut, images, self.root, views, cache, budget, batch_size, advance)
+        limit = f"detection.cache_gb {self.context.study.detection.cache_gb:g}"
+        whole = sum(len(one.row_of) for one in source.kept) == len(source) * len(views)
+        watcher.say(
+            f"finetune: maps of {len(source)} {name} images in {len(views)} views at {cut.name}: "
+            f"{source.kept_bytes / 1e6:.0f} MB on disk"
+            + ("" if whole else f"; {limit} holds no more, the rest is computed in every epoch")
+        )
+        return source

@@ -1,0 +1,212 @@
+"""Everything a detection study trains: endings on the frozen trunk, a second level, the trunk's last layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from edgetl.artifacts.bundle import TOP
+from edgetl.artifacts.deployment import CASCADE, COMBINED, roles
+from edgetl.artifacts.detector import DetectionHead, Scale
+from edgetl.config import Detection
+from edgetl.data.box_views import view_boxes
+from edgetl.errors import EdgetlError
+from edgetl.graph.simplify import simplify
+from edgetl.stages.detect.sources import Images, Split
+from edgetl.stages.detect.validation import Validation
+from edgetl.train.detect.anchors import fit_anchors
+from edgetl.train.detect.detector import Network
+from edgetl.train.detect.fit import Fitted, OutOfFold, Start, find, fit_heads
+from edgetl.train.detect.heads import Head, beside_first_level, ending_head, pyramid_head
+from edgetl.train.detect.joint import Joint, Whole, part_trunk
+from edgetl.train.detect.maps import Cut
+from edgetl.train.export import export_network
+from edgetl.train.features import make_extractor
+
+Array = npt.NDArray[np.float32]
+
+_FOLDS = 3
+"""Of a cascade's first level, so that its second one learns from what the first says of images that it has not seen."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training has made so far: heads, as modules on the maps at their cut, and from the images on.
+
+    ``found`` is what a cascade's heads find on the validation images, in pixels of the image.
+    """
+
+    heads: list[DetectionHead] = field(default_factory=list)
+    modules: dict[str, Head | Joint] = field(default_factory=dict)
+    wholes: dict[str, Whole] = field(default_factory=dict)
+    found: dict[str, list[Array]] = field(default_factory=dict)
+
+
+class Trainer:
+    """Trains a study's heads step by step. Every step may build on those before it."""
+
+    def __init__(self, images: Images) -> None:
+        self._images, self._detector = images, images.detector
+        self._study = images.context.study
+        self._settings: Detection = self._study.detection
+        self._say = images.context.watcher.say
+        self.scales = self._scales()
+        self.trained = Trained()
+
+    def train_on_the_frozen_trunk(self) -> Split:
+        """All endings together; with a cascade also the folds of its first level, and then its second level."""
+        trunk = self._detector.trunk()
+        split = self._images.at(self._cut(TOP, trunk, self._detector.shapes), self._settings.batch_size)
+        starts = {role: self._start(self._classes(role)) for role in self._roles()}
+        fold = self._folds(len(self._images.index.train))
+        if CASCADE in self._study.deployments:
+            starts |= {f"{COMBINED}#{n}": replace(starts[COMBINED], leaves_out=fold == n) for n in range(_FOLDS)}
+        fitted = self._fit("training heads", starts, split, self._settings)
+        for role in self._roles():
+            self._add(role, starts[role], fitted[role], trunk, TOP)
+        if CASCADE in self._study.deployments:
+            self._keep_found(COMBINED, starts[COMBINED], fitted[COMBINED], split)
+            folds = [fitted[f"{COMBINED}#{n}"].head for n in range(_FOLDS)]
+            self._train_second_level(split, trunk, OutOfFold(fitted[COMBINED].head, folds, fold))
+        return split
+
+    def train_jointly(self, share: float, taken: int) -> None:
+        """The last layers of the trunk with each head that has a network of its own."""
+        parted = part_trunk(self._detector, share)
+        settings = self._settings.model_copy(update=self._settings.finetune.model_dump())
+        split = self._images.at(self._cut(parted.cut, parted.below, parted.shapes), settings.batch_size, taken)
+        starts = {}
+        for role in self._tunable():
+            head = self.trained.modules[role]
+            assert isinstance(head, Head)
+            starts[role] = replace(self._start(self._classes(role)), head=Joint(parted.above, head))
+        fitted = self._fit(f"tuning above {parted.cut}", starts, split, settings)
+        frozen = {head.name: head for head in self.trained.heads}
+        for role, one in fitted.items():
+            record = {"frozen_ap50": frozen[role].val_ap50, "untrained_ap50": frozen[role].untrained_ap50}
+            self._add(f"{role}@{parted.cut}", starts[role], one, parted.below, parted.cut, **record)
+
+    def networks(self) -> dict[str, onnx.ModelProto]:
+        """A graph for every head, from images to its raw outputs ``raw0``, ``raw1``, …"""
+        shape, name = self._detector.preprocessing.shape, self._detector.reference.name
+        outputs = [f"raw{number}" for number in range(len(self.scales))]
+        return {head: simplify(export_network(one, shape, outputs, name)) for head, one in self.trained.wholes.items()}
+
+    def _train_second_level(self, split: Split, trunk: Network, first: OutOfFold) -> None:
+        channels = [len(scale.anchors) * (5 + len(self._study.labels)) for scale in self.scales]
+        starts = {}
+        for group in self._study.groups:
+            head = self.trained.modules[group]
+            assert isinstance(head, Head)
+            start = self._start(self._study.groups[group])
+            starts[f"{group}@{CASCADE}"] = replace(start, head=beside_first_level(head, channels), first=first)
+        fitted = self._fit("training the second level", starts, split, self._settings)
+        for name, one in fitted.items():
+            self._add(name, starts[name], one, trunk, TOP, beside=COMBINED)
+            self._keep_found(name, starts[name], one, split)
+
+    def _keep_found(self, name: str, start: Start, fitted: Fitted, split: Split) -> None:
+        found = find(start, fitted, split.val, self._settings.suppression, self._detector.frame)
+        self.trained.found[name] = self._validation(split).on_images(found)
+
+    def _fit(self, title: str, starts: Mapping[str, Start], split: Split, settings: Detection) -> dict[str, Fitted]:
+        validation = self._validation(split)
+        with self._images.context.watcher.progress(title, settings.epochs) as advance:
+            return fit_heads(
+                starts,
+                split.train,
+                split.val,
+                settings,
+                self._detector.frame,
+                validation.worth,
+                self._study.seed,
+                advance,
+            )
+
+    def _add(self, name: str, start: Start, fitted: Fitted, below: Network, cut: str, **more: float | str) -> None:
+        head = DetectionHead(
+            name=name,
+            classes=start.classes,
+            scales=start.scales,
+            cut=cut,
+            epochs=fitted.epochs,
+            val_ap50=fitted.ap50,
+            known=tuple(label for label in start.classes if label in self._known()),
+            **{"untrained_ap50": fitted.untrained_ap50, **more},
+        )
+        first = None if head.beside is None else self.trained.modules[head.beside]
+        self.trained.heads.append(head)
+        assert isinstance(fitted.head, Head | Joint)
+        self.trained.modules[name] = fitted.head
+        self.trained.wholes[name] = Whole(below, fitted.head, first)
+        before = (
+            f"{head.untrained_ap50:.1%} untrained" if head.frozen_ap50 is None else f"{head.frozen_ap50:.1%} frozen"
+        )
+        self._say(f"finetune: head {name}: mAP@0.5 {head.val_ap50:.1%} on validation, {before}, epoch {head.epochs}")
+
+    def _cut(self, name: str, below: Network, shapes: tuple[tuple[int, ...], ...]) -> Cut:
+        outputs = [f"map{number}" for number in range(len(shapes))]
+        graph = export_network(below, self._detector.preprocessing.shape, outputs, self._detector.reference.name)
+        return Cut(name, shapes, make_extractor(below, simplify(graph)))
+
+    def _start(self, classes: tuple[str, ...]) -> Start:
+        """An ending for classes: the network's own one, or a pyramid with random weights."""
+        pretrained = self._detector.pretrained
+        if pretrained is not None:
+            head = ending_head(pretrained.convolutions, pretrained.labels, pretrained.scales, self.scales, classes)
+            return Start(classes, self.scales, head)
+        channels = [shape[0] for shape in self._detector.shapes]
+        return Start(
+            classes,
+            self.scales,
+            pyramid_head(channels, self._settings.pyramid_channels, self.scales, len(classes), self._study.seed),
+        )
+
+    def _scales(self) -> tuple[Scale, ...]:
+        """The network's own anchors, or fitted ones."""
+        pretrained, wanted = self._detector.pretrained, self._settings.anchors
+        if pretrained is not None and wanted != "fit":
+            return pretrained.scales
+        if pretrained is None and wanted == "keep":
+            raise EdgetlError(
+                f"{self._detector.reference.name} has no anchors of its own to keep; say detection.anchors: fit"
+            )
+        each = self._detector.anchors
+        fitted = fit_anchors(self._sides(), len(self._detector.maps), each, self._study.seed)
+        finest_first = sorted(range(len(self._detector.maps)), key=lambda number: -self._detector.shapes[number][1])
+        of_map = dict(zip(finest_first, fitted, strict=True))
+        before = pretrained.scales if pretrained is not None else tuple(Scale(anchors=()) for _ in of_map)
+        self._say(f"finetune: anchors fitted: {', '.join(f'{w:.0f}x{h:.0f}' for own in fitted for w, h in own)}")
+        return tuple(scale.model_copy(update={"anchors": of_map[number]}) for number, scale in enumerate(before))
+
+    def _sides(self) -> npt.NDArray[np.float64]:
+        view = self._images.views()[0]
+        boxes = np.concatenate([view_boxes(image, view).boxes for image in self._images.index.train])
+        sides: npt.NDArray[np.float64] = (boxes[:, 2:] - boxes[:, :2]).astype(np.float64)
+        return sides
+
+    def _validation(self, split: Split) -> Validation:
+        return Validation([split.val.images[row] for row in split.val.usable], self._detector.preprocessing)
+
+    def _known(self) -> tuple[str, ...]:
+        return () if self._detector.pretrained is None else self._detector.pretrained.labels
+
+    def _classes(self, role: str) -> tuple[str, ...]:
+        return self._study.labels if role == COMBINED else self._study.groups[role]
+
+    def _roles(self) -> tuple[str, ...]:
+        groups = tuple(self._study.groups)
+        return tuple(dict.fromkeys(role for kind in self._study.deployments for role in roles(kind, groups)))
+
+    def _tunable(self) -> Iterator[str]:
+        """Heads of deployments in which each has a network of its own."""
+        for kind in (COMBINED, "specialised"):
+            if kind in self._study.deployments:
+                yield from roles(kind, tuple(self._study.groups))
+
+    def _folds(self, images: int) -> npt.NDArray[np.int64]:
+        return np.random.default_rng(self._study.seed).permutation(images) % _FOLDS

@@ -1,0 +1,40 @@
+"""Engines of deployments, loaded and ready to be asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edgetl.artifacts.deployment import Deployment, GraphSpec, Rows
+from edgetl.engine.runtime import Engine, load_engine
+
+Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An engine and the graph that it was built from."""
+
+    spec: GraphSpec
+    engine: Engine
+
+    def run(self, tensors: Mapping[str, Array], rows: Rows | slice = slice(None)) -> dict[str, Array]:
+        """Outputs by name, for the images of some rows."""
+        return self.engine.infer(*(tensors[name][rows] for name in self.spec.inputs))
+
+
+def load(wanted: Mapping[str, tuple[Deployment, Sequence[Path]]], threads: int) -> dict[str, tuple[Loaded, ...]]:
+    """All engines of deployments, by title, in the order of their graphs.
+
+    Trees of ``specialised`` have engines in common: each is in memory once, which is scarce on a device.
+    """
+    paths = dict.fromkeys(path for _, engines in wanted.values() for path in engines)
+    loaded = {path: load_engine(path, threads) for path in paths}
+    return {
+        title: tuple(Loaded(spec, loaded[path]) for spec, path in zip(deployment.graphs, engines, strict=True))
+        for title, (deployment, engines) in wanted.items()
+    }

@@ -1,0 +1,74 @@
+"""Anchors fitted to the boxes of a data set: k-means with one minus IoU as the distance (Redmon & Farhadi 2016)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from edgetl.errors import EdgetlError
+
+Floats = npt.NDArray[np.float64]
+Anchors = tuple[tuple[float, float], ...]
+
+_ROUNDS = 300
+_STARTS = 10
+
+
+def fit_anchors(sides: Floats, scales: int, each: int, seed: int) -> tuple[Anchors, ...]:
+    """Anchors for every scale, the finest one first, from the sides of boxes (M x 2, in pixels of the input).
+
+    Raises:
+        EdgetlError: there are fewer boxes of different sides than anchors.
+    """
+    number = scales * each
+    different = len(np.unique(sides.round(2), axis=0))
+    if different < number:
+        raise EdgetlError(
+            f"detection.anchors: fit wants {number} anchors, the training images have {different} boxes of different "
+            "sides; keep the network's own anchors, or add images"
+        )
+    rng = np.random.default_rng(seed)
+    tries = [_kmeans(sides, number, rng) for _ in range(_STARTS)]
+    best = max(tries, key=lambda centres: mean_overlap(sides, centres))
+    ordered = sorted(((float(w), float(h)) for w, h in best), key=lambda side: (side[0] * side[1], side))
+    return tuple(tuple(ordered[start : start + each]) for start in range(0, number, each))
+
+
+def mean_overlap(sides: Floats, anchors: Floats | Sequence[tuple[float, float]]) -> float:
+    """Mean over boxes of the IoU with the anchor that fits best, both at one place."""
+    return float(_overlap(sides, np.asarray(anchors, np.float64)).max(axis=1).mean())
+
+
+def _kmeans(sides: Floats, number: int, rng: np.random.Generator) -> Floats:
+    centres = _spread(sides, number, rng)
+    before = None
+    for _ in range(_ROUNDS):
+        nearest = _overlap(sides, centres).argmax(axis=1)
+        if before is not None and np.array_equal(nearest, before):
+            break
+        before = nearest
+        for row in range(number):
+            members = sides[nearest == row]
+            if len(members):
+                centres[row] = np.median(members, axis=0)
+    return centres
+
+
+def _spread(sides: Floats, number: int, rng: np.random.Generator) -> Floats:
+    """Starts far from each other (Arthur & Vassilvitskii 2007, k-means++)."""
+    chosen = [sides[rng.integers(len(sides))]]
+    while len(chosen) < number:
+        distance = (1.0 - _overlap(sides, np.stack(chosen)).max(axis=1)) ** 2
+        total = distance.sum()
+        row = rng.choice(len(sides), p=distance / total) if total > 0 else rng.integers(len(sides))
+        chosen.append(sides[row])
+    return np.stack(chosen).astype(np.float64)
+
+
+def _overlap(sides: Floats, anchors: Floats) -> Floats:
+    """IoU of boxes (M x 2) and anchors (K x 2) with a corner in common: M x K."""
+    both = np.minimum(sides[:, None], anchors[None]).prod(axis=2)
+    result: Floats = both / (sides.prod(axis=1)[:, None] + anchors.prod(axis=1)[None] - both)
+    return result

@@ -1,0 +1,85 @@
+"""Raw outputs of YOLO networks as boxes and scores, in torch: what the loss and the validation of training read.
+
+The formulas are those of Darknet's ``yolo`` and ``region`` layers (Redmon & Farhadi 2016 and 2018; Bochkovskiy et al.
+2020 for ``scale_xy``; Wang et al. 2020 for ``activated``). `edgetl.graph` writes the same ones as ONNX.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torchvision.ops import batched_nms
+
+from edgetl.artifacts.detector import VALUES, Scale
+from edgetl.config import Suppression
+
+Array = npt.NDArray[np.float32]
+
+_LARGEST_EXPONENT = 10.0
+"""A box 22,000 times as large as its anchor is a fault of the weights; infinity would spoil every other box."""
+
+_MOST_CANDIDATES = 1000
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Width and height of the network's input in pixels."""
+
+    width: int
+    height: int
+
+
+def values(raw: Tensor, scale: Scale) -> Tensor:
+    """N x A * (5 + C) x H x W to N x A x H x W x (5 + C)."""
+    batch, channels, height, width = raw.shape
+    anchors = len(scale.anchors)
+    return raw.view(batch, anchors, channels // anchors, height, width).permute(0, 1, 3, 4, 2)
+
+
+def corners(found: Tensor, scale: Scale, frame: Frame) -> Tensor:
+    """Boxes of `values`, N x A x H x W x 4: left, top, right, bottom in pixels of the input."""
+    _, _, height, width, _ = found.shape
+    anchors = found.new_tensor(scale.anchors).view(1, -1, 1, 1, 2)
+    columns = torch.arange(width, device=found.device, dtype=found.dtype).view(1, 1, 1, width)
+    rows = torch.arange(height, device=found.device, dtype=found.dtype).view(1, 1, height, 1)
+    if scale.activated:
+        place, sides = found[..., :2], (2.0 * found[..., 2:4]) ** 2 * anchors
+    else:
+        place, sides = found[..., :2].sigmoid(), found[..., 2:4].clamp(max=_LARGEST_EXPONENT).exp() * anchors
+    place = place * scale.scale_xy - (scale.scale_xy - 1.0) / 2.0
+    x = (place[..., 0] + columns) * (frame.width / width)
+    y = (place[..., 1] + rows) * (frame.height / height)
+    centre = torch.stack([x, y], dim=-1)
+    return torch.cat([centre - sides / 2, centre + sides / 2], dim=-1)
+
+
+def scores(found: Tensor, scale: Scale) -> Tensor:
+    """Objectness times class of `values`, N x A x H x W x C."""
+    objectness, classes = found[..., 4:5], found[..., 5:]
+    if scale.activated:
+        return objectness * classes
+    return objectness.sigmoid() * (classes.softmax(dim=-1) if scale.softmax else classes.sigmoid())
+
+
+def detections(raws: Sequence[Tensor], scales: Sequence[Scale], frame: Frame, suppression: Suppression) -> list[Array]:
+    """For each image K x 6: left, top, right, bottom (pixels of the input), score, class; best first."""
+    taken = [(values(raw, scale), scale) for raw, scale in zip(raws, scales, strict=True)]
+    boxes = torch.cat([corners(found, scale, frame).flatten(1, 3) for found, scale in taken], dim=1)
+    every = torch.cat([scores(found, scale).flatten(1, 3) for found, scale in taken], dim=1)
+    return [_suppressed(*image, suppression) for image in zip(boxes, every, strict=True)]
+
+
+def _suppressed(boxes: Tensor, every: Tensor, suppression: Suppression) -> Array:
+    box, label = torch.nonzero(every > suppression.score, as_tuple=True)
+    score = every[box, label]
+    best = score.argsort(descending=True, stable=True)[:_MOST_CANDIDATES]
+    box, label, score = box[best], label[best], score[best]
+    kept = batched_nms(boxes[box], score, label, suppression.overlap)[: suppression.detections]
+    columns = [boxes[box[kept]], score[kept, None], label[kept, None].to(boxes)]
+    result: Array = torch.cat(columns, dim=1).cpu().numpy().reshape(-1, VALUES)
+    return result

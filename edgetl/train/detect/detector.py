@@ -1,0 +1,174 @@
+"""Backbones of detectors: frozen trunks that end in several maps, with the pretrained endings where there are any."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import fx, nn
+
+from edgetl import config
+from edgetl.artifacts.bundle import BackboneReference, Preprocessing
+from edgetl.artifacts.detector import Scale
+from edgetl.data.names import read_names
+from edgetl.errors import EdgetlError
+from edgetl.train.backbones import Architecture, Trunk, fingerprint, load_architecture
+from edgetl.train.darknet.cfg import read_cfg
+from edgetl.train.darknet.network import build, take_endings_off
+from edgetl.train.darknet.weights import read_weights
+from edgetl.train.detect.boxes import Frame
+from edgetl.train.trace import Profile, Traced, trace_trunk
+
+Network = fx.GraphModule
+"""From images, or from what crosses a cut, to a tuple of tensors."""
+
+_SIDE = 320
+"""Pixels of the input of a network that does not say itself what it was made for."""
+
+_LEVELS = 3
+_ANCHORS = 3
+_SMALLEST_MAP = 2
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """The ending that a Darknet detector comes with: its convolutions, how they are read, and what they know."""
+
+    convolutions: tuple[nn.Conv2d, ...]
+    scales: tuple[Scale, ...]
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A frozen trunk as a graph of steps; ``maps`` are the steps that heads read, in the order of their scales.
+
+    ``shapes`` are those of the maps for one image (D x H x W). Without ``pretrained`` endings, heads are pyramids and
+    their maps come the finest first.
+    """
+
+    traced: Traced
+    maps: tuple[fx.Node, ...]
+    shapes: tuple[tuple[int, int, int], ...]
+    reference: BackboneReference
+    preprocessing: Preprocessing
+    pretrained: Pretrained | None
+
+    @property
+    def frame(self) -> Frame:
+        return Frame(self.preprocessing.width, self.preprocessing.height)
+
+    @property
+    def anchors(self) -> int:
+        """How many each scale has."""
+        return _ANCHORS if self.pretrained is None else len(self.pretrained.scales[0].anchors)
+
+    def trunk(self) -> Network:
+        """N x 3 x H x W in [0, 1] to a tuple of maps."""
+        return self.traced.between([self.traced.images], self.maps)
+
+
+def load_detector(study: config.Backbone, beside: Path, seed: int) -> Detector:
+    """The backbone that a detection study names, with its weights, frozen.
+
+    Raises:
+        EdgetlError: unknown name, weights or labels that cannot be had or do not fit, a network that cannot take such
+            images, or one without maps.
+    """
+    if study.name.startswith("darknet/"):
+        return _darknet(study, beside)
+    width, height = _size(study, (_SIDE, _SIDE))
+    architecture = load_architecture(study, beside, seed)
+    traced = trace_trunk(Trunk(architecture), study.name)
+    profile = _profile(traced, study.name, width, height)
+    maps = _finest_first(profile)
+    if not maps:
+        raise EdgetlError(
+            f"{study.name} has no maps that boxes could be read from at {width} x {height} pixels; choose a "
+            "convolutional network, or a larger backbone.image_size"
+        )
+    return _detector(study, traced, maps, profile, architecture, (width, height), None)
+
+
+def _darknet(study: config.Backbone, beside: Path) -> Detector:
+    path = beside / study.name.partition("/")[2]
+    cfg = read_cfg(path, study.image_size)
+    if not cfg.detections:
+        raise EdgetlError(f"{path} is a classifier, it has no [yolo] or [region] section; give the cfg of a detector")
+    network = build(cfg)
+    if study.weights is not None:
+        network.load_state_dict(read_weights(beside / study.weights, cfg), strict=False)
+    scales = tuple(ending.scale for ending in network.endings)
+    labels = _labels(study, beside, network.endings[0].classes)
+    pretrained = Pretrained(take_endings_off(network), scales, labels)
+    architecture = Architecture(network, (), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    traced = trace_trunk(Trunk(architecture), study.name)
+    profile = _profile(traced, study.name, cfg.width, cfg.height)
+    output: fx.Node = next(iter(reversed(traced.graph.nodes)))
+    maps = tuple(output.all_input_nodes)
+    return _detector(study, traced, maps, profile, architecture, (cfg.width, cfg.height), pretrained)
+
+
+def _labels(study: config.Backbone, beside: Path, classes: int) -> tuple[str, ...]:
+    """What the pretrained ending knows, from the file of the study; nothing where it names none."""
+    if study.labels is None or study.weights is None:
+        return ()
+    labels = read_names(beside / study.labels)
+    if len(labels) != classes:
+        raise EdgetlError(
+            f"backbone.labels {study.labels} has {len(labels)} names, {study.name} has {classes} classes; give the "
+            "names of that network"
+        )
+    return labels
+
+
+def _size(study: config.Backbone, default: tuple[int, int]) -> tuple[int, int]:
+    size = study.image_size
+    return default if size is None else size if isinstance(size, tuple) else (size, size)
+
+
+def _profile(traced: Traced, name: str, width: int, height: int) -> Profile:
+    try:
+        return Profile(traced, (3, height, width))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise EdgetlError(
+            f"{name} cannot take images of {width} x {height}: {reason}; choose another backbone.image_size"
+        ) from error
+
+
+def _finest_first(profile: Profile) -> tuple[fx.Node, ...]:
+    """The deepest step at each of the three coarsest resolutions, as pyramids have it."""
+    deepest: dict[tuple[int, ...], fx.Node] = {}
+    for step, shape in profile.shapes.items():
+        if len(shape) == 3 and min(shape[1:]) >= _SMALLEST_MAP and step.op == "call_module":
+            deepest[shape[1:]] = step
+    sizes = sorted(deepest, key=lambda size: -size[0] * size[1])
+    return tuple(deepest[size] for size in sizes[-_LEVELS:])
+
+
+def _detector(
+    study: config.Backbone,
+    traced: Traced,
+    maps: Sequence[fx.Node],
+    profile: Profile,
+    architecture: Architecture,
+    size: tuple[int, int],
+    pretrained: Pretrained | None,
+) -> Detector:
+    shapes = tuple((shape[0], shape[1], shape[2]) for shape in (profile.shapes[step] for step in maps))
+    trunk = traced.between([traced.images], maps)
+    reference = BackboneReference(
+        name=study.name,
+        weights=study.weights,
+        fingerprint=fingerprint(trunk),
+        feature_dim=sum(shape[0] for shape in shapes),
+        parameters=sum(parameter.numel() for parameter in trunk.parameters()),
+        mean=architecture.mean,
+        std=architecture.std,
+    )
+    preprocessing = Preprocessing(
+        width=size[0], height=size[1], fit=study.fit or "letterbox", interpolation=architecture.interpolation
+    )
+    return Detector(traced, tuple(maps), shapes, reference, preprocessing, pretrained)

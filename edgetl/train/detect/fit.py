@@ -1,0 +1,220 @@
+"""Heads of all deployments trained together: every batch of maps is read once for all of them."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from edgetl.artifacts.detector import Scale
+from edgetl.config import Detection, Suppression
+from edgetl.data.box_views import ViewBoxes
+from edgetl.train.detect.boxes import Frame, detections
+from edgetl.train.detect.loss import Loss
+from edgetl.train.detect.objects import objects
+from edgetl.train.parallel import deterministic, device, each, share_of_rate, threads
+
+Array = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
+Worth = Callable[[Sequence[str], Sequence[Array]], float]
+"""(classes, detections of every validation image in pixels of the input) to mAP@0.5."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The maps of some images (n x D x H x W for each scale), which images they are of, and what is drawn on them."""
+
+    maps: tuple[Tensor, ...]
+    rows: Rows
+    drawn: Sequence[ViewBoxes]
+
+
+class Source(Protocol):
+    """The images of a split as maps."""
+
+    def __len__(self) -> int:
+        """How many images."""
+
+    def epoch(self, rng: np.random.Generator) -> Iterator[Batch]:
+        """All images in random order, each in a random one of its views."""
+
+    def plain(self) -> Iterator[Batch]:
+        """All images in order as they are."""
+
+
+class FirstLevel(Protocol):
+    """What a first level says of a batch: its raw outputs."""
+
+    def __call__(self, batch: Batch, training: bool) -> tuple[Tensor, ...]: ...
+
+
+@dataclass(frozen=True)
+class Start:
+    """A head before training: a module from maps (and what a first level says) to raw outputs, as `Head` is one.
+
+    Of its parameters those are trained that require a gradient. It does not see the training images that it
+    ``leaves_out`` (truth values).
+    """
+
+    classes: tuple[str, ...]
+    scales: tuple[Scale, ...]
+    head: nn.Module
+    first: FirstLevel | None = None
+    leaves_out: npt.NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A head at its best epoch: 0 where none was better than what it began as."""
+
+    head: nn.Module
+    epochs: int
+    ap50: float
+    untrained_ap50: float
+
+
+def fit_heads(
+    starts: Mapping[str, Start],
+    train: Source,
+    val: Source,
+    settings: Detection,
+    frame: Frame,
+    worth: Worth,
+    seed: int,
+    watch: Callable[[float], object] = bool,
+) -> dict[str, Fitted]:
+    """Train heads on maps, all of them on the same batches. One seed on one machine gives the same bytes.
+
+    Args:
+        worth: what validation makes of a head's detections; it chooses the epoch.
+        watch: is told of the progress, in epochs: ``settings.epochs`` in all.
+    """
+    steps = settings.epochs * math.ceil(len(train) / settings.batch_size)
+    trainees = {name: Trainee(start, settings, frame, steps) for name, start in starts.items()}
+    rng = np.random.default_rng(seed)
+    with deterministic(), threads(len(trainees)) as pool:
+        _assess(trainees.values(), val, settings.suppression, worth, 0)
+        for epoch in range(1, settings.epochs + 1):
+            active = [one for one in trainees.values() if one.waited < settings.patience]
+            for batch in train.epoch(rng) if active else ():
+                each(active, pool, Trainee.step, batch)
+                watch(len(batch.rows) / len(train))
+            _assess(active, val, settings.suppression, worth, epoch)
+    return {name: one.fitted() for name, one in trainees.items()}
+
+
+def find(start: Start, fitted: Fitted, source: Source, suppression: Suppression, frame: Frame) -> list[Array]:
+    """What a trained head finds on all images of a source: K x 6 each, in pixels of the input."""
+    found: list[Array] = []
+    with torch.no_grad():
+        for batch in source.plain():
+            beside = () if start.first is None else start.first(batch, training=False)
+            raws = fitted.head.to(device())([one.to(device()) for one in batch.maps], beside)
+            found += detections(raws, start.scales, frame, suppression)
+    return found
+
+
+def _assess(trainees: Iterable[Trainee], val: Source, suppression: Suppression, worth: Worth, epoch: int) -> None:
+    """See what heads are worth after an epoch; each batch of maps is read once for all."""
+    said: dict[Trainee, list[Array]] = {one: [] for one in trainees}
+    for batch in val.plain() if said else ():
+        for one, found in said.items():
+            found += one.detect(batch, suppression)
+    for one, found in said.items():
+        one.judge(epoch, worth(one.start.classes, found))
+
+
+@dataclass(eq=False)
+class Trainee:
+    """A head while it is trained; the best epoch is kept. ``waited`` counts the epochs since then."""
+
+    start: Start
+    settings: Detection
+    frame: Frame
+    steps: int
+    waited: int = 0
+    scores: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.head = copy.deepcopy(self.start.head).to(device()).eval()
+        self._best = copy.deepcopy(self.head.state_dict())
+        self._best_epoch = 0
+        self._loss = Loss(self.start.scales, self.frame, self.settings.loss)
+        self._optimizer = torch.optim.AdamW(
+            [parameter for parameter in self.head.parameters() if parameter.requires_grad],
+            lr=self.settings.rate,
+            weight_decay=self.settings.weight_decay,
+        )
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(
+            self._optimizer, lambda step: share_of_rate((step + 0.5) / self.steps)
+        )
+
+    def step(self, batch: Batch) -> None:
+        """Learn from a batch."""
+        batch = self._seen(batch)
+        if len(batch.rows):
+            self._optimizer.zero_grad()
+            error = self._loss(self._raws(batch, training=True), objects(batch.drawn, self.start.classes).to(device()))
+            error.backward()  # type: ignore[no-untyped-call]
+            self._optimizer.step()
+        self._schedule.step()
+
+    def detect(self, batch: Batch, suppression: Suppression) -> list[Array]:
+        """What the head finds, in pixels of the input."""
+        with torch.no_grad():
+            return detections(self._raws(batch, training=False), self.start.scales, self.frame, suppression)
+
+    def judge(self, epoch: int, ap50: float) -> None:
+        """Take note of what an epoch was worth."""
+        if not self.scores or ap50 > max(self.scores):
+            self._best, self._best_epoch, self.waited = copy.deepcopy(self.head.state_dict()), epoch, 0
+        else:
+            self.waited += 1
+        self.scores.append(ap50)
+
+    def fitted(self) -> Fitted:
+        self.head.load_state_dict(self._best)
+        head = self.head.cpu().eval().requires_grad_(False)
+        return Fitted(head, self._best_epoch, self.scores[self._best_epoch], self.scores[0])
+
+    def _seen(self, batch: Batch) -> Batch:
+        if self.start.leaves_out is None:
+            return batch
+        kept: list[int] = np.flatnonzero(~self.start.leaves_out[batch.rows]).tolist()
+        maps = tuple(one[kept] for one in batch.maps)
+        return Batch(maps, batch.rows[kept], [batch.drawn[row] for row in kept])
+
+    def _raws(self, batch: Batch, training: bool) -> tuple[Tensor, ...]:
+        maps = [one.to(device()) for one in batch.maps]
+        beside = () if self.start.first is None else self.start.first(batch, training)
+        raws: tuple[Tensor, ...] = self.head(maps, beside)
+        return raws
+
+
+class OutOfFold:
+    """A first level that judges each training image by a head that has not seen it (Wolpert 1992, Stacked
+    generalization): the second level would trust what the first one merely remembers.
+    """
+
+    def __init__(self, head: nn.Module, folds: Sequence[nn.Module], fold: npt.NDArray[np.int64]) -> None:
+        """``fold``: for each training image, the head that was trained without it."""
+        self._head, self._folds, self._fold = head.to(device()), [one.to(device()) for one in folds], fold
+
+    def __call__(self, batch: Batch, training: bool) -> tuple[Tensor, ...]:
+        maps = [one.to(device()) for one in batch.maps]
+        with torch.no_grad():
+            if not training:
+                whole: tuple[Tensor, ...] = self._head(maps)
+                return whole
+            own = torch.from_numpy(self._fold[batch.rows]).to(device())
+            every = [one(maps) for one in self._folds]
+            return tuple(
+                torch.stack(raws)[own, torch.arange(len(own), device=own.device)] for raws in zip(*every, strict=True)
+            )

@@ -1,0 +1,114 @@
+"""The last layers of a trunk together with a head, once the head has been trained on them frozen."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from edgetl.train.detect.detector import Detector
+from edgetl.train.detect.heads import Head
+from edgetl.train.trace import named_parameters, needed
+
+Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Parted:
+    """A trunk below and above a cut. ``cut`` is the last layer that stays frozen; several maps may cross the cut.
+
+    ``below``: N x 3 x H x W to a tuple of tensors, ``shapes`` for one image. ``above``: those to the trunk's maps.
+    """
+
+    cut: str
+    below: fx.GraphModule
+    above: fx.GraphModule
+    shapes: tuple[tuple[int, ...], ...]
+
+
+def part_trunk(detector: Detector, share: float) -> Parted:
+    """The trunk with the last ``share`` of its layers above the cut: at least one above, at least one below."""
+    traced = detector.traced
+    steps = set().union(*(needed(step, traced.images) for step in detector.maps))
+    order = [step for step in traced.graph.nodes if step in steps]
+    layers = [step for step in order if named_parameters(traced.trunk, step)]
+    unfrozen = layers[-min(max(1, math.ceil(share * len(layers))), len(layers) - 1) :]
+    moved: set[fx.Node] = set()
+    for step in order:
+        if step in unfrozen or moved.intersection(step.all_input_nodes):
+            moved.add(step)
+    crossing = dict.fromkeys(
+        source for step in order if step in moved for source in step.all_input_nodes if source not in moved
+    )
+    crossing |= dict.fromkeys(step for step in detector.maps if step not in moved)
+    values = [step for step in crossing if step.op != "get_attr"]
+    below = traced.between([traced.images], values)
+    last = next(step for step in reversed(order) if step in layers and step not in moved)
+    return Parted(
+        cut=traced.paths[last][0],
+        below=below,
+        above=traced.between(values, detector.maps),
+        shapes=_shapes(below, detector.preprocessing.shape),
+    )
+
+
+def _shapes(below: nn.Module, shape: tuple[int, int, int]) -> tuple[tuple[int, ...], ...]:
+    with torch.inference_mode():
+        return tuple(tuple(value.shape[1:]) for value in below(torch.zeros(1, *shape)))
+
+
+class Joint(nn.Module):
+    """Layers above a cut and the head on them, as one head on what crosses the cut.
+
+    Batch normalisation stays frozen, its scale and shift too: exported graphs fold them into convolutions, and
+    statistics of a few images would bend what the rest of the trunk expects (Ren et al. 2015 freeze them as well).
+    """
+
+    def __init__(self, above: fx.GraphModule, head: Head) -> None:
+        super().__init__()
+        self.above, self.head = copy.deepcopy(above).requires_grad_(True), copy.deepcopy(head).requires_grad_(True)
+        for module in self.above.modules():
+            if isinstance(module, _BatchNorm):
+                module.requires_grad_(False)
+        self.eval()
+
+    def forward(self, maps: Sequence[Tensor], beside: Sequence[Tensor] = ()) -> tuple[Tensor, ...]:
+        # Copies: layers that work in place would spoil the batch for the next head.
+        raws: tuple[Tensor, ...] = self.head(self.above(*(one.clone() for one in maps)), beside)
+        return raws
+
+
+class Whole(nn.Module):
+    """From images to raw outputs: what lies below a head, the head, and for a second level the first one's head."""
+
+    def __init__(self, below: nn.Module, head: nn.Module, first: nn.Module | None = None) -> None:
+        super().__init__()
+        self.below, self.head, self.first = below, head, first
+        self.eval()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        maps = self.below(images)
+        raws: tuple[Tensor, ...] = self.head(maps, () if self.first is None else self.first(maps))
+        return raws
+
+
+def raw_outputs(whole: nn.Module, images: Array) -> tuple[Array, ...]:
+    """What a network says of images (N x 3 x H x W in [0, 1]): the reference for its graph."""
+    with torch.inference_mode():
+        return tuple(raw.numpy() for raw in whole(torch.from_numpy(images)))
+
+
+def tensors(heads: Mapping[str, nn.Module]) -> dict[str, Array]:
+    """The tensors of all heads, by ``HEAD/NAME``."""
+    return {
+        f"{name}/{key}": np.ascontiguousarray(value.detach().cpu().numpy())
+        for name, head in heads.items()
+        for key, value in head.state_dict().items()
+    }

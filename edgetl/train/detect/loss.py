@@ -1,0 +1,129 @@
+"""The loss of YOLO endings, as published.
+
+``yolo``: Redmon & Farhadi 2018, YOLOv3, section 2: the anchor that fits an object best is responsible for it, in the
+cell of its centre; predictions that overlap any object by more than half are not held to be background; objectness and
+classes are logistic, classes independent of each other. Its gradients are those of Darknet's ``yolo_layer.c``: cross
+entropy for the place in the cell, squared error for the logarithm of the sides, both weighted by two minus the
+object's share of the image, summed and divided by the number of images.
+
+``ciou``: the same with the complete IoU of the box in place of the place and the sides (Zheng et al. 2020,
+Distance-IoU loss), weighted 0.07 as in YOLOv4's cfg (Bochkovskiy et al. 2020) times the number of values it replaces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torchvision.ops import box_iou, complete_box_iou_loss
+
+from edgetl.artifacts.detector import Scale
+from edgetl.train.detect.boxes import Frame, corners, values
+from edgetl.train.detect.objects import Objects
+
+BoxLoss = Literal["yolo", "ciou"]
+
+_NEAR = 0.5
+_CIOU_WEIGHT = 0.07
+_TINY = 1e-6
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The loss of one head's raw outputs on a batch: a call gives a number."""
+
+    scales: tuple[Scale, ...]
+    frame: Frame
+    box: BoxLoss = "yolo"
+
+    def __call__(self, raws: Sequence[Tensor], found: Objects) -> Tensor:
+        """``raws``: N x A * (5 + C) x H x W for each scale."""
+        responsible = _responsible(self.scales, found.boxes)
+        total: Tensor = raws[0].new_zeros(())
+        for number, (raw, scale) in enumerate(zip(raws, self.scales, strict=True)):
+            own = responsible[:, 0] == number
+            total = total + self._of_scale(values(raw, scale), scale, found, own, responsible[:, 1])
+        mean: Tensor = total / found.images
+        return mean
+
+    def _of_scale(self, found: Tensor, scale: Scale, wanted: Objects, own: Tensor, anchors: Tensor) -> Tensor:
+        boxes = corners(found, scale, self.frame)
+        place = self._cells(found, wanted, own, anchors)
+        counts = ~_near(boxes.detach(), wanted.near)
+        objectness = torch.zeros_like(found[..., 4])
+        objectness[place] = 1.0
+        counts[place] = True
+        error: Tensor = _cross_entropy(found[..., 4], objectness, scale)[counts].sum()
+        if not own.any():
+            return error
+        truth, kinds = wanted.boxes[own], wanted.classes[own]
+        here = found[place]
+        error = error + self._class_error(here[:, 5:], kinds, scale)
+        if self.box == "ciou":
+            ciou: Tensor = complete_box_iou_loss(boxes[place], truth, reduction="sum", eps=_TINY)
+            return error + 4 * _CIOU_WEIGHT * ciou
+        return error + self._box_error(here[:, :4], truth, anchors[own], scale, found.shape[2:4])
+
+    def _cells(self, found: Tensor, wanted: Objects, own: Tensor, anchors: Tensor) -> tuple[Tensor, ...]:
+        """Image, anchor, row and column that are responsible for each object of a scale."""
+        _, _, height, width, _ = found.shape
+        centre = (wanted.boxes[own, :2] + wanted.boxes[own, 2:]) / 2
+        column = (centre[:, 0] * (width / self.frame.width)).long().clamp(0, width - 1)
+        row = (centre[:, 1] * (height / self.frame.height)).long().clamp(0, height - 1)
+        return wanted.image[own], anchors[own], row, column
+
+    def _class_error(self, logits: Tensor, kinds: Tensor, scale: Scale) -> Tensor:
+        if scale.softmax:
+            return functional.cross_entropy(logits, kinds, reduction="sum")
+        return _cross_entropy(logits, functional.one_hot(kinds, logits.shape[1]).to(logits), scale).sum()
+
+    def _box_error(self, here: Tensor, truth: Tensor, anchors: Tensor, scale: Scale, cells: Sequence[int]) -> Tensor:
+        """Of place and sides, M x 4 against M x 4."""
+        height, width = cells
+        steps = truth.new_tensor([self.frame.width / width, self.frame.height / height])
+        sides = (truth[:, 2:] - truth[:, :2]).clamp(min=_TINY)
+        small = 2.0 - sides.prod(dim=1, keepdim=True) / (self.frame.width * self.frame.height)
+        inside = ((truth[:, :2] + truth[:, 2:]) / 2 / steps) % 1.0
+        inside = (inside + (scale.scale_xy - 1.0) / 2.0) / scale.scale_xy
+        ratio = sides / truth.new_tensor(scale.anchors)[anchors]
+        aim = ratio.sqrt() / 2.0 if scale.activated else ratio.log()
+        place = _cross_entropy(here[:, :2], inside.clamp(0.0, 1.0), scale)
+        return (small * (place + 0.5 * (here[:, 2:] - aim) ** 2)).sum()
+
+
+def _responsible(scales: Sequence[Scale], boxes: Tensor) -> Tensor:
+    """Scale and anchor (M x 2) whose sides fit each object best, whatever its place."""
+    every = [(number, anchor) for number, scale in enumerate(scales) for anchor in range(len(scale.anchors))]
+    sides = boxes.new_tensor([scales[number].anchors[anchor] for number, anchor in every])
+    corner = torch.cat([torch.zeros_like(sides), sides], dim=1)
+    own = torch.cat([torch.zeros_like(boxes[:, :2]), boxes[:, 2:] - boxes[:, :2]], dim=1)
+    best = box_iou(own, corner).argmax(dim=1) if len(boxes) else torch.zeros(0, dtype=torch.long, device=boxes.device)
+    return torch.tensor(every, device=boxes.device)[best].view(-1, 2)
+
+
+def _near(boxes: Tensor, objects: Tensor) -> Tensor:
+    """Which predictions overlap an object of their image by more than half: N x A x H x W truth values."""
+    shape = boxes.shape[:4]
+    if not objects.shape[1]:
+        return torch.zeros(shape, dtype=torch.bool, device=boxes.device)
+    flat = boxes.flatten(1, 3)
+    low = torch.maximum(flat[:, :, None, :2], objects[:, None, :, :2])
+    high = torch.minimum(flat[:, :, None, 2:], objects[:, None, :, 2:])
+    both = (high - low).clamp(min=0).prod(dim=3)
+    union = _area(flat)[:, :, None] + _area(objects)[:, None, :] - both
+    return (both > _NEAR * union).any(dim=2).view(shape)
+
+
+def _area(boxes: Tensor) -> Tensor:
+    return (boxes[..., 2:] - boxes[..., :2]).prod(dim=-1)
+
+
+def _cross_entropy(found: Tensor, aim: Tensor, scale: Scale) -> Tensor:
+    """Of logits, or of what is a probability already."""
+    if scale.activated:
+        return functional.binary_cross_entropy(found.clamp(_TINY, 1.0 - _TINY), aim, reduction="none")
+    return functional.binary_cross_entropy_with_logits(found, aim, reduction="none")
