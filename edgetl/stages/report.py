@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
-from edgetl.artifacts.bundle import Bundle
 from edgetl.artifacts.deployment import Shortlist
 from edgetl.artifacts.files import read_json, write_bytes, write_json
-from edgetl.artifacts.index import SPLITS, DataIndex
 from edgetl.artifacts.results import Evaluation, Measured, Profile, Results
 from edgetl.report.html import render_html
 from edgetl.report.verdict import decide
@@ -20,6 +19,16 @@ def surroundings(context: Context) -> dict[str, Any]:
     return {}
 
 
+class Facts(Protocol):
+    """The module of a task that knows what its data and its training were like."""
+
+    def data_facts(self, context: Context, evaluation: Evaluation) -> dict[str, Any]:
+        """For ``data`` in results.json."""
+
+    def training_facts(self, context: Context) -> dict[str, Any]:
+        """For ``training`` in results.json."""
+
+
 def work(context: Context) -> list[Path]:
     evaluation = read_json(context.run.measurements / "accuracy.json", Evaluation)
     profile = read_json(context.run.measurements / "latency.json", Profile)
@@ -27,11 +36,13 @@ def work(context: Context) -> list[Path]:
     comparisons = (*evaluation.comparisons, *profile.comparisons)
     shortlist = read_json(context.run.shortlist, Shortlist)
     budget = context.study.budget
+    facts = cast(Facts, importlib.import_module(f"edgetl.stages.{context.study.task}.facts"))
     results = Results(
         study=context.study.name,
         environment=profile.environment,
-        data=_data_facts(context, evaluation),
-        training=_training_facts(context, shortlist),
+        metric=evaluation.metric,
+        data=facts.data_facts(context, evaluation),
+        training=facts.training_facts(context) | _cascade(shortlist),
         budget={key: value for key, value in budget.model_dump().items() if value is not None},
         deployments=measured,
         comparisons=comparisons,
@@ -45,34 +56,22 @@ def work(context: Context) -> list[Path]:
 
 
 def _join(evaluation: Evaluation, profile: Profile) -> tuple[Measured, ...]:
-    accuracy = {one.title: one.accuracy for one in evaluation.deployments}
-    return tuple(one.model_copy(update={"accuracy": accuracy[one.title]}) for one in profile.deployments)
+    """What was measured of accuracy and of latency, in one row for each deployment and precision."""
+    judged = {one.title: one for one in evaluation.deployments}
+    return tuple(
+        one.model_copy(
+            update={key: getattr(judged[one.title], key) for key in ("accuracy", "average_precision")},
+        )
+        for one in profile.deployments
+    )
 
 
-def _data_facts(context: Context, evaluation: Evaluation) -> dict[str, Any]:
-    index = read_json(context.run.index, DataIndex)
-    bundle = read_json(context.run.bundle / "bundle.json", Bundle)
-    broken = (*index.broken, *bundle.broken, *evaluation.broken)
-    return {
-        "format": context.study.data.format,
-        "groups": {group: list(labels) for group, labels in context.study.groups.items()},
-        "images": {split: len(index.split(split)) for split in SPLITS},
-        "broken": [file.model_dump() for file in broken],
-        "notes": list(index.notes),
-    }
-
-
-def _training_facts(context: Context, shortlist: Shortlist) -> dict[str, Any]:
-    bundle = read_json(context.run.bundle / "bundle.json", Bundle)
-    facts = {
-        "backbone": bundle.backbone.model_dump(),
-        "preprocessing": bundle.preprocessing.model_dump(),
-        "heads": [head.model_dump() for head in bundle.heads],
-    }
-    if shortlist.gate is not None:
-        fired = {
-            group: sum(firing.share for firing in shortlist.gate.firings if group in firing.groups)
-            for group in bundle.groups
-        }
-        facts["cascade"] = {"threshold": shortlist.gate.threshold, "fired": fired}
-    return facts
+def _cascade(shortlist: Shortlist) -> dict[str, Any]:
+    """How often each group's second level runs, where there is one."""
+    if shortlist.gate is None:
+        return {}
+    fired: dict[str, float] = {}
+    for firing in shortlist.gate.firings:
+        for group in firing.groups:
+            fired[group] = fired.get(group, 0.0) + firing.share
+    return {"cascade": {"threshold": shortlist.gate.threshold, "fired": fired}}

@@ -1,0 +1,37 @@
+"""What the data and the training of a detection study were like, for its report."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from edgetl.artifacts.detector import DetectionBundle
+from edgetl.artifacts.files import read_json
+from edgetl.artifacts.index import SPLITS
+from edgetl.artifacts.results import Evaluation
+from edgetl.stages.detect.index import read_index
+from edgetl.stages.stage import Context
+
+
+def data_facts(context: Context, evaluation: Evaluation) -> dict[str, Any]:
+    index, _ = read_index(context)
+    bundle = read_json(context.run.bundle / "bundle.json", DetectionBundle)
+    broken = (*index.broken, *bundle.broken, *evaluation.broken)
+    faults = Counter(f"{fault.kind}: {fault.done}" for fault in index.faults)
+    return {
+        "format": context.study.data.format,
+        "groups": {group: list(labels) for group, labels in context.study.groups.items()},
+        "images": {split: len(index.split(split)) for split in SPLITS},
+        "boxes": {split: sum(len(image.boxes) for image in index.split(split)) for split in SPLITS},
+        "broken": [file.model_dump() for file in broken],
+        "notes": [*index.notes, *(f"{count} annotations with a fault: {kind}" for kind, count in faults.items())],
+    }
+
+
+def training_facts(context: Context) -> dict[str, Any]:
+    bundle = read_json(context.run.bundle / "bundle.json", DetectionBundle)
+    return {
+        "backbone": bundle.backbone.model_dump(),
+        "preprocessing": bundle.preprocessing.model_dump(),
+        "detectors": [head.model_dump() for head in bundle.heads],
+    }
