@@ -22,7 +22,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 # The oldest core packages that are supported, and no torch: what an old Jetson may have.
 $(EDGE)/.dependencies: pyproject.toml constraints-lowest.txt
 	$(EDGE_PYTHON) -m venv --clear $(EDGE)
-	$(EDGE)/bin/python -m pip install --quiet --constraint constraints-lowest.txt '.[report]'
+	$(EDGE)/bin/python -m pip install --quiet --constraint constraints-lowest.txt '.[report,detect]'
 	touch $@
 
 $(EDGE)/.installed: $(EDGE)/.dependencies $(shell find edgetl -name '*.py' -o -name '*.html')

@@ -49,16 +49,17 @@ class JointTuning(Frozen):
 class Detection(Frozen):
     """How endings are trained. Validation mAP@0.5 chooses the epoch; ``patience`` epochs without a better one end it.
 
-    ``anchors`` are the network's own, or fitted to the training boxes by k-means. ``unfreeze`` is the share of the
+    ``anchors`` are the network's own, or fitted to the training boxes by k-means; left out, its own where it has any.
+    ``rate`` left out is 0.01 for a pretrained ending, which is linear, and 0.001 for a pyramid. ``unfreeze`` is the share of the
     trunk's layers, the last ones, that are tuned afterwards; the result is reported beside the frozen one.
     ``cache_gb`` bounds the disk that features take: images beyond it go through the trunk in every epoch.
     """
 
-    anchors: Literal["keep", "fit"] = "keep"
+    anchors: Literal["keep", "fit"] | None = None
     loss: Literal["yolo", "ciou"] = "yolo"
     epochs: int = Field(default=60, ge=1)
     patience: int = Field(default=12, ge=1)
-    rate: float = Field(default=1e-3, gt=0.0)
+    rate: float | None = Field(default=None, gt=0.0)
     weight_decay: float = Field(default=5e-4, ge=0.0)
     batch_size: int = Field(default=16, ge=1)
     augmentation: Augmentation = Augmentation()

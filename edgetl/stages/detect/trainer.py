@@ -29,6 +29,8 @@ from edgetl.train.features import make_extractor
 
 Array = npt.NDArray[np.float32]
 
+_ENDING_RATE, _PYRAMID_RATE = 1e-2, 1e-3
+
 _FOLDS = 3
 """Of a cascade's first level, so that its second one learns from what the first says of images that it has not seen."""
 
@@ -52,7 +54,8 @@ class Trainer:
     def __init__(self, images: Images) -> None:
         self._images, self._detector = images, images.detector
         self._study = images.context.study
-        self._settings: Detection = self._study.detection
+        rate = self._study.detection.rate or (_PYRAMID_RATE if self._detector.pretrained is None else _ENDING_RATE)
+        self._settings = self._study.detection.model_copy(update={"rate": rate})
         self._say = images.context.watcher.say
         self.scales = self._scales()
         self.trained = Trained()

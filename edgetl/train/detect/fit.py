@@ -143,6 +143,7 @@ class Trainee:
     scores: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        assert self.settings.rate is not None, "who trains heads knows what they are"
         self.head = copy.deepcopy(self.start.head).to(device()).eval()
         self._best = copy.deepcopy(self.head.state_dict())
         self._best_epoch = 0
