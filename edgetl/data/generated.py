@@ -36,13 +36,13 @@ def synthetic(study: Study, _root: Path, run: Path) -> Listing:
 def _generated(run: Path, name: str, render: Callable[[Path], Iterable[tuple[str, str]]]) -> Listing:
     """A set that edgetl makes in the run directory, anew whenever it is listed: what lies there may be damaged."""
     directory = run / "data" / name
-    with _whole_folder(directory) as partial:
+    with whole_folder(directory) as partial:
         rows = tuple((f"data/{name}/{path}", label) for path, label in render(partial))
     return Listing(rows, generated=True)
 
 
 @contextmanager
-def _whole_folder(path: Path) -> Iterator[Path]:
+def whole_folder(path: Path) -> Iterator[Path]:
     """A temporary folder that becomes ``path`` when the block ends well."""
     partial = path.with_name(f".{path.name}{PARTIAL}")
     try:

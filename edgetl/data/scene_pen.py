@@ -77,15 +77,31 @@ class Pose:
         return self.x + depth * (cos * x - sin * y), self.y + depth * (sin * x + cos * y)
 
 
-class Pen:
-    """Draws filled shapes given in an object's coordinates."""
+@dataclass(frozen=True)
+class Marks:
+    """A map beside the picture that says of every pixel which object is seen there: its number, or 0 for none."""
 
-    def __init__(self, canvas: ImageDraw, pose: Pose) -> None:
+    canvas: ImageDraw
+    number: int = 0
+
+
+class Pen:
+    """Draws filled shapes given in an object's coordinates, and marks what it draws as the object's."""
+
+    def __init__(self, canvas: ImageDraw, pose: Pose, marks: Marks | None = None) -> None:
         self._canvas = canvas
         self._pose = pose
+        self._marks = marks
+
+    def beside(self) -> Pen:
+        """A pen for shadows and poles: they hide what is behind them, and are no part of the object."""
+        return Pen(self._canvas, self._pose, self._marks and Marks(self._marks.canvas))
 
     def polygon(self, colour: Colour, *points: Point) -> None:
-        self._canvas.polygon([self._pose(x, y) for x, y in points], fill=colour)
+        corners = [self._pose(x, y) for x, y in points]
+        self._canvas.polygon(corners, fill=colour)
+        if self._marks:
+            self._marks.canvas.polygon(corners, fill=self._marks.number)
 
     def box(self, colour: Colour, x0: float, y0: float, x1: float, y1: float) -> None:
         self.polygon(colour, (x0, y0), (x1, y0), (x1, y1), (x0, y1))
@@ -96,8 +112,10 @@ class Pen:
 
     def line(self, colour: Colour, width: float, *points: Point) -> None:
         """A stroke through the points, ``width`` wide in object coordinates."""
-        ends = [self._pose(x, y) for x, y in points]
-        self._canvas.line(ends, fill=colour, width=max(1, round(width * self._pose.half)), joint="curve")
+        ends, pixels = [self._pose(x, y) for x, y in points], max(1, round(width * self._pose.half))
+        self._canvas.line(ends, fill=colour, width=pixels, joint="curve")
+        if self._marks:
+            self._marks.canvas.line(ends, fill=self._marks.number, width=pixels, joint="curve")
 
     def ring(self, colour: Colour, width: float, x: float, y: float, radius: float) -> None:
         self.line(colour, width, *((x + radius * cos, y + radius * sin) for cos, sin in (*CIRCLE, CIRCLE[0])))

@@ -25,7 +25,7 @@ _SKIN = ((236, 194, 164), (198, 150, 112), (142, 96, 66), (92, 60, 42))
 
 
 def _shadow(pen: Pen, ground: float, reach: float = 0.85) -> None:
-    pen.ellipse((52, 52, 54), 0.0, ground, reach, 0.1)
+    pen.beside().ellipse((52, 52, 54), 0.0, ground, reach, 0.1)
 
 
 def _wheel(pen: Pen, x: float, y: float, radius: float) -> None:

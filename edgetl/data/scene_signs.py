@@ -27,7 +27,7 @@ from edgetl.data.scene_pen import (
 
 
 def _pole(pen: Pen) -> None:
-    pen.box(GREY, -0.07, 0.4, 0.07, 3.0)
+    pen.beside().box(GREY, -0.07, 0.4, 0.07, 3.0)
 
 
 def _plate(pen: Pen, dice: Dice, rim: Colour, face: Colour, corners: int, turn: float, band: float = 0.2) -> None:

@@ -10,13 +10,12 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw
 
-from edgetl.data.scene_pen import GREENS, WHITE, Artist, Colour, Dice, Pen, Pose, scaled
+from edgetl.data.scene_pen import Artist, Dice, Pen, Pose
+from edgetl.data.scene_setting import backdrop, distractor, occluder, photograph
 from edgetl.data.scene_shapes import PEOPLE_AND_ANIMALS, VEHICLES
-from edgetl.data.scene_signs import SIGNS, STREET_FURNITURE
+from edgetl.data.scene_signs import SIGNS
 from edgetl.errors import EdgetlError
 
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -27,18 +26,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
 LABELS: tuple[str, ...] = tuple(label for labels in GROUPS.values() for label in labels)
 
 _ARTISTS = {**VEHICLES, **SIGNS, **PEOPLE_AND_ANIMALS}
-_SUPERSAMPLING = 2
-_WALLS = ((150, 120, 100), (180, 172, 160), (120, 124, 132), (164, 92, 72), (206, 196, 170))
-_SKIES = ((132, 178, 224), (170, 192, 212), (190, 194, 198), (96, 146, 206))
-_LIGHTS: tuple[tuple[float, Colour], ...] = (
-    (1.0, (255, 255, 255)),
-    (0.95, (255, 250, 236)),
-    (1.1, (250, 252, 255)),
-    (0.72, (255, 204, 158)),
-    (0.6, (206, 196, 236)),
-    (0.5, (180, 192, 255)),
-)
-"""Brightness and tint of the light: day three times, then dusk, dawn and night."""
+SUPERSAMPLING = 2
 
 
 def scene_seed(stream: str, seed: int, index: int) -> int:
@@ -59,7 +47,7 @@ def render_scenes(directory: Path, labels: Sequence[str], per_label: int, seed: 
         EdgetlError: a label is unknown.
     """
     for label in labels:
-        _artist(label)
+        artist_of(label)
     for label in labels:
         (directory / label).mkdir(parents=True, exist_ok=True)
         for index in range(per_label):
@@ -74,25 +62,30 @@ def render_scene(label: str, seed: int, size: int = 64) -> Image.Image:
     Raises:
         EdgetlError: the label is unknown or the size is below 16 pixels.
     """
-    artist = _artist(label)
+    artist = artist_of(label)
     if size < 16:
         raise EdgetlError(f"scene size {size} is too small; the smallest is 16 pixels")
     dice = Dice(f"{label}/{seed}")
-    side = size * _SUPERSAMPLING
+    side = size * SUPERSAMPLING
     scene = Image.new("RGB", (side, side))
     canvas = ImageDraw.Draw(scene)
     horizon = dice.between(0.25, 0.6) * side
-    _backdrop(canvas, dice, side, horizon)
+    backdrop(canvas, dice, side, horizon)
     for _ in range(dice.pick((0, 0, 1, 1, 2))):
-        _distractor(canvas, dice, side, horizon)
+        distractor(canvas, dice, side, horizon)
     pose = _pose(dice, side, label)
     artist(Pen(canvas, pose), dice)
     if dice.chance(0.35):
-        _occluder(canvas, dice, pose)
-    return _photograph(scene.reduce(_SUPERSAMPLING), dice)
+        occluder(canvas, dice, pose)
+    return photograph(scene.reduce(SUPERSAMPLING), dice)
 
 
-def _artist(label: str) -> Artist:
+def artist_of(label: str) -> Artist:
+    """What draws objects of a label.
+
+    Raises:
+        EdgetlError: the label is unknown.
+    """
     if label not in _ARTISTS:
         raise EdgetlError(f"no synthetic scene shows {label!r}; the labels are {', '.join(LABELS)}")
     return _ARTISTS[label]
@@ -111,118 +104,3 @@ def _pose(dice: Dice, side: int, label: str) -> Pose:
         mirrored=label not in SIGNS and dice.chance(0.5),
         squeeze=dice.between(0.72, 1.0),
     )
-
-
-def _backdrop(canvas: ImageDraw.ImageDraw, dice: Dice, side: int, horizon: float) -> None:
-    sky, ground = dice.shade(dice.pick(_SKIES)), dice.shade(dice.pick(GREENS))
-    bands = 6
-    for k in range(bands):
-        canvas.rectangle((0, horizon * k / bands, side, horizon * (k + 1) / bands), fill=scaled(sky, 0.86 + 0.05 * k))
-    canvas.rectangle((0, horizon, side, side), fill=ground)
-    for _ in range(dice.pick((0, 1, 2, 3, 4))):
-        dice.pick((_building, _tree))(canvas, dice, dice.between(0, side), horizon, dice.between(0.12, 0.4) * side)
-    _road(canvas, dice, side, horizon)
-
-
-def _road(canvas: ImageDraw.ImageDraw, dice: Dice, side: int, horizon: float) -> None:
-    vanish, left, width = dice.between(0, side), dice.between(-0.4, 0.3) * side, dice.between(0.6, 1.3) * side
-    asphalt = dice.shade((98, 98, 102), 34)
-    canvas.polygon([(vanish - 2, horizon), (vanish + 2, horizon), (left + width, side), (left, side)], fill=asphalt)
-    for start in (0.15, 0.45, 0.75):
-        ends = []
-        for depth in (start, start + 0.18):
-            middle = vanish + (left + width / 2 - vanish) * depth
-            ends.append((middle, horizon + (side - horizon) * depth))
-        canvas.line(ends, fill=dice.shade(WHITE), width=max(1, round(side * 0.02 * (start + 0.3))))
-
-
-def _building(canvas: ImageDraw.ImageDraw, dice: Dice, x: float, ground: float, height: float) -> None:
-    wall = dice.shade(dice.pick(_WALLS))
-    width, top = height * dice.between(0.5, 1.4), ground - height
-    canvas.rectangle((x, top, x + width, ground + 1), fill=wall)
-    pane = scaled(wall, 1.25) if dice.chance(0.3) else scaled(wall, 0.6)
-    for row in range(3):
-        for column in range(3):
-            u, v = x + width * (0.12 + 0.3 * column), top + height * (0.1 + 0.3 * row)
-            canvas.rectangle((u, v, u + width * 0.14, v + height * 0.15), fill=pane)
-
-
-def _tree(canvas: ImageDraw.ImageDraw, dice: Dice, x: float, ground: float, height: float) -> None:
-    leaf = dice.shade(scaled(dice.pick(GREENS), 0.8))
-    canvas.line([(x, ground), (x, ground - height * 0.6)], fill=(84, 62, 44), width=max(1, round(height * 0.1)))
-    for _ in range(3):
-        u, v = x + dice.between(-0.2, 0.2) * height, ground - height * dice.between(0.55, 0.95)
-        r = height * dice.between(0.2, 0.34)
-        canvas.ellipse((u - r, v - r, u + r, v + r), fill=dice.shade(leaf, 12))
-
-
-def _distractor(canvas: ImageDraw.ImageDraw, dice: Dice, side: int, horizon: float) -> None:
-    """Street furniture that stands on the ground."""
-    half = dice.between(0.07, 0.16) * side
-    x, y = dice.between(0, side), dice.between(horizon, side)
-    dice.pick(STREET_FURNITURE)(Pen(canvas, Pose(x, y - half, half, turn=dice.between(-0.15, 0.15))), dice)
-
-
-def _occluder(canvas: ImageDraw.ImageDraw, dice: Dice, pose: Pose) -> None:
-    """Something in front that hides up to a third of the object: a post, a low wall or leaves."""
-    pen = Pen(canvas, Pose(pose.x, pose.y, pose.half, turn=dice.between(-0.1, 0.1)))
-    colour = dice.shade(dice.pick(_WALLS), 40)
-    kind = dice.pick(("post", "wall", "leaves"))
-    if kind == "post":
-        x, width = dice.between(-0.8, 0.8), dice.between(0.08, 0.22)
-        pen.box(colour, x - width, -3, x + width, 3)
-    elif kind == "wall":
-        pen.box(colour, -4, dice.between(0.45, 0.8), 4, 4)
-    else:
-        x, y = dice.sign() * dice.between(0.5, 0.9), dice.between(-0.8, 0.9)
-        for _ in range(4):
-            leaf = dice.shade(dice.pick(GREENS), 20)
-            pen.ellipse(leaf, x + dice.between(-0.3, 0.3), y + dice.between(-0.3, 0.3), dice.between(0.15, 0.3))
-
-
-def _photograph(scene: Image.Image, dice: Dice) -> Image.Image:
-    """Light, weather, optics and compression, as a cheap camera would record them."""
-    if dice.chance(0.35):
-        scene = scene.filter(ImageFilter.BoxBlur(dice.between(0.3, 1.1)))
-    brightness, tint = dice.pick(_LIGHTS)
-    pixels = _lit(np.asarray(scene, dtype=np.float32), dice, brightness, tint)
-    if dice.chance(0.2):
-        pixels = _blocky(pixels, dice.between(0.2, 0.6))
-    grain = np.frombuffer(dice.bytes(pixels.size), dtype=np.uint8).reshape(pixels.shape).astype(np.float32) - 127.5
-    pixels = pixels + grain * np.float32(dice.between(0.02, 0.22) * min(brightness, 1.0))
-    picture = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
-    if dice.chance(0.2):
-        _precipitation(ImageDraw.Draw(picture), dice, scene.width)
-    return picture
-
-
-def _lit(pixels: npt.NDArray[np.float32], dice: Dice, brightness: float, tint: Colour) -> npt.NDArray[np.float32]:
-    """Tinted light that falls off to one side, and at times fog of its colour."""
-    size = pixels.shape[0]
-    gain = np.array(tint, dtype=np.float32) / 255 * np.float32(brightness * dice.between(0.8, 1.2))
-    ramp = 1 + np.linspace(-0.5, 0.5, size, dtype=np.float32) * np.float32(dice.between(-0.7, 0.7))
-    pixels = pixels * gain * (ramp[:, None, None] if dice.chance(0.5) else ramp[None, :, None])
-    if dice.chance(0.2):
-        fog = np.float32(dice.between(0.2, 0.5))
-        pixels = pixels * (1 - fog) + fog * 190 * gain
-    return pixels
-
-
-def _blocky(pixels: npt.NDArray[np.float32], strength: float) -> npt.NDArray[np.float32]:
-    """Blocks of 4 pixels drawn towards their mean colour, as strong chroma compression does."""
-    size = pixels.shape[0]
-    edges = np.arange(0, size, 4)
-    sums = np.add.reduceat(np.add.reduceat(pixels, edges, axis=0), edges, axis=1)
-    lengths = np.diff(np.append(edges, size)).astype(np.float32)
-    means = sums / (lengths[:, None, None] * lengths[None, :, None])
-    spread = means.repeat(4, axis=0)[:size].repeat(4, axis=1)[:, :size]
-    mixed: npt.NDArray[np.float32] = pixels + np.float32(strength) * (spread - pixels)
-    return mixed
-
-
-def _precipitation(canvas: ImageDraw.ImageDraw, dice: Dice, size: int) -> None:
-    slant, length = dice.between(-0.05, 0.05) * size, dice.pick((0.01, 0.08)) * size
-    colour = dice.shade((196, 200, 208), 30)
-    for _ in range(dice.pick((12, 24, 40))):
-        x, y = dice.between(0, size), dice.between(0, size)
-        canvas.line([(x, y), (x + slant, y + length)], fill=colour, width=1)
