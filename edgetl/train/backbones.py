@@ -17,11 +17,16 @@ from torch import Tensor, nn
 from edgetl import config
 from edgetl.artifacts.bundle import BackboneReference, Preprocessing
 from edgetl.errors import EdgetlError
+from edgetl.train.darknet.cfg import read_cfg
+from edgetl.train.darknet.network import Darknet, build, take_classifier_off
+from edgetl.train.darknet.weights import read_weights as read_darknet_weights
 from edgetl.train.weights import load_into, read_weights
 
 RGB = tuple[float, float, float]
 IMAGENET_MEAN: RGB = (0.485, 0.456, 0.406)
 IMAGENET_STD: RGB = (0.229, 0.224, 0.225)
+NO_SHIFT: RGB = (0.0, 0.0, 0.0)
+UNIT: RGB = (1.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,8 @@ def load_architecture(study: config.Backbone, beside: Path, seed: int) -> Archit
     """
     library, _, name = study.name.partition("/")
     torch.manual_seed(seed)  # only `weights: null` draws from it
+    if library == "darknet":
+        return _darknet(study, beside / name, beside)
     architecture = _LIBRARIES[library](name, study.weights == "default")
     if study.weights not in {None, "default"}:
         path = beside / str(study.weights)
@@ -138,6 +145,31 @@ def _edgetl(name: str, default_weights: bool) -> Architecture:
     del name
     module = nano.pretrained() if default_weights else nano.Nano()
     return Architecture(module, ("classifier",), nano.MEAN, nano.STD)
+
+
+def _darknet(study: config.Backbone, path: Path, beside: Path) -> Architecture:
+    """A classifier of Darknet's: RGB in [0, 1] as it is."""
+    network = load_darknet(study, path, beside)
+    if network.endings:
+        raise EdgetlError(f"{path} is a detector; say task: detect, or give the cfg of a classifier ([softmax])")
+    size = network.width
+    if network.height != size:
+        raise EdgetlError(f"{path} takes images of {size} x {network.height}; give one side as backbone.image_size")
+    return Architecture(network, take_classifier_off(network), NO_SHIFT, UNIT, image_size=size)
+
+
+def load_darknet(study: config.Backbone, path: Path, beside: Path) -> Darknet:
+    """The whole network of a .cfg file, for the study's image size, with its weights.
+
+    Raises:
+        EdgetlError: the .cfg or .weights file is missing or damaged, or one does not belong to the other.
+    """
+    cfg = read_cfg(path, study.image_size)
+    network = build(cfg)
+    if study.weights is not None:
+        weights = beside / study.weights
+        load_into(network, read_darknet_weights(weights, cfg), (), study.name, str(weights))
+    return network
 
 
 def _timm(name: str, default_weights: bool) -> Architecture:

@@ -11,21 +11,20 @@ from safetensors.numpy import save
 
 from edgetl.artifacts.bundle import IMAGES, Bundle
 from edgetl.artifacts.deployment import CASCADE
-from edgetl.artifacts.files import sha256_file, write_bytes, write_json
+from edgetl.artifacts.files import write_bytes, write_json
 from edgetl.graph.fusion.fuse import fuse
 from edgetl.graph.model import save_model
 from edgetl.stages.classify.branches import Trained, Trainer
 from edgetl.stages.classify.features import FeatureSource
 from edgetl.stages.classify.index import read_index
 from edgetl.stages.stage import Context
+from edgetl.stages.surroundings import weights_and_cfg
 from edgetl.train.backbones import Backbone, fingerprint, load_backbone
 from edgetl.train.cuts import CutPoint, choose_cuts, cut_points
 
 
 def surroundings(context: Context) -> dict[str, Any]:
-    weights = context.study.backbone.weights
-    path = context.beside / (weights or "")
-    return {"weights": sha256_file(path) if weights not in {None, "default"} and path.is_file() else None}
+    return weights_and_cfg(context)
 
 
 def work(context: Context) -> list[Path]:

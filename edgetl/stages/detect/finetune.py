@@ -13,7 +13,7 @@ from safetensors.numpy import save
 
 from edgetl.artifacts.boxes import BoxIndex
 from edgetl.artifacts.detector import DetectionBundle
-from edgetl.artifacts.files import sha256_file, write_bytes, write_json
+from edgetl.artifacts.files import write_bytes, write_json
 from edgetl.data.images import Pixels
 from edgetl.data.stream import stream, to_input
 from edgetl.data.views import renderer
@@ -26,6 +26,7 @@ from edgetl.stages.detect.index import read_index
 from edgetl.stages.detect.sources import Images
 from edgetl.stages.detect.trainer import Trainer
 from edgetl.stages.stage import Context, Watcher
+from edgetl.stages.surroundings import weights_and_cfg
 from edgetl.train.detect.detector import load_detector
 from edgetl.train.detect.joint import raw_outputs, tensors
 
@@ -38,14 +39,7 @@ _MOST_DIFFERENCE = 1e-3
 
 
 def surroundings(context: Context) -> dict[str, Any]:
-    backbone = context.study.backbone
-    files = {"weights": backbone.weights, "labels": backbone.labels}
-    if backbone.name.startswith("darknet/"):
-        files["cfg"] = backbone.name.partition("/")[2]
-    return {
-        key: sha256_file(path) if name and (path := context.beside / name).is_file() else None
-        for key, name in files.items()
-    }
+    return weights_and_cfg(context)
 
 
 def work(context: Context) -> list[Path]:

@@ -13,10 +13,16 @@ from edgetl.artifacts.bundle import BackboneReference, Preprocessing
 from edgetl.artifacts.detector import Scale
 from edgetl.data.names import read_names
 from edgetl.errors import EdgetlError
-from edgetl.train.backbones import Architecture, Trunk, fingerprint, load_architecture
-from edgetl.train.darknet.cfg import read_cfg
-from edgetl.train.darknet.network import build, take_endings_off
-from edgetl.train.darknet.weights import read_weights
+from edgetl.train.backbones import (
+    NO_SHIFT,
+    UNIT,
+    Architecture,
+    Trunk,
+    fingerprint,
+    load_architecture,
+    load_darknet,
+)
+from edgetl.train.darknet.network import take_endings_off
 from edgetl.train.detect.boxes import Frame
 from edgetl.train.trace import Profile, Traced, trace_trunk
 
@@ -93,21 +99,19 @@ def load_detector(study: config.Backbone, beside: Path, seed: int) -> Detector:
 
 def _darknet(study: config.Backbone, beside: Path) -> Detector:
     path = beside / study.name.partition("/")[2]
-    cfg = read_cfg(path, study.image_size)
-    if not cfg.detections:
+    network = load_darknet(study, path, beside)
+    if not network.endings:
         raise EdgetlError(f"{path} is a classifier, it has no [yolo] or [region] section; give the cfg of a detector")
-    network = build(cfg)
-    if study.weights is not None:
-        network.load_state_dict(read_weights(beside / study.weights, cfg), strict=False)
+    size = (network.width, network.height)
     scales = tuple(ending.scale for ending in network.endings)
     labels = _labels(study, beside, network.endings[0].classes)
     pretrained = Pretrained(take_endings_off(network), scales, labels)
-    architecture = Architecture(network, (), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    architecture = Architecture(network, (), NO_SHIFT, UNIT)
     traced = trace_trunk(Trunk(architecture), study.name)
-    profile = _profile(traced, study.name, cfg.width, cfg.height)
+    profile = _profile(traced, study.name, *size)
     output: fx.Node = next(iter(reversed(traced.graph.nodes)))
     maps = tuple(output.all_input_nodes)
-    return _detector(study, traced, maps, profile, architecture, (cfg.width, cfg.height), pretrained)
+    return _detector(study, traced, maps, profile, architecture, size, pretrained)
 
 
 def _labels(study: config.Backbone, beside: Path, classes: int) -> tuple[str, ...]:
