@@ -19,12 +19,13 @@ from edgetl import __version__
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("run", "Do a whole study: from images to a verdict."),
     "finetune": ("finetune", "Train the heads of every deployment on the frozen backbone."),
-    "export": ("export", "Write ONNX graphs, prepared in every precision."),
+    "export": ("export", "Write ONNX graphs: a study's, prepared in every precision, or that of a Darknet network."),
     "prepare": ("prepare", "Write one ONNX file in FP16 or INT8."),
     "fuse": ("fuse", "Merge ONNX files that share layers into one."),
     "build-engine": ("build_engine", "Build engines for this machine, or one for another."),
     "evaluate": ("evaluate", "Measure the accuracy of every deployment on the test set."),
     "profile": ("profile", "Measure the latency of every deployment, or of ONNX files, side by side."),
+    "predict": ("predict", "Say what is in images, or draw it."),
     "report": ("report", "Decide, and write results.json and report.html."),
 }
 

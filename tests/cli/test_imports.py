@@ -59,3 +59,9 @@ def test_plain_files_are_prepared_built_and_profiled_without_torch(
     assert imported("prepare", graph, *int8, "--target", "onnxruntime", "-o", prepared) & TRAINING == set()
     assert imported("build-engine", graph, *int8, "-o", tmp_path / "int8.engine.onnx") & TRAINING == set()
     assert imported("profile", graph, prepared, "--seconds", 0.1) & TRAINING == set()
+
+
+def test_predicting_needs_no_torch(imported: Callable[..., set[str]], finished: Path, tmp_path: Path) -> None:
+    graph, images = finished / "run" / "graphs" / "combined.fp32.onnx", finished / "run" / "data"
+    packages = imported("predict", graph, images, "-o", tmp_path / "drawn")
+    assert packages & TRAINING == set() and "av" not in packages

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgetl.commands.study_command import PATH
+
+if TYPE_CHECKING:
+    from edgetl.artifacts.index import BrokenFile
+    from edgetl.artifacts.predictions import Predicted
+
+
+@click.command("predict")
+@click.argument("model", metavar="MODEL.onnx", type=PATH)
+@click.argument("sources", metavar="IMAGE|FOLDER|VIDEO...", nargs=-1, required=True, type=PATH)
+@click.option("-o", "--output", type=PATH, help="Folder for pictures with boxes and labels.")
+@click.option(
+    "--score-threshold",
+    type=click.FloatRange(0.0, 1.0),
+    show_default="0.25, or the model's own if that is higher",
+    help="Leave out boxes that score less.",
+)
+@click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Labels of a classifier to give.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: one document, or with a video one on each line.")
+def command(
+    model: Path,
+    sources: tuple[Path, ...],
+    output: Path | None,
+    score_threshold: float | None,
+    top: int,
+    as_json: bool,
+) -> None:
+    """Say what is in images, or draw it.
+
+    Boxes are left, top, right and bottom in pixels of the image. Files that cannot be read are named on stderr.
+
+    \b
+    Examples:  edgetl predict detector.onnx dog.jpg -o drawn
+               edgetl predict classifier.onnx photos --top 1 --json
+    """
+    from edgetl.artifacts.index import BrokenFile
+    from edgetl.data.video import is_video
+    from edgetl.stages.predict import Wanted, predict
+
+    results = predict(Wanted(model, sources, output, score_threshold, top))
+    if as_json and not any(is_video(source) for source in sources):
+        _print_document(model, results)
+        return
+    for result in results:
+        if isinstance(result, BrokenFile):
+            _warn(result)
+        else:
+            click.echo(result.model_dump_json(exclude_none=True) if as_json else "\n".join(_lines(result)))
+
+
+def _print_document(model: Path, results: Iterable[Predicted | BrokenFile]) -> None:
+    from edgetl.artifacts.predictions import Predicted, Predictions
+
+    images, broken = [], []
+    for result in results:
+        if isinstance(result, Predicted):
+            images.append(result)
+        else:
+            broken.append(result)
+            _warn(result)
+    document = Predictions(model=str(model), images=tuple(images), broken=tuple(broken))
+    click.echo(document.model_dump_json(indent=1, exclude_none=True))
+
+
+def _warn(broken: BrokenFile) -> None:
+    click.echo(f"{broken.path} is left out: {broken.reason}", err=True)
+
+
+def _lines(said: Predicted) -> Iterable[str]:
+    frame = "" if said.frame is None else f" frame {said.frame} ({said.seconds:.3f} s)"
+    yield f"{said.path}{frame}: {said.width} x {said.height}"
+    for found in said.detections or ():
+        corners = " ".join(f"{edge:.1f}" for edge in found.xyxy)
+        yield f"  {found.score:.3f}  {found.label}  {corners}"
+    if said.detections == ():
+        yield "  nothing found"
+    several = len({guess.head for guess in said.labels or ()}) > 1
+    for guess in said.labels or ():
+        yield f"  {guess.probability:.3f}  {f'{guess.head}: ' if several else ''}{guess.label}"

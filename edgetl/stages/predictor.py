@@ -1,0 +1,169 @@
+"""A model file that takes images and says what is in them."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from edgetl.artifacts.bundle import Preprocessing
+from edgetl.artifacts.detections import Detecting, merge
+from edgetl.artifacts.detector import VALUES
+from edgetl.artifacts.engine import manifest_path, read_manifest
+from edgetl.artifacts.predictions import Detection, Guess
+from edgetl.config import Suppression
+from edgetl.data.geometry import Size, placement
+from edgetl.data.images import Pixels
+from edgetl.data.stream import to_input
+from edgetl.engine.runtime import BuildOptions, Engine, build_engine, get_runtime, load_engine
+from edgetl.errors import EdgetlError
+from edgetl.graph.metadata import LABELS, detecting_outputs, labels_of
+from edgetl.graph.model import load_model
+from edgetl.stages.prepare import input_preprocessing
+
+Array = npt.NDArray[np.float32]
+
+DEFAULT_SCORE = 0.25
+
+_RUNTIME = "onnxruntime"
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A loaded model. ``classifiers`` and ``detectors`` are its outputs, with the labels of each.
+
+    ``suppressions`` say what each detector did; the strictest of them is what becomes of boxes of one label that
+    several detectors found.
+    """
+
+    engine: Engine
+    preprocessing: Preprocessing
+    classifiers: dict[str, tuple[str, ...]]
+    detectors: dict[str, tuple[str, ...]]
+    suppressions: dict[str, Suppression]
+
+    def run(self, pixels: Pixels) -> dict[str, Array]:
+        """Every output for one image as the network sees it, height x width x 3.
+
+        Raises:
+            EdgetlError: an output holds what is no number.
+        """
+        ((batch, *_),) = self.engine.shapes
+        outputs = self.engine.infer(to_input(np.repeat(pixels[None], batch, axis=0)))
+        broken = next((name for name, value in outputs.items() if not np.isfinite(value).all()), None)
+        if broken is not None:
+            raise EdgetlError(f"output {broken!r} of the model holds NaN or infinity; check its weights")
+        return {name: value[0] for name, value in outputs.items()}
+
+    def detections(self, outputs: dict[str, Array], size: Size, least: float) -> tuple[Detection, ...] | None:
+        """What all detectors found in an image of ``size``, best first; None where there is no detector."""
+        if not self.detectors:
+            return None
+        names = list(dict.fromkeys(label for labels in self.detectors.values() for label in labels))
+        parts = [_renumbered(outputs[output], labels, names) for output, labels in self.detectors.items()]
+        found = parts[0] if len(parts) == 1 else self._merged(parts)
+        found = found[found[:, 4] >= np.float32(least)]
+        boxes = placement(size, self.preprocessing).to_image(found[:, :4]).round(2).tolist()
+        return tuple(
+            Detection(label=names[int(label)], score=round(float(score), 4), xyxy=(left, top, right, bottom))
+            for (left, top, right, bottom), score, label in zip(boxes, found[:, 4], found[:, 5], strict=True)
+            if left < right and top < bottom  # the bars beside a letterboxed image are no place for an object
+        )
+
+    def _merged(self, parts: list[Array]) -> Array:
+        overlap = min(one.overlap for one in self.suppressions.values())
+        return merge(parts, overlap, max(one.detections for one in self.suppressions.values()))
+
+    def labels(self, outputs: dict[str, Array], top: int) -> tuple[Guess, ...] | None:
+        """The ``top`` labels of every classifier; None where there is no classifier."""
+        if not self.classifiers:
+            return None
+        return tuple(
+            Guess(head=output, label=labels[position], probability=round(float(outputs[output][position]), 4))
+            for output, labels in self.classifiers.items()
+            for position in np.argsort(-outputs[output], kind="stable")[:top]
+        )
+
+
+def _renumbered(found: Array, labels: tuple[str, ...], names: list[str]) -> Array:
+    """The detections among the rows of an output, their labels as positions in ``names``."""
+    rows: Array = found[found[:, 4] > 0].copy()
+    positions = rows[:, 5].astype(np.intp)
+    if not ((positions >= 0) & (positions < len(labels))).all():
+        raise EdgetlError(f"the model finds label number {positions.max()} of {len(labels)}; export it again")
+    rows[:, 5] = np.array([names.index(label) for label in labels], np.float32)[positions]
+    return rows
+
+
+def load_predictor(model: Path, least: float | None) -> tuple[Predictor, float]:
+    """Load an ONNX file that edgetl wrote, or an engine of ONNX Runtime that it built, and settle the least score.
+
+    Raises:
+        EdgetlError: it is no such file, says nothing of its outputs, does not suppress overlapping boxes itself, or has
+            dropped already what scores ``least``.
+    """
+    built = manifest_path(model).is_file()
+    if built and (runtime := read_manifest(model).runtime) != _RUNTIME:
+        raise EdgetlError(f"{model} is an engine of {runtime}; give the ONNX file that it was built from")
+    graph = load_model(model)
+    labels, detecting = labels_of(graph), detecting_outputs(graph)
+    if not labels:
+        raise EdgetlError(f"{model} has no labels in its metadata ({LABELS}); give an ONNX file that edgetl wrote")
+    suppressions = {name: _suppression(model, name, one) for name, one in detecting.items()}
+    lowest = max((one.score for one in suppressions.values()), default=0.0)
+    if least is not None and least < lowest:
+        raise EdgetlError(
+            f"{model} drops boxes that score less than {lowest:g}, and {least:g} is asked for; export it again with a "
+            "lower --score-threshold"
+        )
+    classifiers = {name: known for name, known in labels.items() if name not in detecting}
+    shapes = {name: (len(known),) for name, known in classifiers.items()}
+    _refuse_other_shapes(model, graph, shapes | {name: (one.detections, VALUES) for name, one in suppressions.items()})
+    predictor = Predictor(
+        engine=load_engine(model) if built else _build(model),
+        preprocessing=input_preprocessing(graph),
+        classifiers=classifiers,
+        detectors={name: labels.get(name, ()) for name in detecting},
+        suppressions=suppressions,
+    )
+    return predictor, max(DEFAULT_SCORE, lowest) if least is None else least
+
+
+def _build(model: Path) -> Engine:
+    with tempfile.TemporaryDirectory() as scratch:
+        engine = Path(scratch) / "model.onnx"
+        build_engine(get_runtime(_RUNTIME), model, engine, BuildOptions())
+        return load_engine(engine)
+
+
+def _suppression(model: Path, output: str, detecting: Detecting) -> Suppression:
+    if detecting.suppression is None:
+        raise EdgetlError(
+            f"{model} gives every box and leaves suppression to others (output {output!r}); export it with "
+            "--nms operator"
+        )
+    return detecting.suppression
+
+
+def _refuse_other_shapes(model: Path, graph: onnx.ModelProto, said: Mapping[str, tuple[int, ...]]) -> None:
+    """Metadata that do not fit to the graph: somebody changed one of them."""
+    found = {
+        output.name: tuple(dim.dim_value for dim in output.type.tensor_type.shape.dim)[1:]
+        for output in graph.graph.output
+    }
+    wrong = next((name for name, shape in said.items() if found.get(name) != shape), None)
+    if wrong is not None:
+        is_there = _shape(found[wrong]) if wrong in found else "missing"
+        raise EdgetlError(
+            f"output {wrong!r} of {model} is {is_there}, expected {_shape(said[wrong])} by its metadata; export the "
+            "graph again"
+        )
+
+
+def _shape(sizes: tuple[int, ...]) -> str:
+    return " x ".join(["N", *(str(size or "?") for size in sizes)])
