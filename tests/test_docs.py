@@ -8,12 +8,18 @@ import shlex
 import shutil
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from PIL import Image
 
 from edgetl.config import load_study
+from edgetl.data.video import video_writer
+from edgetl.train.darknet.cfg import read_cfg
+from edgetl.train.darknet.network import build
+from edgetl.train.darknet.weights import write_weights
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -58,12 +64,69 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
 @pytest.mark.slow
 def test_the_commands_of_the_readme_run_one_after_another(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
-    commands = [line for block in _blocks(ROOT / "README.md", "console") for line in block.splitlines()]
-    assert len(commands) >= 10
+    assert _run_commands(ROOT / "README.md", tmp_path) >= 10
+
+
+def _run_commands(page: Path, folder: Path) -> int:
+    """Run the commands of a page one after another, and give their number."""
+    commands = [line for block in _blocks(page, "console") for line in block.splitlines()]
     for line in commands:
         program, *arguments = shlex.split(line)
         assert program == "edgetl"
         done = subprocess.run(
-            [sys.executable, "-m", "edgetl", *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
+            [sys.executable, "-m", "edgetl", *arguments], cwd=folder, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, f"{line}\n{done.stderr}"
+    return len(commands)
+
+
+_DETECTOR = """
+[net]
+width=320
+height=320
+channels=3
+[convolutional]
+filters=14
+size=32
+stride=32
+activation=linear
+[yolo]
+anchors=40,40, 120,90
+classes=2
+num=2
+"""
+
+_CLASSIFIER = """
+[net]
+width=32
+height=32
+channels=3
+[convolutional]
+filters=2
+size=3
+activation=leaky
+[avgpool]
+[softmax]
+"""
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_guide_to_predict_run_one_after_another(tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="the extra rtx is not installed")
+    pytest.importorskip("av", reason="the extra detect is not installed")
+    for name, cfg, names in (
+        ("yolo-fastest-1.1", _DETECTOR, "coco.names"),
+        ("tiny", _CLASSIFIER, "imagenet.shortnames.list"),
+    ):
+        (tmp_path / f"{name}.cfg").write_text(cfg)
+        (tmp_path / names).write_text("car\nbus\n")
+        write_weights(tmp_path / f"{name}.weights", build(read_cfg(tmp_path / f"{name}.cfg")))
+    image = Image.effect_noise((160, 120), 80).convert("RGB")
+    (tmp_path / "photos").mkdir()
+    for file in ("dog.jpg", "photos/cat.png"):
+        image.save(tmp_path / file)
+    with video_writer(tmp_path / "street.mp4", Fraction(5)) as add:
+        add(image, 0.0)
+    assert _run_commands(ROOT / "docs" / "predict.md", tmp_path) >= 9
+    drawn = {path.name for path in (tmp_path / "drawn").iterdir()}
+    assert drawn == {"dog.jpg", "cat.png", "street.mp4"}

@@ -10,8 +10,11 @@ from edgetl.errors import EdgetlError
 _MOST_BYTES = 1 << 20
 
 
-def read_names(path: Path) -> tuple[str, ...]:
+def read_names(path: Path, repeated: bool = False) -> tuple[str, ...]:
     """The names, in the order of their class numbers; blank lines at the end do not count.
+
+    Args:
+        repeated: whether a name may stand for several classes, as two cranes do in Darknet's list of ImageNet's.
 
     Raises:
         EdgetlError: the file is missing, too large, no text, or has an empty or repeated name.
@@ -28,7 +31,7 @@ def read_names(path: Path) -> tuple[str, ...]:
     for number, name in enumerate(names, 1):
         if not name or not name.isprintable():
             raise EdgetlError(f"{path} line {number}: {name!r} is no class name; give one on every line")
-        if name in first:
+        if name in first and not repeated:
             raise EdgetlError(f"{path} line {number}: {name!r} stands on line {first[name]} already")
         first[name] = number
     if not names:

@@ -1,4 +1,4 @@
-"""The trunk as an ONNX graph."""
+"""Networks as ONNX graphs."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import onnx
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from edgetl.artifacts.bundle import IMAGES
 from edgetl.errors import EdgetlError
 from edgetl.train.backbones import Backbone
+
+Array = npt.NDArray[np.float32]
 
 _OPSET = 17
 """The newest that TensorRT 8.6 reads; enough for every operator of the libraries' networks."""
@@ -66,3 +70,10 @@ def export_network(
         reason = str(error).strip().splitlines()[0]
         raise EdgetlError(f"{name} cannot be exported to ONNX: {reason}") from error
     return onnx.load_from_string(buffer.getvalue())
+
+
+def network_outputs(network: nn.Module, images: Array) -> tuple[Array, ...]:
+    """What a network in evaluation mode makes of images, N x 3 x H x W, in the order of its outputs."""
+    with torch.inference_mode():
+        outputs = network(torch.from_numpy(images))
+    return tuple(one.numpy() for one in ([outputs] if isinstance(outputs, Tensor) else outputs))
