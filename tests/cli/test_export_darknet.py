@@ -189,6 +189,47 @@ def test_a_size_too_small_or_too_large_is_one_line(
         )
 
 
+REGION = """
+[region]
+anchors=1.5,2, 3,0.5
+classes=2
+coords=4
+num=2
+softmax=1
+"""
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [None, "scale_x_y=1.05\n", "scale_x_y=2.0\nnew_coords=1\n", REGION],
+    ids=["YOLOv3", "YOLOv4", "Scaled-YOLOv4", "YOLOv2"],
+)
+def test_every_kind_of_ending_is_read_as_opencv_reads_it(
+    ending: str | None, call: Command, files: Callable[..., list[object]], tmp_path: Path
+) -> None:
+    """Its reader, and its region layer, of which the rows are cell by cell, as shares of the image."""
+    cv2 = pytest.importorskip("cv2", reason="needs OpenCV")
+    cfg = YOLO.replace("scale_x_y=1.1\n", ending or "")
+    if ending == REGION:
+        cfg = YOLO.partition("[yolo]")[0] + REGION
+    elif ending and "new_coords" in ending:
+        cfg = cfg.replace("activation=linear", "activation=logistic")
+    assert call(*files(cfg, "car", "bus"), "--nms", "none").returncode == 0
+    image = np.random.default_rng(0).random((1, 3, 32, 64), dtype=np.float32)
+    ours = run(tmp_path / "n.onnx", image)
+    network = cv2.dnn.readNetFromDarknet(str(tmp_path / "n.cfg"), str(tmp_path / "n.weights"))
+    network.setInput(image)
+    rows = network.forward(network.getUnconnectedOutLayersNames())[0]
+    rows = rows.reshape(-1, 2, rows.shape[-1]).swapaxes(0, 1).reshape(-1, rows.shape[-1])
+    centre, sides = rows[:, :2] * (64, 32), rows[:, 2:4] * (64, 32)
+    np.testing.assert_allclose(
+        ours["detections/boxes"][0], np.concatenate([centre - sides / 2, centre + sides / 2], axis=1), atol=1e-3
+    )
+    told = rows[:, 5:] > 0  # what is below its threshold is zero
+    assert told.mean() > 0.5
+    np.testing.assert_allclose(ours["detections/scores"][0][told], rows[:, 5:][told], atol=1e-5)
+
+
 # --- real networks ----------------------------------------------------------------------------------------------------
 
 
