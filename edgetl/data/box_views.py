@@ -18,7 +18,7 @@ from PIL import Image, ImageEnhance
 from edgetl.artifacts.boxes import BoxedImage
 from edgetl.artifacts.bundle import Preprocessing
 from edgetl.config import Augmentation
-from edgetl.data.geometry import Placement, areas, clipped, placement
+from edgetl.data.geometry import Placement, Window, areas, clipped, placement
 from edgetl.data.images import BARS, BrokenImageError, Pixels, decode, generator, visible
 from edgetl.data.stream import verified
 
@@ -27,6 +27,8 @@ LEAST_VISIBLE = 0.3
 
 _MOSAIC_SHARE = 0.5
 _MOSAIC_CENTRE = (0.35, 0.65)
+_MOST_FILLING = 3.0
+"""Slivers of images are not enlarged without end."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,12 @@ class ViewBoxes(NamedTuple):
 class Tile:
     """An image, where it lands in the input, the window of the input through which it is seen, and its light.
 
-    ``window`` is left, top, right and bottom; ``light`` are factors of brightness, contrast and saturation.
+    ``light`` are factors of brightness, contrast and saturation.
     """
 
     image: BoxedImage
     place: Placement
-    window: tuple[int, int, int, int]
+    window: Window
     light: tuple[float, float, float] | None = None
 
 
@@ -82,7 +84,7 @@ def tiles(image: BoxedImage, view: BoxView) -> tuple[Tile, ...]:
     windows = ((0, 0, x, y), (x, 0, frame[2], y), (0, y, x, frame[3]), (x, y, *frame[2:]))
     images = [image, *_partners(image, view, random)]
     order = random.permutation(len(windows))
-    return tuple(_tile(images[k], window, view, random) for k, window in zip(order, windows, strict=True))
+    return tuple(_tile(images[k], window, view, random, filled=True) for k, window in zip(order, windows, strict=True))
 
 
 def view_boxes(image: BoxedImage, view: BoxView) -> ViewBoxes:
@@ -120,19 +122,26 @@ def box_renderer(view: BoxView, root: Path) -> Callable[[bytes, BoxedImage], Pix
     return render
 
 
-def _tile(image: BoxedImage, window: tuple[int, int, int, int], view: BoxView, random: np.random.Generator) -> Tile:
-    """An image in a window: zoomed in or out where it would stand plainly, mirrored, and in another light."""
+def _tile(image: BoxedImage, window: Window, view: BoxView, random: np.random.Generator, filled: bool = False) -> Tile:
+    """An image in a window: zoomed in or out of where it would stand plainly, mirrored, and in another light.
+
+    Where the window is to be ``filled``, the image stands there plainly when its bars are outside.
+    """
     augmentation = view.augmentation
     left, top, right, bottom = window
     own = view.preprocessing.model_copy(update={"width": right - left, "height": bottom - top})
     plain = placement((image.width, image.height), own)
     zoom = 1.0 + random.uniform(-augmentation.scale, augmentation.scale)
-    # Zoomed out, it lies somewhere within its plain place; zoomed in, it covers that.
+    corner, frame = plain.corner, plain.size
+    if filled:
+        corner, frame = (0, 0), (own.width, own.height)
+        zoom *= min(max(own.width / plain.size[0], own.height / plain.size[1]), _MOST_FILLING)
+    # Smaller than its frame, the image lies somewhere within it; larger, it covers it.
     sizes = [max(1, round(side * zoom)) for side in plain.size]
-    moves = [round((side - size) * random.random()) for side, size in zip(plain.size, sizes, strict=True)]
+    moves = [round((side - size) * random.random()) for side, size in zip(frame, sizes, strict=True)]
     place = Placement(
         image=plain.image,
-        corner=(left + plain.corner[0] + moves[0], top + plain.corner[1] + moves[1]),
+        corner=(left + corner[0] + moves[0], top + corner[1] + moves[1]),
         size=(sizes[0], sizes[1]),
         mirrored=augmentation.flip and bool(random.random() < 0.5),
     )

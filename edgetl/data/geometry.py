@@ -15,6 +15,9 @@ Boxes = npt.NDArray[np.float64]
 Size = tuple[int, int]
 """Width and height in pixels."""
 
+Window = tuple[int, int, int, int]
+"""A part of the network's input: left, top, right and bottom, in whole pixels."""
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -79,8 +82,8 @@ def letterboxed(image: Size, frame: Size) -> Size:
     return max(1, width * down // height), down
 
 
-def clipped(boxes: Boxes, window: tuple[int, int, int, int]) -> Boxes:
-    """What of every box lies in a window (left, top, right, bottom); a box outside has no area left."""
+def clipped(boxes: Boxes, window: Window) -> Boxes:
+    """What of every box lies in a window; a box outside has no area left."""
     left, top, right, bottom = window
     result: Boxes = np.clip(boxes, (left, top, left, top), (right, bottom, right, bottom))
     return result

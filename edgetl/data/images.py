@@ -17,7 +17,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 from edgetl.artifacts.bundle import Preprocessing
-from edgetl.data.geometry import Placement, Size, placement
+from edgetl.data.geometry import Placement, Size, Window, placement
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -154,9 +154,9 @@ def fit(image: Image.Image, preprocessing: Preprocessing, place: Placement | Non
 
 
 def visible(
-    image: Image.Image, place: Placement, window: tuple[int, int, int, int], preprocessing: Preprocessing
+    image: Image.Image, place: Placement, window: Window, preprocessing: Preprocessing
 ) -> tuple[Image.Image, tuple[int, int]]:
-    """What can be seen of a placed image in a window of the input (left, top, right, bottom), and its left top corner.
+    """What can be seen of a placed image in a window of the input, and its left top corner.
 
     The image may have been decoded smaller than ``place.image``. It has to be in the window with a pixel at least.
     """

@@ -171,6 +171,21 @@ def test_a_mosaic_shows_the_image_and_three_others(images: tuple[BoxedImage, ...
     assert all(tile.image is images[0] for parts in alone for tile in parts)
 
 
+def test_images_of_a_mosaic_fill_their_windows_but_slivers_are_not_enlarged_without_end(
+    images: tuple[BoxedImage, ...],
+) -> None:
+    still = Augmentation(scale=0.0, mosaic=True)
+    sliver = images[0].model_copy(update={"sha256": "f" * 64, "width": 60_000, "height": 2, "boxes": ()})
+    mosaics = [tiles(sliver, BoxView(letterbox(), number, 0, still, images)) for number in range(1, 40)]
+    for tile in (tile for parts in mosaics if len(parts) == 4 for tile in parts):
+        left, top, right, bottom = tile.window
+        if tile.image is sliver:
+            assert max(tile.place.size) <= 3 * 96
+        else:
+            (x, y), (width, height) = tile.place.corner, tile.place.size
+            assert x <= left and y <= top and x + width >= right and y + height >= bottom
+
+
 def test_an_object_of_which_little_is_left_is_ignored_and_one_that_is_gone_is_gone() -> None:
     image = BoxedImage(
         path="x.png",
