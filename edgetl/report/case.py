@@ -10,13 +10,15 @@ from edgetl.config import Budget
 from edgetl.report.choice import choose_stable
 from edgetl.report.evidence import Candidate, Pairs, Simplicity, candidates, most_accurate
 from edgetl.report.limits import Standing, standings
+from edgetl.report.metric import Terms
 
 
 @dataclass(frozen=True)
 class Case:
     """Candidates, the simplest first, and how each stands to each limit (by title).
 
-    ``reference`` is the most accurate candidate; ``not_run`` are the rows that are no candidates.
+    ``reference`` is the most accurate candidate; ``not_run`` are the rows that are no candidates; ``terms`` say what
+    their accuracy is.
     """
 
     candidates: tuple[Candidate, ...]
@@ -25,6 +27,7 @@ class Case:
     standings: Mapping[str, tuple[Standing, ...]]
     pairs: Pairs
     budget: Budget
+    terms: Terms
 
     @property
     def qualified(self) -> tuple[Candidate, ...]:
@@ -62,7 +65,9 @@ class Case:
         return {name: self.representative(group, subject.row.precision) for name, group in others.items()}
 
 
-def build_case(measured: Iterable[Measured], comparisons: Iterable[Comparison], budget: Budget) -> Case | None:
+def build_case(
+    measured: Iterable[Measured], comparisons: Iterable[Comparison], budget: Budget, terms: Terms
+) -> Case | None:
     """None where no row was run. The order of the rows does not matter."""
     rows = sorted(measured, key=lambda row: row.title)
     run = candidates(rows)
@@ -74,7 +79,8 @@ def build_case(measured: Iterable[Measured], comparisons: Iterable[Comparison], 
         candidates=run,
         not_run=tuple(row for row in rows if row.title not in ran),
         reference=reference,
-        standings={candidate.title: standings(candidate, reference, pairs, budget) for candidate in run},
+        standings={candidate.title: standings(candidate, reference, pairs, budget, terms) for candidate in run},
         pairs=pairs,
         budget=budget,
+        terms=terms,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from edgetl.report.case import Case
-from edgetl.report.evidence import Candidate
+from edgetl.report.evidence import Candidate, Interval
 from edgetl.report.limits import Standing
 from edgetl.report.names import answer, cut_of
 from edgetl.report.wording import listed, megabytes, percent, points, significant, times
@@ -118,20 +118,23 @@ def _speed(case: Case, a: Candidate, b: Candidate) -> str:
 
 
 def _accuracy(case: Case, a: Candidate, b: Candidate) -> str:
-    difference = case.pairs.accuracy(a, b)
+    difference, words = case.pairs.accuracy(a, b), case.terms
     if difference is None:
-        return f"{percent(a.share)} % accurate against {percent(b.share)} % (not compared image by image)"
+        shares = f"{percent(a.share)} % {words.share} against {percent(b.share)} %"
+        return f"{shares} (not compared {words.paired})"
     if difference.low > 0.0:
-        return (
-            f"{points(difference.value)} points more accurate ({points(difference.low)} to {points(difference.high)})"
-        )
+        return f"{points(difference.value)} points {words.higher} ({_range(difference)})"
     if difference.high < 0.0:
         less = difference.negated()
-        return f"{points(less.value)} points less accurate ({points(less.low)} to {points(less.high)})"
+        return f"{points(less.value)} points {words.lower} ({_range(less)})"
     if difference.low == difference.high:
-        return "exactly as accurate"
+        return f"exactly {words.alike}"
     spread = f"between {points(-difference.low)} points less and {points(difference.high)} more"
-    return f"not proven to differ in accuracy ({spread})"
+    return f"not proven to differ in {words.name} ({spread})"
+
+
+def _range(difference: Interval) -> str:
+    return f"{points(difference.low)} to {points(difference.high)}"
 
 
 def _shortfall(case: Case, candidate: Candidate) -> str:

@@ -9,8 +9,10 @@ from typing import Any
 
 from edgetl.artifacts.results import Comparison, Results
 from edgetl.errors import EdgetlError, MissingExtraError
+from edgetl.report.detectors import precision_table, trained_heads, training_facts
 from edgetl.report.drawing import Figure, colour, symbol
 from edgetl.report.evidence import Interval, candidates
+from edgetl.report.metric import Terms, terms
 from edgetl.report.names import is_truncated
 from edgetl.report.plots import accuracy_against_latency, frontier, group_accuracy
 from edgetl.report.sweep import has_cuts, ranking
@@ -22,11 +24,11 @@ from edgetl.report.wording import percent, points, printable, signed, significan
 
 _TEMPLATE = Path(__file__).with_name("template.html")
 _LIMITS = {
-    "max_accuracy_drop": "accuracy drop at most {} points",
-    "min_accuracy": "accuracy at least {} %",
-    "max_latency_ms": "latency at most {} ms",
-    "max_memory_mb": "memory at most {} MB",
-    "max_energy_mj": "energy at most {} mJ",
+    "max_accuracy_drop": "{name} drop at most {limit} points",
+    "min_accuracy": "{name} at least {limit} %",
+    "max_latency_ms": "latency at most {limit} ms",
+    "max_memory_mb": "memory at most {limit} MB",
+    "max_energy_mj": "energy at most {limit} mJ",
 }
 _SHARES = {"max_accuracy_drop": points, "min_accuracy": percent}
 
@@ -68,21 +70,29 @@ def render_html(results: Results) -> str:
 def _measurements(results: Results) -> dict[str, Any]:
     """What the page shows of every study."""
     table, groups, run = rows(results), _groups(results), candidates(results.deployments)
+    words = terms(results.metric)
     return {
         "results": results,
+        "terms": words,
         "headline": headline(results.verdict),
         "chosen": next((row for row in table if row.chosen), None),
         "rows": table,
         "groups": groups,
         "energy": any(row.energy_mj != UNKNOWN for row in table),
         "flops": unit_of_flops(results) if any(row.flops != UNKNOWN for row in table) else None,
-        "budget": list(_budget(results.budget)),
+        "budget": list(_budget(results.budget, words)),
         "pairs": _pairs(results),
         "run": run,
         "names": {candidate.deployment: colour(candidate.deployment) for candidate in run},
         "precisions": {candidate.row.precision: symbol(candidate.row.precision) for candidate in run},
         "figures": _figures(results, groups),
-        "cascade": cascade_note(results.training),
+        "cascade": cascade_note(results),
+        "precision": precision_table(results),
+        "facts_by_heading": {
+            "Data": results.data,
+            "Training": training_facts(results.training),
+            "Environment": results.environment,
+        },
     }
 
 
@@ -95,6 +105,7 @@ def _sweep(results: Results) -> dict[str, Any]:
         "trees": {tree.deployment: colour(tree.deployment) for tree in results.trees},
         "ranking": ranking(results),
         "tuned": tuned_heads(results),
+        "heads": trained_heads(results),
     }
 
 
@@ -107,7 +118,7 @@ def _figures(results: Results, groups: list[str]) -> dict[str, Figure]:
     """Figures by the id of their place in the page."""
     drawn = {
         "overview": accuracy_against_latency(results),
-        "depth": freeze_depth(results),
+        "depth": freeze_depth(results) if results.trees else None,
         "search": search(results),
         **{f"group-{position}": group_accuracy(results, group) for position, group in enumerate(groups)},
     }
@@ -120,11 +131,11 @@ def _front(results: Results) -> list[Row]:
     return [by_title[printable(c.row.name), printable(c.row.precision)] for c in frontier(results)]
 
 
-def _budget(budget: dict[str, float]) -> Iterator[str]:
+def _budget(budget: dict[str, float], words: Terms) -> Iterator[str]:
     for name, limit in budget.items():
         sentence = _LIMITS.get(name)
         figure = _SHARES.get(name, significant)(limit)
-        yield sentence.format(figure) if sentence else f"{printable(name)} {figure}"
+        yield sentence.format(name=words.name, limit=figure) if sentence else f"{printable(name)} {figure}"
 
 
 def _pairs(results: Results) -> list[PairRow]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from edgetl.config import Budget
 from edgetl.report.evidence import Candidate, Interval, Pairs
+from edgetl.report.metric import Terms
 from edgetl.report.wording import percent, points, significant
 
 TOLERATED_DROP = 0.01
@@ -36,6 +37,11 @@ class Standing:
     met: bool
     at_most: bool = True
     images: int | None = None
+
+    @property
+    def is_drop(self) -> bool:
+        """It bounds what is lost against the most accurate candidate."""
+        return self.unit == "points"
 
     @property
     def proven(self) -> bool:
@@ -75,16 +81,20 @@ class Standing:
         return math.ceil(float(f"{more:.2g}")) if 0.0 < more <= _MOST_IMAGES else None
 
 
-def standings(candidate: Candidate, reference: Candidate, pairs: Pairs, budget: Budget) -> tuple[Standing, ...]:
+def standings(
+    candidate: Candidate, reference: Candidate, pairs: Pairs, budget: Budget, terms: Terms
+) -> tuple[Standing, ...]:
     """Every limit that is set, and the accuracy drop where no accuracy limit is."""
-    return (*_accuracy(candidate, reference, pairs, budget), *_costs(candidate, budget))
+    return (*_accuracy(candidate, reference, pairs, budget, terms), *_costs(candidate, budget))
 
 
 def accuracy_is_limited(budget: Budget) -> bool:
     return budget.max_accuracy_drop is not None or budget.min_accuracy is not None
 
 
-def _accuracy(candidate: Candidate, reference: Candidate, pairs: Pairs, budget: Budget) -> Iterator[Standing]:
+def _accuracy(
+    candidate: Candidate, reference: Candidate, pairs: Pairs, budget: Budget, terms: Terms
+) -> Iterator[Standing]:
     overall = candidate.accuracy.overall
     if budget.max_accuracy_drop is not None or budget.min_accuracy is None:
         drop, paired = reference.share - candidate.share, pairs.accuracy(reference, candidate)
@@ -92,10 +102,10 @@ def _accuracy(candidate: Candidate, reference: Candidate, pairs: Pairs, budget: 
             limit, met = budget.max_accuracy_drop, drop <= budget.max_accuracy_drop + _ROUNDING
         else:
             limit, met = TOLERATED_DROP, drop < TOLERATED_DROP or (paired is not None and paired.includes(0.0))
-        yield Standing("accuracy drop", "points", drop, paired, limit, met, images=overall.n)
+        yield Standing(f"{terms.name} drop", "points", drop, paired, limit, met, images=overall.n)
     if budget.min_accuracy is not None:
         interval, met = Interval(overall.value, overall.low, overall.high), overall.value >= budget.min_accuracy
-        yield Standing("accuracy", "%", overall.value, interval, budget.min_accuracy, met, False, overall.n)
+        yield Standing(terms.name, "%", overall.value, interval, budget.min_accuracy, met, False, overall.n)
 
 
 def _costs(candidate: Candidate, budget: Budget) -> Iterator[Standing]:

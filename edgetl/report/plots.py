@@ -1,4 +1,4 @@
-"""The figures of every report: accuracy against latency, and accuracy in each group."""
+"""The figures of every report: accuracy (or what the study has for it) against latency, and in each group."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from edgetl.report.drawing import (
     whiskers,
 )
 from edgetl.report.evidence import Candidate, candidates, most_accurate
+from edgetl.report.metric import Terms, terms
 from edgetl.report.sweep import has_cuts
 from edgetl.report.wording import flops, percent, significant
 
@@ -38,7 +39,7 @@ def accuracy_against_latency(results: Results) -> Figure | None:
         return None
     floor, ceiling = _accuracy_floor(run, results.budget), results.budget.get("max_latency_ms")
     x_axis, x_end = _latency_axis(run, ceiling)
-    y_axis = _accuracy_axis([candidate.accuracy.overall for candidate in run], floor)
+    y_axis = _accuracy_axis(terms(results.metric), [candidate.accuracy.overall for candidate in run], floor)
     shapes, notes = [], []
     if ceiling is not None and ceiling < x_end:
         shapes += _beyond("x", ceiling, x_end)
@@ -78,14 +79,20 @@ def _featured(results: Results) -> tuple[Candidate, ...]:
 
 
 def group_accuracy(results: Results, group: str) -> Figure:
-    """Accuracy of candidates in ``group``: filled where all labels compete, hollow where masked to the group's."""
+    """Accuracy of candidates in ``group``; where it has a masked one too, filled where all labels compete, hollow where
+    masked to the group's.
+    """
+    words = terms(results.metric)
+    apart, height = (0.16, 44) if words.masked else (0.0, 32)
     run = tuple(c for c in _featured(results) if group in c.accuracy.groups)
     everywhere = [e for c in run for e in (*c.accuracy.groups.values(), *c.accuracy.masked.values())]
-    unmasked = [(c, c.accuracy.groups[group], row - 0.16) for row, c in enumerate(run)]
-    masked = [(c, c.accuracy.masked[group], row + 0.16) for row, c in enumerate(run) if group in c.accuracy.masked]
-    traces = [_dots(unmasked, "all labels compete", ""), _dots(masked, "masked to the group's labels", "-open")]
+    unmasked = [(c, c.accuracy.groups[group], row - apart) for row, c in enumerate(run)]
+    masked = [(c, c.accuracy.masked[group], row + apart) for row, c in enumerate(run) if group in c.accuracy.masked]
+    traces = [_dots(unmasked, words.competing, "")]
+    if words.masked:
+        traces.append(_dots(masked, "masked to the group's labels", "-open"))
     labels = [narrow(candidate.title, _LABEL_WIDTH) for candidate in run]
-    row_height = max(44, *(_LINE_HEIGHT * (label.count("<br>") + 1) for label in labels))
+    row_height = max(height, *(_LINE_HEIGHT * (label.count("<br>") + 1) for label in labels))
     y_axis = axis("", [len(run) - 0.4, -0.6]) | {
         "tickvals": list(range(len(run))),
         "ticktext": labels,
@@ -94,7 +101,7 @@ def group_accuracy(results: Results, group: str) -> Figure:
     }
     return {
         "data": traces,
-        "layout": layout(90 + row_height * len(run), xaxis=_accuracy_axis(everywhere, None), yaxis=y_axis),
+        "layout": layout(90 + row_height * len(run), xaxis=_accuracy_axis(words, everywhere, None), yaxis=y_axis),
     }
 
 
@@ -114,8 +121,8 @@ def _latency_axis(run: Sequence[Candidate], ceiling: float | None) -> tuple[Figu
     return cost_axis("Milliseconds for one image (p50)", lowest, highest)
 
 
-def _accuracy_axis(estimates: Sequence[Estimate], floor: float | None) -> Figure:
-    return accuracy_axis("Accuracy, %", min(e.low for e in estimates), max(e.high for e in estimates), floor)
+def _accuracy_axis(words: Terms, estimates: Sequence[Estimate], floor: float | None) -> Figure:
+    return accuracy_axis(f"{words.title}, %", min(e.low for e in estimates), max(e.high for e in estimates), floor)
 
 
 def _point(candidate: Candidate) -> Figure:

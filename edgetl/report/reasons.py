@@ -39,7 +39,7 @@ def why_nothing(case: Case, nearest: Candidate) -> tuple[str, ...]:
     misses = listed([_miss(standing) for standing in case.missed(nearest)])
     return _sentences(
         f"Nothing meets the budget: {all_miss}.",
-        f"The nearest is {nearest.title} ({_key_figures(nearest)}), which misses {misses}.",
+        f"The nearest is {nearest.title} ({_key_figures(case, nearest)}), which misses {misses}.",
         _unstable(nearest, nearest),
         *one_or_several(case, nearest),
         *freeze_depth(case, nearest),
@@ -57,15 +57,16 @@ def _sentences(*texts: str | None) -> tuple[str, ...]:
     return tuple(printable(text) for text in texts if text)
 
 
-def _key_figures(candidate: Candidate) -> str:
-    return f"{percent(candidate.share)} % accuracy, {significant(candidate.latency.p50)} ms for one image"
+def _key_figures(case: Case, candidate: Candidate) -> str:
+    return f"{percent(candidate.share)} % {case.terms.name}, {significant(candidate.latency.p50)} ms for one image"
 
 
 def _why_this_one(case: Case, choice: Choice) -> str:
     winner, qualified = choice.winner, len(case.qualified)
     stable = sum(candidate.latency.stable for candidate in case.qualified)
     limited = accuracy_is_limited(case.budget)
-    meet = "within the budget" if limited else "about as accurate as the best (no accuracy limit is set)"
+    unlimited = f"about {case.terms.alike} as the best (no {case.terms.name} limit is set)"
+    meet = "within the budget" if limited else unlimited
     if qualified == 1:
         how = f"the only one of {count(len(case.candidates), 'candidate')} that is {meet}"
     elif choice.settled_by == "speed":
@@ -74,10 +75,10 @@ def _why_this_one(case: Case, choice: Choice) -> str:
     else:
         tied = abridged([candidate.title for candidate in choice.tied if candidate != winner])
         simplest = f"simplest ({count(len(winner.row.engines), 'engine')})"
-        trait = simplest if choice.settled_by == "simplicity" else "most accurate"
+        trait = simplest if choice.settled_by == "simplicity" else case.terms.highest
         rivals = f"{tied} {'is' if len(choice.tied) == 2 else 'are'} not proven to be 5 % faster or more"
         how = f"the {trait} of the fastest that are {meet} ({rivals})"
-    return f"{winner.title} is {how}: {_key_figures(winner)}."
+    return f"{winner.title} is {how}: {_key_figures(case, winner)}."
 
 
 def _unstable(winner: Candidate, rival: Candidate) -> str | None:
@@ -96,7 +97,7 @@ def _cause(candidate: Candidate) -> str:
 def _limits_met(case: Case, winner: Candidate) -> str:
     clauses, costs = [], []
     for standing in case.standings[winner.title]:
-        if standing.what == "accuracy drop":
+        if standing.is_drop:
             clauses.append(_drop(case, winner, standing))
         else:
             costs.append(written(standing) + _doubt(standing))
@@ -108,11 +109,12 @@ def _limits_met(case: Case, winner: Candidate) -> str:
 
 def _drop(case: Case, winner: Candidate, standing: Standing) -> str:
     if winner == case.reference:
-        return "it is the most accurate candidate"
+        return f"it is {case.terms.best}"
     limit = f"{'budget' if accuracy_is_limited(case.budget) else 'tolerance'} of {points(standing.limit)}"
-    lead = f"its accuracy is {points(standing.value or 0.0)} points below that of the best, {case.reference.title}"
+    behind = f"{points(standing.value or 0.0)} points below that of the best, {case.reference.title}"
+    lead = f"its {case.terms.name} is {behind}"
     if standing.interval is None:
-        return f"{lead}, within the {limit}, but the two were not compared image by image, so it is not proven"
+        return f"{lead}, within the {limit}, but the two were not compared {case.terms.paired}, so it is not proven"
     low, high = standing.interval.low, standing.interval.high
     start = f"{points(low)}" if low >= 0.0 else f"{points(-low)} points above"
     if standing.proven:

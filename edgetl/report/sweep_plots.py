@@ -22,6 +22,7 @@ from edgetl.report.drawing import (
     whiskers,
 )
 from edgetl.report.evidence import Candidate, candidates
+from edgetl.report.metric import Terms, terms
 from edgetl.report.names import is_truncated, uniform, without_truncation
 from edgetl.report.sweep import depth_order
 from edgetl.report.wording import flops, flops_unit, percent, significant
@@ -55,7 +56,7 @@ def search(results: Results) -> Figure | None:
         "layout": layout(
             440,
             xaxis=cost_axis(f"{unit} for one image", min(costs), max(costs))[0],
-            yaxis=accuracy_axis("Validation accuracy, %", min(shares), max(shares)),
+            yaxis=accuracy_axis(f"Validation {terms(results.metric).name}, %", min(shares), max(shares)),
         ),
     }
 
@@ -113,7 +114,9 @@ def freeze_depth(results: Results) -> Figure | None:
     run = [candidate for line in series.values() for candidate in line.values()]
     return {
         "data": data,
-        "layout": _panels(cuts, run, [tree for line in considered.values() for tree in line.values()]),
+        "layout": _panels(
+            terms(results.metric), cuts, run, [tree for line in considered.values() for tree in line.values()]
+        ),
     }
 
 
@@ -182,7 +185,7 @@ def _hover(candidate: Candidate) -> str:
     )
 
 
-def _panels(cuts: Sequence[str], run: Sequence[Candidate], considered: Sequence[Tree]) -> Figure:
+def _panels(words: Terms, cuts: Sequence[str], run: Sequence[Candidate], considered: Sequence[Tree]) -> Figure:
     lowest = min([one.accuracy.overall.low for one in run] + [tree.val_accuracy for tree in considered])
     best = max([one.accuracy.overall.high for one in run] + [tree.val_accuracy for tree in considered])
     slowest = max(candidate.latency.high for candidate in run)
@@ -196,7 +199,7 @@ def _panels(cuts: Sequence[str], run: Sequence[Candidate], considered: Sequence[
     return layout(
         720,
         xaxis=x_axis,
-        yaxis=accuracy_axis("Accuracy, %", lowest, best) | {"domain": [0.58, 1.0]},
+        yaxis=accuracy_axis(f"{words.title}, %", lowest, best) | {"domain": [0.58, 1.0]},
         yaxis2=axis("Milliseconds (p50)", (0.0, slowest * 1.12)) | {"domain": [0.28, 0.53]},
         yaxis3=axis("MFLOPs", (0.0, most * 1.12)) | {"domain": [0.0, 0.23]},
     )

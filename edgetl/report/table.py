@@ -12,13 +12,11 @@ UNKNOWN = "-"
 
 @dataclass(frozen=True)
 class Group:
-    """Accuracy in a group: among all labels, and ``masked`` to the group's own."""
+    """Accuracy in a group, and where the study has it, masked to the group's own labels; with their intervals."""
 
     name: str
-    unmasked: str
-    unmasked_interval: str
-    masked: str
-    masked_interval: str
+    figures: tuple[str, ...]
+    intervals: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ def _row(measured: Measured, chosen: bool, flops_size: float) -> Row:
         precision=precision,
         chosen=chosen,
         accuracy=percent(accuracy.overall.value),
-        accuracy_interval=_interval(accuracy.overall),
+        accuracy_interval=interval(accuracy.overall),
         groups=tuple(
             _group(group, unmasked, accuracy.masked.get(group)) for group, unmasked in accuracy.groups.items()
         ),
@@ -89,13 +87,12 @@ def _row(measured: Measured, chosen: bool, flops_size: float) -> Row:
     )
 
 
-def _group(name: str, unmasked: Estimate, masked: Estimate | None) -> Group:
+def _group(name: str, *estimates: Estimate | None) -> Group:
+    known = [estimate for estimate in estimates if estimate is not None]
     return Group(
         name=printable(name),
-        unmasked=percent(unmasked.value),
-        unmasked_interval=_interval(unmasked),
-        masked=UNKNOWN if masked is None else percent(masked.value),
-        masked_interval="" if masked is None else _interval(masked),
+        figures=tuple(percent(estimate.value) for estimate in known),
+        intervals=tuple(interval(estimate) for estimate in known),
     )
 
 
@@ -103,5 +100,6 @@ def _figure(value: float | None) -> str:
     return UNKNOWN if value is None else significant(value)
 
 
-def _interval(estimate: Estimate) -> str:
+def interval(estimate: Estimate) -> str:
+    """In percent: ``92.0-94.2``."""
     return f"{percent(estimate.low)}-{percent(estimate.high)}"

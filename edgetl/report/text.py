@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgetl.artifacts.results import Results, Verdict
+from edgetl.report.metric import Terms, terms
 from edgetl.report.names import folded
 from edgetl.report.sweep import has_cuts
 from edgetl.report.table import UNKNOWN, Row, rows, unit_of_flops
@@ -18,10 +19,7 @@ from edgetl.report.wording import printable
 # Beside it, accuracy, two groups and the costs fit 80 columns.
 _NAME_WIDTH = 15
 
-_CAPTION = (
-    "Accuracy: % of the test images, below it the 95 % interval. By group: all labels compete/masked to the "
-    "group's own labels. Latency: ms for one image. Memory: engine files, and what running them uses."
-)
+_COSTS = "Latency: ms for one image. Memory: engine files, and what running them uses."
 
 
 def render_table(results: Results) -> Table:
@@ -29,12 +27,12 @@ def render_table(results: Results) -> Table:
 
     Every cell is a `Text`: names from a file are never read as markup.
     """
-    shown, swept = rows(results), has_cuts(results)
-    caption = Text(" ".join(filter(None, (_CAPTION, cascade_note(results.training)))))
+    shown, swept, words = rows(results), has_cuts(results), terms(results.metric)
+    caption = Text(" ".join(filter(None, (words.caption, _COSTS, cascade_note(results)))))
     # One blank between columns and two lines in a row: the figures and the groups fit 80 columns.
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), caption=caption, caption_justify="left")
     energy = any(row.energy_mj != UNKNOWN for row in shown)
-    _add_columns(table, unit_of_flops(results) if swept else "", energy)
+    _add_columns(table, words, unit_of_flops(results) if swept else "", energy)
     told: set[str | None] = set()
     for position, row in enumerate(shown):
         if swept and row.name != shown[position - 1].name:
@@ -46,10 +44,10 @@ def render_table(results: Results) -> Table:
     return table
 
 
-def _add_columns(table: Table, unit_of_flops: str, energy: bool) -> None:
+def _add_columns(table: Table, words: Terms, unit_of_flops: str, energy: bool) -> None:
     table.add_column("", no_wrap=True)
-    table.add_column("accuracy", justify="right", no_wrap=True)
-    table.add_column("by group: all/masked", overflow="fold")
+    table.add_column(words.name, justify="right", no_wrap=True)
+    table.add_column("by group: all/masked" if words.masked else "by group", overflow="fold")
     size = f"MB file\nMB used\n{unit_of_flops}".rstrip()
     for header in ("p50", "p90\np99", size, *(["mJ"] if energy else [])):
         table.add_column(header, justify="right", no_wrap=True)
@@ -70,7 +68,7 @@ def _run(row: Row, swept: bool) -> list[Text]:
         latency.append("\nUNSTABLE", style="bold red")
     return [
         Text(f"{row.accuracy}\n{row.accuracy_interval}"),
-        Text("\n".join(f"{group.name} {group.unmasked}/{group.masked}" for group in row.groups)),
+        Text("\n".join(f"{group.name} {'/'.join(group.figures)}" for group in row.groups)),
         latency,
         Text(f"{row.p90}\n{row.p99}"),
         Text(f"{row.engines_mb}\n{row.memory_mb}" + (f"\n{row.flops}" if swept else "")),

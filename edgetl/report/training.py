@@ -13,6 +13,7 @@ from edgetl.artifacts.deployment import COMBINED, ONE_VS_REST
 from edgetl.artifacts.files import Artifact
 from edgetl.artifacts.results import Results
 from edgetl.errors import EdgetlError
+from edgetl.report.metric import terms
 from edgetl.report.sweep import shared_flops
 from edgetl.report.table import UNKNOWN
 from edgetl.report.wording import flops, listed, percent, printable, signed, significant
@@ -65,22 +66,23 @@ def _cost(head: Mapping[str, Any], costs: Mapping[str, int]) -> str:
     return f"+{flops(costs[head['cut']] - costs[TOP])}"
 
 
-def cascade_note(training: Mapping[str, Any]) -> str | None:
+def cascade_note(results: Results) -> str | None:
     """How a cascade's latency is to be read; None where there is none.
 
     Raises:
         EdgetlError: the study's facts on it have another shape.
     """
-    if "cascade" not in training:
+    if "cascade" not in results.training:
         return None
     try:
-        cascade = _Cascade.model_validate(training["cascade"])
+        cascade = _Cascade.model_validate(results.training["cascade"])
     except ValidationError as error:
         what = f"training.cascade has {error.error_count()} faults"
         raise EdgetlError(f"results.json: {what}, expected threshold and fired; run `edgetl report` again") from None
     fired = listed([f"{printable(group)} on {percent(share)} %" for group, share in cascade.fired.items()])
+    words = terms(results.metric)
+    where = words.fires.format(threshold=significant(cascade.threshold, 2))
     return (
-        "A cascade runs combined on every image, and a group's specialist only where combined gives the group's "
-        f"labels at least {significant(cascade.threshold, 2)} together ({fired} of the images); its latencies "
-        "are of images that fire at these rates."
+        f"A cascade runs combined on every image, and a group's specialist only where combined {where} ({fired} of "
+        f"{words.fired_on}); its latencies are of {words.timed_on}."
     )

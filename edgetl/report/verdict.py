@@ -27,16 +27,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgetl.artifacts.results import Comparison, Measured, Verdict
+from edgetl.artifacts.results import Comparison, Measured, Metric, Verdict
 from edgetl.config import Budget
 from edgetl.report.case import Case, build_case
 from edgetl.report.choice import choose_stable, choose_trusting
+from edgetl.report.metric import terms
 from edgetl.report.reasons import why_chosen, why_nothing, why_nothing_ran
 
 
-def decide(measured: Sequence[Measured], comparisons: Sequence[Comparison], budget: Budget) -> Verdict:
-    """What to ship, and why. Depends on nothing else, and not on the order of the rows."""
-    case = build_case(measured, comparisons, budget)
+def decide(
+    measured: Sequence[Measured], comparisons: Sequence[Comparison], budget: Budget, metric: Metric = "top-1"
+) -> Verdict:
+    """What to ship, and why. Depends on nothing else, and not on the order of the rows.
+
+    ``metric`` is what their accuracy is: it decides the words, not who wins.
+    """
+    case = build_case(measured, comparisons, budget, terms(metric))
     if case is None:
         reasons = why_nothing_ran(sorted(measured, key=lambda row: row.title))
         return Verdict(deployment=None, precision=None, budget_met=False, stable=False, reasons=reasons)

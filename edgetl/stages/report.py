@@ -47,7 +47,7 @@ def work(context: Context) -> list[Path]:
         deployments=measured,
         comparisons=comparisons,
         trees=shortlist.trees,
-        verdict=decide(measured, comparisons, budget),
+        verdict=decide(measured, comparisons, budget, evaluation.metric),
     )
     page = render_html(results)
     write_json(context.run.results, results)

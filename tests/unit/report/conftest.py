@@ -1,6 +1,7 @@
-"""Two studies as they come out of a run.
+"""Three studies as they come out of a run.
 
-One has three deployments in fp32 and int8, and an fp16 that the runtime cannot run. The other swept the cut.
+One has three deployments in fp32 and int8, and an fp16 that the runtime cannot run. Another swept the cut. The third is
+of detectors.
 """
 
 from __future__ import annotations
@@ -11,7 +12,20 @@ from types import SimpleNamespace
 
 import pytest
 
-from edgetl.artifacts.results import Accuracy, Comparison, EngineFile, Estimate, Latency, Measured, Results, Tree
+from edgetl.artifacts.detector import DetectionHead, Scale
+from edgetl.artifacts.results import (
+    Accuracy,
+    AveragePrecision,
+    Comparison,
+    EngineFile,
+    Estimate,
+    LabelPrecision,
+    Latency,
+    MeanPrecision,
+    Measured,
+    Results,
+    Tree,
+)
 from edgetl.config import Budget
 from edgetl.report.verdict import decide
 
@@ -253,6 +267,102 @@ def swept(results: Results) -> Results:
         "comparisons": tuple(comparisons),
         "trees": forest(),
         "verdict": decide(rows, comparisons, budget),
+    }
+    return results.model_copy(update=update)
+
+
+ROAD = {"vehicles": ("car", "tram"), "people": ("pedestrian",)}
+OBJECTS = {"car": 1204, "tram": 0, "pedestrian": 23}
+FLOPS = {"combined": 5_710_000_000, "specialised": 11_400_000_000, "shared": 5_780_000_000, "cascade": 5_930_000_000}
+SCALES = (
+    Scale(anchors=((116.0, 90.0), (156.0, 198.0), (373.0, 326.0))),
+    Scale(anchors=((10.0, 13.0), (16.0, 30.0), (33.0, 23.0))),
+)
+
+
+def precision(ap50: float, half_width: float) -> MeanPrecision:
+    return MeanPrecision(ap50=estimate(ap50, 300, half_width), ap=estimate(ap50 / 2, 300, half_width / 2))
+
+
+def detector(name: str, kind: str, share: float, p50: float, megabytes: float, engines: int = 1) -> Measured:
+    """A row whose mAP@0.5 is ``share``, in the precision ``kind``: pedestrians are few and hard, trams are none."""
+    overall, cars, people = precision(share, 0.04), precision(share + 0.12, 0.03), precision(share - 0.12, 0.16)
+    car, pedestrian = (
+        LabelPrecision(objects=OBJECTS[label], ap50=one.ap50, ap=one.ap)
+        for label, one in (("car", cars), ("pedestrian", people))
+    )
+    found = AveragePrecision(
+        overall=overall,
+        groups={"vehicles": cars, "people": people},
+        labels={"car": car, "tram": LabelPrecision(objects=0), "pedestrian": pedestrian},
+    )
+    accuracy = Accuracy(overall=overall.ap50, groups={group: one.ap50 for group, one in found.groups.items()})
+    figures = {"accuracy": accuracy, "average_precision": found, "flops": FLOPS[name.partition("@")[0]]}
+    return row(name, kind, share, p50, megabytes, engines).model_copy(update=figures)
+
+
+def detector_rows() -> list[Measured]:
+    """As a study with ``unfreeze`` has them: ``combined`` and ``specialised`` have their own last layers too."""
+    apart = dict.fromkeys(ROAD, "top")
+    alone, tuned = {"combined": "top"}, {"combined": "layers.52"}
+    return [
+        one.model_copy(update={"cuts": cuts})
+        for one, cuts in (
+            (detector("combined", "fp32", 0.512, 21.3, 12.1), alone),
+            (detector("combined", "int8", 0.498, 9.4, 3.3), alone),
+            (detector("combined@layers.52", "fp32", 0.549, 21.4, 12.1), tuned),
+            (detector("combined@layers.52", "int8", 0.541, 9.5, 3.3), tuned),
+            (detector("specialised", "int8", 0.503, 18.8, 6.5, engines=2), apart),
+            (detector("specialised@layers.52", "int8", 0.552, 18.9, 6.5, engines=2), dict.fromkeys(ROAD, "layers.52")),
+            (detector("shared", "int8", 0.503, 9.9, 3.4), apart),
+            (detector("cascade", "int8", 0.524, 11.8, 4.1, engines=3), {**alone, **apart}),
+        )
+    ]
+
+
+def detection_heads() -> list[DetectionHead]:
+    def head(name: str, classes: tuple[str, ...], epochs: int, before: float, after: float) -> DetectionHead:
+        known = tuple(label for label in classes if label == "car")
+        figures = {"epochs": epochs, "untrained_ap50": before, "val_ap50": after, "known": known}
+        return DetectionHead(name=name, classes=classes, scales=SCALES, **figures)
+
+    labels = tuple(label for members in ROAD.values() for label in members)
+    tuned = head("combined@layers.52", labels, 4, 0.214, 0.548)
+    second = head("people@cascade", ROAD["people"], 9, 0.377, 0.391)
+    return [
+        head("combined", labels, 41, 0.214, 0.519),
+        head("vehicles", ROAD["vehicles"], 38, 0.402, 0.611),
+        head("people", ROAD["people"], 60, 0.016, 0.377),
+        second.model_copy(update={"beside": "combined"}),
+        tuned.model_copy(update={"cut": "layers.52", "frozen_ap50": 0.519}),
+    ]
+
+
+@pytest.fixture
+def detected(results: Results) -> Results:
+    """A study of detectors."""
+    rows, budget = detector_rows(), Budget(max_accuracy_drop=0.02, min_accuracy=0.5)
+    comparisons = compare(rows, half_width=0.012)
+    update = {
+        "study": "road",
+        "metric": "mAP@0.5",
+        "data": {
+            "format": "yolo",
+            "groups": {group: list(labels) for group, labels in ROAD.items()},
+            "images": {"train": 1400, "val": 300, "test": 300},
+            "boxes": {"train": 5810, "val": 1240, "test": 1227},
+            "broken": [],
+            "notes": ["3 annotations with a fault: outside the image: clipped"],
+        },
+        "training": {
+            "backbone": {"name": "darknet/yolov3.cfg", "mean": [0.0, 0.0, 0.0]},
+            "detectors": [head.model_dump(mode="json") for head in detection_heads()],
+            "cascade": {"threshold": 0.35, "fired": {"vehicles": 0.81, "people": 0.12}},
+        },
+        "budget": budget.model_dump(exclude_none=True),
+        "deployments": tuple(rows),
+        "comparisons": tuple(comparisons),
+        "verdict": decide(rows, comparisons, budget, "mAP@0.5"),
     }
     return results.model_copy(update=update)
 

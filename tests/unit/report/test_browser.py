@@ -51,3 +51,7 @@ def test_the_page_draws_its_pictures_without_an_error_or_a_network(results: Resu
 
 def test_the_page_of_a_sweep_draws_two_pictures_more(swept: Results, tmp_path: Path) -> None:
     assert pictures(browse(swept, tmp_path)) == 5
+
+
+def test_the_page_of_detectors_draws_its_pictures(detected: Results, tmp_path: Path) -> None:
+    assert pictures(browse(detected, tmp_path)) == 3

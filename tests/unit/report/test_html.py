@@ -121,15 +121,67 @@ def test_the_swept_page_has_its_pictures_every_name_and_what_tuning_gained(swept
         assert fact in page.text
 
 
+def test_the_page_of_detectors_names_its_metric_and_never_an_accuracy(detected: Results) -> None:
+    page = Page(render_html(detected))
+    for word in ("accura", "top-1", "masked", "compete"):
+        assert word not in page.text.lower()
+    for fact in (
+        "mAP@0.5 against latency",
+        "mAP@0.5 drop at most 2.0 points",
+        "mAP@0.5 at least 50.0 %",
+        "on 300 test images",
+        "3 annotations with a fault: outside the image: clipped",
+    ):
+        assert fact in page.text
+    places = {attributes.get("id") for tag, attributes in page.tags if tag == "div"}
+    assert set(figures(page)) == {"overview", "group-0", "group-1"}
+    assert set(figures(page)) <= places
+    axes = [figure["layout"][axis]["title"]["text"] for figure in figures(page).values() for axis in ("xaxis", "yaxis")]
+    assert axes.count("mAP@0.5, %") == 3
+    assert "Accuracy" not in page.scripts[0]
+
+
+def test_the_page_of_detectors_has_precision_of_every_label_and_every_head(detected: Results) -> None:
+    text = "".join(Page(render_html(detected)).text.split())
+    assert "pedestrian2342.126.1–58.121.113.1–29.1" in text, "the chosen one's"
+    assert "mAP@[.5:.95]ofalldeployments" in text
+    assert "combined@layers.523known:car21.451.954.8+2.94" in text
+
+
+def test_the_page_of_classifiers_says_nothing_of_detectors(results: Results) -> None:
+    text = Page(render_html(results)).text
+    assert "mAP" not in text
+    assert "Accuracy is top-1 on 2,000 test images" in text
+    assert "all / masked" in text
+
+
+def test_hostile_labels_and_heads_of_detectors_stay_text(detected: Results) -> None:
+    document = detected.model_dump_json()
+    for name in ("pedestrian", "people", "layers.52"):
+        document = document.replace(name, json.dumps(HOSTILE)[1:-1])
+    page = Page(render_html(Results.model_validate_json(document)))
+    assert len(page.scripts) == 3
+    assert "img" not in {tag for tag, _ in page.tags}
+
+
+def test_groups_without_masked_figures_are_one_row_of_filled_points(detected: Results) -> None:
+    (dots,) = group_accuracy(detected, "people")["data"]
+    assert dots["y"] == list(range(len(dots["y"])))
+    assert not [mark for mark in dots["marker"]["symbol"] if mark.endswith("open")]
+    assert "mean over its labels" in dots["hovertext"][0]
+
+
 def test_the_front_is_listed_and_a_chosen_one_that_is_not_on_it_is_named(swept: Results) -> None:
     page = Page(render_html(swept))
     assert "branched@features.3 int893.5 %, 3.83 ms" in page.text
     assert "Chosen: combined@features.7 int8 (92.8 %, 2.17 ms). It is not on the front" in page.text
 
 
-def test_plotly_accepts_the_figures(results: Results, swept: Results) -> None:
+def test_plotly_accepts_the_figures(results: Results, swept: Results, detected: Results) -> None:
     go = pytest.importorskip("plotly.graph_objects")
-    drawn = [draw(study) for study in (results, swept) for draw in (accuracy_against_latency, search, freeze_depth)]
+    drawn = [
+        draw(study) for study in (results, swept, detected) for draw in (accuracy_against_latency, search, freeze_depth)
+    ]
     for figure in (group_accuracy(results, "vehicles"), *filter(None, drawn)):
         # The page replaces the names of CSS variables before plotly.js sees them.
         go.Figure(json.loads(re.sub(r'"--[a-z-]+"', '"#123456"', json.dumps(figure))))

@@ -30,6 +30,10 @@ def test_the_table_of_the_swept_study_is_the_one_that_was_reviewed(swept: Result
     assert printed(swept) == (golden / "swept_table.txt").read_text().rstrip("\n")
 
 
+def test_the_table_of_detectors_is_the_one_that_was_reviewed(detected: Results, golden: Path) -> None:
+    assert printed(detected) == (golden / "detected_table.txt").read_text().rstrip("\n")
+
+
 def test_long_names_are_whole_and_fit_eighty_columns_even_with_energy(swept: Results) -> None:
     name = "branched@features.denseblock4.denselayer16,truncated-features.denseblock3.denselayer24"
     row = swept.deployments[-1].model_copy(update={"name": name, "energy_mj": 12.3456})

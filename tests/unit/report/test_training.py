@@ -26,15 +26,23 @@ def test_heads_that_were_not_tuned_are_left_out(results: Results) -> None:
 
 
 def test_a_cascade_says_how_often_each_specialist_ran(swept: Results) -> None:
-    note = str(cascade_note(swept.training))
+    note = str(cascade_note(swept))
     assert "at least 0.35 together (vehicles on 41.0 % and animals on 62.0 % of the images)" in note
     assert "are of images that fire at these rates" in note
 
 
 def test_a_study_without_a_cascade_says_nothing_of_it(results: Results) -> None:
-    assert cascade_note(results.training) is None
+    assert cascade_note(results) is None
 
 
-def test_facts_of_another_shape_are_refused_in_one_line() -> None:
+def test_facts_of_another_shape_are_refused_in_one_line(swept: Results) -> None:
+    odd = swept.model_copy(update={"training": {"cascade": {"threshold": "often"}}})
     with pytest.raises(EdgetlError, match=r"expected threshold and fired; run `edgetl report` again"):
-        cascade_note({"cascade": {"threshold": "often"}})
+        cascade_note(odd)
+
+
+def test_a_detectors_gate_is_the_score_of_one_object_and_not_a_sum(detected: Results) -> None:
+    note = str(cascade_note(detected))
+    assert "finds an object of the group with a score of at least 0.35" in note
+    assert "(vehicles on 81.0 % and people on 12.0 % of the validation images)" in note
+    assert "together" not in note

@@ -31,6 +31,28 @@ def test_the_swept_study_gives_the_verdict_that_was_reviewed(swept: Results, gol
     assert render_verdict(swept.verdict, 98) == (golden / "swept_verdict.txt").read_text().rstrip("\n")
 
 
+def test_the_study_of_detectors_gives_the_verdict_that_was_reviewed(detected: Results, golden: Path) -> None:
+    assert render_verdict(detected.verdict, 98) == (golden / "detected_verdict.txt").read_text().rstrip("\n")
+
+
+def test_the_metric_changes_the_words_and_not_who_wins(rows: list[Measured], make: SimpleNamespace) -> None:
+    budgets = (Budget(), Budget(max_accuracy_drop=0.005), Budget(min_accuracy=0.9), Budget(min_accuracy=0.99))
+    for budget in budgets:
+        pairs = make.compare(rows)
+        classified, detected = decide(rows, pairs, budget), decide(rows, pairs, budget, "mAP@0.5")
+        assert (classified.deployment, classified.precision) == (detected.deployment, detected.precision)
+        assert len(classified.reasons) == len(detected.reasons)
+        assert "accura" in " ".join(classified.reasons)
+        assert "accura" not in " ".join(detected.reasons)
+        assert "mAP@0.5" not in " ".join(classified.reasons)
+
+
+def test_detectors_that_were_not_compared_are_told_apart_by_their_own_figures(make: SimpleNamespace) -> None:
+    rows = [make.row("combined", "fp32", 0.95, 4.0, 5), make.row("combined", "int8", 0.945, 2.0, 1)]
+    verdict = decide(rows, [], Budget(max_accuracy_drop=0.01), "mAP@0.5")
+    assert "94.5 % in mAP@0.5 against 95.0 % (not compared on the same images)" in reason(verdict, "INT8 for combined")
+
+
 def test_the_fastest_within_the_budget_is_chosen(make: SimpleNamespace) -> None:
     rows = [
         make.row("combined", "fp32", 0.95, 4.0, 5),
