@@ -24,7 +24,7 @@ from edgetl.train.backbones import (
 )
 from edgetl.train.darknet.network import take_endings_off
 from edgetl.train.detect.boxes import Frame
-from edgetl.train.trace import Profile, Traced, trace_trunk
+from edgetl.train.trace import Profile, Traced, named_parameters, needed, trace_trunk
 
 Network = fx.GraphModule
 """From images, or from what crosses a cut, to a tuple of tensors."""
@@ -33,8 +33,14 @@ _SIDE = 320
 """Pixels of the input of a network that does not say itself what it was made for."""
 
 _LEVELS = 3
-_ANCHORS = 3
+_FINEST_STRIDE = 6
+"""Of a network's strides 8, 16 and 32, and of near ones where a convolution without padding takes pixels away."""
+
+_ANCHORS = {1: 5, 2: 3, 3: 3}
+"""Of a pyramid's head at each level, by the number of levels: as YOLOv2 and YOLOv3 have them."""
+
 _SMALLEST_MAP = 2
+_LOST_CELLS = 2
 
 
 @dataclass(frozen=True)
@@ -66,9 +72,11 @@ class Detector:
         return Frame(self.preprocessing.width, self.preprocessing.height)
 
     @property
-    def anchors(self) -> int:
+    def anchors(self) -> tuple[int, ...]:
         """How many each scale has."""
-        return _ANCHORS if self.pretrained is None else len(self.pretrained.scales[0].anchors)
+        if self.pretrained is None:
+            return (_ANCHORS[len(self.maps)],) * len(self.maps)
+        return tuple(len(scale.anchors) for scale in self.pretrained.scales)
 
     def trunk(self) -> Network:
         """N x 3 x H x W in [0, 1] to a tuple of maps."""
@@ -88,7 +96,7 @@ def load_detector(study: config.Backbone, beside: Path, seed: int) -> Detector:
     architecture = load_architecture(study, beside, seed)
     traced = trace_trunk(Trunk(architecture), study.name)
     profile = _profile(traced, study.name, width, height)
-    maps = _finest_first(profile)
+    maps = _finest_first(traced, profile, (width, height))
     if not maps:
         raise EdgetlError(
             f"{study.name} has no maps that boxes could be read from at {width} x {height} pixels; choose a "
@@ -142,14 +150,39 @@ def _profile(traced: Traced, name: str, width: int, height: int) -> Profile:
         ) from error
 
 
-def _finest_first(profile: Profile) -> tuple[fx.Node, ...]:
-    """The deepest step at each of the three coarsest resolutions, as pyramids have it."""
+def _finest_first(traced: Traced, profile: Profile, image: tuple[int, int]) -> tuple[fx.Node, ...]:
+    """The deepest map at each of the three coarsest resolutions, as pyramids have it (Lin et al. 2017)."""
     deepest: dict[tuple[int, ...], fx.Node] = {}
     for step, shape in profile.shapes.items():
-        if len(shape) == 3 and min(shape[1:]) >= _SMALLEST_MAP and step.op == "call_module":
+        if len(shape) == 3 and _lies_on(image, (shape[2], shape[1])) and _is_map(traced, step):
             deepest[shape[1:]] = step
     sizes = sorted(deepest, key=lambda size: -size[0] * size[1])
     return tuple(deepest[size] for size in sizes[-_LEVELS:])
+
+
+def _lies_on(image: tuple[int, int], size: tuple[int, int]) -> bool:
+    """Whether a map of a width and a height can lie on an image, cell by cell.
+
+    Wider ones than `_FINEST_STRIDE` says cost most and know least. Networks that keep channels last have none of the
+    image's shape; convolutions without padding take away a cell or two.
+    """
+    (width, height), (across, down) = size, image
+    is_alike = abs(height * across - width * down) <= _LOST_CELLS * max(image)
+    return is_alike and min(size) >= _SMALLEST_MAP and width * _FINEST_STRIDE <= across
+
+
+def _is_map(traced: Traced, step: fx.Node) -> bool:
+    """Whether all that the features need of the images goes through a step, so that it is no branch of a block.
+
+    A first layer alone has no features yet: that is how transformers cut an image into patches. And what is pooled to
+    a size of its own, before layers that want that size, lies on no image.
+    """
+    below = needed(step, traced.images)
+    layers = [one for one in below if named_parameters(traced.trunk, one)]
+    pooled = step.op == "call_module" and isinstance(
+        traced.trunk.get_submodule(str(step.target)), nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d
+    )
+    return len(layers) > 1 and not pooled and traced.images not in needed(traced.features, step)
 
 
 def _detector(
