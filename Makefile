@@ -9,7 +9,11 @@ BIN := $(VENV)/bin
 # Two workers, one thread each: the tests are many and small.
 WORKERS ?= 2
 
-.PHONY: help demo test test-edge lint bench bench-gpu docs clean
+# Bindings without TensorRT. There are wheels of all of them for Python 3.11, and for few others.
+BINDINGS := tensorrt-bindings==8.6.1 tensorrt-cu12-bindings==10.3.0 tensorrt-cu12-bindings==10.13.3.9.post1 \
+	tensorrt-cu12-bindings==10.14.1.48.post1 tensorrt-cu13-bindings==10.16.1.11 tensorrt-cu13-bindings==11.4.0.106
+
+.PHONY: help demo test test-edge lint bench bench-gpu bindings docs clean
 
 help:  ## Show the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/' | column -t -s:
@@ -53,6 +57,10 @@ bench: $(VENV)/.installed  ## Benchmarks against the alternatives; results go to
 bench-gpu: $(VENV)/.installed  ## The device tests, and training on a GPU.
 	$(BIN)/python -m pytest tests/device
 	$(BIN)/python benchmarks/train_heads.py -o benchmarks/results/gpu
+
+bindings: $(VENV)/.installed  ## Check what is known of TensorRT's generations against their bindings' wheels.
+	$(foreach wheel,$(BINDINGS),$(BIN)/python -m pip download --quiet --no-deps --only-binary :all: -d build/bindings '$(wheel)' &&) true
+	EDGETL_BINDINGS=build/bindings $(BIN)/python -m pytest tests/unit/engine/nvidia/test_generations.py
 
 docs: $(VENV)/.installed  ## Write the command reference and the figures of the README anew.
 	$(BIN)/python docs/generate_cli.py

@@ -12,7 +12,9 @@ import numpy.typing as npt
 import onnxruntime
 
 from edgetl.engine.cpu import multiplies_bytes_exactly, processor
-from edgetl.engine.runtime import BuildOptions, Engine, Spelling
+from edgetl.engine.layers import graph_layers, read_structure
+from edgetl.engine.options import BATCHES, BuildOptions, RunOptions, Workshop, refuse_options
+from edgetl.engine.runtime import Built, Engine, Spelling
 from edgetl.errors import EdgetlError
 
 Array = npt.NDArray[np.float32]
@@ -26,11 +28,12 @@ _ERRORS_ONLY = 3
 
 
 def target(options: BuildOptions) -> dict[str, str]:
-    if options.compute_capability is not None:
-        raise EdgetlError(
-            f"onnxruntime runs on the CPU and takes no compute capability ({options.compute_capability} was given); "
-            "leave it out, or use --runtime tensorrt-rtx"
-        )
+    refuse_options(NAME, options, BATCHES, "leave it out, or use --runtime tensorrt or tensorrt-rtx")
+    return here(options)
+
+
+def here(options: BuildOptions) -> dict[str, str]:
+    del options
     return {"onnxruntime": onnxruntime.__version__, "processor": processor()}
 
 
@@ -40,8 +43,8 @@ def unsupported(precision: str) -> str | None:
     return None
 
 
-def build(graph: Path, engine: Path, options: BuildOptions) -> None:
-    del options
+def build(graph: Path, engine: Path, options: BuildOptions, workshop: Workshop) -> Built:
+    del options, workshop
     settings = _session_options(threads=1)
     settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     settings.optimized_model_filepath = str(engine)
@@ -50,10 +53,12 @@ def build(graph: Path, engine: Path, options: BuildOptions) -> None:
     except EdgetlError as error:
         _session(graph, _session_options(threads=1))  # where the graph is at fault, this fails too
         raise OSError("ONNX Runtime failed to write the engine") from error
+    return Built({}, graph_layers(read_structure(engine)))
 
 
-def load(engine: Path, threads: int) -> Engine:
-    settings = _session_options(threads)
+def load(engine: Path, options: BuildOptions, run: RunOptions) -> Engine:
+    del options
+    settings = _session_options(run.threads)
     # The file is what the optimiser left: to optimise it once more would cost start-up time and change nothing.
     settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return _OrtEngine(engine.name, _session(engine, settings))
