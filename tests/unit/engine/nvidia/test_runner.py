@@ -133,7 +133,7 @@ def test_nothing_is_left_after_many_inferences_and_loads(
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        ((np.zeros((1, 3, 8, 9), np.float32),), "images as float32 (1 to 8) x 3 x 16 x 16, found float32 1 x 3 x 8 x 9"),
+        ((np.zeros((1, 3, 8, 9), np.float32),), "images as float32 (1 to 8) x 3 x 16 x 16, found float32 1 x 3 x 8"),
         ((np.zeros((9, 3, 16, 16), np.float32),), "found float32 9 x 3 x 16 x 16"),
         ((np.zeros((0, 3, 16, 16), np.float32),), "found float32 0 x 3 x 16 x 16"),
         ((np.zeros((1, 3, 16, 16), np.float64),), "found float64"),
