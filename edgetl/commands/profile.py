@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgetl.commands.study_command import PATH, run_study, seconds_option, threads_option
+from edgetl.commands.study_command import PATH, provider_option, run_study, seconds_option, threads_option
 
 if TYPE_CHECKING:
     from edgetl.artifacts.results import Profile
@@ -15,11 +15,18 @@ if TYPE_CHECKING:
 @click.argument("sources", metavar="STUDY.yaml|MODEL.onnx...", nargs=-1, required=True, type=PATH)
 @click.option("-o", "--output", type=PATH, help="A study's run directory.")
 @click.option("--against", type=PATH, help="One more model, to compare with.")
+@provider_option
 @threads_option
 @seconds_option
 @click.option("--json", "as_json", is_flag=True, help="Print the figures in the shape of results.json.")
 def command(
-    sources: tuple[Path, ...], output: Path | None, against: Path | None, threads: int, seconds: float, as_json: bool
+    sources: tuple[Path, ...],
+    output: Path | None,
+    against: Path | None,
+    provider: str,
+    threads: int,
+    seconds: float,
+    as_json: bool,
 ) -> None:
     """Measure the latency of every deployment, or of ONNX files, side by side.
 
@@ -32,6 +39,8 @@ def command(
     if sources[0].suffix == ".onnx":
         if output is not None:
             raise click.UsageError("-o is for a study; the figures of models are printed, with --json for programs")
+        if provider != "cpu":
+            raise click.UsageError("--provider is for a study; ONNX files are measured on the CPU")
         from edgetl.stages.files import profile_files
 
         models = [*sources, *([against] if against else [])]
@@ -43,7 +52,7 @@ def command(
         raise click.UsageError("a study needs -o DIR, its run directory")
     from edgetl.stages.stage import Options
 
-    run_study(sources[0], output, ["profile"], Options(threads=threads, seconds=seconds))
+    run_study(sources[0], output, ["profile"], Options(threads=threads, seconds=seconds, provider=provider))
     written = output / "measurements" / "latency.json"
     click.echo(written.read_text(encoding="utf-8").rstrip() if as_json else written)
 

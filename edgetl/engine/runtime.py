@@ -91,6 +91,8 @@ class Runtime(Protocol):
 
 RUNTIMES: Mapping[str, str] = {
     "onnxruntime": "edgetl.engine.ort",
+    "onnxruntime-cuda": "edgetl.engine.ort_gpu:CUDA",
+    "onnxruntime-tensorrt": "edgetl.engine.ort_gpu:TENSORRT",
     "tensorrt": "edgetl.engine.nvidia.runtime:TENSORRT_RUNTIME",
     "tensorrt-rtx": "edgetl.engine.nvidia.runtime:TENSORRT_RTX_RUNTIME",
 }
