@@ -20,6 +20,14 @@ class EngineLayer(Artifact):
     precision: str
 
 
+class EngineTensor(Artifact):
+    """An input or output. A size that is open has its name in the graph."""
+
+    name: str
+    type: str
+    shape: tuple[int | str, ...]
+
+
 class EngineManifest(Artifact):
     """Identity of an engine.
 
@@ -40,6 +48,8 @@ class EngineManifest(Artifact):
     options: dict[str, Any]
     build_seconds: float
     build_peak_mb: float | None
+    inputs: tuple[EngineTensor, ...]
+    outputs: tuple[EngineTensor, ...]
     layers_of: Literal["engine", "graph"]
     layers: tuple[EngineLayer, ...]
 

@@ -10,7 +10,7 @@ import onnx.shape_inference
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import helper
 
-from edgetl.artifacts.engine import EngineLayer
+from edgetl.artifacts.engine import EngineLayer, EngineTensor
 from edgetl.errors import EdgetlError
 
 _PRECISIONS: Mapping[int, str] = {
@@ -56,6 +56,19 @@ def graph_layers(model: onnx.ModelProto) -> tuple[EngineLayer, ...]:
             precision = "int8"
         layers.append(EngineLayer(name=node.name or f"node {number}", operator=node.op_type, precision=precision))
     return tuple(layers)
+
+
+def graph_tensors(model: onnx.ModelProto) -> tuple[tuple[EngineTensor, ...], tuple[EngineTensor, ...]]:
+    """The graph's inputs and outputs."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    inputs = tuple(_tensor(value) for value in model.graph.input if value.name not in constants)
+    return inputs, tuple(_tensor(value) for value in model.graph.output)
+
+
+def _tensor(value: onnx.ValueInfoProto) -> EngineTensor:
+    kind = value.type.tensor_type
+    shape = tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in kind.shape.dim)
+    return EngineTensor(name=value.name, type=_PRECISIONS.get(kind.elem_type, "unknown"), shape=shape)
 
 
 def graph_precisions(model: onnx.ModelProto) -> frozenset[str]:

@@ -18,7 +18,7 @@ from edgetl import __version__
 from edgetl.artifacts.engine import EngineLayer, EngineManifest, check_target, manifest_path, read_manifest
 from edgetl.artifacts.files import sha256_file, whole_file, write_json
 from edgetl.artifacts.lock import locked
-from edgetl.engine.layers import graph_layers, read_structure
+from edgetl.engine.layers import graph_layers, graph_tensors, read_structure
 from edgetl.engine.options import BuildOptions, RunOptions, Workshop
 from edgetl.engine.resident import forget_peak, status_mb
 from edgetl.errors import EdgetlError
@@ -143,7 +143,8 @@ def _build(runtime: Runtime, graph: Path, engine: Path, identity: EngineIdentity
     with whole_file(engine) as partial:
         manifest_path(engine).unlink(missing_ok=True)
         built = runtime.build(graph, partial, identity.options, workshop)
-    peak = status_mb("VmHWM")
+    peak, structure = status_mb("VmHWM"), read_structure(graph)
+    inputs, outputs = graph_tensors(structure)
     manifest = EngineManifest(
         runtime=runtime.NAME,
         graph=graph.name,
@@ -155,8 +156,10 @@ def _build(runtime: Runtime, graph: Path, engine: Path, identity: EngineIdentity
         options=asdict(identity.options),
         build_seconds=round(time.perf_counter() - begin, 3),
         build_peak_mb=None if before is None or peak is None else round(peak - before, 1),
+        inputs=inputs,
+        outputs=outputs,
         layers_of="graph" if built.layers is None else "engine",
-        layers=graph_layers(read_structure(graph)) if built.layers is None else built.layers,
+        layers=graph_layers(structure) if built.layers is None else built.layers,
     )
     write_json(manifest_path(engine), manifest)
 

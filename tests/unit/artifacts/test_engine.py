@@ -26,6 +26,8 @@ def engine(tmp_path: Path) -> Path:
         options={},
         build_seconds=0.1,
         build_peak_mb=None,
+        inputs=(),
+        outputs=(),
         layers_of="graph",
         layers=(),
     )
