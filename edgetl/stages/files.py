@@ -14,7 +14,7 @@ from edgetl.artifacts.files import read_bytes, sha256_bytes
 from edgetl.artifacts.results import EngineFile, Measured, Profile
 from edgetl.engine.cpu import processor
 from edgetl.engine.nvidia import trtexec
-from edgetl.engine.runtime import BuildOptions, Runtime, Workshop, build_engine, get_runtime, load_engine
+from edgetl.engine.runtime import BuildOptions, RunOptions, Runtime, Workshop, build_engine, get_runtime, load_engine
 from edgetl.errors import EdgetlError
 from edgetl.graph.model import load_model
 from edgetl.graph.quantise import spelling
@@ -22,6 +22,9 @@ from edgetl.measure.environment import describe
 from edgetl.measure.latency import Plan, Samples, compare, measure, summarise
 from edgetl.stages.prepare import Preparation, input_preprocessing, prepare_file
 from edgetl.stages.stage import Watcher
+
+ENGINE = ".engine"
+"""Ends the name of TensorRT's engines; those of ONNX Runtime are ONNX files."""
 
 
 @dataclass(frozen=True)
@@ -97,24 +100,49 @@ def trtexec_lines(order: EngineOrder, version: str) -> tuple[str, ...]:
     return trtexec.commands(order.graph, engine, order.options, version, order.calibration_cache)
 
 
-def profile_files(graphs: Sequence[Path], threads: int, seconds: float) -> Profile:
-    """Measure ONNX files side by side on ONNX Runtime, one image at a time. The files' paths are the names.
+def profile_files(
+    graphs: Sequence[Path], threads: int, seconds: float, trust: bool = False, cuda_graph: bool = False
+) -> Profile:
+    """Measure files side by side, one image at a time: ONNX files on ONNX Runtime, engines on what built them.
+
+    The files' paths are the names.
+
+    Args:
+        trust: load engines though they are not the files that their manifests speak of.
+        cuda_graph: run TensorRT engines as CUDA graphs.
 
     Raises:
         EdgetlError: a file cannot be read or loaded, is named twice, or is INT8 in TensorRT's spelling.
     """
+    run = RunOptions(threads=threads, cuda_graph=cuda_graph)
     names = [str(graph) for graph in graphs]
     if len(set(names)) < len(names):
         raise EdgetlError("a file is named twice; give each file once")
     with tempfile.TemporaryDirectory() as scratch:
         engines = {name: Path(scratch) / f"{number}.onnx" for number, name in enumerate(names)}
-        samples = measure({n: _inference(Path(n), e, threads) for n, e in engines.items()}, Plan(seconds=seconds))
-        rows = tuple(_row(name, engines[name], samples[name]) for name in names)
+        calls = {
+            name: _engine_call(Path(name), run, trust) if _is_engine(name) else _inference(Path(name), engine, threads)
+            for name, engine in engines.items()
+        }
+        samples = measure(calls, Plan(seconds=seconds))
+        rows = tuple(_row(name, Path(name) if _is_engine(name) else engines[name], samples[name]) for name in names)
     return Profile(environment=describe(processor(), threads), deployments=rows, comparisons=compare(samples))
 
 
+def _is_engine(name: str) -> bool:
+    return name.endswith(ENGINE)
+
+
+def _engine_call(engine: Path, run: RunOptions, trust: bool) -> Callable[[], object]:
+    """One image through an engine of TensorRT's."""
+    loaded = load_engine(engine, trust=trust, run=run)
+    random = np.random.default_rng(0)
+    inputs = [random.random(shape, dtype=np.float32) for shape in loaded.shapes]
+    return lambda: loaded.infer(*inputs)
+
+
 def _row(name: str, engine: Path, samples: Samples) -> Measured:
-    latency, manifest = summarise(samples), read_manifest(engine)
+    latency, manifest = summarise(samples), read_manifest(engine, trust=True)
     return Measured(
         name=name,
         precision="as in the file",

@@ -34,8 +34,11 @@ def requirements(extra: str) -> list[str]:
 @pytest.mark.parametrize("python", ["3.10", "3.12"])
 @pytest.mark.parametrize("extra", ["", "report", "tensorrt", "train"])
 def test_a_jetson_installs_from_wheels(python: str, extra: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", "--only-binary", ":all:", "--target",
-               tmp_path, "--python-version", python, "--implementation", "cp", "--report", tmp_path / "report.json"]  # fmt: skip
+    command = [
+        *(sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", "--only-binary", ":all:"),
+        *("--target", tmp_path, "--report", tmp_path / "report.json"),
+        *("--python-version", python, "--implementation", "cp"),
+    ]
     platforms = [word for name in PLATFORMS for word in ("--platform", name)]
     done = subprocess.run(
         [*map(str, command), *platforms, *requirements(extra)], capture_output=True, text=True, timeout=540

@@ -17,6 +17,7 @@ from edgetl.engine.nvidia import capture
 from edgetl.engine.nvidia.runner import NvidiaEngine
 from edgetl.engine.runtime import BuildOptions, RunOptions, build_engine, get_runtime, load_engine
 from edgetl.errors import EdgetlError
+from edgetl.stages.files import profile_files
 from tests.unit.engine.nvidia.standin_cuda import Gpu
 from tests.unit.engine.nvidia.standin_tensorrt import GENERATIONS, Play
 
@@ -237,3 +238,17 @@ def test_names_of_pycuda_are_the_real_ones(gpu: Gpu) -> None:
         own = {"queue", "capturing", "add", "finish", "stream", "token"}
         names = {name for name in vars(getattr(gpu.driver, kind)) if not name.startswith("_")} - own
         assert all(hasattr(getattr(real, kind), name) for name in names)
+
+
+def test_engines_are_profiled_side_by_side_and_damaged_ones_only_if_they_are_trusted(
+    graph: Path, tmp_path: Path, generation: Callable[[str], Play], load: Load
+) -> None:
+    generation("10.3.0")
+    for name in ("a.engine", "b.engine"):
+        load(name).close()
+    profile = profile_files([tmp_path / "a.engine", tmp_path / "b.engine"], threads=1, seconds=0.1, cuda_graph=True)
+    assert [row.runtime for row in profile.deployments] == ["tensorrt", "tensorrt"]
+    assert len(profile.comparisons) == 1
+    (tmp_path / "a.engine").write_bytes((tmp_path / "b.engine").read_bytes() + b"\n")
+    with pytest.raises(EdgetlError, match="is damaged"):
+        profile_files([tmp_path / "a.engine"], threads=1, seconds=0.1)
