@@ -9,7 +9,7 @@ def command(as_json: bool) -> None:
     """Tell what is on this machine, what is missing for which command, and the command that mends it.
 
     \b
-    Example:  edgetl doctor
+    Example:  edgetl doctor --json
     """
     from edgetl.report.health import health_lines
     from edgetl.stages.doctor import examine
