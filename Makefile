@@ -9,7 +9,11 @@ BIN := $(VENV)/bin
 # Two workers, one thread each: the tests are many and small.
 WORKERS ?= 2
 
-.PHONY: help demo test test-edge lint bench bench-gpu docs clean
+# Bindings without TensorRT. There are wheels of all of them for Python 3.11, and for few others.
+BINDINGS := tensorrt-bindings==8.6.1 tensorrt-cu12-bindings==10.3.0 tensorrt-cu12-bindings==10.13.3.9.post1 \
+	tensorrt-cu12-bindings==10.14.1.48.post1 tensorrt-cu13-bindings==10.16.1.11 tensorrt-cu13-bindings==11.4.0.106
+
+.PHONY: help demo test test-edge lint bench bench-gpu check-index docs clean
 
 help:  ## Show the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/' | column -t -s:
@@ -49,10 +53,17 @@ bench: $(VENV)/.installed  ## Benchmarks against the alternatives; results go to
 	$(BIN)/python benchmarks/main_job.py -o benchmarks/results
 	$(BIN)/python benchmarks/fuse.py -o benchmarks/results
 	$(BIN)/python benchmarks/cuts.py -o benchmarks/results
+	$(BIN)/python benchmarks/engines.py -o benchmarks/results
 
-bench-gpu: $(VENV)/.installed  ## The device tests, and training on a GPU.
+bench-gpu: $(VENV)/.installed  ## The device tests, engines and training on a GPU.
+	$(BIN)/edgetl doctor
 	$(BIN)/python -m pytest tests/device
+	$(BIN)/python benchmarks/device.py -o benchmarks/results/gpu
 	$(BIN)/python benchmarks/train_heads.py -o benchmarks/results/gpu
+
+check-index: $(VENV)/.installed  ## What only the package index can tell: bindings of TensorRT, wheels for a Jetson.
+	$(foreach wheel,$(BINDINGS),$(BIN)/python -m pip download --quiet --no-deps --only-binary :all: -d build/bindings '$(wheel)' &&) true
+	EDGETL_INDEX=build/bindings $(BIN)/python -m pytest -m index
 
 docs: $(VENV)/.installed  ## Write the command reference and the figures of the README anew.
 	$(BIN)/python docs/generate_cli.py

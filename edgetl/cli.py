@@ -27,6 +27,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "profile": ("profile", "Measure the latency of every deployment, or of ONNX files, side by side."),
     "predict": ("predict", "Say what is in images, or draw it."),
     "report": ("report", "Decide, and write results.json and report.html."),
+    "inspect": ("inspect", "Tell what a graph, an engine, a bundle or a run directory holds."),
+    "doctor": ("doctor", "Tell what is on this machine, and what mends what is missing."),
 }
 
 

@@ -1,41 +1,52 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from edgetl.commands.study_command import PATH, Terminal, run_study
+from edgetl.commands.engine_options import build_options, engine_options, given, timing_caches
+from edgetl.commands.study_command import PATH, Terminal, provider_option, run_study
+
+_RUNTIMES = ["onnxruntime", "tensorrt", "tensorrt-rtx"]
 
 
 @click.command("build-engine")
 @click.argument("source", metavar="STUDY.yaml|MODEL.onnx", type=PATH)
 @click.option("-o", "--output", type=PATH, help="A study's run directory (required), or a model's engine file.")
 @click.option("--compute-capability", metavar="SMxx", help="Build for this device, such as SM86 (tensorrt-rtx).")
-@click.option(
-    "--runtime", type=click.Choice(["onnxruntime", "tensorrt-rtx"]), help="For a model; a study names its own."
-)
+@provider_option
+@click.option("--runtime", type=click.Choice(_RUNTIMES), help="For a model; a study names its own.")
 @click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), help="For a model; a study names its own.")
 @click.option("--calibration-images", type=PATH, help="For a model in INT8: folder of images like the real ones.")
+@engine_options
 def command(
     source: Path,
     output: Path | None,
     compute_capability: str | None,
+    provider: str,
     runtime: str | None,
     precision: str | None,
     calibration_images: Path | None,
+    **engine: Any,
 ) -> None:
     """Build engines for this machine, or one for another.
 
-    An engine that is up to date (same graph, runtime, device and options) is not built again.
+    An engine that is up to date (same graph, runtime, device and options) is not built again. A graph that is prepared
+    already is built in its own precision: give no --precision. Options from --batches on are for a MODEL.onnx.
 
     \b
     Examples:  edgetl build-engine configs/digits.yaml -o runs/digits
                edgetl build-engine m.onnx --runtime tensorrt-rtx --compute-capability SM86 --precision fp16
+               edgetl build-engine m.fp16.onnx --print-trtexec 8.5
     """
     if source.suffix == ".onnx":
-        _build_file(
-            source, output, compute_capability, runtime or "onnxruntime", precision or "fp32", calibration_images
-        )
+        if calibration_images and precision != "int8":
+            raise click.UsageError("--calibration-images is for --precision int8")
+        if engine["print_trtexec"] and precision:
+            raise click.UsageError("trtexec is for a prepared graph: run edgetl prepare first and give no --precision")
+        chosen = (runtime or "onnxruntime", provider, precision or "fp32")
+        _build_file(source, output, chosen, compute_capability, calibration_images, engine)
         return
     if output is None:
         raise click.UsageError("a study needs -o DIR, its run directory")
@@ -43,26 +54,34 @@ def command(
         raise click.UsageError(
             "--runtime, --precision and --calibration-images are for a MODEL.onnx; a study names its own"
         )
+    if (found := given(engine)) is not None:
+        raise click.UsageError(f"{found} is for a MODEL.onnx")
     from edgetl.stages.stage import Options
 
-    run_study(source, output, ["build-engine"], Options(compute_capability=compute_capability))
+    run_study(source, output, ["build-engine"], Options(compute_capability=compute_capability, provider=provider))
     click.echo(output / "engines")
 
 
 def _build_file(
     graph: Path,
     output: Path | None,
+    chosen: tuple[str, str, str],
     compute_capability: str | None,
-    runtime: str,
-    precision: str,
     calibration_images: Path | None,
+    engine: dict[str, Any],
 ) -> None:
-    if calibration_images and precision != "int8":
-        raise click.UsageError("--calibration-images is for --precision int8")
-    from edgetl.engine.runtime import BuildOptions, get_runtime
-    from edgetl.stages.files import EngineOrder, build_file
+    from edgetl.engine.runtime import get_runtime
+    from edgetl.stages.files import EngineOrder, build_file, trtexec_lines
     from edgetl.stages.prepare import Preparation
+    from edgetl.stages.stage import with_provider
 
-    preparation = Preparation(precision, get_runtime(runtime).SPELLING, calibration_images)
-    order = EngineOrder(graph, output, runtime, BuildOptions(compute_capability), preparation)
+    runtime, provider, precision = chosen
+    name = with_provider(runtime, provider)
+    preparation = Preparation(precision, get_runtime(name).SPELLING, calibration_images)
+    options = build_options(engine, compute_capability)
+    order = EngineOrder(graph, output, name, options, preparation, engine["calibration_cache"], timing_caches(engine))
+    if engine["print_trtexec"]:
+        for line in trtexec_lines(order, engine["print_trtexec"]):
+            click.echo(line)
+        return
     click.echo(build_file(order, Terminal()))

@@ -4,16 +4,19 @@ from pathlib import Path
 
 import click
 
-from edgetl.commands.study_command import run_study, seconds_option, study_arguments, threads_option
+from edgetl.commands.study_command import provider_option, run_study, seconds_option, study_arguments, threads_option
 
 
 @click.command("run")
 @study_arguments
+@provider_option
 @threads_option
 @seconds_option
 @click.option("--strict", is_flag=True, help="Exit with 4 if the budget is not met or the result is unstable.")
 @click.option("--json", "as_json", is_flag=True, help="Print results.json instead of the table.")
-def command(study: Path, output: Path, threads: int, seconds: float, strict: bool, as_json: bool) -> None:
+def command(
+    study: Path, output: Path, provider: str, threads: int, seconds: float, strict: bool, as_json: bool
+) -> None:
     """Do a whole study: from images to a verdict.
 
     Every stage that is up to date is not done again, so a run that was killed goes on where it was.
@@ -25,5 +28,5 @@ def command(study: Path, output: Path, threads: int, seconds: float, strict: boo
     from edgetl.stages.stage import Options
     from edgetl.stages.study import STAGES
 
-    context = run_study(study, output, list(STAGES), Options(threads=threads, seconds=seconds))
+    context = run_study(study, output, list(STAGES), Options(threads=threads, seconds=seconds, provider=provider))
     show(context.run, strict, as_json)

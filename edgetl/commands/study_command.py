@@ -24,6 +24,16 @@ def study_arguments(command: _Command) -> _Command:
     return click.argument("study", type=PATH)(command)
 
 
+def provider_option(command: _Command) -> _Command:
+    return click.option(
+        "--provider",
+        type=click.Choice(["cpu", "cuda", "tensorrt"]),
+        default="cpu",
+        show_default=True,
+        help="Where ONNX Runtime runs.",
+    )(command)
+
+
 def threads_option(command: _Command) -> _Command:
     return click.option(
         "--threads", type=click.IntRange(0), default=0, show_default="one per core", help="Threads of an engine."

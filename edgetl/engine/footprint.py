@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edgetl.engine.resident import forget_peak, status_mb
 from edgetl.engine.runtime import get_runtime, load_engine
 from edgetl.errors import EdgetlError
 
@@ -31,21 +32,21 @@ def peak_mb(engines: Sequence[Path], runtime: str) -> float:
     return float(done.stdout)
 
 
-def _status_mb(field: str) -> float:
-    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1]) / 1024
-    raise EdgetlError(f"/proc/self/status has no {field}; memory is measured on Linux only")
+def _held_mb(field: str) -> float:
+    held = status_mb(field)
+    if held is None:
+        raise EdgetlError(f"/proc/self/status has no {field}; memory is measured on Linux only")
+    return held
 
 
 def _main(runtime: str, *engines: str) -> None:
     get_runtime(runtime)  # its libraries belong to the process, not to the deployment
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forget the peak of the imports: man 5 proc
-    before = _status_mb("VmRSS")
+    forget_peak()  # of the imports
+    before = _held_mb("VmRSS")
     loaded = [load_engine(Path(path), threads=1) for path in engines]
     for engine in loaded:
         engine.infer(*(np.zeros(shape, dtype=np.float32) for shape in engine.shapes))
-    print(round(_status_mb("VmHWM") - before, 2))
+    print(round(_held_mb("VmHWM") - before, 2))
 
 
 if __name__ == "__main__":

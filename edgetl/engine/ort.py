@@ -5,14 +5,18 @@ Its engine is the graph after ONNX Runtime's own optimiser, laid out for this pr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
 from edgetl.engine.cpu import multiplies_bytes_exactly, processor
-from edgetl.engine.runtime import BuildOptions, Engine, Spelling
+from edgetl.engine.layers import graph_layers, read_structure
+from edgetl.engine.options import BATCHES, BuildOptions, RunOptions, Workshop, refuse_options
+from edgetl.engine.runtime import Built, Engine, Spelling
 from edgetl.errors import EdgetlError
 
 Array = npt.NDArray[np.float32]
@@ -21,16 +25,17 @@ NAME = "onnxruntime"
 SUFFIX = ".onnx"
 SPELLING: Spelling = "onnxruntime"
 
-_PROVIDERS = ["CPUExecutionProvider"]
+_CPU = ("CPUExecutionProvider",)
 _ERRORS_ONLY = 3
 
 
 def target(options: BuildOptions) -> dict[str, str]:
-    if options.compute_capability is not None:
-        raise EdgetlError(
-            f"onnxruntime runs on the CPU and takes no compute capability ({options.compute_capability} was given); "
-            "leave it out, or use --runtime tensorrt-rtx"
-        )
+    refuse_options(NAME, options, BATCHES, "leave it out, or use --runtime tensorrt or tensorrt-rtx")
+    return here(options)
+
+
+def here(options: BuildOptions) -> dict[str, str]:
+    del options
     return {"onnxruntime": onnxruntime.__version__, "processor": processor()}
 
 
@@ -40,23 +45,25 @@ def unsupported(precision: str) -> str | None:
     return None
 
 
-def build(graph: Path, engine: Path, options: BuildOptions) -> None:
-    del options
+def build(graph: Path, engine: Path, options: BuildOptions, workshop: Workshop) -> Built:
+    del options, workshop
     settings = _session_options(threads=1)
     settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     settings.optimized_model_filepath = str(engine)
     try:
-        _session(graph, settings)
+        session(graph, settings)
     except EdgetlError as error:
-        _session(graph, _session_options(threads=1))  # where the graph is at fault, this fails too
+        session(graph, _session_options(threads=1))  # where the graph is at fault, this fails too
         raise OSError("ONNX Runtime failed to write the engine") from error
+    return Built({}, graph_layers(read_structure(engine)))
 
 
-def load(engine: Path, threads: int) -> Engine:
-    settings = _session_options(threads)
+def load(engine: Path, options: BuildOptions, run: RunOptions) -> Engine:
+    del options
+    settings = _session_options(run.threads)
     # The file is what the optimiser left: to optimise it once more would cost start-up time and change nothing.
     settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return _OrtEngine(engine.name, _session(engine, settings))
+    return OrtEngine(engine.name, session(engine, settings))
 
 
 def _session_options(threads: int) -> onnxruntime.SessionOptions:
@@ -71,9 +78,16 @@ def _session_options(threads: int) -> onnxruntime.SessionOptions:
     return settings
 
 
-def _session(path: Path, settings: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+def session(
+    path: Path, settings: onnxruntime.SessionOptions, providers: Sequence[Any] = _CPU
+) -> onnxruntime.InferenceSession:
+    """A session of a graph.
+
+    Raises:
+        EdgetlError: ONNX Runtime does not take the graph.
+    """
     try:
-        return onnxruntime.InferenceSession(str(path), settings, providers=_PROVIDERS)
+        return onnxruntime.InferenceSession(str(path), settings, providers=list(providers))
     except Exception as error:  # ONNX Runtime's exception types share no base but Exception
         raise EdgetlError(f"ONNX Runtime {onnxruntime.__version__} cannot load {path}: {_one_line(error)}") from error
 
@@ -82,7 +96,9 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
 
 
-class _OrtEngine:
+class OrtEngine:
+    """A session behind the Protocol of engines."""
+
     def __init__(self, name: str, session: onnxruntime.InferenceSession) -> None:
         self._name = name
         self._session = session
@@ -99,7 +115,7 @@ class _OrtEngine:
     def infer(self, *inputs: Array) -> dict[str, Array]:
         try:
             values = self._session.run(None, dict(zip(self._inputs, inputs, strict=True)))
-        except Exception as error:  # as in _session
+        except Exception as error:  # as in session
             found = " and ".join(str(list(value.shape)) for value in inputs)
             raise EdgetlError(f"{self._name} cannot run on inputs of {found}: {_one_line(error)}") from error
         return dict(zip(self._outputs, values, strict=True))

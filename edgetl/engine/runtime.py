@@ -3,33 +3,41 @@
 from __future__ import annotations
 
 import importlib
+import platform
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Literal, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from edgetl.artifacts.engine import EngineManifest, check_target, manifest_path, read_manifest
+from edgetl import __version__
+from edgetl.artifacts.engine import EngineLayer, EngineManifest, check_target, manifest_path, read_manifest
 from edgetl.artifacts.files import sha256_file, whole_file, write_json
+from edgetl.artifacts.lock import locked
+from edgetl.engine.layers import graph_layers, graph_tensors, read_structure
+from edgetl.engine.options import BuildOptions, RunOptions, Workshop
+from edgetl.engine.resident import forget_peak, status_mb
 from edgetl.errors import EdgetlError
+
+__all__ = [
+    "RUNTIMES",
+    "BuildOptions",
+    "Built",
+    "Engine",
+    "RunOptions",
+    "Runtime",
+    "Workshop",
+    "build_engine",
+    "get_runtime",
+    "load_engine",
+]
 
 Array = npt.NDArray[np.float32]
 Spelling = Literal["tensorrt", "onnxruntime"]
-
-
-@dataclass(frozen=True)
-class BuildOptions:
-    """How an engine is built.
-
-    ``compute_capability`` (such as SM86) is for runtimes that build ahead of time for another device; ``max_batch``
-    bounds the dynamic batch where a runtime wants to know it.
-    """
-
-    compute_capability: str | None = None
-    max_batch: int = 16
 
 
 class Engine(Protocol):
@@ -43,29 +51,50 @@ class Engine(Protocol):
         """Outputs by name. The one input of most engines are images, N x 3 x S x S in [0, 1]."""
 
 
-class Runtime(Protocol):
-    """A module of this room. All of its functions raise EdgetlError where the machine lacks what they need."""
+@dataclass(frozen=True)
+class Built:
+    """What a runtime can tell of a build: the machine, and the engine's layers where it could be asked for them."""
 
-    NAME: str
-    SUFFIX: str
-    SPELLING: Spelling
+    on: Mapping[str, str]
+    layers: tuple[EngineLayer, ...] | None
+
+
+class Runtime(Protocol):
+    """A module of this room, or an object in one.
+
+    All of its functions raise EdgetlError where the machine lacks what they need, or where the options ask for what the
+    runtime cannot do.
+    """
+
+    @property
+    def NAME(self) -> str: ...  # noqa: N802
+    @property
+    def SUFFIX(self) -> str: ...  # noqa: N802
+    @property
+    def SPELLING(self) -> Spelling: ...  # noqa: N802
 
     def target(self, options: BuildOptions) -> dict[str, str]:
         """What an engine built here is tied to."""
 
+    def here(self, options: BuildOptions) -> dict[str, str]:
+        """What this machine is, to be held against an engine's target."""
+
     def unsupported(self, precision: str) -> str | None:
         """Why a precision cannot run, or None where it can."""
 
-    def build(self, graph: Path, engine: Path, options: BuildOptions) -> None:
+    def build(self, graph: Path, engine: Path, options: BuildOptions, workshop: Workshop) -> Built:
         """Write an engine file from a prepared graph."""
 
-    def load(self, engine: Path, threads: int) -> Engine:
-        """Load an engine file; ``threads`` 0 means one per core."""
+    def load(self, engine: Path, options: BuildOptions, run: RunOptions) -> Engine:
+        """Load an engine file that was built with some options."""
 
 
 RUNTIMES: Mapping[str, str] = {
     "onnxruntime": "edgetl.engine.ort",
-    "tensorrt-rtx": "edgetl.engine.tensorrt_rtx",
+    "onnxruntime-cuda": "edgetl.engine.ort_gpu:CUDA",
+    "onnxruntime-tensorrt": "edgetl.engine.ort_gpu:TENSORRT",
+    "tensorrt": "edgetl.engine.nvidia.runtime:TENSORRT_RUNTIME",
+    "tensorrt-rtx": "edgetl.engine.nvidia.runtime:TENSORRT_RTX_RUNTIME",
 }
 
 
@@ -77,34 +106,62 @@ def get_runtime(name: str) -> Runtime:
     """
     if name not in RUNTIMES:
         raise EdgetlError(f"runtime {name} is not in this version; use {' or '.join(RUNTIMES)}")
-    return cast(Runtime, importlib.import_module(RUNTIMES[name]))
+    module, _, within = RUNTIMES[name].partition(":")
+    return cast(Runtime, reduce(getattr, filter(None, [within]), importlib.import_module(module)))
 
 
-def build_engine(runtime: Runtime, graph: Path, engine: Path, options: BuildOptions) -> bool:
+def build_engine(
+    runtime: Runtime, graph: Path, engine: Path, options: BuildOptions, workshop: Workshop | None = None
+) -> bool:
     """Build an engine and its manifest, unless the one that lies there is the very one.
+
+    Of two processes that are asked for one engine, one builds it and the other waits and takes it.
 
     Returns:
         True where it was built, False where the engine there was up to date.
     """
     graph_sha256, target = sha256_file(graph), runtime.target(options)
-    if _is_current(engine, graph_sha256, target, options):
-        return False
-    begin = time.perf_counter()
+    with locked(engine):
+        if _is_current(engine, graph_sha256, target, options):
+            return False
+        _build(runtime, graph, engine, EngineIdentity(graph_sha256, target, options), workshop or Workshop())
+    return True
+
+
+@dataclass(frozen=True)
+class EngineIdentity:
+    """What makes an engine the one that it is."""
+
+    graph_sha256: str
+    target: dict[str, str]
+    options: BuildOptions
+
+
+def _build(runtime: Runtime, graph: Path, engine: Path, identity: EngineIdentity, workshop: Workshop) -> None:
+    forget_peak()
+    begin, before = time.perf_counter(), status_mb("VmRSS")
     with whole_file(engine) as partial:
         manifest_path(engine).unlink(missing_ok=True)
-        runtime.build(graph, partial, options)
+        built = runtime.build(graph, partial, identity.options, workshop)
+    peak, structure = status_mb("VmHWM"), read_structure(graph)
+    inputs, outputs = graph_tensors(structure)
     manifest = EngineManifest(
         runtime=runtime.NAME,
         graph=graph.name,
-        graph_sha256=graph_sha256,
+        graph_sha256=identity.graph_sha256,
         engine_sha256=sha256_file(engine),
         bytes=engine.stat().st_size,
-        target=target,
-        options=asdict(options),
+        target=identity.target,
+        built_on={"edgetl": __version__, "python": platform.python_version(), **built.on},
+        options=asdict(identity.options),
         build_seconds=round(time.perf_counter() - begin, 3),
+        build_peak_mb=None if before is None or peak is None else round(peak - before, 1),
+        inputs=inputs,
+        outputs=outputs,
+        layers_of="graph" if built.layers is None else "engine",
+        layers=graph_layers(structure) if built.layers is None else built.layers,
     )
     write_json(manifest_path(engine), manifest)
-    return True
 
 
 def _is_current(engine: Path, graph_sha256: str, target: dict[str, str], options: BuildOptions) -> bool:
@@ -117,13 +174,17 @@ def _is_current(engine: Path, graph_sha256: str, target: dict[str, str], options
     return (manifest.graph_sha256, manifest.target, manifest.options) == (graph_sha256, target, asdict(options))
 
 
-def load_engine(engine: Path, threads: int = 0) -> Engine:
+def load_engine(engine: Path, threads: int = 0, trust: bool = False, run: RunOptions | None = None) -> Engine:
     """Load an engine after checking that it is whole and was built for this machine.
+
+    Args:
+        threads: of ONNX Runtime, 0 for one per core; with ``run``, that says it.
+        trust: load it though it is not the file that its manifest describes. An engine can run code.
 
     Raises:
         EdgetlError: the engine is missing, damaged, or was built for something else.
     """
-    manifest = read_manifest(engine)
+    manifest = read_manifest(engine, trust)
     runtime = get_runtime(manifest.runtime)
     try:
         options = BuildOptions(**manifest.options)
@@ -131,5 +192,5 @@ def load_engine(engine: Path, threads: int = 0) -> Engine:
         raise EdgetlError(
             f"{manifest_path(engine)} holds options that this version of edgetl does not know; build the engine again"
         ) from None
-    check_target(engine, manifest.target, runtime.target(options))
-    return runtime.load(engine, threads)
+    check_target(engine, manifest.target, runtime.here(options))
+    return runtime.load(engine, options, run or RunOptions(threads=threads))

@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast
 
 from edgetl.artifacts.run import RunDirectory
 from edgetl.config import Study, Task
-from edgetl.errors import MissingExtraError
+from edgetl.errors import EdgetlError, MissingExtraError
 
 
 class Watcher(Protocol):
@@ -29,6 +29,7 @@ class Options:
     """What a command may set beside the study file. None of it changes what is trained."""
 
     compute_capability: str | None = None
+    provider: str = "cpu"
     threads: int = 0
     seconds: float = 10.0
 
@@ -45,8 +46,27 @@ class Context:
 
     @property
     def runtime(self) -> str:
-        """The runtime's name: ONNX Runtime, which runs everywhere, where the study leaves it open."""
-        return "onnxruntime" if self.study.runtime == "auto" else self.study.runtime
+        """The runtime's name: ONNX Runtime, which runs everywhere, where the study leaves it open.
+
+        Raises:
+            EdgetlError: another runtime is to run on one of ONNX Runtime's providers.
+        """
+        return with_provider(
+            "onnxruntime" if self.study.runtime == "auto" else self.study.runtime, self.options.provider
+        )
+
+
+def with_provider(runtime: str, provider: str) -> str:
+    """The name of ONNX Runtime on one of its providers.
+
+    Raises:
+        EdgetlError: it is another runtime's name.
+    """
+    if provider == "cpu":
+        return runtime
+    if runtime != "onnxruntime":
+        raise EdgetlError(f"--provider {provider} is one of ONNX Runtime's, and the runtime is {runtime}; leave it out")
+    return f"{runtime}-{provider}"
 
 
 Settings = Callable[[Study, Path], dict[str, Any]]

@@ -22,8 +22,14 @@ def engine(tmp_path: Path) -> Path:
         engine_sha256=sha256_bytes(b"engine"),
         bytes=6,
         target=TARGET,
+        built_on={},
         options={},
         build_seconds=0.1,
+        build_peak_mb=None,
+        inputs=(),
+        outputs=(),
+        layers_of="graph",
+        layers=(),
     )
     write_json(manifest_path(path), manifest)
     return path
@@ -45,11 +51,40 @@ def test_an_engine_without_its_manifest_is_refused(engine: Path) -> None:
         read_manifest(engine)
 
 
-@pytest.mark.parametrize("content", [b"", b"engin", b"engine2", b"Engine"])
-def test_a_damaged_engine_is_refused(engine: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b"", "has 0 bytes, its manifest says 6"),
+        (b"engin", "has 5 bytes, its manifest says 6"),
+        (b"engine2", "has 7 bytes, its manifest says 6"),
+        (b"Engine", "its sha256 is not the one in its manifest; build it again, or take it with --trust"),
+    ],
+)
+def test_a_damaged_engine_is_refused(engine: Path, content: bytes, fault: str) -> None:
     engine.write_bytes(content)
-    with pytest.raises(EdgetlError, match="is damaged: its sha256 is not the one in its manifest; build it again"):
+    with pytest.raises(EdgetlError, match=fault):
         read_manifest(engine)
+    assert read_manifest(engine, trust=True).target == TARGET
+
+
+@pytest.mark.parametrize(
+    ("wanted", "here", "fits"),
+    [
+        ("10.3.0 or newer", "10.3.0", True),
+        ("10.3.0 or newer", "10.13.3", True),
+        ("10.13.3 or newer", "10.3.0", False),
+        ("8.6.1 or newer", "10.3.0", True),
+        ("SM80 or newer", "SM120", True),
+        ("SM80 or newer", "SM75", False),
+        ("10.3.0", "10.3.1", False),
+    ],
+)
+def test_an_engine_may_be_for_a_version_and_what_is_newer(engine: Path, wanted: str, here: str, fits: bool) -> None:
+    if fits:
+        check_target(engine, {"version": wanted}, {"version": here})
+    else:
+        with pytest.raises(EdgetlError, match=f"was built for version {wanted}, this machine has version {here}"):
+            check_target(engine, {"version": wanted}, {"version": here})
 
 
 def test_what_an_engine_was_built_for_may_be_less_than_what_is_here(engine: Path) -> None:

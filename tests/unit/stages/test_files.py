@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -197,7 +198,9 @@ def test_an_engine_of_a_plain_graph_lies_beside_it_under_a_telling_name(graph: P
         load_engine(engine).infer(PIXELS)["classes"], run(load_model(graph), PIXELS)["classes"], atol=1e-6
     )
     assert build_file(order(graph), listener) == engine
-    assert listener.lines == ["build-engine: built", "build-engine: up to date"]  # type: ignore[attr-defined]
+    first, second = listener.lines  # type: ignore[attr-defined]
+    assert re.fullmatch(r"build-engine: built in \d+\.\d s, \d+ MB of memory: 0\.0 MB", first)
+    assert second == "build-engine: up to date, the engine that is there is used again"
 
 
 def test_an_int8_engine_is_prepared_and_built_in_one_go(
@@ -225,7 +228,7 @@ def test_what_cannot_be_built_is_one_line(graph: Path, tmp_path: Path, listener:
     damaged.write_bytes(b"no model")
     cases = [
         (order(graph, precision="fp16"), "onnxruntime cannot run fp16: ONNX Runtime's CPU has no FP16 kernels"),
-        (order(graph, runtime="openvino"), "runtime openvino is not in this version; use onnxruntime or tensorrt-rtx"),
+        (order(graph, runtime="openvino"), "runtime openvino is not in this version; use onnxruntime or"),
         (order(graph, compute_capability="SM86"), "takes no compute capability"),
         (order(damaged), f"{damaged} is not a"),
         (order(tmp_path / "none.onnx"), "does not exist"),

@@ -6,11 +6,12 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
 
 from edgetl.artifacts.calibration import CalibrationImage
 from edgetl.artifacts.engine import read_manifest
 from edgetl.config import Recipe
-from edgetl.engine.runtime import BuildOptions, build_engine, get_runtime, load_engine
+from edgetl.engine.runtime import BuildOptions, Workshop, build_engine, get_runtime, load_engine
 from edgetl.errors import EdgetlError
 from edgetl.graph.calibrate import calibrate
 from edgetl.graph.half import to_fp16
@@ -87,7 +88,9 @@ def test_an_operator_it_does_not_have_is_one_line_that_names_the_node(
 ) -> None:
     model = variants["operator that needs a square matrix"]
     onnx.save(model, graph)
-    assert refusal(graph).startswith(f"TensorRT-RTX cannot read {graph}: node between (Det): unsupported node")
+    assert refusal(graph).startswith(
+        f"TensorRT-RTX {tensorrt_rtx.__version__} cannot read {graph}: node between (Det): unsupported node"
+    )
     model.graph.node[1].name = ""
     onnx.save(model, graph)
     assert "node 1 (Det): unsupported node" in refusal(graph)
@@ -107,3 +110,78 @@ def test_an_engine_says_plainly_that_it_needs_a_gpu_to_run(graph: Path, tmp_path
 
 def test_no_precision_is_refused_beforehand() -> None:
     assert [RTX.unsupported(precision) for precision in ("fp32", "fp16", "int8")] == [None, None, None]
+
+
+def test_progress_is_told_and_never_goes_back(graph: Path, tmp_path: Path) -> None:
+    told: list[float] = []
+    build_engine(RTX, graph, tmp_path / "combined.engine", BuildOptions(), Workshop(watch=told.append))
+    assert len(told) > 10 and told == sorted(told) and told[-1] == 1.0
+
+
+def test_an_interrupted_build_ends_as_interrupted(graph: Path, tmp_path: Path) -> None:
+    def interrupt(share: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_engine(RTX, graph, tmp_path / "combined.engine", BuildOptions(), Workshop(watch=interrupt))
+    assert list(tmp_path.glob("combined.engine*")) == []
+
+
+def test_the_options_that_make_another_engine_make_another_engine(graph: Path, tmp_path: Path) -> None:
+    engine = tmp_path / "combined.engine"
+    for options in (BuildOptions(), BuildOptions(level=1), BuildOptions(workspace_mb=64), BuildOptions(sparse=True),
+                    BuildOptions(min_batch=2, opt_batch=4, max_batch=4)):  # fmt: skip
+        assert build_engine(RTX, graph, engine, options)
+        assert not build_engine(RTX, graph, engine, options)
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"dla_core": 0}, "dla core (0 was given)"),
+        ({"gpu_fallback": True}, "gpu fallback"),
+        ({"calibration_sha256": "ab"}, "calibration"),
+        ({"version_compatible": True}, "version compatible"),
+        ({"hardware_compatible": "ampere-plus"}, "hardware compatible (ampere-plus was given)"),
+    ],
+)
+def test_what_it_cannot_do_is_refused(graph: Path, options: dict[str, object], what: str) -> None:
+    assert f"tensorrt-rtx takes no {what}; it is for TensorRT on a device" in refusal(
+        graph,
+        BuildOptions(**options),  # type: ignore[arg-type]
+    )
+
+
+def suppression(scores: str = "scores") -> onnx.ModelProto:
+    """NonMaxSuppression of a hundred boxes, as detectors end with."""
+    inputs = [
+        helper.make_tensor_value_info("boxes", TensorProto.FLOAT, [1, 100, 4]),
+        helper.make_tensor_value_info(scores, TensorProto.FLOAT, [1, 2, 100]),
+    ]
+    constants = [
+        numpy_helper.from_array(np.array([10], np.int64), "most"),
+        numpy_helper.from_array(np.array([0.5], np.float32), "overlap"),
+    ]
+    node = helper.make_node("NonMaxSuppression", ["boxes", scores, "most", "overlap"], ["kept"], name="/head/nms")
+    output = helper.make_tensor_value_info("kept", TensorProto.INT64, ["K", 3])
+    graph = helper.make_graph([node], "detector", inputs, [output], constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def test_suppression_that_it_cannot_build_points_to_the_loop_that_it_can(graph: Path) -> None:
+    onnx.save(suppression(), graph)
+    said = refusal(graph)
+    assert f"cannot build {graph}: node /head/nms (NonMaxSuppression): " in said
+    assert "has no runners that implement it" in said
+    assert said.endswith("export the detector with --nms loop, which computes the same from operators that it has")
+
+
+def test_the_manifest_tells_each_layers_precision(
+    network: onnx.ModelProto, images: NDArray[np.float32], tmp_path: Path
+) -> None:
+    onnx.save(prepared(network, "int8", images), tmp_path / "g.onnx")
+    build_engine(RTX, tmp_path / "g.onnx", tmp_path / "g.engine", BuildOptions())
+    manifest = read_manifest(tmp_path / "g.engine")
+    assert manifest.layers_of == "graph", "without a device the engine cannot be asked"
+    precisions = {layer.name: layer.precision for layer in manifest.layers}
+    assert (precisions["first"], precisions["softmax"]) == ("int8", "fp32")

@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+import click
+
+
+@click.command("doctor")
+@click.option("--json", "as_json", is_flag=True, help="Print it for programs.")
+def command(as_json: bool) -> None:
+    """Tell what is on this machine, what is missing for which command, and the command that mends it.
+
+    \b
+    Example:  edgetl doctor --json
+    """
+    from edgetl.report.health import health_lines
+    from edgetl.stages.doctor import examine
+
+    health = examine()
+    if as_json:
+        click.echo(health.model_dump_json(indent=1))
+        return
+    for line in health_lines(health):
+        click.echo(line)

@@ -1,0 +1,1 @@
+"""TensorRT of every generation: one builder, one runner, one table of differences."""

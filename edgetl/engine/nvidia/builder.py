@@ -1,0 +1,213 @@
+"""The one builder for every TensorRT: a prepared graph in, an engine out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from edgetl.engine.layers import graph_precisions, read_structure
+from edgetl.engine.nvidia import timing_cache
+from edgetl.engine.nvidia.calibration import make_calibrator, read_cache
+from edgetl.engine.nvidia.device import Device
+from edgetl.engine.nvidia.faults import explain_builder, explain_parser
+from edgetl.engine.nvidia.generations import Product, has, network_flags
+from edgetl.engine.nvidia.monitor import Log, make_monitor
+from edgetl.engine.options import BuildOptions, Workshop
+from edgetl.errors import EdgetlError
+
+_MB = 2**20
+_WORKSPACE_SHARE = 4
+"""A layer's scratch memory is a quarter of the device's unless it is set: a Jetson's is the system's too."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One build: what to build with, from what, for what. ``device`` is None where the engine is for another one."""
+
+    product: Product
+    trt: Any
+    graph: Path
+    options: BuildOptions
+    workshop: Workshop
+    device: Device | None
+
+    @property
+    def title(self) -> str:
+        return f"{self.product.title} {self.trt.__version__}"
+
+
+def build(job: Job) -> bytes:
+    """The serialised engine.
+
+    Networks are strongly typed: the precision is in the prepared graph, and no builder flag changes it. TensorRT 8,
+    and DLA cores up to TensorRT 10, know weak typing alone; there the flags allow what is in the graph.
+
+    Raises:
+        EdgetlError: TensorRT does not take the graph or the options, or runs out of memory.
+    """
+    model = read_structure(job.graph)
+    precisions = graph_precisions(model)
+    weak = _is_weak(job, precisions)
+    log = Log(job.trt)
+    builder = job.trt.Builder(log.logger)
+    if builder is None:  # TensorRT gives no object where it finds no driver
+        raise EdgetlError(f"{job.title} does not start: {explain_builder(log.errors, model)}")
+    network = builder.create_network(network_flags(job.trt, weak))
+    _parse(job, network, log, model)
+    config = builder.create_builder_config()
+    _configure(job, builder, config)
+    config.add_optimization_profile(_profile(builder, network, job.options))
+    calibrator = _allow_precisions(job, config, precisions) if weak else None
+    with _watched(job, config), _timing(job, config):
+        serialised = builder.build_serialized_network(network, config)
+        if serialised is None:
+            raise EdgetlError(f"{job.title} cannot build {job.graph}: {explain_builder(log.errors, model)}")
+    del calibrator  # the builder holds no reference of its own
+    return bytes(memoryview(serialised))
+
+
+def _is_weak(job: Job, precisions: frozenset[str]) -> bool:
+    """Whether the network is weakly typed.
+
+    Raises:
+        EdgetlError: this TensorRT's DLA or calibration does not do what is asked.
+    """
+    weakly = has(job.trt, "weak typing")
+    if job.workshop.calibration_cache is not None:
+        if not has(job.trt, "calibration"):
+            raise EdgetlError(
+                f"{job.title} takes no calibration cache; give it a graph in INT8 (edgetl prepare --precision int8)"
+            )
+        if "int8" in precisions:
+            raise EdgetlError(f"{job.graph} is INT8 already; give the FP32 or FP16 graph with --calibration-cache")
+        return True
+    if job.options.dla_core is not None and weakly:
+        _refuse_for_dla(job, precisions)
+        return True
+    return not has(job.trt, "strong typing")
+
+
+def _refuse_for_dla(job: Job, precisions: frozenset[str]) -> None:
+    if "int8" in precisions:
+        raise EdgetlError(
+            f"a DLA core takes no Q/DQ nodes from {job.title}, and {job.graph} has some; give the FP16 graph, with "
+            "--calibration-cache for INT8"
+        )
+    if "fp16" not in precisions:
+        raise EdgetlError(
+            f"{job.graph} is FP32 and a DLA core computes in FP16 or INT8; prepare it with --precision fp16, or give "
+            "--calibration-cache"
+        )
+
+
+def _parse(job: Job, network: Any, log: Log, model: onnx.ModelProto) -> None:
+    parser = job.trt.OnnxParser(network, log.logger)
+    if not parser.parse_from_file(str(job.graph)):
+        raise EdgetlError(f"{job.title} cannot read {job.graph}: {explain_parser(parser, job.trt, model, log.errors)}")
+
+
+def _configure(job: Job, builder: Any, config: Any) -> None:
+    trt, options = job.trt, job.options
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # or no one could tell the layers' precisions
+    if options.level is not None:
+        config.builder_optimization_level = options.level
+    if (workspace := _workspace_mb(job)) is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace * _MB)
+    if options.sparse:
+        config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)
+    if options.version_compatible:
+        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+    if options.hardware_compatible is not None:
+        config.hardware_compatibility_level = _compatibility(job, options.hardware_compatible)
+    if job.product.ahead_of_time:
+        config.num_compute_capabilities = 1
+        config.set_compute_capability(getattr(trt.ComputeCapability, str(options.compute_capability)), 0)
+    if options.dla_core is not None:
+        _use_dla(job, builder, config, options.dla_core)
+
+
+def _workspace_mb(job: Job) -> int | None:
+    if job.options.workspace_mb is not None or job.device is None:
+        return job.options.workspace_mb
+    return job.device.memory_mb // _WORKSPACE_SHARE
+
+
+def _compatibility(job: Job, wanted: str) -> Any:
+    levels = job.trt.HardwareCompatibilityLevel
+    if wanted == "same-compute-capability" and not has(job.trt, "same compute capability"):
+        raise EdgetlError(f"{job.title} cannot build for every device of a compute capability; leave it out")
+    return getattr(levels, wanted.replace("-", "_").upper())
+
+
+def _use_dla(job: Job, builder: Any, config: Any, core: int) -> None:
+    if core >= builder.num_DLA_cores:
+        raise EdgetlError(f"DLA core {core} is asked for, and {job.title} finds {builder.num_DLA_cores} on this device")
+    if job.options.min_batch != job.options.max_batch:
+        raise EdgetlError("a DLA core takes one batch size alone; give --batches with one number, such as --batches 1")
+    config.default_device_type = job.trt.DeviceType.DLA
+    config.DLA_core = core
+    if job.options.gpu_fallback:
+        config.set_flag(job.trt.BuilderFlag.GPU_FALLBACK)
+
+
+def _allow_precisions(job: Job, config: Any, precisions: frozenset[str]) -> Any:
+    """On a weakly typed network, allow what is in the graph; return what must live as long as the build."""
+    flags, cache = job.trt.BuilderFlag, job.workshop.calibration_cache
+    if "fp16" in precisions or cache is not None:
+        config.set_flag(flags.FP16)
+    if "int8" in precisions or cache is not None:
+        config.set_flag(flags.INT8)
+    if cache is None:
+        return None
+    config.int8_calibrator = calibrator = make_calibrator(job.trt, read_cache(cache))
+    return calibrator
+
+
+def _profile(builder: Any, network: Any, options: BuildOptions) -> Any:
+    """The range of a dynamic batch. A graph with a fixed batch keeps it.
+
+    Raises:
+        EdgetlError: another dimension than the batch is open.
+    """
+    profile = builder.create_optimization_profile()
+    for number in range(network.num_inputs):
+        tensor = network.get_input(number)
+        batch, *rest = tensor.shape
+        if -1 in rest:
+            shape = " x ".join("?" if size == -1 else str(size) for size in rest)
+            raise EdgetlError(f"input {tensor.name} is N x {shape}, expected a fixed size; export the graph with one")
+        batches = (options.min_batch, options.opt_batch, options.max_batch) if batch == -1 else (batch,) * 3
+        profile.set_shape(tensor.name, *((size, *rest) for size in batches))
+    return profile
+
+
+@contextmanager
+def _watched(job: Job, config: Any) -> Iterator[None]:
+    """Progress where the builder tells it; an interrupted build ends as any interrupted command."""
+    monitor = None
+    if has(job.trt, "progress"):
+        config.progress_monitor = monitor = make_monitor(job.trt, job.workshop.watch)
+    try:
+        yield
+    except EdgetlError:
+        if monitor is None or not monitor.interrupted:
+            raise
+    if monitor is not None and monitor.interrupted:
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def _timing(job: Job, config: Any) -> Iterator[None]:
+    if job.workshop.timing_caches is None or job.device is None or not job.product.times_kernels:
+        yield
+        return
+    identity = (job.product.runtime, job.trt.__version__, job.device.title, job.device.capability, job.device.driver)
+    path = timing_cache.cache_file(job.workshop.timing_caches, *identity)
+    timing_cache.use(config, path)
+    yield
+    timing_cache.keep(config, path)

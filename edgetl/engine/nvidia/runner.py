@@ -1,0 +1,246 @@
+"""The one runner for every TensorRT: pinned buffers allocated once, a stream and events of its own for each engine."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+from edgetl.engine.nvidia.capture import CapturedGraph
+from edgetl.engine.nvidia.contexts import OutputShapes, RuntimeCache, make_context, scratch_size
+from edgetl.engine.nvidia.cuda import Cuda, primary_context
+from edgetl.engine.nvidia.generations import Product, has
+from edgetl.engine.nvidia.memory import Buffer, Scratch, shared_scratch
+from edgetl.engine.nvidia.plan import Plan, deserialise
+from edgetl.engine.nvidia.ports import Array, Port, Shapes, check_inputs, read_ports
+from edgetl.engine.options import BuildOptions, RunOptions
+from edgetl.errors import EdgetlError
+
+_ROUNDING = 1e-3
+"""How far a captured graph may be from the uncaptured run, of the largest output: kernels may add in another order."""
+
+
+def load(product: Product, path: Path, options: BuildOptions, run: RunOptions) -> NvidiaEngine:
+    """Load an engine file.
+
+    Raises:
+        EdgetlError: PyCUDA is missing, TensorRT does not take the file, or the device's memory does not suffice.
+    """
+    cuda = primary_context()
+    with cuda.current(), cuda.explained(f"{path.name} cannot be loaded"):
+        return NvidiaEngine(path.name, deserialise(product, path, options), cuda, run)
+
+
+class NvidiaEngine:
+    """A loaded engine. One inference is under way at a time; several engines may be, from one thread."""
+
+    def __init__(self, name: str, plan: Plan, cuda: Cuda, run: RunOptions) -> None:
+        self.name = name
+        self._plan, self._cuda, self._run = plan, cuda, run
+        self._cache = RuntimeCache.of(plan, run)
+        self._context = make_context(plan, run, self._cache)
+        if self._context is None:
+            raise EdgetlError(f"{name} cannot be loaded: {_reason(plan)}; close other programs to free memory")
+        self._inputs, self._outputs = read_ports(plan)
+        self._buffers = {port.name: Buffer(cuda, port.dtype, port.elements) for port in self._inputs}
+        self._stream = cuda.driver.Stream()
+        self._begun, self._done = cuda.driver.Event(), cuda.driver.Event()
+        self._scratch = self._join_scratch()
+        self._graphs: dict[Shapes, CapturedGraph] = {}
+        self._shapes: Shapes = ()
+        self._under_way: Pending | None = None
+        for port in self._inputs:
+            self._context.set_tensor_address(port.name, self._buffers[port.name].address)
+        self._set_shapes(tuple(port.most for port in self._inputs))
+        self._late = OutputShapes(plan.trt, self._context, [port.name for port in self._outputs])
+        for port in self._outputs:
+            self._buffers[port.name] = Buffer(cuda, port.dtype, self._most_elements(port))
+            self._context.set_tensor_address(port.name, self._buffers[port.name].address)
+            self._late.place(port.name, self._buffers[port.name].address)
+
+    @property
+    def shapes(self) -> Shapes:
+        return tuple(port.least for port in self._inputs)
+
+    def infer(self, *inputs: Array) -> dict[str, Array]:
+        return self.start(*inputs).result()
+
+    def start(self, *inputs: Array) -> Pending:
+        """Queue an inference and return at once: engines that are started one after another run at the same time.
+
+        Raises:
+            EdgetlError: an inference is under way, or the inputs have another shape or type than the engine takes.
+        """
+        if self._under_way is not None:
+            raise EdgetlError(f"{self.name} is at work; take the result of its last inference first")
+        shapes = check_inputs(self.name, self._inputs, inputs)
+        with self._cuda.current(), self._cuda.explained(f"{self.name} cannot run"):
+            self._set_shapes(shapes)
+            if self._scratch is not None:
+                self._scratch.enter(self._stream)
+            for port, value in zip(self._inputs, inputs, strict=True):
+                buffer = self._buffers[port.name]
+                np.copyto(buffer.on_host(value.shape), value)
+                buffer.to_device(value.shape, self._stream)
+            self._execute(shapes)
+            for port in self._outputs:
+                if (shape := self._known_shape(port)) is not None:
+                    self._buffers[port.name].to_host(shape, self._stream)
+            self._done.record(self._stream)
+            if self._scratch is not None:
+                self._scratch.leave(self._done)
+        self._under_way = Pending(self)
+        return self._under_way
+
+    def time_on_device(self, repeats: int) -> list[float]:
+        """Milliseconds between CUDA events around the execution alone, on the inputs of the last inference."""
+        times = []
+        with self._cuda.current(), self._cuda.explained(f"{self.name} cannot run"):
+            for _ in range(repeats):
+                self._begun.record(self._stream)
+                self._execute(self._shapes)
+                self._done.record(self._stream)
+                self._done.synchronize()
+                times.append(float(self._done.time_since(self._begun)))
+        return times
+
+    def close(self) -> None:
+        """Give back all memory. TensorRT's objects go before the context that they live in."""
+        if self._context is None:
+            return
+        with self._cuda.current(), self._cuda.explained(f"{self.name} cannot be unloaded"):
+            self._stream.synchronize()
+            if self._cache is not None:
+                self._cache.keep()
+            for graph in self._graphs.values():
+                graph.free()
+            self._graphs.clear()
+            self._late.forget()
+            self._context = None
+            if self._scratch is not None:
+                self._scratch.part(id(self))
+            for buffer in self._buffers.values():
+                buffer.free()
+            del self._plan, self._cache
+
+    def __enter__(self) -> NvidiaEngine:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        # At the end of the process CUDA may be gone before the engine is.
+        with suppress(Exception):
+            self.close()
+
+    def collect(self) -> dict[str, Array]:
+        """Wait for the inference under way; outputs by name. They are copies."""
+        with self._cuda.current(), self._cuda.explained(f"{self.name} failed"):
+            self._under_way = None
+            self._done.synchronize()
+            return {port.name: self._fetched(port) for port in self._outputs}
+
+    def _fetched(self, port: Port) -> Array:
+        shape = self._known_shape(port)
+        if shape is None:
+            # Only now does the device know how much it found.
+            shape = self._late.shape(port.name)
+            self._buffers[port.name].to_host(shape, self._stream)
+            self._stream.synchronize()
+        value: Array = self._buffers[port.name].on_host(shape).copy()
+        return value
+
+    def _set_shapes(self, shapes: Shapes) -> None:
+        if shapes == self._shapes:
+            return
+        for port, shape in zip(self._inputs, shapes, strict=True):
+            if not self._context.set_input_shape(port.name, shape):
+                raise EdgetlError(f"{self.name} refuses {list(shape)} for {port.name}: {_reason(self._plan)}")
+        self._shapes = shapes
+
+    def _execute(self, shapes: Shapes) -> None:
+        graph = self._graphs.get(shapes)
+        if graph is not None:
+            graph.launch()
+        elif self._run.cuda_graph and not has(self._plan.trt, "graph strategy"):
+            self._capture(shapes)
+        else:
+            self._enqueue()
+
+    def _enqueue(self) -> None:
+        if not self._context.execute_async_v3(self._stream.handle):
+            raise EdgetlError(f"{self.name} cannot run: {_reason(self._plan)}")
+
+    def _capture(self, shapes: Shapes) -> None:
+        """Run as it is, capture, run what was captured, and hold the two against one another."""
+        if self._late.names:
+            raise EdgetlError(f"{self.name} has outputs whose size only the data tell; leave --cuda-graph out")
+        self._enqueue()
+        expected = self._outputs_now()
+        graph = CapturedGraph(self._stream.handle, self._enqueue)
+        graph.launch()
+        for name, value in self._outputs_now().items():
+            if not _agree(value, expected[name]):
+                graph.free()
+                raise EdgetlError(f"{self.name} computes another {name} in a CUDA graph; leave --cuda-graph out")
+        self._graphs[shapes] = graph
+
+    def _outputs_now(self) -> dict[str, Array]:
+        for port in self._outputs:
+            self._buffers[port.name].to_host(self._shape_of(port), self._stream)
+        self._stream.synchronize()
+        return {port.name: self._buffers[port.name].on_host(self._shape_of(port)).copy() for port in self._outputs}
+
+    def _shape_of(self, port: Port) -> tuple[int, ...]:
+        return tuple(self._context.get_tensor_shape(port.name))
+
+    def _known_shape(self, port: Port) -> tuple[int, ...] | None:
+        return None if port.name in self._late.names else self._shape_of(port)
+
+    def _most_elements(self, port: Port) -> int:
+        shape = self._shape_of(port)
+        if -1 not in shape:
+            return prod(shape)
+        return int(self._context.get_max_output_size(port.name)) // port.dtype.itemsize
+
+    def _join_scratch(self) -> Scratch | None:
+        if self._run.scratch is None:
+            return None
+        scratch, context, trt = shared_scratch(self._cuda, self._run.scratch), self._context, self._plan.trt
+
+        def place(address: int, size: int) -> None:
+            if has(trt, "sized device memory"):
+                context.set_device_memory(address, size)
+            else:
+                context.device_memory = address
+
+        scratch.join(id(self), scratch_size(self._plan), place)
+        return scratch
+
+
+class Pending:
+    """An inference under way."""
+
+    def __init__(self, engine: NvidiaEngine) -> None:
+        self._engine = engine
+        self._outputs: dict[str, Array] | None = None
+
+    def result(self) -> dict[str, Array]:
+        """Wait for it; outputs by name."""
+        if self._outputs is None:
+            self._outputs = self._engine.collect()
+        return self._outputs
+
+
+def _reason(plan: Plan) -> str:
+    return plan.log.errors[-1][:300] if plan.log.errors else "TensorRT gave no reason"
+
+
+def _agree(found: Array, expected: Array) -> bool:
+    if not np.issubdtype(found.dtype, np.floating):
+        return bool(np.array_equal(found, expected))
+    scale = float(np.abs(expected).max(initial=0.0))
+    return bool(np.allclose(found, expected, rtol=0.0, atol=_ROUNDING * scale, equal_nan=True))

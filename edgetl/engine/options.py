@@ -1,0 +1,80 @@
+"""What an engine is asked to be, and what its build may use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from edgetl.errors import EdgetlError
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How an engine is built. All of it is part of the engine's identity.
+
+    ``compute_capability`` (such as SM86) is for runtimes that build ahead of time for another device. The batches bound
+    a dynamic batch: it runs in ``min_batch`` to ``max_batch``, fastest in ``opt_batch``. ``workspace_mb`` bounds the
+    scratch memory of a layer. ``level`` is how long the builder searches, 0 to 5. ``calibration_sha256`` identifies the
+    calibration cache that INT8 on a DLA core takes its scales from. ``hardware_compatible`` is ``ampere-plus`` or
+    ``same-compute-capability``.
+    """
+
+    compute_capability: str | None = None
+    min_batch: int = 1
+    opt_batch: int = 1
+    max_batch: int = 16
+    workspace_mb: int | None = None
+    level: int | None = None
+    dla_core: int | None = None
+    gpu_fallback: bool = False
+    calibration_sha256: str | None = None
+    sparse: bool = False
+    version_compatible: bool = False
+    hardware_compatible: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min_batch <= self.opt_batch <= self.max_batch:
+            found = f"{self.min_batch}, {self.opt_batch}, {self.max_batch}"
+            raise EdgetlError(f"batches must be 1 <= min <= opt <= max, found {found}; change --batches")
+
+
+BATCHES = frozenset({"min_batch", "opt_batch", "max_batch"})
+
+
+def refuse_options(runtime: str, options: BuildOptions, known: Collection[str], instead: str) -> None:
+    """Refuse what a runtime cannot do rather than leave it out."""
+    for field in fields(options):
+        value = getattr(options, field.name)
+        if value != field.default and field.name not in known:
+            what = field.name.removesuffix("_sha256").replace("_", " ")
+            shown = "" if isinstance(value, bool) or field.name.endswith("_sha256") else f" ({value} was given)"
+            raise EdgetlError(f"{runtime} takes no {what}{shown}; {instead}")
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What a build may use that makes no other engine of it.
+
+    ``timing_caches`` is the folder of what builders remember of kernels' times; None: nothing is kept. ``watch`` is
+    told the share of the work that is done.
+    """
+
+    timing_caches: Path | None = None
+    calibration_cache: Path | None = None
+    watch: Callable[[float], object] = bool
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How an engine is run. None of it changes what it computes.
+
+    ``threads`` are those of ONNX Runtime on the CPU; 0 means one per core. Engines with the same name for ``scratch``
+    share their scratch memory and never run at once. ``runtime_caches`` is the folder of what TensorRT-RTX compiled on
+    the device; None: nothing is kept.
+    """
+
+    threads: int = 0
+    cuda_graph: bool = False
+    scratch: str | None = None
+    runtime_caches: Path | None = None

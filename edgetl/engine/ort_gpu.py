@@ -1,0 +1,103 @@
+"""ONNX Runtime on a GPU, by its CUDA or its TensorRT provider, where an onnxruntime that has them is installed."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+
+from edgetl.engine.layers import graph_layers, graph_precisions, read_structure
+from edgetl.engine.nvidia.device import find_device
+from edgetl.engine.nvidia.timing_cache import cache_folder
+from edgetl.engine.options import BATCHES, BuildOptions, RunOptions, Workshop, refuse_options
+from edgetl.engine.ort import OrtEngine, session
+from edgetl.engine.runtime import Built, Engine, Spelling
+from edgetl.errors import EdgetlError
+
+_ERRORS_ONLY = 3
+
+
+@dataclass(frozen=True)
+class GpuProvider:
+    """One of ONNX Runtime's providers as a runtime. What it cannot run is refused, never given to the CPU."""
+
+    NAME: str
+    provider: str
+    SPELLING: Spelling
+    SUFFIX: str = ".onnx"
+
+    def target(self, options: BuildOptions) -> dict[str, str]:
+        refuse_options(self.NAME, options, BATCHES, "leave it out, or use --runtime tensorrt")
+        return self.here(options)
+
+    def here(self, options: BuildOptions) -> dict[str, str]:
+        del options
+        if self.provider not in onnxruntime.get_available_providers():
+            raise EdgetlError(
+                f"this onnxruntime ({onnxruntime.__version__}) has no {self.provider}; install one that has: "
+                "pip uninstall onnxruntime, then pip install onnxruntime-gpu"
+            )
+        device = find_device()
+        return {
+            "onnxruntime": onnxruntime.__version__,
+            "provider": self.provider,
+            "compute capability": device.capability,
+            "device": device.title,
+        }
+
+    def unsupported(self, precision: str) -> str | None:
+        if precision == "int8" and self.SPELLING == "onnxruntime":
+            return "ONNX Runtime's CUDA provider has no INT8 convolutions: it would compute between Q/DQ nodes in FP32"
+        return None
+
+    def build(self, graph: Path, engine: Path, options: BuildOptions, workshop: Workshop) -> Built:
+        """The graph that the provider optimised. TensorRT's compiles when it is loaded and takes the graph as it is."""
+        del options, workshop
+        settings = self._settings()
+        if self.SPELLING == "onnxruntime":
+            settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+            settings.optimized_model_filepath = str(engine)
+            self._session(graph, settings)
+        else:
+            shutil.copyfile(graph, engine)
+            self._session(engine, settings)
+        return Built({"device": find_device().title}, graph_layers(read_structure(engine)))
+
+    def load(self, engine: Path, options: BuildOptions, run: RunOptions) -> Engine:
+        del options
+        if run.cuda_graph or run.scratch is not None:
+            raise EdgetlError(f"{self.NAME} takes no CUDA graphs and no shared scratch memory; use runtime tensorrt")
+        return OrtEngine(engine.name, self._session(engine, self._settings()))
+
+    def _settings(self) -> onnxruntime.SessionOptions:
+        settings = onnxruntime.SessionOptions()
+        settings.log_severity_level = _ERRORS_ONLY
+        settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        return settings
+
+    def _session(self, path: Path, settings: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+        loaded = session(path, settings, [(self.provider, self._options(path))])
+        if loaded.get_providers()[0] != self.provider:
+            raise EdgetlError(
+                f"ONNX Runtime {onnxruntime.__version__} cannot start {self.provider} and took "
+                f"{loaded.get_providers()[0]} instead; see edgetl doctor"
+            )
+        return loaded
+
+    def _options(self, path: Path) -> dict[str, Any]:
+        if self.SPELLING == "onnxruntime":
+            return {}
+        precisions = graph_precisions(read_structure(path))
+        return {
+            "trt_fp16_enable": "fp16" in precisions,
+            "trt_int8_enable": "int8" in precisions,
+            "trt_engine_cache_enable": True,
+            "trt_engine_cache_path": str(cache_folder() / "onnxruntime"),
+        }
+
+
+CUDA = GpuProvider("onnxruntime-cuda", "CUDAExecutionProvider", "onnxruntime")
+TENSORRT = GpuProvider("onnxruntime-tensorrt", "TensorrtExecutionProvider", "tensorrt")
