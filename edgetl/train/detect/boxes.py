@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms
+from torchvision.ops import nms
 
 from edgetl.artifacts.detector import VALUES, Scale
 from edgetl.config import Suppression
@@ -75,11 +75,25 @@ def detections(raws: Sequence[Tensor], scales: Sequence[Scale], frame: Frame, su
 
 
 def _suppressed(boxes: Tensor, every: Tensor, suppression: Suppression) -> Array:
-    box, label = torch.nonzero(every > suppression.score, as_tuple=True)
-    score = every[box, label]
+    """As in `edgetl.graph`, of B x 4 boxes with B x C scores: of equal ones those of the first label come first."""
+    by_label = every.T
+    least = max(float(np.float32(suppression.score)), float(np.finfo(np.float32).tiny))
+    label, box = torch.nonzero(by_label >= least, as_tuple=True)
+    score = by_label[label, box]
     best = score.argsort(descending=True, stable=True)[:_MOST_CANDIDATES]
     box, label, score = box[best], label[best], score[best]
-    kept = batched_nms(boxes[box], score, label, suppression.overlap)[: suppression.detections]
+    kept = nms(_apart(boxes[box], label), score.double(), suppression.overlap)[: suppression.detections]
     columns = [boxes[box[kept]], score[kept, None], label[kept, None].to(boxes)]
     result: Array = torch.cat(columns, dim=1).cpu().numpy().reshape(-1, VALUES)
     return result
+
+
+def _apart(boxes: Tensor, labels: Tensor) -> Tensor:
+    """Boxes moved so that those of different labels do not touch, in float64: an untrained head's may be huge.
+
+    torchvision's ``batched_nms`` does so too, but takes no heed of boxes that begin outside the image.
+    """
+    if not len(boxes):
+        return boxes.double()
+    moved = boxes.double() - boxes.min()
+    return moved + labels[:, None] * (moved.max() + 1.0)
