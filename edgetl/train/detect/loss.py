@@ -52,7 +52,8 @@ class Loss:
 
     def _of_scale(self, found: Tensor, scale: Scale, wanted: Objects, own: Tensor, anchors: Tensor) -> Tensor:
         boxes = corners(found, scale, self.frame)
-        place = self._cells(found, wanted, own, anchors)
+        rows, columns, inside = self._cells(wanted.boxes[own], found.shape[2:4])
+        place = (wanted.image[own], anchors[own], rows, columns)
         counts = ~_near(boxes.detach(), wanted.near)
         objectness = torch.zeros_like(found[..., 4])
         objectness[place] = 1.0
@@ -66,28 +67,26 @@ class Loss:
         if self.box == "ciou":
             ciou: Tensor = complete_box_iou_loss(boxes[place], truth, reduction="sum", eps=_TINY)
             return error + 4 * _CIOU_WEIGHT * ciou
-        return error + self._box_error(here[:, :4], truth, anchors[own], scale, found.shape[2:4])
+        return error + self._box_error(here[:, :4], truth, inside, anchors[own], scale)
 
-    def _cells(self, found: Tensor, wanted: Objects, own: Tensor, anchors: Tensor) -> tuple[Tensor, ...]:
-        """Image, anchor, row and column that are responsible for each object of a scale."""
-        _, _, height, width, _ = found.shape
-        centre = (wanted.boxes[own, :2] + wanted.boxes[own, 2:]) / 2
-        column = (centre[:, 0] * (width / self.frame.width)).long().clamp(0, width - 1)
-        row = (centre[:, 1] * (height / self.frame.height)).long().clamp(0, height - 1)
-        return wanted.image[own], anchors[own], row, column
+    def _cells(self, truth: Tensor, cells: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """The row and the column in which boxes (M x 4) have their centres, and where in the cell (M x 2, x and y)."""
+        height, width = cells
+        size, frame = truth.new_tensor([width, height]), truth.new_tensor([self.frame.width, self.frame.height])
+        centre = (truth[:, :2] + truth[:, 2:]) / 2 * size / frame
+        corner = centre.floor().clamp(min=0.0).minimum(size - 1.0)
+        columns, rows = corner.long().unbind(dim=1)
+        return rows, columns, centre - corner
 
     def _class_error(self, logits: Tensor, kinds: Tensor, scale: Scale) -> Tensor:
         if scale.softmax:
             return functional.cross_entropy(logits, kinds, reduction="sum")
         return _cross_entropy(logits, functional.one_hot(kinds, logits.shape[1]).to(logits), scale).sum()
 
-    def _box_error(self, here: Tensor, truth: Tensor, anchors: Tensor, scale: Scale, cells: Sequence[int]) -> Tensor:
+    def _box_error(self, here: Tensor, truth: Tensor, inside: Tensor, anchors: Tensor, scale: Scale) -> Tensor:
         """Of place and sides, M x 4 against M x 4."""
-        height, width = cells
-        steps = truth.new_tensor([self.frame.width / width, self.frame.height / height])
         sides = (truth[:, 2:] - truth[:, :2]).clamp(min=_TINY)
         small = 2.0 - sides.prod(dim=1, keepdim=True) / (self.frame.width * self.frame.height)
-        inside = ((truth[:, :2] + truth[:, 2:]) / 2 / steps) % 1.0
         inside = (inside + (scale.scale_xy - 1.0) / 2.0) / scale.scale_xy
         ratio = sides / truth.new_tensor(scale.anchors)[anchors]
         aim = ratio.sqrt() / 2.0 if scale.activated else ratio.log()
