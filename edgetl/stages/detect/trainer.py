@@ -178,17 +178,19 @@ class Trainer:
             raise EdgetlError(
                 f"{self._detector.reference.name} has no anchors of its own to keep; say detection.anchors: fit"
             )
-        each = self._detector.anchors
-        fitted = fit_anchors(self._sides(), len(self._detector.maps), each, self._study.seed)
         finest_first = sorted(range(len(self._detector.maps)), key=lambda number: -self._detector.shapes[number][1])
+        counts = self._detector.anchors
+        fitted = fit_anchors(self._sides(), [counts[number] for number in finest_first], self._study.seed)
         of_map = dict(zip(finest_first, fitted, strict=True))
         before = pretrained.scales if pretrained is not None else tuple(Scale(anchors=()) for _ in of_map)
         self._say(f"finetune: anchors fitted: {', '.join(f'{w:.0f}x{h:.0f}' for own in fitted for w, h in own)}")
         return tuple(scale.model_copy(update={"anchors": of_map[number]}) for number, scale in enumerate(before))
 
     def _sides(self) -> npt.NDArray[np.float64]:
+        """Of all boxes that are to be found, M x 2."""
         view = self._images.views()[0]
-        boxes = np.concatenate([view_boxes(image, view).boxes for image in self._images.index.train])
+        every = [view_boxes(image, view) for image in self._images.index.train]
+        boxes = np.concatenate([one.boxes[~one.ignored] for one in every])
         sides: npt.NDArray[np.float64] = (boxes[:, 2:] - boxes[:, :2]).astype(np.float64)
         return sides
 

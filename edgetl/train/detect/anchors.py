@@ -16,24 +16,28 @@ _ROUNDS = 300
 _STARTS = 10
 
 
-def fit_anchors(sides: Floats, scales: int, each: int, seed: int) -> tuple[Anchors, ...]:
-    """Anchors for every scale, the finest one first, from the sides of boxes (M x 2, in pixels of the input).
+def fit_anchors(sides: Floats, counts: Sequence[int], seed: int) -> tuple[Anchors, ...]:
+    """So many anchors for every scale, the finest one first, from the sides of boxes (M x 2, in pixels of the input).
+
+    The order of the boxes does not matter.
 
     Raises:
         EdgetlError: there are fewer boxes of different sides than anchors.
     """
-    number = scales * each
+    number = sum(counts)
     different = len(np.unique(sides.round(2), axis=0))
     if different < number:
         raise EdgetlError(
-            f"detection.anchors: fit wants {number} anchors, the training images have {different} boxes of different "
-            "sides; keep the network's own anchors, or add images"
+            f"{number} anchors are to be fitted, and the training images have {different} boxes of different sides; "
+            "add images, or take a network with anchors of its own and keep them (detection.anchors: keep)"
         )
+    sides = sides[np.lexsort(sides.T)]
     rng = np.random.default_rng(seed)
     tries = [_kmeans(sides, number, rng) for _ in range(_STARTS)]
     best = max(tries, key=lambda centres: mean_overlap(sides, centres))
     ordered = sorted(((float(w), float(h)) for w, h in best), key=lambda side: (side[0] * side[1], side))
-    return tuple(tuple(ordered[start : start + each]) for start in range(0, number, each))
+    ends = np.cumsum(counts).tolist()
+    return tuple(tuple(ordered[end - count : end]) for end, count in zip(ends, counts, strict=True))
 
 
 def mean_overlap(sides: Floats, anchors: Floats | Sequence[tuple[float, float]]) -> float:
