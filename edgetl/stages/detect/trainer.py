@@ -29,7 +29,7 @@ from edgetl.train.features import make_extractor
 
 Array = npt.NDArray[np.float32]
 
-_ENDING_RATE, _PYRAMID_RATE = 1e-2, 1e-3
+_ENDING_RATE, _PYRAMID_RATE = 1e-2, 3e-3
 
 _FOLDS = 3
 """Of a cascade's first level, so that its second one learns from what the first says of images that it has not seen."""
