@@ -16,6 +16,8 @@ import pytest
 from PIL import Image
 
 from edgetl.config import load_study
+from edgetl.data.boxes.listing import Described
+from edgetl.data.synthetic_boxes import render_boxed_scenes
 from edgetl.data.video import video_writer
 from edgetl.train.darknet.cfg import read_cfg
 from edgetl.train.darknet.network import build
@@ -130,3 +132,78 @@ def test_the_commands_of_the_guide_to_predict_run_one_after_another(tmp_path: Pa
     assert _run_commands(ROOT / "docs" / "predict.md", tmp_path) >= 9
     drawn = {path.name for path in (tmp_path / "drawn").iterdir()}
     assert drawn == {"dog.jpg", "cat.png", "street.mp4"}
+
+
+_TWO_SCALES = """
+[net]
+width=96
+height=96
+channels=3
+[convolutional]
+batch_normalize=1
+filters=8
+size=8
+stride=8
+activation=leaky
+[convolutional]
+batch_normalize=1
+filters=16
+size=3
+stride=2
+pad=1
+activation=leaky
+[convolutional]
+filters=21
+size=1
+activation=linear
+[yolo]
+mask=2,3,4
+anchors=8,10, 12,20, 20,24, 40,36, 60,60
+classes=2
+num=5
+[route]
+layers=0
+[convolutional]
+filters=14
+size=1
+activation=linear
+[yolo]
+mask=0,1
+anchors=8,10, 12,20, 20,24, 40,36, 60,60
+classes=2
+num=5
+"""
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_guide_to_detection_run_one_after_another(tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="the extra rtx is not installed")
+    page = ROOT / "docs" / "detection.md"
+    (tmp_path / "road.yaml").write_text(_blocks(page, "yaml")[0])
+    study = load_study(tmp_path / "road.yaml")
+    (tmp_path / "yolov3-tiny.cfg").write_text(_TWO_SCALES)
+    (tmp_path / "coco.names").write_text("car\ndog\n")
+    write_weights(tmp_path / "yolov3-tiny.weights", build(read_cfg(tmp_path / "yolov3-tiny.cfg")))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "classes.txt").write_text("\n".join(study.labels))
+    for seed, (split, scenes) in enumerate({"train": 24, "val": 10, "test": 10}.items()):
+        images = tmp_path / "data" / "images" / split
+        _write_yolo_labels(tuple(render_boxed_scenes(images, study.labels, scenes, seed)), study.labels, images)
+    assert _run_commands(page, tmp_path) >= 5
+    assert len(list((tmp_path / "drawn").iterdir())) == 10
+    assert "mAP@0.5 by group" in (tmp_path / "runs" / "road" / "report.html").read_text()
+
+
+def _write_yolo_labels(scenes: tuple[Described, ...], labels: tuple[str, ...], images: Path) -> None:
+    folder = images.parents[1] / "labels" / images.name
+    folder.mkdir(parents=True)
+    for scene in scenes:
+        assert scene.size is not None
+        width, height = scene.size
+        lines = []
+        for mark in scene.marks:
+            left, top, right, bottom = mark.corners
+            place = ((left + right) / 2 / width, (top + bottom) / 2 / height)
+            sides = ((right - left) / width, (bottom - top) / height)
+            lines.append(" ".join(map(str, (labels.index(mark.label), *place, *sides))))
+        (folder / scene.path).with_suffix(".txt").write_text("\n".join(lines))
