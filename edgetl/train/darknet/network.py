@@ -80,8 +80,8 @@ def take_endings_off(network: Darknet) -> tuple[nn.Conv2d, ...]:
         logistic function belongs behind them.
 
     Raises:
-        EdgetlError: one of them is more than a convolution (and, under ``new_coords``, a logistic function), or other
-            layers read it too.
+        EdgetlError: one of them is more than a plain convolution (and, under ``new_coords``, a logistic function), or
+            other layers read it too.
     """
     convolutions = []
     for detection in network.cfg.detections:
@@ -104,13 +104,15 @@ def _refuse_more_than_an_ending(cfg: Cfg, layer: sections.Convolutional, detecti
         found = "batch normalisation"
     elif layer.activation != activation:
         found = f"{layer.activation} as activation"
+    elif layer.groups > 1:
+        found = f"{layer.groups} groups"
     elif len(readers) > 1:
         found = "other layers that read it"
     else:
         return
     raise layer.section.fault(
         f"has {found}: the layer under [{detection.section.name}] cannot be replaced, expected a convolution that is "
-        f"{activation}, not normalised, and read by nothing else"
+        f"{activation}, not normalised, of one group, and read by nothing else"
     )
 
 

@@ -76,7 +76,8 @@ def ending_head(
     """The pretrained last convolutions for other classes.
 
     Boxes and objectness are kept; a class that the network knows keeps its weights, another one starts without any and
-    as likely as all others. Where ``scales`` have other anchors than ``before``, biases move so that boxes do not.
+    as likely as all others. Where ``scales`` have other anchors than ``before``, biases move so that boxes do not (but
+    where a scale is ``activated``: no bias makes up for anchors there, so boxes change with them until training).
     """
     outputs = [
         _for_classes(ending, known, old, new, classes) for ending, old, new in zip(endings, before, scales, strict=True)
@@ -119,7 +120,7 @@ def beside_first_level(head: Head, channels: Sequence[int]) -> Head:
 
 def _convolution_like(ending: nn.Conv2d, channels: int, filters: int) -> nn.Conv2d:
     sizes: tuple[int, ...] = ending.kernel_size
-    return nn.Conv2d(channels, filters, sizes, ending.stride, ending.padding)  # type: ignore[arg-type]
+    return nn.Conv2d(channels, filters, sizes, ending.stride, ending.padding, ending.dilation)  # type: ignore[arg-type]
 
 
 def _rows(output: nn.Conv2d, scale: Scale) -> tuple[Tensor, Tensor]:

@@ -307,6 +307,7 @@ def test_the_paths_of_endings_are_those_of_their_convolutions(written: Written) 
         (yolo().replace("batch_normalize=0", "batch_normalize=1"), "line 12: layer 1 [convolutional] has batch norm"),
         (yolo().replace("activation=linear", "activation=leaky"), "layer 1 [convolutional] has leaky as activation"),
         (yolo(new_coords=1), "has linear as activation"),
+        (yolo().replace("batch_normalize=0", "batch_normalize=0\ngroups=2"), "has 2 groups"),
         (yolo() + section("route", layers=1) + yolo(), "has other layers that read it"),
     ],
 )
