@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from edgetl.train.detect.detector import Detector
 from edgetl.train.detect.heads import Head
-from edgetl.train.trace import named_parameters, needed
+from edgetl.train.trace import Traced, named_parameters, needed
 
 Array = npt.NDArray[np.float32]
 
@@ -34,11 +34,14 @@ class Parted:
 
 
 def part_trunk(detector: Detector, share: float) -> Parted:
-    """The trunk with the last ``share`` of its layers above the cut: at least one above, at least one below."""
+    """The trunk with the last ``share`` of its layers above the cut: at least one above, at least one below.
+
+    Batch normalisation is a part of the convolution before it.
+    """
     traced = detector.traced
     steps = set().union(*(needed(step, traced.images) for step in detector.maps))
     order = [step for step in traced.graph.nodes if step in steps]
-    layers = [step for step in order if named_parameters(traced.trunk, step)]
+    layers = [step for step in order if _is_layer(traced, step)]
     unfrozen = layers[-min(max(1, math.ceil(share * len(layers))), len(layers) - 1) :]
     moved: set[fx.Node] = set()
     for step in order:
@@ -57,6 +60,12 @@ def part_trunk(detector: Detector, share: float) -> Parted:
         above=traced.between(values, detector.maps),
         shapes=_shapes(below, detector.preprocessing.shape),
     )
+
+
+def _is_layer(traced: Traced, step: fx.Node) -> bool:
+    """Whether a step is a module with weights that can be tuned."""
+    is_module = step.op == "call_module" and bool(named_parameters(traced.trunk, step))
+    return is_module and not isinstance(traced.trunk.get_submodule(str(step.target)), _BatchNorm)
 
 
 def _shapes(below: nn.Module, shape: tuple[int, int, int]) -> tuple[tuple[int, ...], ...]:
