@@ -113,10 +113,11 @@ def fit_heads(
 def find(start: Start, fitted: Fitted, source: Source, suppression: Suppression, frame: Frame) -> list[Array]:
     """What a trained head finds on all images of a source: K x 6 each, in pixels of the input."""
     found: list[Array] = []
+    head = copy.deepcopy(fitted.head).to(device())
     with torch.no_grad():
         for batch in source.plain():
             beside = () if start.first is None else start.first(batch, training=False)
-            raws = fitted.head.to(device())([one.to(device()) for one in batch.maps], beside)
+            raws = head([one.to(device()) for one in batch.maps], beside)
             found += detections(raws, start.scales, frame, suppression)
     return found
 
@@ -150,22 +151,22 @@ class Trainee:
         self._loss = Loss(self.start.scales, self.frame, self.settings.loss)
         self._optimizer = torch.optim.AdamW(
             [parameter for parameter in self.head.parameters() if parameter.requires_grad],
-            lr=self.settings.rate,
             weight_decay=self.settings.weight_decay,
         )
-        self._schedule = torch.optim.lr_scheduler.LambdaLR(
-            self._optimizer, lambda step: share_of_rate((step + 0.5) / self.steps)
-        )
+        self._rate, self._taken = self.settings.rate, 0
 
     def step(self, batch: Batch) -> None:
-        """Learn from a batch."""
+        """Learn from a batch. One of images that are all left out counts as a step all the same."""
+        self._taken += 1
         batch = self._seen(batch)
-        if len(batch.rows):
-            self._optimizer.zero_grad()
-            error = self._loss(self._raws(batch, training=True), objects(batch.drawn, self.start.classes).to(device()))
-            error.backward()  # type: ignore[no-untyped-call]
-            self._optimizer.step()
-        self._schedule.step()
+        if not len(batch.rows):
+            return
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._rate * share_of_rate((self._taken - 0.5) / self.steps)
+        self._optimizer.zero_grad()
+        error = self._loss(self._raws(batch, training=True), objects(batch.drawn, self.start.classes).to(device()))
+        error.backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
 
     def detect(self, batch: Batch, suppression: Suppression) -> list[Array]:
         """What the head finds, in pixels of the input."""
@@ -206,7 +207,9 @@ class OutOfFold:
 
     def __init__(self, head: nn.Module, folds: Sequence[nn.Module], fold: npt.NDArray[np.int64]) -> None:
         """``fold``: for each training image, the head that was trained without it."""
-        self._head, self._folds, self._fold = head.to(device()), [one.to(device()) for one in folds], fold
+        # Copies: the heads stay where the exporter looks for them.
+        self._head, *self._folds = (copy.deepcopy(one).to(device()) for one in (head, *folds))
+        self._fold = fold
 
     def __call__(self, batch: Batch, training: bool) -> tuple[Tensor, ...]:
         maps = [one.to(device()) for one in batch.maps]
