@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,7 +41,7 @@ class _Rendered:
         if view.number == 0:
             return [0]
         others = [image.sha256 for image in view.others] if view.augmentation.mosaic else []
-        return [view.number, view.seed, view.augmentation.model_dump(), others]
+        return [view.number, view.seed, view.augmentation.model_dump(exclude={"views"}), others]
 
     def renderer(self, preprocessing: Preprocessing) -> Callable[[bytes, BoxedImage], npt.NDArray[np.uint8]]:
         assert preprocessing == self.view.preprocessing
@@ -128,7 +128,7 @@ class MapSource:
         files = [self.images[rows[n]] for n in missing]
         render = box_renderer(self.views[view], self.root)
         for batch in stream(files, self.root, render, self.cut.extract) if files else ():
-            values[places[[missing[n] for n in batch.rows]]] = batch.result
+            values[places[[missing[n] for n in batch.rows]]] = batch.result.reshape(len(batch.rows), -1)
 
 
 def map_source(
@@ -150,29 +150,32 @@ def map_source(
     Raises:
         EdgetlError: an image changed or vanished, or the disk is full.
     """
-    most = min(len(images), budget // max(1, len(views) * cut.values * _BYTES))
+    most = budget // max(1, len(views) * cut.values * _BYTES)
+    mosaics = any(view.augmentation.mosaic for view in views)
+    # Where maps are not kept, and of a mosaic's partners, it has to be known before training which images decode.
+    broken = _undecodable(network, images, root) if mosaics or most < len(images) else []
+    bad = {file.path for file in broken}
+    views = [replace(view, others=tuple(image for image in view.others if image.path not in bad)) for view in views]
+    first = [number for number, image in enumerate(images) if image.path not in bad][:most]
     kept: list[Kept] = []
-    broken: list[BrokenFile] = []
     for view in views:
-        if most:
-            rendered = _Rendered(view, root)
-            found = cached_features(
-                network, cut.extract, images[:most], root, rendered, cache, watch, cut=cut.name, shape=(cut.values,)
-            )
-            kept.append(Kept(found.matrix, {int(image): row for row, image in enumerate(found.positions)}))
-            broken += found.broken
-        else:
+        if not first:
             kept.append(Kept(np.empty((0, cut.values), np.float32), {}))
-    broken += _undecodable(network, images[most:], root)
-    bad = {file.path: file for file in broken}
-    usable = np.array([number for number, image in enumerate(images) if image.path not in bad], np.int64)
-    return MapSource(cut, images, root, views, kept, usable, batch_size, tuple(bad.values()))
+            continue
+        rendered, rows = _Rendered(view, root), [images[number] for number in first]
+        found = cached_features(
+            network, cut.extract, rows, root, rendered, cache, watch, cut=cut.name, shape=(cut.values,)
+        )
+        kept.append(Kept(found.matrix, {first[position]: row for row, position in enumerate(found.positions)}))
+        broken += found.broken
+    every = {file.path: file for file in broken}
+    usable = np.array([number for number, image in enumerate(images) if image.path not in every], np.int64)
+    return MapSource(cut, images, root, views, kept, usable, batch_size, tuple(every.values()))
 
 
-def _undecodable(network: Network, images: Sequence[BoxedImage], root: Path) -> Iterator[BrokenFile]:
-    """Of images whose maps are not kept; they have to be known before training, which draws images at random."""
-    for batch in stream(images, root, renderer(network.preprocessing), len) if images else ():
-        yield from batch.broken
+def _undecodable(network: Network, images: Sequence[BoxedImage], root: Path) -> list[BrokenFile]:
+    batches = stream(images, root, renderer(network.preprocessing), len)
+    return [file for batch in batches for file in batch.broken]
 
 
 def _ahead(make: Callable[[slice], T], parts: Sequence[slice]) -> Iterator[T]:
