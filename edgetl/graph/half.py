@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from edgetl.errors import EdgetlError
-from edgetl.graph.metadata import detecting_outputs
 from edgetl.graph.model import FreshNames, Wiring, one_line, opset, tensors_read, with_nodes
 
 # TensorRT warns that these overflow in FP16, and ONNX Runtime's FP16 kernel corrupts its second run (its issue 27768).
@@ -50,7 +49,7 @@ class _Converter:
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._model = model
-        self._wiring = Wiring(model.graph, detecting_outputs(model))
+        self._wiring = Wiring(model.graph)
         self._names = FreshNames(model.graph)
         self._floats = _float_tensors(model)
         self._halves: dict[str, str] = {}

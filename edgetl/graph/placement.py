@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -36,7 +36,7 @@ class Placement:
     sources: dict[str, str]
 
 
-def place(wiring: Wiring, target: Target) -> Placement:
+def place(wiring: Wiring, target: Target, kept: Collection[str] = ()) -> Placement:
     """Decide where Q/DQ goes, from the graph alone.
 
     ``tensorrt``: at the input of every layer, and at one input of a residual Add; nothing at outputs. That is what
@@ -47,9 +47,19 @@ def place(wiring: Wiring, target: Target) -> Placement:
     ``onnxruntime``: at inputs and outputs of every op that has an INT8 kernel, because ONNX Runtime fuses
     DQ-op-Q as a whole and computes in float where one of them is missing. After Conv-Relu only behind the Relu,
     which the range makes redundant. What lies between the last layer and the heads stays in float: pooling
-    averages the quantisation error away, and quantising again would bring it back.
+    averages the quantisation error away, and quantising again would bring it back. A Conv that results are worked
+    out from (raw boxes) stays in float as a whole: its output may not be quantised, and without that it is slower.
+
+    Args:
+        kept: layers that stay in float, by the tensor they make.
     """
-    layers = [position for position, node in enumerate(wiring.nodes) if _is_layer(wiring, position, node)]
+    layers = [
+        position
+        for position, node in enumerate(wiring.nodes)
+        if _is_layer(wiring, position, node) and node.output[0] not in kept
+    ]
+    if target == "onnxruntime":
+        layers = [p for p in layers if wiring.nodes[p].op_type != "Conv" or not wiring.readers(p) <= wiring.tail]
     slots = {(position, 0) for position in layers}
     if target == "tensorrt":
         slots |= set(_residual_slots(wiring, frozenset(layers)))
@@ -113,7 +123,7 @@ def _cpu_slots(wiring: Wiring, layers: frozenset[int]) -> Iterator[tuple[int, in
             made.update(_data(node), node.output)
     settled = {_behind_relu(wiring, name) for name in made}
     for position, node in enumerate(wiring.nodes):
-        if position not in wiring.heads:
+        if position not in wiring.tail:
             yield from ((position, slot) for slot, name in enumerate(node.input) if name in settled)
 
 

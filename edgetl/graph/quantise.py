@@ -13,7 +13,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgetl.artifacts.calibration import CalibrationTable, TensorRange
 from edgetl.errors import EdgetlError
-from edgetl.graph.metadata import detecting_outputs
 from edgetl.graph.model import FreshNames, Wiring, attribute, opset, with_nodes
 from edgetl.graph.placement import Placement, Target, place
 
@@ -32,7 +31,7 @@ def quantise(model: onnx.ModelProto, table: CalibrationTable, target: Target) ->
             Q/DQ), it has no layer to quantise, or the table lacks a tensor or holds an impossible range.
     """
     _refuse_unfit(model)
-    placement = place(Wiring(model.graph, detecting_outputs(model)), target)
+    placement = place(Wiring(model.graph), target)
     if not placement.layers:
         raise EdgetlError("the graph has no Conv, Gemm or MatMul with constant weights to quantise; keep it in FP32")
     scales = dict(_activation_scales(placement, table, target))

@@ -9,24 +9,23 @@ import onnx
 from pydantic import ValidationError
 
 from edgetl.artifacts.bundle import Preprocessing
-from edgetl.artifacts.calibration import CalibrationImage, CalibrationTable
+from edgetl.artifacts.calibration import CalibrationTable
 from edgetl.config import LARGEST_IMAGE, load_recipe
-from edgetl.data.calibration_images import draw, folder_samples
-from edgetl.data.stream import stream, to_input
-from edgetl.data.views import renderer
+from edgetl.data.calibration_images import draw, image_samples
 from edgetl.errors import EdgetlError
-from edgetl.graph.calibrate import calibrate
+from edgetl.graph.calibrate import ranked_tables
 from edgetl.graph.half import to_fp16
 from edgetl.graph.metadata import INPUT
 from edgetl.graph.model import image_input, load_model, save_model
 from edgetl.graph.placement import Target
 from edgetl.graph.quantise import quantise
+from edgetl.stages.observing import observe
 from edgetl.stages.stage import Watcher
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """What a plain FP32 graph is to become. INT8 needs a folder of images."""
+    """What a plain FP32 graph is to become. INT8 needs images: a folder, or a list of paths in a text file."""
 
     precision: str
     target: Target = "tensorrt"
@@ -50,17 +49,16 @@ def prepare_file(graph: Path, output: Path, wanted: Preparation, watcher: Watche
 
 
 def _calibrate(model: onnx.ModelProto, wanted: Preparation, watcher: Watcher) -> CalibrationTable:
-    folder = wanted.calibration_images
-    if folder is None:
+    if wanted.calibration_images is None:
         raise EdgetlError(
             "INT8 needs images to calibrate on; give --calibration-images DIR with some hundred real ones"
         )
     recipe = load_recipe(wanted.recipe, Path())
-    samples = draw(folder_samples(folder), recipe)
-    watcher.say(f"calibrating on {len(samples)} images of {folder} by {recipe.method}")
-    images = tuple(CalibrationImage(path=sample.path, sha256=sample.sha256) for sample in samples)
-    batches = stream(samples, folder, renderer(input_preprocessing(model)), to_input)
-    return calibrate(model, (batch.result for batch in batches), recipe, images)
+    samples, root = image_samples(wanted.calibration_images)
+    samples = draw(samples, recipe)
+    watcher.say(f"calibrating on {len(samples)} images of {wanted.calibration_images} by {recipe.method}")
+    seen, images = observe(model, samples, root, input_preprocessing(model), watcher)
+    return ranked_tables(model, seen, recipe, images, wanted.target)[0]
 
 
 def input_preprocessing(model: onnx.ModelProto) -> Preprocessing:
@@ -83,4 +81,4 @@ def input_preprocessing(model: onnx.ModelProto) -> Preprocessing:
             f"input {name} is N x {channels or '?'} x {height or '?'} x {width or '?'}, expected N x 3 x S x S with a "
             f"fixed S of at most {LARGEST_IMAGE}; export the graph with a fixed image size"
         )
-    return Preprocessing.square(height)
+    return Preprocessing(image_size=height)
