@@ -1,4 +1,4 @@
-"""A walk over the network that TensorRT-RTX parses from a graph: which layers really are INT8, and who quantises alone."""
+"""A walk over the network that TensorRT-RTX parses from a graph: which layers are INT8, and who quantises alone."""
 
 from __future__ import annotations
 

@@ -42,6 +42,8 @@ class Histogram:
         self.minimum, self.maximum = min(self.minimum, other.minimum), max(self.maximum, other.maximum)
 
     def _widen_to(self, exponent: int) -> None:
+        if not self.counts.any():
+            self.exponent = max(self.exponent, exponent)
         while self.exponent < exponent:
             self.counts = np.concatenate([self.merged(BINS // 2), np.zeros(BINS // 2, np.int64)])
             self.exponent += 1

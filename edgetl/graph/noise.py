@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -30,17 +31,26 @@ def results(model: onnx.ModelProto, images: NDArray[np.float32], names: Sequence
     return {name: np.concatenate([one[name] for one in found]) for name in names}
 
 
-def snr_db(reference: NDArray[np.floating], found: NDArray[np.floating]) -> float:
-    """10 log10(signal power / noise power), to a tenth of what matters: 0.01 dB."""
-    signal = np.square(reference, dtype=np.float64).sum()
-    noise = np.square(reference.astype(np.float64) - found).sum()
+def snr_db(reference: NDArray[Any], found: NDArray[Any]) -> float:
+    """Signal to noise of what was found."""
+    return decibels(*powers(reference, found))
+
+
+def powers(reference: NDArray[Any], found: NDArray[Any]) -> tuple[float, float]:
+    """The sums of squares of the signal and of the noise."""
+    exact = reference.astype(np.float64)
+    return float(np.square(exact).sum()), float(np.square(exact - found).sum())
+
+
+def decibels(signal: float, noise: float) -> float:
+    """10 log10(signal / noise), to 0.01 dB: what is less is chance."""
     if noise == 0.0:
         return MOST_DB
-    if not np.isfinite(noise) or signal == 0.0:
+    if signal == 0.0 or not np.isfinite(noise):
         return -MOST_DB
     return round(float(np.clip(10 * np.log10(signal / noise), -MOST_DB, MOST_DB)), 2)
 
 
-def mean_snr_db(reference: Mapping[str, NDArray[np.floating]], found: Mapping[str, NDArray[np.floating]]) -> float:
+def mean_snr_db(reference: Outputs, found: Outputs) -> float:
     """The mean over all tensors."""
     return round(float(np.mean([snr_db(value, found[name]) for name, value in reference.items()])), 2)

@@ -70,7 +70,7 @@ def test_help_and_version_end_with_0(call: Command) -> None:
             ["prepare", "a.onnx", "--precision", "fp16", "--target", "tensorrt", "-o", "b.onnx"],
             "are for --precision int8",
         ),
-        (["build-engine", "a.onnx", "--calibration-images", "x"], "--calibration-images is for --precision int8"),
+        (["build-engine", "a.onnx", "--calibration-images", "x"], "are for --precision int8"),
         (["prepare", "m.onnx", "--precision", "fp64", "-o", "x.onnx"], "'fp64' is not one of"),
     ],
 )

@@ -181,9 +181,7 @@ def test_the_walk_sees_what_is_wrong(network, table_for, tmp_path):
     last.input[1] = "plain"
     softmax = next(node for node in model.graph.node if node.op_type == "Softmax")
     pair = next(node for node in model.graph.node if node.op_type == "QuantizeLinear").input[1:]
-    for position, node in enumerate(model.graph.node):
-        if node is softmax or node.output[0] == softmax.output[0]:
-            break
+    position = [node.output[0] for node in model.graph.node].index(softmax.output[0])
     model.graph.node.insert(position, helper.make_node("QuantizeLinear", [softmax.input[0], *pair], ["lone_q"]))
     model.graph.node.insert(position + 1, helper.make_node("DequantizeLinear", ["lone_q", *pair], ["lone"]))
     model.graph.node[position + 2].input[0] = "lone"
@@ -194,9 +192,7 @@ def test_the_walk_sees_what_is_wrong(network, table_for, tmp_path):
 
 @settings(max_examples=10, deadline=None)
 @given(layers=st.lists(st.sampled_from(["conv", "relu", "relu6", "pool", "add"]), min_size=1, max_size=6))
-def test_tensorrt_finds_no_float_layer_and_no_lone_quantiser_in_any_chain(
-    layers, sketch, table_for, tmp_path_factory
-):
+def test_tensorrt_finds_no_float_layer_and_no_lone_quantiser_in_any_chain(layers, sketch, table_for, tmp_path_factory):
     model = sketch(seed=len(layers)).chain(layers)
     found = walk(quantise(model, table_for(model), "tensorrt"), tmp_path_factory.mktemp("chain"))
     assert len(found.int8) == sum(node.op_type == "Conv" for node in model.graph.node)
