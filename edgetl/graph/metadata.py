@@ -96,18 +96,6 @@ def _validated(model: onnx.ModelProto, key: str, kind: TypeAdapter[_T]) -> _T:
         raise _damaged(key, "the graph") from None
 
 
-def output_labels(model: onnx.ModelProto) -> dict[str, list[str]]:
-    """The names of the classes of each output, where the metadata tell them.
-
-    Raises:
-        EdgetlError: labels are damaged.
-    """
-    labels = _labels(_entries(model, "the graph"), "the graph")
-    if not all(isinstance(names, list) and all(isinstance(n, str) for n in names) for names in labels.values()):
-        raise EdgetlError(f"the metadata entry {LABELS} of the graph is damaged; export the graph again")
-    return {output: list(names) for output, names in labels.items() if isinstance(names, list)}
-
-
 def _entries(model: onnx.ModelProto, owner: str) -> dict[str, str]:
     entries = {entry.key: entry.value for entry in model.metadata_props}
     # Protobuf gives bytes where text is no UTF-8.

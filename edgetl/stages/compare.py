@@ -14,6 +14,7 @@ from edgetl.artifacts.comparison import GraphComparison
 from edgetl.config import Recipe
 from edgetl.data.calibration_images import draw, image_samples
 from edgetl.data.stream import stream, to_input
+from edgetl.data.views import renderer
 from edgetl.errors import EdgetlError
 from edgetl.graph.compare import compare
 from edgetl.graph.model import load_model
@@ -55,6 +56,6 @@ def compare_files(order: ComparisonOrder, watcher: Watcher) -> GraphComparison:
 def _images(order: ComparisonOrder, preprocessing: Preprocessing) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
     samples, root = image_samples(order.images)
     drawn = draw(samples, Recipe(images=order.limit))
-    for batch in stream(drawn, root, preprocessing, to_input):
+    for batch in stream(drawn, root, renderer(preprocessing), to_input):
         for number, row in enumerate(batch.rows):
             yield drawn[row].path, batch.result[number : number + 1]

@@ -15,8 +15,9 @@ from edgetl.artifacts.index import Sample
 from edgetl.data.images import Pixels
 from edgetl.data.labelled_images import class_numbers, labelled_samples
 from edgetl.data.stream import stream, to_input
+from edgetl.data.views import renderer
 from edgetl.errors import EdgetlError
-from edgetl.graph.metadata import output_labels
+from edgetl.graph.metadata import labels_of
 from edgetl.graph.parity import Outputs, Reference
 
 Hits = dict[str, npt.NDArray[np.bool_]]
@@ -41,7 +42,7 @@ class Judge:
             return {name: np.concatenate([one[name] for one in each]).argmax(axis=1) for name in self.truth}
 
         rows, found = [], []
-        for batch in stream(self.samples, self.root, self.preprocessing, answers):
+        for batch in stream(self.samples, self.root, renderer(self.preprocessing), answers):
             rows.append(batch.rows)
             found.append(batch.result)
         seen = np.concatenate(rows)
@@ -55,7 +56,7 @@ def judge_by_folder(model: onnx.ModelProto, folder: Path, preprocessing: Preproc
         EdgetlError: the folder has no labelled images, or no output of the graph classifies them.
     """
     samples = labelled_samples(folder)
-    classes, counts = output_labels(model), _class_counts(model)
+    classes, counts = labels_of(model), _class_counts(model)
     if not counts:
         raise EdgetlError(
             "no output of the graph is N x CLASSES, so its accuracy cannot be judged by labelled images; leave out "

@@ -19,6 +19,7 @@ from edgetl.artifacts.prepared import Guard, Prepared, record_path
 from edgetl.config import LARGEST_IMAGE, Recipe, load_recipe
 from edgetl.data.calibration_images import draw, image_samples
 from edgetl.data.stream import stream, to_input
+from edgetl.data.views import renderer
 from edgetl.errors import EdgetlError
 from edgetl.graph.calibrate import ranked_tables
 from edgetl.graph.calibration_cache import cache_tensors, cache_text, read_cache, table_from_cache
@@ -110,7 +111,7 @@ def _fp16(model: onnx.ModelProto, wanted: Preparation, watcher: Watcher) -> _Res
     images = None
     if wanted.calibration_images is not None:
         samples, root = image_samples(wanted.calibration_images)
-        batches = stream(draw(samples, Recipe(images=16)), root, input_preprocessing(model), to_input)
+        batches = stream(draw(samples, Recipe(images=16)), root, renderer(input_preprocessing(model)), to_input)
         images = np.concatenate([batch.result for batch in batches])
     kept = overflowing(model, _random_images(model) if images is None else images)
     for name, reason in kept.items():
@@ -120,8 +121,7 @@ def _fp16(model: onnx.ModelProto, wanted: Preparation, watcher: Watcher) -> _Res
 
 def _random_images(model: onnx.ModelProto) -> Images:
     """Noise of the input's size, where no real image was given."""
-    shape = input_preprocessing(model)
-    return np.random.default_rng(0).random((_RANDOM_IMAGES, 3, shape.image_size, shape.image_size), dtype=np.float32)
+    return np.random.default_rng(0).random((_RANDOM_IMAGES, *input_preprocessing(model).shape), dtype=np.float32)
 
 
 def _int8(model: onnx.ModelProto, wanted: Preparation, watcher: Watcher) -> _Result:
@@ -195,4 +195,4 @@ def input_preprocessing(model: onnx.ModelProto) -> Preprocessing:
             f"input {name} is N x {channels or '?'} x {height or '?'} x {width or '?'}, expected N x 3 x S x S with a "
             f"fixed S of at most {LARGEST_IMAGE}; export the graph with a fixed image size"
         )
-    return Preprocessing(image_size=height)
+    return Preprocessing.square(height)
