@@ -9,9 +9,8 @@ import onnx
 
 from edgetl.artifacts.bundle import Preprocessing
 from edgetl.artifacts.calibration import CalibrationImage
-from edgetl.artifacts.index import Sample
 from edgetl.data.images import Pixels
-from edgetl.data.stream import stream, to_input
+from edgetl.data.stream import File, stream, to_input
 from edgetl.data.views import renderer
 from edgetl.graph.observe import Observation, Observer
 from edgetl.stages.stage import Watcher
@@ -19,7 +18,7 @@ from edgetl.stages.stage import Watcher
 
 def observe(
     model: onnx.ModelProto,
-    samples: Sequence[Sample],
+    samples: Sequence[File],
     root: Path,
     preprocessing: Preprocessing,
     watcher: Watcher,
