@@ -55,9 +55,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=MATERIAL / "datasets" / "cifar10")
     parser.add_argument("--modelopt", type=Path, help="The Python of an environment with nvidia-modelopt[onnx].")
     parser.add_argument("--models", nargs="+", default=MODELS, choices=MODELS)
-    parser.add_argument(
-        "--detector", type=Path, help="A YOLO graph of `edgetl export`; only its structure is looked at."
-    )
+    parser.add_argument("--detector", type=Path, help="A YOLO graph of `edgetl export`: mAP too.")
     parser.add_argument("--images", type=int, default=2000, help="Judge on so many.")
     parser.add_argument("--work", type=Path, help="Keep graphs here, and take those that are there.")
     parser.add_argument("-o", "--output", type=Path, required=True)
@@ -106,7 +104,7 @@ def model_figures(name: str, work: Path, options: argparse.Namespace) -> dict[st
 
 def recipes(graph: Path, folder: Path, options: argparse.Namespace, guarded: Path) -> dict[str, Any]:
     """By the title of each graph a function that writes it and tells its peak of memory, None where it cannot."""
-    images = ["--calibration-images", options.data / "train", "--recipe", recipe(folder)]
+    images = ["--calibration-images", drawn(options.data / "train", folder), "--recipe", recipe(folder)]
     budget = ["--max-accuracy-drop", 0.005, "--eval-images", guarded]
 
     def ours(*arguments: object) -> Any:
@@ -304,16 +302,24 @@ def batches(graph: Path, files: list[Path], root: Path) -> Iterator[np.ndarray]:
         yield batch.result
 
 
-def calibration(graph: Path, folder: Path) -> Path:
-    """The very images that edgetl calibrates on, as an array for the peers."""
+def drawn(train: Path, folder: Path) -> Path:
+    """A list of the images that all quantisers calibrate on."""
     from edgetl.config import Recipe
     from edgetl.data.calibration_images import draw, folder_samples
 
+    path = folder / "calibration.txt"
+    if not path.exists():
+        chosen = draw(folder_samples(train), Recipe(images=CALIBRATED_ON))
+        path.write_text("".join(f"{(train / sample.path).resolve()}\n" for sample in chosen))
+    return path
+
+
+def calibration(graph: Path, folder: Path) -> Path:
+    """The same images as an array, for the peers."""
     path = folder / "calibration.npy"
     if not path.exists():
-        root = next(iter((folder / "judged").rglob("*.*"))).resolve().parents[2] / "train"
-        drawn = draw(folder_samples(root), Recipe(images=CALIBRATED_ON))
-        np.save(path, np.concatenate(list(batches(graph, [root / sample.path for sample in drawn], root))))
+        files = [Path(line) for line in (folder / "calibration.txt").read_text().splitlines()]
+        np.save(path, np.concatenate(list(batches(graph, files, Path("/")))))
     return path
 
 
@@ -391,14 +397,54 @@ def speed(work: Path, data: Path) -> dict[str, Any]:
 
 
 def detector(graph: Path, data: Path, work: Path) -> dict[str, Any]:
-    """A YOLO graph: what TensorRT makes of it in INT8. Its average precision is measured where detectors are judged."""
-    figures = {}
+    """A YOLO graph (of ``edgetl export --nms operator``): its mAP in each precision, on COCO's validation images."""
+    figures: dict[str, Any] = {"fp32": average_precision(graph, data)}
+    few = work / "detector.yaml"
+    few.write_text("method: auto\nimages: 128\n")
     for precision in ("fp16", "int8"):
         path = work / f"detector.{precision}.onnx"
-        options = ["--precision", precision, "--calibration-images", data]
+        options = ["--precision", precision, "--calibration-images", data / "images" / "train2017"]
+        options += ["--recipe", few.resolve()] if precision == "int8" else []
         measured(sys.executable, "-m", "edgetl", "prepare", graph, *options, "-o", path)
-        figures[precision] = parsed(path)
+        figures[precision] = average_precision(path, data)
     return figures
+
+
+def average_precision(graph: Path, data: Path) -> dict[str, float]:
+    """mAP@0.5 with its interval over images."""
+    from PIL import Image
+
+    from edgetl.artifacts.boxes import Box, BoxedImage
+    from edgetl.artifacts.files import sha256_file
+    from edgetl.data.stream import stream, to_input
+    from edgetl.data.views import renderer
+    from edgetl.graph.metadata import labels_of
+    from edgetl.graph.model import load_model
+    from edgetl.graph.parity import Reference
+    from edgetl.measure.average_precision import score
+    from edgetl.measure.matching import match
+    from edgetl.stages.detect.validation import Validation
+    from edgetl.stages.prepare import input_preprocessing
+
+    model = load_model(graph)
+    ((output, labels),) = labels_of(model).items()
+    truth, root = [], data / "images" / "val2017"
+    for file in sorted(root.iterdir()):
+        note = data / "labels" / "val2017" / f"{file.stem}.txt"
+        width, height = Image.open(file).size
+        boxes = []
+        for line in note.read_text().splitlines() if note.exists() else []:
+            label, x, y, w, h = (float(part) for part in line.split())
+            ends = ((x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height)
+            boxes.append(Box(label=labels[int(label)], **dict(zip(("x1", "y1", "x2", "y2"), ends, strict=True))))
+        sides = {"width": width, "height": height}
+        truth.append(BoxedImage(path=file.name, sha256=sha256_file(file), boxes=tuple(boxes), **sides))
+    reference, preprocessing, found = Reference(model), input_preprocessing(model), []
+    for batch in stream(truth, root, renderer(preprocessing), to_input):
+        each = [reference.run(batch.result[number : number + 1])[output][0] for number in range(len(batch.rows))]
+        found += Validation([truth[row] for row in batch.rows], preprocessing).on_images([e[e[:, 4] > 0] for e in each])
+    value = score(match(truth, found, labels), {"all": labels}).overall.ap50
+    return {"map50": value.value, "low": value.low, "high": value.high}
 
 
 def peer(kind: str, graph: Path, data: Path, output: Path) -> None:
