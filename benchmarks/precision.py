@@ -116,8 +116,9 @@ def recipes(graph: Path, folder: Path, options: argparse.Namespace, guarded: Pat
     def modelopt(path: Path) -> float | None:
         if options.modelopt is None:
             return None
-        data = calibration(graph, folder)
-        return measured(options.modelopt, "-c", MODELOPT, graph, data, path, onnx.load(graph).graph.input[0].name)
+        data, copy = calibration(graph, folder), folder / "for_modelopt.onnx"
+        copy.write_bytes(graph.read_bytes())  # it writes names into the file that it is given
+        return measured(options.modelopt, "-c", MODELOPT, copy, data, path, onnx.load(graph).graph.input[0].name)
 
     return {
         "fp16": ours("--precision", "fp16", *images[:2]),
@@ -136,19 +137,26 @@ def recipe(folder: Path) -> Path:
     return path.resolve()
 
 
+LAUNCH = """
+import resource, subprocess, sys
+code = subprocess.run(sys.argv[1:], stdout=sys.stderr).returncode
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(code)
+"""
+
+
 def measured(*command: object) -> float | None:
-    """Run a program; the most memory that it had, in MB. A failure is printed and told as None."""
+    """Run a program; the most memory that it had, in MB. A failure is printed and told as None.
+
+    A small program starts it: the kernel counts what a process had before it became another one, too.
+    """
     environment = os.environ | {"PYTHONWARNINGS": "ignore"}
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log, env=environment)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        log.seek(0)
-        said = log.read().decode(errors="replace")
-    if process.returncode:
-        print(said[-2000:], file=sys.stderr)
+    words = [sys.executable, "-c", LAUNCH, *map(str, command)]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(done.stderr[-2000:], file=sys.stderr)
         return None
-    return usage.ru_maxrss / 1024
+    return int(done.stdout) / 1024
 
 
 def pretrained(name: str, graph: Path, data: Path) -> None:
@@ -366,7 +374,7 @@ def parsed(graph: Path) -> dict[str, Any]:
         "builds": True,
         "int8": len(found.int8),
         "one_input": len(found.half_done),
-        "float": list(found.floating),
+        "float": list(found.floating) if found.int8 else len(found.floating),
         "orphans": len(found.orphans),
     }
 
