@@ -361,13 +361,13 @@ def parsed(graph: Path) -> dict[str, Any]:
     """What TensorRT-RTX makes of a graph: layers in INT8, at one input, in float; lone quantisers; if it builds."""
     from rtx_walk import walk
 
-    from edgetl.engine.runtime import BuildOptions, get_runtime
+    from edgetl.engine.runtime import BuildOptions, build_engine, get_runtime
     from edgetl.errors import EdgetlError
 
     try:
         found = walk(graph)
         with tempfile.TemporaryDirectory() as scratch:
-            get_runtime("tensorrt-rtx").build(graph, Path(scratch) / "engine", BuildOptions())
+            build_engine(get_runtime("tensorrt-rtx"), graph, Path(scratch) / "engine", BuildOptions())
     except (ValueError, EdgetlError) as error:
         return {"builds": False, "reason": str(error)[:300]}
     return {
