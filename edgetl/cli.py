@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "finetune": ("finetune", "Train the heads of every deployment on the frozen backbone."),
     "export": ("export", "Write ONNX graphs: a study's, prepared in every precision, or that of a Darknet network."),
     "prepare": ("prepare", "Write one ONNX file in FP16 or INT8."),
+    "compare": ("compare", "Find the layers and images where two precisions of a network differ."),
     "fuse": ("fuse", "Merge ONNX files that share layers into one."),
     "build-engine": ("build_engine", "Build engines for this machine, or one for another."),
     "evaluate": ("evaluate", "Measure the accuracy of every deployment on the test set."),

@@ -2,26 +2,52 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import computed_field, model_validator
 
 from edgetl.artifacts.files import Artifact
+
+LEVELS = 127
+"""Steps of symmetric INT8 on either side of 0."""
+
+
+class Magnitudes(Artifact):
+    """A histogram of a tensor's magnitudes: how many lie in each bin of ``width``, from 0 to the last that has any."""
+
+    width: float
+    counts: tuple[int, ...]
 
 
 class TensorRange(Artifact):
     """What calibration saw of one tensor and what it chose: values beyond ``low`` and ``high`` are clipped.
 
-    ``minimum`` and ``maximum`` are the extremes seen; ``low`` <= 0 <= ``high`` are the chosen ends.
+    ``minimum`` and ``maximum`` are the extremes seen; ``low`` <= 0 <= ``high`` are the chosen ends. ``amax`` and
+    ``scale`` (one step of symmetric INT8) follow from them and stand in the file for those who read it.
     """
 
     name: str
+    method: str = ""
     minimum: float
     maximum: float
     low: float
     high: float
+    magnitudes: Magnitudes | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_what_follows(cls, value: Any) -> Any:
+        return {k: v for k, v in value.items() if k not in {"amax", "scale"}} if isinstance(value, dict) else value
+
+    @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorated properties
     @property
     def amax(self) -> float:
         return max(-self.low, self.high)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def scale(self) -> float:
+        return self.amax / LEVELS
 
 
 class CalibrationImage(Artifact):
@@ -29,13 +55,28 @@ class CalibrationImage(Artifact):
     sha256: str
 
 
+class Trial(Artifact):
+    """What a method came to on some calibration images, and where labelled ones were given, on those.
+
+    ``snr_db``: signal to noise of the graph's results in INT8; ``accuracy``: top-1 in INT8.
+    """
+
+    method: str
+    snr_db: float
+    accuracy: float | None = None
+
+
 class CalibrationTable(Artifact):
-    """Ranges of every activation that may be quantised, and exactly which images they came from."""
+    """Ranges of every activation that may be quantised, and exactly which images they came from.
+
+    ``trials``: where the method was chosen by ``auto``, what each of them came to, the best first.
+    """
 
     schema_version: Literal[1] = 1
     method: str
     graph_sha256: str
     images: tuple[CalibrationImage, ...]
+    trials: tuple[Trial, ...] = ()
     tensors: tuple[TensorRange, ...]
 
     def by_name(self) -> dict[str, TensorRange]:

@@ -19,6 +19,8 @@ _RUNTIMES = ["onnxruntime", "tensorrt", "tensorrt-rtx"]
 @click.option("--runtime", type=click.Choice(_RUNTIMES), help="For a model; a study names its own.")
 @click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), help="For a model; a study names its own.")
 @click.option("--calibration-images", type=PATH, help="For a model in INT8: folder of images like the real ones.")
+@click.option("--max-accuracy-drop", type=click.FloatRange(0.0, 1.0), help="For a model in INT8; see prepare.")
+@click.option("--eval-images", type=PATH, help="For --max-accuracy-drop: image folder with labels.")
 @engine_options
 def command(
     source: Path,
@@ -28,6 +30,8 @@ def command(
     runtime: str | None,
     precision: str | None,
     calibration_images: Path | None,
+    max_accuracy_drop: float | None,
+    eval_images: Path | None,
     **engine: Any,
 ) -> None:
     """Build engines for this machine, or one for another.
@@ -41,18 +45,23 @@ def command(
                edgetl build-engine m.fp16.onnx --print-trtexec 8.5
     """
     if source.suffix == ".onnx":
-        if calibration_images and precision != "int8":
-            raise click.UsageError("--calibration-images is for --precision int8")
+        accuracy = (calibration_images, max_accuracy_drop, eval_images)
+        if any(value is not None for value in accuracy) and precision != "int8":
+            raise click.UsageError(
+                "--calibration-images, --max-accuracy-drop and --eval-images are for --precision int8"
+            )
+        if (max_accuracy_drop is None) != (eval_images is None):
+            raise click.UsageError("--max-accuracy-drop and --eval-images go together")
         if engine["print_trtexec"] and precision:
             raise click.UsageError("trtexec is for a prepared graph: run edgetl prepare first and give no --precision")
         chosen = (runtime or "onnxruntime", provider, precision or "fp32")
-        _build_file(source, output, chosen, compute_capability, calibration_images, engine)
+        _build_file(source, output, chosen, compute_capability, accuracy, engine)
         return
     if output is None:
         raise click.UsageError("a study needs -o DIR, its run directory")
-    if runtime or precision or calibration_images:
+    if runtime or precision or calibration_images or eval_images or max_accuracy_drop is not None:
         raise click.UsageError(
-            "--runtime, --precision and --calibration-images are for a MODEL.onnx; a study names its own"
+            "--runtime, --precision and what belongs to it are for a MODEL.onnx; a study names its own"
         )
     if (found := given(engine)) is not None:
         raise click.UsageError(f"{found} is for a MODEL.onnx")
@@ -67,7 +76,7 @@ def _build_file(
     output: Path | None,
     chosen: tuple[str, str, str],
     compute_capability: str | None,
-    calibration_images: Path | None,
+    accuracy: tuple[Path | None, float | None, Path | None],
     engine: dict[str, Any],
 ) -> None:
     from edgetl.engine.runtime import get_runtime
@@ -77,7 +86,14 @@ def _build_file(
 
     runtime, provider, precision = chosen
     name = with_provider(runtime, provider)
-    preparation = Preparation(precision, get_runtime(name).SPELLING, calibration_images)
+    calibration_images, max_accuracy_drop, eval_images = accuracy
+    preparation = Preparation(
+        precision,
+        get_runtime(name).SPELLING,
+        calibration_images,
+        max_accuracy_drop=max_accuracy_drop,
+        eval_images=eval_images,
+    )
     options = build_options(engine, compute_capability)
     order = EngineOrder(graph, output, name, options, preparation, engine["calibration_cache"], timing_caches(engine))
     if engine["print_trtexec"]:

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 @click.command("prepare")
 @click.argument("model", type=PATH)
 @click.option("--precision", required=True, type=click.Choice(["fp16", "int8"]))
-@click.option("-o", "--output", required=True, type=PATH, help="The ONNX file to write.")
-@click.option("--calibration-images", type=PATH, help="Folder of images like the real ones; INT8 needs it.")
+@click.option("-o", "--output", required=True, type=PATH, help="The ONNX file to write; OUTPUT.json says how.")
+@click.option(
+    "--calibration-images", type=PATH, help="Folder of images like the real ones, or a text file that lists paths."
+)
 @click.option("--recipe", show_default="default", help="A recipe's name in calibration/, or its path.")
 @click.option(
     "--target",
@@ -23,6 +25,13 @@ if TYPE_CHECKING:
     show_default="tensorrt",
     help="Whose spelling of INT8: the two are fast on different graphs.",
 )
+@click.option(
+    "--max-accuracy-drop", type=click.FloatRange(0.0, 1.0), help="INT8 is mended until it loses no more: 0.01 is 1 %."
+)
+@click.option("--eval-images", type=PATH, help="Image folder with labels, to measure that on.")
+@click.option("--calibration-cache", type=PATH, help="Write the scales for TensorRT up to 10 and for DLA, too.")
+@click.option("--tensorrt-version", show_default="10.3.0", help="Whose calibration cache it is to be.")
+@click.option("--scales", type=PATH, help="A calibration cache to take the scales from, in place of images.")
 def command(
     model: Path,
     precision: str,
@@ -30,17 +39,42 @@ def command(
     calibration_images: Path | None,
     recipe: str | None,
     target: Target | None,
+    max_accuracy_drop: float | None,
+    eval_images: Path | None,
+    calibration_cache: Path | None,
+    tensorrt_version: str | None,
+    scales: Path | None,
 ) -> None:
     """Write one ONNX file in FP16 or INT8: the precision is in its types and Q/DQ nodes.
 
+    FP16 keeps what overflows on the images in FP32. INT8 with --max-accuracy-drop takes the best calibration method,
+    mends biases and channels, and puts the fewest layers back, until it loses no more.
+
     \b
-    Example:  edgetl prepare m.onnx --precision int8 --calibration-images photos -o m.int8.onnx
+    Examples:  edgetl prepare m.onnx --precision fp16 -o m.fp16.onnx
+               edgetl prepare m.onnx --precision int8 --calibration-images photos -o m.int8.onnx
     """
-    if precision == "fp16" and (calibration_images or recipe or target):
-        raise click.UsageError("--calibration-images, --recipe and --target are for --precision int8")
+    for_int8 = (recipe, target, max_accuracy_drop, eval_images, calibration_cache, scales)
+    if precision == "fp16" and any(value is not None for value in for_int8):
+        raise click.UsageError("of the options on calibration and accuracy, FP16 takes --calibration-images alone")
+    if (max_accuracy_drop is None) != (eval_images is None):
+        raise click.UsageError("--max-accuracy-drop and --eval-images go together")
+    if scales is not None and any((calibration_images, recipe, eval_images, calibration_cache)):
+        raise click.UsageError("--scales takes the place of images, and of all that is found on them")
+    if tensorrt_version is not None and calibration_cache is None:
+        raise click.UsageError("--tensorrt-version is for --calibration-cache")
     from edgetl.stages.prepare import Preparation, prepare_file
 
-    prepare_file(
-        model, output, Preparation(precision, target or "tensorrt", calibration_images, recipe or "default"), Terminal()
+    wanted = Preparation(
+        precision=precision,
+        target=target or "tensorrt",
+        calibration_images=calibration_images,
+        recipe=recipe or "default",
+        max_accuracy_drop=max_accuracy_drop,
+        eval_images=eval_images,
+        scales=scales,
+        cache=calibration_cache,
+        tensorrt_version=tensorrt_version or "10.3.0",
     )
+    prepare_file(model, output, wanted, Terminal())
     click.echo(output)

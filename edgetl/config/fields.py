@@ -11,7 +11,7 @@ Precision = Literal["fp32", "fp16", "int8"]
 RuntimeName = Literal["auto", "onnxruntime", "tensorrt-rtx"]
 DataFormat = Literal["image-folder", "csv", "digits", "synthetic", "coco", "yolo", "voc"]
 Task = Literal["classify", "detect"]
-CalibrationMethod = Literal["max", "percentile", "mse"]
+CalibrationMethod = Literal["max", "percentile", "entropy", "mse", "auto"]
 
 OTHER = "other"
 """The class that a specialist's head gives to images of the other groups."""

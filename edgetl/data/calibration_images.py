@@ -22,6 +22,41 @@ def draw(files: Sequence[File], recipe: Recipe) -> tuple[File, ...]:
     return tuple(ordered[position] for position in sorted(chosen))
 
 
+def image_samples(source: Path) -> tuple[tuple[Sample, ...], Path]:
+    """The images of a folder, or of a text file that lists one path on each line; and what their paths are relative to.
+
+    Raises:
+        EdgetlError: there is no such folder or list, or no image in it; a listed file is missing or no image.
+    """
+    if source.suffix == ".txt" and source.is_file():
+        return listed_samples(source), source.parent
+    return folder_samples(source), source
+
+
+def listed_samples(listing: Path) -> tuple[Sample, ...]:
+    """The images that a text file lists, relative to its folder; empty lines and those that begin with # are none."""
+    try:
+        lines = [line.strip() for line in listing.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise EdgetlError(f"{listing} cannot be read as a list of images: {error}") from error
+    samples: dict[str, Sample] = {}
+    for number, name in enumerate(lines, 1):
+        if not name or name.startswith("#"):
+            continue
+        if name in samples:
+            raise EdgetlError(f"{listing}, line {number}: {name} is listed twice; list each image once")
+        try:
+            content = read(listing.parent / name)
+            check(content)
+        except (OSError, BrokenImageError) as error:
+            reason = error.reason if isinstance(error, BrokenImageError) else error.strerror
+            raise EdgetlError(f"{listing}, line {number}: {name} is no readable image ({reason})") from None
+        samples[name] = Sample(path=name, label="", sha256=sha256_bytes(content))
+    if not samples:
+        raise EdgetlError(f"{listing} lists no image; expected one path on each line")
+    return tuple(samples.values())
+
+
 def folder_samples(folder: Path) -> tuple[Sample, ...]:
     """All images below a folder, unlabelled. What is no image (a licence, a list) is passed over.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import numpy as np
 import onnx
@@ -10,22 +10,28 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from edgetl.errors import EdgetlError
-from edgetl.graph.metadata import detecting_outputs
 from edgetl.graph.model import FreshNames, Wiring, one_line, opset, tensors_read, with_nodes
 
 # TensorRT warns that these overflow in FP16, and ONNX Runtime's FP16 kernel corrupts its second run (its issue 27768).
 _FULL_PRECISION = frozenset({"LayerNormalization", "InstanceNormalization", "GroupNormalization"})
 _HALF = "tensor(float16)"
-_LARGEST = float(np.finfo(np.float16).max)
+LARGEST = float(np.finfo(np.float16).max)
+"""The largest FP16 number: 65504."""
+
+# What runtimes compute in the kernel of the layer before it.
+_ACTIVATIONS = frozenset({"Relu", "Clip", "LeakyRelu", "PRelu", "Sigmoid", "HardSigmoid", "HardSwish"})
 
 
-def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
+def to_fp16(model: onnx.ModelProto, kept: Collection[str] = ()) -> onnx.ModelProto:
     """The model with its trunk in FP16: weights and activations are float16, inputs and outputs stay float32.
 
     Heads stay in float32 behind a Cast. They cost next to nothing (features x classes), a probability near 1 has
     three digits in float16, and so a head is the same in every precision. An operator whose ONNX schema has no
     float16 stays in float32 between Casts, as does one with a subgraph. Names of inputs and outputs, metadata and
     opset are kept. ONNX Runtime's own converter is not used because it clips weights that do not fit.
+
+    Args:
+        kept: nodes that stay in float32, by their first output; see `edgetl.graph.overflow`.
 
     Raises:
         EdgetlError: the model is FP16 or quantised already, has nothing to convert, or a weight does not fit
@@ -36,9 +42,23 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
         precision = f"quantised already (it has {found})" if found else "FP16 already"
         raise EdgetlError(f"the graph is {precision}; give the FP32 graph it was made from")
     try:
-        return _Converter(model).convert()
+        return _Converter(model, lambda output: output not in kept).convert()
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise EdgetlError(f"the graph cannot be written in FP16: {one_line(error)}") from error
+
+
+def layers_to_fp16(model: onnx.ModelProto, layers: Collection[str]) -> onnx.ModelProto:
+    """A graph, INT8 in other places, with some layers and the activations behind them in FP16.
+
+    Args:
+        layers: by the tensor they make. All else stays as it is.
+    """
+    chosen, wiring = set(layers), Wiring(model.graph)
+    for name in layers:
+        while (reader := wiring.sole_consumer(name)) is not None and wiring.nodes[reader].op_type in _ACTIVATIONS:
+            name = wiring.nodes[reader].output[0]
+            chosen.add(name)
+    return _Converter(model, chosen.__contains__).convert()
 
 
 class _Converter:
@@ -48,11 +68,12 @@ class _Converter:
     find their tensors under the names they know.
     """
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, chosen: Callable[[str], bool]) -> None:
         self._model = model
-        self._wiring = Wiring(model.graph, detecting_outputs(model))
+        self._chosen = chosen
+        self._wiring = Wiring(model.graph)
         self._names = FreshNames(model.graph)
-        self._floats = _float_tensors(model)
+        self._floats = float_tensors(model)
         self._halves: dict[str, str] = {}
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: list[TensorProto] = []
@@ -81,7 +102,8 @@ class _Converter:
         """Input and output slots that become float16: what the operator's schema ties to a type that may be."""
         captures = len(list(tensors_read(node))) > sum(1 for name in node.input if name)
         constant = node.output[0] in self._wiring.constants
-        if position in self._wiring.heads or captures or constant or node.op_type in _FULL_PRECISION:
+        float32 = position in self._wiring.heads or not self._chosen(node.output[0]) or node.op_type in _FULL_PRECISION
+        if float32 or captures or constant:
             return [], []
         try:
             schema = onnx.defs.get_schema(node.op_type, opset(self._model), node.domain)
@@ -122,7 +144,8 @@ class _Converter:
         self._nodes.append(helper.make_node("Cast", [source], [result], name=f"cast_{result}", to=kind))
 
 
-def _float_tensors(model: onnx.ModelProto) -> set[str]:
+def float_tensors(model: onnx.ModelProto) -> set[str]:
+    """Names of the tensors that are float32, constants among them."""
     graph = onnx.shape_inference.infer_shapes(model).graph
     values = (*graph.input, *graph.output, *graph.value_info)
     found = {value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT}
@@ -132,8 +155,8 @@ def _float_tensors(model: onnx.ModelProto) -> set[str]:
 
 def _half_constant(name: str, value: NDArray[np.float32]) -> NDArray[np.float16]:
     largest = float(np.abs(value, where=np.isfinite(value), out=np.zeros_like(value)).max(initial=0.0))
-    if largest > _LARGEST:
+    if largest > LARGEST:
         raise EdgetlError(
-            f"weight {name!r} holds {largest:g}, the largest FP16 number is {_LARGEST:g}; keep the graph in FP32"
+            f"weight {name!r} holds {largest:g}, the largest FP16 number is {LARGEST:g}; keep the graph in FP32"
         )
     return value.astype(np.float16)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,11 @@ from edgetl.artifacts.files import read_bytes, whole_file
 from edgetl.errors import EdgetlError
 from edgetl.graph.weights import weights_digest, with_external_data, without_weights
 
-# After a head's Gemm only these lead to an output; arithmetic counts where its other operand is a constant.
-_TAIL = frozenset({"Softmax", "LogSoftmax", "Sigmoid", "Identity", "Flatten", "Reshape", "Squeeze", "Concat"})
-_ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div"})
-_LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+# What a network is made of: behind the last of these, only results are worked out. Average pooling is one, because what
+# it averages bears coarse steps well: so the activation between a last Conv and its pooling is no result yet.
+_NETWORK = frozenset(
+    {"Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul", "AveragePool", "GlobalAveragePool", "ReduceMean"}
+)
 
 ONE_FILE = 2**31 - 1
 """The most bytes that one ONNX file can have."""
@@ -34,12 +35,12 @@ class Wiring:
     Nodes are known by their position, because names of nodes may be empty. ``constants`` holds initializers,
     Constant nodes and Identities of either (torch exports equal weights so); an initializer that is also a graph
     input can be replaced by the caller, so it is none.
-    ``heads`` are the nodes from which every way leads to a graph output through a head's ops alone: the last
-    Gemm (or MatMul), a constant temperature or bias, Softmax or Sigmoid; and those that make ``detections``, which are
-    graph outputs, of what the last layer with weights gives. They stay in float in every precision.
+    ``tail`` are the nodes behind which no Conv, Gemm, MatMul or average pooling comes on any way: Softmax, or the
+    decoding of boxes with its NonMaxSuppression or Loop, where exp and pixel coordinates overflow or lose half pixels
+    in FP16. ``heads`` are these and the last Gemm or MatMul before them. They stay in float32 in every precision.
     """
 
-    def __init__(self, graph: onnx.GraphProto, detections: Collection[str] = ()) -> None:
+    def __init__(self, graph: onnx.GraphProto) -> None:
         self.nodes = list(graph.node)
         self.outputs = frozenset(output.name for output in graph.output)
         inputs = {value.name for value in graph.input}
@@ -54,7 +55,8 @@ class Wiring:
             self.producers.update((name, position) for name in node.output if name)
             for name in dict.fromkeys(tensors_read(node)):
                 self.consumers.setdefault(name, []).append(position)
-        self.heads = self._find_heads() | self._reading(frozenset(detections))
+        self.tail = self._find_tail()
+        self.heads = self.tail | self._last_products()
 
     def producer(self, tensor: str) -> onnx.NodeProto | None:
         """The node that makes the tensor; None for constants in the graph and graph inputs."""
@@ -70,31 +72,37 @@ class Wiring:
         """The value of a constant."""
         return numpy_helper.to_array(self.constants[name])
 
-    def _reading(self, detections: frozenset[str]) -> frozenset[int]:
-        """The nodes from which every way leads to detections, past no layer with weights."""
-        found: set[int] = set()
-        for position in range(len(self.nodes) - 1, -1, -1):
-            node = self.nodes[position]
-            readers = {reader for name in node.output for reader in self.consumers.get(name, [])}
-            ends = self.outputs.intersection(node.output)
-            if node.op_type not in _LAYERS and readers <= found and ends <= detections and (readers or ends):
-                found.add(position)
-        return frozenset(found)
+    def readers(self, position: int) -> set[int]:
+        """Positions of the nodes that read what a node makes."""
+        return {reader for name in self.nodes[position].output for reader in self.consumers.get(name, [])}
 
-    def _find_heads(self) -> frozenset[int]:
+    def results(self) -> tuple[str, ...]:
+        """Float tensors in which the network ends and its tail begins: logits, features, raw boxes.
+
+        Two precisions are compared here: behind it, Softmax saturates and NonMaxSuppression counts.
+        """
+        found: dict[str, None] = {}
+        for position, node in enumerate(self.nodes):
+            if position not in self.tail and node.output[0] not in self.constants:
+                read = [name for name in node.output if self.tail.intersection(self.consumers.get(name, []))]
+                found.update(dict.fromkeys([*read, *(name for name in node.output if name in self.outputs)]))
+        return tuple(found)
+
+    def _find_tail(self) -> frozenset[int]:
         tail: set[int] = set()
-        heads: set[int] = set()
         for position in range(len(self.nodes) - 1, -1, -1):
-            node = self.nodes[position]
-            readers = {reader for name in node.output for reader in self.consumers.get(name, [])}
-            if not readers <= tail or not (readers or self.outputs & set(node.output)):
-                continue
-            varying = [name for name in node.input if name and name not in self.constants]
-            if node.op_type in _TAIL or (node.op_type in _ARITHMETIC and len(varying) == 1):
+            if self.nodes[position].op_type not in _NETWORK and self.readers(position) <= tail:
                 tail.add(position)
-            elif node.op_type in {"Gemm", "MatMul"} and len(varying) == 1:
-                heads.add(position)
-        return frozenset(tail | heads)
+        return frozenset(tail)
+
+    def _last_products(self) -> set[int]:
+        return {
+            position
+            for position, node in enumerate(self.nodes)
+            if node.op_type in {"Gemm", "MatMul"}
+            and self.readers(position) <= self.tail
+            and sum(1 for name in node.input if name and name not in self.constants) == 1
+        }
 
 
 def tensors_read(node: onnx.NodeProto) -> Iterator[str]:
@@ -192,6 +200,16 @@ def typed(model: onnx.ModelProto, names: Sequence[str]) -> list[onnx.ValueInfoPr
 def _recorded(graph: onnx.GraphProto) -> dict[str, onnx.ValueInfoProto]:
     constants = (helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in graph.initializer)
     return {value.name: value for value in (*constants, *graph.value_info, *graph.input, *graph.output)}
+
+
+def with_outputs(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
+    """A copy of the model whose outputs are some of its float tensors."""
+    watched = onnx.ModelProto()
+    watched.CopyFrom(model)
+    del watched.graph.output[:]
+    for name in names:
+        watched.graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    return watched
 
 
 def opset(model: onnx.ModelProto) -> int:

@@ -18,16 +18,16 @@ Outputs = dict[str, NDArray[Any]]
 
 
 class Session:
-    """A graph in ONNX Runtime's CPU, two threads, exact before fast. A graph over 2 GiB comes as a file.
+    """A graph in ONNX Runtime's CPU, exact before fast. A graph over 2 GiB comes as a file.
 
     Raises:
         EdgetlError: ONNX Runtime does not take the graph.
     """
 
-    def __init__(self, graph: onnx.ModelProto | Path, optimised: bool = True) -> None:
+    def __init__(self, graph: onnx.ModelProto | Path, optimised: bool = True, threads: int = 2) -> None:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
-        options.intra_op_num_threads = 2
+        options.intra_op_num_threads = threads
         # On x86 without VNNI the fast u8 x s8 kernels saturate at 16 bits; this key takes the exact ones.
         options.add_session_config_entry("session.x64quantprecision", "1")
         if not optimised:
@@ -64,9 +64,9 @@ class Reference:
         EdgetlError: ONNX Runtime does not take the graph, or it has not one image input.
     """
 
-    def __init__(self, model: onnx.ModelProto, optimised: bool = True) -> None:
+    def __init__(self, model: onnx.ModelProto, optimised: bool = True, threads: int = 2) -> None:
         self._input = image_input(model)
-        self._session = Session(model, optimised)
+        self._session = Session(model, optimised, threads)
 
     def run(self, images: NDArray[np.float32]) -> Outputs:
         """Every output by name, for images float32 [n,3,H,W] in [0,1].

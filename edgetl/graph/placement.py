@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -36,7 +36,7 @@ class Placement:
     sources: dict[str, str]
 
 
-def place(wiring: Wiring, target: Target) -> Placement:
+def place(wiring: Wiring, target: Target, kept: Collection[str] = ()) -> Placement:
     """Decide where Q/DQ goes, from the graph alone.
 
     ``tensorrt``: at the input of every layer, and at one input of a residual Add; nothing at outputs. That is what
@@ -47,16 +47,37 @@ def place(wiring: Wiring, target: Target) -> Placement:
     ``onnxruntime``: at inputs and outputs of every op that has an INT8 kernel, because ONNX Runtime fuses
     DQ-op-Q as a whole and computes in float where one of them is missing. After Conv-Relu only behind the Relu,
     which the range makes redundant. What lies between the last layer and the heads stays in float: pooling
-    averages the quantisation error away, and quantising again would bring it back.
+    averages the quantisation error away, and quantising again would bring it back. A Conv that results are worked
+    out from (raw boxes) stays in float as a whole: its output may not be quantised, and without that it is slower.
+    So does one that makes what a layer in ``kept`` reads: what that layer lost, it lost there.
+
+    Args:
+        kept: layers that stay in float, by the tensor they make.
     """
-    layers = [position for position, node in enumerate(wiring.nodes) if _is_layer(wiring, position, node)]
+    layers = [
+        position
+        for position, node in enumerate(wiring.nodes)
+        if _is_layer(wiring, position, node) and node.output[0] not in kept
+    ]
+    bare: set[str] = set()
+    if target == "onnxruntime":
+        bare = {source(wiring, node.input[0]) for node in wiring.nodes if node.output[0] in kept}
+        layers = [position for position in layers if not _stays_bare(wiring, position, bare)]
     slots = {(position, 0) for position in layers}
     if target == "tensorrt":
         slots |= set(_residual_slots(wiring, frozenset(layers)))
     else:
-        slots |= set(_cpu_slots(wiring, frozenset(layers)))
+        cpu = _cpu_slots(wiring, frozenset(layers))
+        slots |= {(p, slot) for p, slot in cpu if source(wiring, wiring.nodes[p].input[slot]) not in bare}
     tensors = dict.fromkeys(wiring.nodes[position].input[slot] for position, slot in sorted(slots))
-    return Placement(tuple(layers), frozenset(slots), {name: _source(wiring, name) for name in tensors})
+    return Placement(tuple(layers), frozenset(slots), {name: source(wiring, name) for name in tensors})
+
+
+def _stays_bare(wiring: Wiring, position: int, bare: set[str]) -> bool:
+    """Whether the output of a Conv may not be quantised for ONNX Runtime, so that it gains nothing from INT8."""
+    node = wiring.nodes[position]
+    unfit = wiring.readers(position) <= wiring.tail or _behind_relu(wiring, node.output[0]) in bare
+    return node.op_type == "Conv" and unfit
 
 
 def _is_layer(wiring: Wiring, position: int, node: onnx.NodeProto) -> bool:
@@ -74,12 +95,19 @@ def _is_layer(wiring: Wiring, position: int, node: onnx.NodeProto) -> bool:
     return node.op_type == "Conv" or len(weight.dims) == 2
 
 
-def _source(wiring: Wiring, tensor: str) -> str:
+def source(wiring: Wiring, tensor: str) -> str:
+    """The tensor whose range a tensor has: itself, or what was before nodes that only pass values on."""
     maker = wiring.producer(tensor)
     while maker is not None and maker.op_type in _SAME_VALUES:
         tensor = maker.input[0]
         maker = wiring.producer(tensor)
     return tensor
+
+
+def never_negative(wiring: Wiring, tensor: str) -> bool:
+    """Whether the node that makes a tensor allows no value below 0."""
+    maker = wiring.producer(tensor)
+    return maker is not None and (maker.op_type in {"Relu", "Sigmoid", "HardSigmoid"} or _clips_at_zero(wiring, maker))
 
 
 def _residual_slots(wiring: Wiring, layers: frozenset[int]) -> Iterator[tuple[int, int]]:
@@ -113,7 +141,7 @@ def _cpu_slots(wiring: Wiring, layers: frozenset[int]) -> Iterator[tuple[int, in
             made.update(_data(node), node.output)
     settled = {_behind_relu(wiring, name) for name in made}
     for position, node in enumerate(wiring.nodes):
-        if position not in wiring.heads:
+        if position not in wiring.tail:
             yield from ((position, slot) for slot, name in enumerate(node.input) if name in settled)
 
 
@@ -154,6 +182,9 @@ def _behind_relu(wiring: Wiring, tensor: str) -> str:
     if position is None:
         return tensor
     node = wiring.nodes[position]
+    return node.output[0] if node.op_type == "Relu" or _clips_at_zero(wiring, node) else tensor
+
+
+def _clips_at_zero(wiring: Wiring, node: onnx.NodeProto) -> bool:
     lowest = node.input[1] if node.op_type == "Clip" and len(node.input) > 1 else ""
-    from_zero = lowest in wiring.constants and not wiring.array(lowest).any()
-    return node.output[0] if node.op_type == "Relu" or from_zero else tensor
+    return lowest in wiring.constants and not wiring.array(lowest).any()

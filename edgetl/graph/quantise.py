@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgetl.artifacts.calibration import CalibrationTable, TensorRange
 from edgetl.errors import EdgetlError
-from edgetl.graph.metadata import detecting_outputs
 from edgetl.graph.model import FreshNames, Wiring, attribute, opset, with_nodes
 from edgetl.graph.placement import Placement, Target, place
 
@@ -21,18 +20,23 @@ _QUANTISED = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLi
 _BIAS_LIMIT = np.float32(2**30)
 
 
-def quantise(model: onnx.ModelProto, table: CalibrationTable, target: Target) -> onnx.ModelProto:
+def quantise(
+    model: onnx.ModelProto, table: CalibrationTable, target: Target, kept: Collection[str] = ()
+) -> onnx.ModelProto:
     """The model with INT8 trunk layers, written as Q/DQ around them; heads and normalisation stay in float.
 
     Weights are symmetric INT8 per output channel, stored as INT8. Activations are symmetric INT8 (``tensorrt``) or
     asymmetric UINT8 with INT32 biases (``onnxruntime``). Inputs, outputs, metadata and opset are kept.
+
+    Args:
+        kept: layers that stay in float, by the tensor they make.
 
     Raises:
         EdgetlError: the model is quantised or FP16 already, its opset is below 13 (which brought per-channel
             Q/DQ), it has no layer to quantise, or the table lacks a tensor or holds an impossible range.
     """
     _refuse_unfit(model)
-    placement = place(Wiring(model.graph, detecting_outputs(model)), target)
+    placement = place(Wiring(model.graph), target, kept)
     if not placement.layers:
         raise EdgetlError("the graph has no Conv, Gemm or MatMul with constant weights to quantise; keep it in FP32")
     scales = dict(_activation_scales(placement, table, target))
@@ -129,11 +133,10 @@ class _Rewriter:
 
     def _quantise_weights(self, node: onnx.NodeProto, activation_scale: np.float32) -> None:
         weight = self._finite(node.input[1])
-        axis = weight.ndim - 1 if _output_axis_is_last(node) else 0
+        axis = output_axis(node, weight)
         bias = self._finite(node.input[2]) if self._biases and len(node.input) > 2 and node.input[2] else None
         scale = _weight_scale(weight, axis, bias, activation_scale)
-        along = scale.reshape([-1 if dim == axis else 1 for dim in range(weight.ndim)])
-        quantised = np.clip(np.rint(weight / along), -127, 127).astype(np.int8)
+        quantised = _in_steps(weight, scale, axis).astype(np.int8)
         node.input[1] = self._constant_dequantised(node.input[1], quantised, scale, axis)
         if bias is not None:
             steps = np.rint(bias / (activation_scale * scale)).astype(np.int32)
@@ -164,8 +167,24 @@ class _Rewriter:
         return output
 
 
-def _output_axis_is_last(node: onnx.NodeProto) -> bool:
-    return node.op_type == "MatMul" or (node.op_type == "Gemm" and not attribute(node, "transB", 0))
+def output_axis(node: onnx.NodeProto, weight: NDArray[np.float32]) -> int:
+    """The axis of a layer's weight that counts its outputs."""
+    last = node.op_type == "MatMul" or (node.op_type == "Gemm" and not attribute(node, "transB", 0))
+    return weight.ndim - 1 if last else 0
+
+
+def rounding_error(weight: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    """What INT8 adds to each weight, with one scale for each position along the axis."""
+    scale = _weight_scale(weight, axis, None, np.float32(1))
+    return np.asarray(_in_steps(weight, scale, axis) * _along(scale, axis, weight.ndim) - weight, np.float32)
+
+
+def _in_steps(weight: NDArray[np.float32], scale: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    return np.asarray(np.clip(np.rint(weight / _along(scale, axis, weight.ndim)), -127, 127))
+
+
+def _along(scale: NDArray[np.float32], axis: int, ndim: int) -> NDArray[np.float32]:
+    return scale.reshape([-1 if dim == axis else 1 for dim in range(ndim)])
 
 
 def _weight_scale(

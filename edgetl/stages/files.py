@@ -56,7 +56,8 @@ def build_file(order: EngineOrder, watcher: Watcher) -> Path:
         prepared = order.graph
         if precision != "fp32":
             prepared = Path(scratch) / order.graph.name
-            prepare_file(order.graph, prepared, order.preparation, watcher)
+            note = engine.with_name(f"{engine.name}.prepared.json")
+            prepare_file(order.graph, prepared, order.preparation, watcher, note)
         built = _build(order, runtime, prepared, engine, watcher)
     watcher.say(f"build-engine: {_summary(engine) if built else 'up to date, the engine that is there is used again'}")
     return engine

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 
 from edgetl.artifacts.bundle import Preprocessing
-from edgetl.artifacts.calibration import CalibrationImage, CalibrationTable
+from edgetl.artifacts.calibration import CalibrationTable
 from edgetl.artifacts.files import write_json
-from edgetl.config import load_recipe
+from edgetl.config import Recipe, load_recipe
 from edgetl.data.calibration_images import draw
 from edgetl.data.stream import File, stream, to_input
 from edgetl.data.views import renderer
-from edgetl.graph.calibrate import calibrate, quantisable_tensors
+from edgetl.graph.calibrate import ranked_tables
 from edgetl.graph.half import to_fp16
+from edgetl.graph.observe import quantisable_tensors
+from edgetl.graph.overflow import overflowing
 from edgetl.graph.placement import Target
 from edgetl.graph.quantise import quantise
+from edgetl.stages.observing import observe
 from edgetl.stages.stage import Context
 
-Array = npt.NDArray[np.float32]
+_FP16_IMAGES = 16
 
 
 def calibrated(
@@ -43,23 +45,35 @@ def calibrated(
     recipe = load_recipe(context.study.calibration, context.beside)
     drawn = draw(samples, recipe)
     tensors = list(dict.fromkeys(name for model in each for name in quantisable_tensors(model)))
-    with context.watcher.progress("calibration", len(drawn)) as advance:
-
-        def batches() -> Iterator[Array]:
-            for batch in stream(drawn, root, renderer(preprocessing), to_input):
-                advance(len(batch.rows))
-                yield batch.result
-
-        images = tuple(CalibrationImage(path=sample.path, sha256=sample.sha256) for sample in drawn)
-        table = calibrate(whole, batches(), recipe, images, tensors)
+    seen, images = observe(whole, drawn, root, preprocessing, context.watcher, tensors)
+    table = ranked_tables(whole, seen, recipe, images)[0]
     path = context.run.graphs / "calibration.json"
     write_json(path, table)
     return table, path
 
 
-def spelled(model: onnx.ModelProto, precision: str, table: CalibrationTable | None) -> dict[Target, onnx.ModelProto]:
-    """A graph in a precision, for each runtime that wants it in its own spelling; in float both are the same."""
+def overflowing_in(
+    context: Context, samples: Sequence[File], root: Path, preprocessing: Preprocessing, whole: onnx.ModelProto
+) -> dict[str, str]:
+    """What FP16 cannot hold of a study's graphs, told on a few training images; nothing where it has no FP16."""
+    if "fp16" not in context.study.precisions:
+        return {}
+    batches = stream(draw(samples, Recipe(images=_FP16_IMAGES)), root, renderer(preprocessing), to_input)
+    kept = overflowing(whole, np.concatenate([batch.result for batch in batches]))
+    for name, reason in kept.items():
+        context.watcher.say(f"export: {name} stays in FP32: {reason}, beyond what FP16 holds")
+    return kept
+
+
+def spelled(
+    model: onnx.ModelProto, precision: str, table: CalibrationTable | None, float32: Collection[str] = ()
+) -> dict[Target, onnx.ModelProto]:
+    """A graph in a precision, for each runtime that wants it in its own spelling; in float both are the same.
+
+    Args:
+        float32: what FP16 cannot hold, by the tensor it makes.
+    """
     if precision == "int8" and table is not None and quantisable_tensors(model):
         # Heads stay in float in every precision: what holds nothing but heads is the same in INT8.
         return {target: quantise(model, table, target) for target in get_args(Target)}
-    return dict.fromkeys(get_args(Target), to_fp16(model) if precision == "fp16" else model)
+    return dict.fromkeys(get_args(Target), to_fp16(model, float32) if precision == "fp16" else model)

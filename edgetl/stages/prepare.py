@@ -2,65 +2,177 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import onnx
 from pydantic import ValidationError
 
 from edgetl.artifacts.bundle import Preprocessing
-from edgetl.artifacts.calibration import CalibrationImage, CalibrationTable
-from edgetl.config import LARGEST_IMAGE, load_recipe
-from edgetl.data.calibration_images import draw, folder_samples
+from edgetl.artifacts.calibration import CalibrationTable
+from edgetl.artifacts.files import read_bytes, sha256_file, write_bytes, write_json
+from edgetl.artifacts.index import Sample
+from edgetl.artifacts.prepared import Guard, Prepared, record_path
+from edgetl.config import LARGEST_IMAGE, Recipe, load_recipe
+from edgetl.data.calibration_images import draw, image_samples
 from edgetl.data.stream import stream, to_input
 from edgetl.data.views import renderer
 from edgetl.errors import EdgetlError
-from edgetl.graph.calibrate import calibrate
+from edgetl.graph.calibrate import ranked_tables
+from edgetl.graph.calibration_cache import cache_tensors, cache_text, read_cache, table_from_cache
+from edgetl.graph.compare import compare
 from edgetl.graph.half import to_fp16
 from edgetl.graph.metadata import INPUT
 from edgetl.graph.model import image_input, load_model, save_model
+from edgetl.graph.observe import Observation, quantisable_tensors
+from edgetl.graph.overflow import overflowing
 from edgetl.graph.placement import Target
 from edgetl.graph.quantise import quantise
+from edgetl.graph.sensitivity import mix
+from edgetl.stages.guard import Guarding, Mix
+from edgetl.stages.judging import judge_by_folder
+from edgetl.stages.observing import observe
 from edgetl.stages.stage import Watcher
+
+Images = npt.NDArray[np.float32]
+
+_RANDOM_IMAGES = 8
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """What a plain FP32 graph is to become. INT8 needs a folder of images."""
+    """What a plain FP32 graph is to become.
+
+    ``calibration_images``: a folder, or a text file that lists paths; INT8 needs them or ``scales``, a calibration
+    cache to take scales from. With ``max_accuracy_drop``, INT8 is mended until it loses no more of top-1 accuracy on
+    ``eval_images``, an image folder with labels. ``cache``: where a calibration cache for ``tensorrt_version`` goes.
+    """
 
     precision: str
     target: Target = "tensorrt"
     calibration_images: Path | None = None
     recipe: str = "default"
+    max_accuracy_drop: float | None = None
+    eval_images: Path | None = None
+    scales: Path | None = None
+    cache: Path | None = None
+    tensorrt_version: str = "10.3.0"
 
 
-def prepare_file(graph: Path, output: Path, wanted: Preparation, watcher: Watcher) -> None:
-    """Write a plain FP32 graph in another precision.
+@dataclass(frozen=True)
+class _Result:
+    """A prepared graph and how it came about; ``plain`` is the float graph that ``table`` belongs to."""
+
+    model: onnx.ModelProto
+    kept: Mapping[str, str]
+    images: Images | None
+    plain: onnx.ModelProto
+    table: CalibrationTable | None = None
+    guard: Guard | None = None
+
+
+def prepare_file(graph: Path, output: Path, wanted: Preparation, watcher: Watcher, record: Path | None = None) -> None:
+    """Write a plain FP32 graph in another precision, and beside it (at ``record``) how it was made.
 
     Raises:
         EdgetlError: the graph cannot be read or prepared, or INT8 is asked for without images.
+        NotMetError: INT8 cannot be made to lose no more than ``max_accuracy_drop``.
     """
     model = load_model(graph)
-    if wanted.precision == "fp16":
-        save_model(to_fp16(model), output)
-    elif wanted.precision == "int8":
-        save_model(quantise(model, _calibrate(model, wanted, watcher), wanted.target), output)
-    else:
+    if wanted.precision not in {"fp16", "int8"}:
         raise EdgetlError(f"{graph} is FP32 as it is; choose --precision fp16 or int8")
+    done = _fp16(model, wanted, watcher) if wanted.precision == "fp16" else _int8(model, wanted, watcher)
+    images = _random_images(model) if done.images is None else done.images
+    named = [(f"image {number}", images[number : number + 1]) for number in range(len(images))]
+    parity = compare(model, done.model, named, (graph.name, output.name))
+    save_model(done.model, output)
+    if wanted.cache is not None and done.table is not None:
+        write_bytes(wanted.cache, cache_text(done.plain, done.table, wanted.tensorrt_version).encode())
+        save_model(done.plain, wanted.cache.with_name(wanted.cache.name + ".onnx"))
+    note = Prepared(
+        graph=graph.name,
+        graph_sha256=sha256_file(graph),
+        prepared_sha256=sha256_file(output),
+        precision="fp16" if wanted.precision == "fp16" else "int8",
+        target=None if wanted.precision == "fp16" else wanted.target,
+        kept=dict(done.kept),
+        parity_on="random images" if done.images is None else "calibration images",
+        parity=parity.model_copy(update={"worst_images": ()}),
+        guard=done.guard,
+        calibration=done.table,
+    )
+    write_json(record or record_path(output), note)
 
 
-def _calibrate(model: onnx.ModelProto, wanted: Preparation, watcher: Watcher) -> CalibrationTable:
-    folder = wanted.calibration_images
-    if folder is None:
+def _fp16(model: onnx.ModelProto, wanted: Preparation, watcher: Watcher) -> _Result:
+    images = None
+    if wanted.calibration_images is not None:
+        samples, root = image_samples(wanted.calibration_images)
+        batches = stream(draw(samples, Recipe(images=16)), root, renderer(input_preprocessing(model)), to_input)
+        images = np.concatenate([batch.result for batch in batches])
+    kept = overflowing(model, _random_images(model) if images is None else images)
+    for name, reason in kept.items():
+        watcher.say(f"{name} stays in FP32: {reason}, beyond what FP16 holds")
+    return _Result(to_fp16(model, kept), kept, images, model)
+
+
+def _random_images(model: onnx.ModelProto) -> Images:
+    """Noise of the input's size, where no real image was given."""
+    return np.random.default_rng(0).random((_RANDOM_IMAGES, *input_preprocessing(model).shape), dtype=np.float32)
+
+
+def _int8(model: onnx.ModelProto, wanted: Preparation, watcher: Watcher) -> _Result:
+    if wanted.scales is not None:
+        scales = read_cache(read_bytes(wanted.scales), str(wanted.scales))
+        table = table_from_cache(model, scales, wanted.target, str(wanted.scales))
+        return _Result(quantise(model, table, wanted.target), {}, None, model, table)
+    if wanted.calibration_images is None:
         raise EdgetlError(
             "INT8 needs images to calibrate on; give --calibration-images DIR with some hundred real ones"
         )
-    recipe = load_recipe(wanted.recipe, Path())
-    samples = draw(folder_samples(folder), recipe)
-    watcher.say(f"calibrating on {len(samples)} images of {folder} by {recipe.method}")
-    images = tuple(CalibrationImage(path=sample.path, sha256=sample.sha256) for sample in samples)
-    batches = stream(samples, folder, renderer(input_preprocessing(model)), to_input)
-    return calibrate(model, (batch.result for batch in batches), recipe, images)
+    calibration = _Calibration(model, wanted, watcher)
+    seen, tables = calibration.tables(model)
+    if wanted.max_accuracy_drop is None:
+        return _Result(quantise(model, tables[0], wanted.target), {}, seen.probes, model, tables[0])
+    assert wanted.eval_images is not None, "the command asks for both"
+    judge = judge_by_folder(model, wanted.eval_images, calibration.preprocessing)
+    float32 = list(overflowing(model, seen.probes))
+    guarding = Guarding(judge, wanted.max_accuracy_drop, wanted.target, calibration.tables, float32, watcher)
+    chosen, guard = guarding.search(model, seen, tables)
+    return _mixed(chosen, float32, seen, guard, wanted.target)
+
+
+def _mixed(chosen: Mix, float32: Sequence[str], seen: Observation, guard: Guard, target: Target) -> _Result:
+    noise = {name: note.snr_db for note in guard.layers for name in note.layers}
+    kept = {name: f"alone in INT8 it leaves {noise[name]:g} dB" for name in chosen.returned}
+    mixed = mix(chosen.model, chosen.table, target, chosen.returned, float32)
+    return _Result(mixed, kept, seen.probes, chosen.model, chosen.table, guard)
+
+
+class _Calibration:
+    """The calibration images of one order, through any form of its graph."""
+
+    def __init__(self, model: onnx.ModelProto, wanted: Preparation, watcher: Watcher) -> None:
+        assert wanted.calibration_images is not None
+        self._wanted, self._watcher = wanted, watcher
+        self._recipe = load_recipe(wanted.recipe, Path())
+        samples, self._root = image_samples(wanted.calibration_images)
+        self._samples: tuple[Sample, ...] = draw(samples, self._recipe)
+        self.preprocessing = input_preprocessing(model)
+        watcher.say(
+            f"calibrating on {len(self._samples)} images of {wanted.calibration_images} by {self._recipe.method}"
+        )
+
+    def tables(self, model: onnx.ModelProto) -> tuple[Observation, tuple[CalibrationTable, ...]]:
+        """What the images showed, and the table of every method of the recipe, the best first."""
+        names = quantisable_tensors(model)
+        if names and self._wanted.cache is not None:
+            names = tuple(dict.fromkeys((*names, *cache_tensors(model))))
+        seen, images = observe(model, self._samples, self._root, self.preprocessing, self._watcher, names)
+        return seen, ranked_tables(model, seen, self._recipe, images, self._wanted.target)
 
 
 def input_preprocessing(model: onnx.ModelProto) -> Preprocessing:

@@ -68,9 +68,12 @@ def test_help_and_version_end_with_0(call: Command) -> None:
         (["profile", "a.onnx", "-o", "x"], "-o is for a study"),
         (
             ["prepare", "a.onnx", "--precision", "fp16", "--target", "tensorrt", "-o", "b.onnx"],
-            "are for --precision int8",
+            "FP16 takes --calibration-images alone",
         ),
-        (["build-engine", "a.onnx", "--calibration-images", "x"], "--calibration-images is for --precision int8"),
+        (["prepare", "m.onnx", "--precision", "int8", "--eval-images", "x", "-o", "x.onnx"], "go together"),
+        (["prepare", "m.onnx", "--precision", "int8", "--scales", "c", "--recipe", "max", "-o", "x.onnx"], "--scales"),
+        (["compare", "a.onnx", "b.onnx"], "Missing option '--images'"),
+        (["build-engine", "a.onnx", "--calibration-images", "x"], "are for --precision int8"),
         (["prepare", "m.onnx", "--precision", "fp64", "-o", "x.onnx"], "'fp64' is not one of"),
     ],
 )

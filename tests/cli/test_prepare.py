@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Callable
@@ -110,7 +113,8 @@ def test_build_engine_builds_a_plain_file_in_every_precision_the_runtime_runs(
     manifest = json.loads((tmp_path / "engine.json").read_text())
     assert manifest["bytes"] == output.stat().st_size > 10_000
     assert manifest["target"].get("compute capability") == ("SM86" if "SM86" in runtime else None)
-    assert {path.name for path in tmp_path.iterdir()} == {"engine", "engine.json"}
+    prepared = set() if precision == "fp32" else {"engine.prepared.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {"engine", "engine.json"} | prepared
 
 
 def test_an_engine_that_is_up_to_date_is_not_built_again(edgetl: Command, graph: Path, tmp_path: Path) -> None:
@@ -151,3 +155,53 @@ def test_a_prepared_graph_is_not_prepared_again(
     int8 = ["--precision", "int8", "--calibration-images", images, "-o", tmp_path / "twice.onnx"]
     assert "FP32" in fault(call("prepare", prepared, *int8)).upper()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_compare_prints_where_int8_leaves_fp32_and_the_same_for_programs(
+    call: Command, graph: Path, images: Path, tmp_path: Path
+) -> None:
+    call("prepare", graph, "--precision", "int8", "--calibration-images", images, "-o", tmp_path / "i.onnx")
+    command = ["compare", graph, tmp_path / "i.onnx", "--images", images, "--limit", 20]
+    shown = call(*command)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "20 images\n" in shown.stdout
+    assert "the same class for" in shown.stdout
+    assert "layers with the most noise" in shown.stdout
+    found = json.loads(call(*command, "--json").stdout)
+    assert (found["schema_version"], found["images"], len(found["worst_images"])) == (1, 20, 10)
+    assert {output["output"] for output in found["outputs"]} == {"round", "ángulo"}
+    assert all(5 < layer["snr_db"] < 120 for layer in found["layers"])
+
+
+def test_a_budget_is_measured_and_the_record_tells_how_it_was_met(
+    call: Command, finished: Path, photos: Path, tmp_path: Path
+) -> None:
+    graph = finished / "run" / "graphs" / "combined.fp32.onnx"
+    for label in ("2", "3", "5", "9"):  # no classes of this study
+        for file in (photos / label).iterdir():
+            file.unlink()
+    budget = ["--max-accuracy-drop", "0.5", "--eval-images", photos]
+    options = ["--precision", "int8", "--calibration-images", photos, "-o", tmp_path / "i.onnx"]
+    done = call("prepare", graph, *options, *budget)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "i.onnx.json").read_text())
+    assert record["guard"]["attempts"][-1]["drop"] <= 0.5
+    assert record["calibration"]["tensors"][0]["scale"] > 0
+
+
+def test_the_commands_of_the_guide_run_one_after_another(
+    call: Command, finished: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Path(__file__).parents[2]
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(finished / "run" / "graphs" / "combined.fp32.onnx", "m.onnx")
+    shutil.copy(root / "calibration" / "auto.yaml", "auto.yaml")
+    for label in ("0", "1", "4", "6", "7", "8"):
+        shutil.copytree(photos / label, Path("labelled") / label)
+    guide = (root / "docs" / "precision.md").read_text(encoding="utf-8")
+    commands = [line for block in re.findall(r"```console\n(.*?)```", guide, flags=re.S) for line in block.splitlines()]
+    assert len(commands) == 7
+    for line in commands:
+        done = call(*shlex.split(line)[1:])
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+    assert Path("m.qdq.onnx").read_bytes() == Path("m.back.onnx").read_bytes()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ import numpy.typing as npt
 import onnx
 
 from edgetl.artifacts.bundle import IMAGES, Bundle
-from edgetl.artifacts.calibration import CalibrationTable
 from edgetl.artifacts.deployment import GraphSpec, Shortlist
 from edgetl.artifacts.files import read_json, write_json
 from edgetl.artifacts.index import Sample
@@ -23,8 +22,9 @@ from edgetl.graph import parity
 from edgetl.graph.compose import compose
 from edgetl.graph.extract import extract
 from edgetl.graph.model import load_model, save_model
+from edgetl.graph.placement import Target
 from edgetl.stages.classify.index import read_index
-from edgetl.stages.precisions import calibrated, spelled
+from edgetl.stages.precisions import calibrated, overflowing_in, spelled
 from edgetl.stages.stage import Context
 from edgetl.train.backbones import fingerprint, load_backbone
 from edgetl.train.heads import read_tensors
@@ -50,9 +50,10 @@ def work(context: Context) -> list[Path]:
     if "int8" in context.study.precisions:
         table, path = calibrated(context, index.train, root, bundle.preprocessing, graphs.whole, graphs.each.values())
         written.append(path)
+    float32 = overflowing_in(context, index.train, root, bundle.preprocessing, graphs.whole)
     for spec, model in graphs.each.items():
         for precision in context.study.precisions:
-            written += _prepare(context, spec, model, precision, table)
+            written += _save(context, spec, precision, spelled(model, precision, table, float32))
     context.watcher.say(f"export: {len(written)} files in {context.run.graphs}")
     return written
 
@@ -77,10 +78,8 @@ def _graphs(context: Context, bundle: Bundle) -> _Graphs:
     return _Graphs(whole, {spec: extract(composed, (*spec.heads, *spec.handed_on), spec.inputs) for spec in specs})
 
 
-def _prepare(
-    context: Context, spec: GraphSpec, model: onnx.ModelProto, precision: str, table: CalibrationTable | None
-) -> list[Path]:
-    graphs = {spec.file(precision, target): graph for target, graph in spelled(model, precision, table).items()}
+def _save(context: Context, spec: GraphSpec, precision: str, spellings: Mapping[Target, onnx.ModelProto]) -> list[Path]:
+    graphs = {spec.file(precision, target): graph for target, graph in spellings.items()}
     for name, graph in graphs.items():
         save_model(graph, context.run.graphs / name)
     return [context.run.graphs / name for name in graphs]

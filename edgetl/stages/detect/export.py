@@ -9,7 +9,6 @@ from typing import Any
 import onnx
 
 from edgetl.artifacts.bundle import IMAGES
-from edgetl.artifacts.calibration import CalibrationTable
 from edgetl.artifacts.deployment import GraphSpec, Shortlist
 from edgetl.artifacts.detections import Form
 from edgetl.artifacts.detector import DetectionBundle, DetectionHead
@@ -19,7 +18,7 @@ from edgetl.graph.extract import extract
 from edgetl.graph.model import load_model, save_model
 from edgetl.graph.placement import Target
 from edgetl.stages.detect.index import read_index
-from edgetl.stages.precisions import calibrated, spelled
+from edgetl.stages.precisions import calibrated, overflowing_in, spelled
 from edgetl.stages.stage import Context
 
 _FORMS: Mapping[Target, Form] = {"onnxruntime": "operator", "tensorrt": "loop"}
@@ -41,13 +40,14 @@ def work(context: Context) -> list[Path]:
     graphs = {spec: extract(network, _raw_outputs(spec, heads), spec.inputs) for spec in specs}
     written: list[Path] = []
     table = None
+    whole = extract(network, list(dict.fromkeys(raw for spec in specs for raw in _raws(spec, heads))), [IMAGES])
     if "int8" in context.study.precisions:
-        whole = extract(network, list(dict.fromkeys(raw for spec in specs for raw in _raws(spec, heads))), [IMAGES])
         table, path = calibrated(context, index.train, root, bundle.preprocessing, whole, graphs.values())
         written.append(path)
+    float32 = overflowing_in(context, index.train, root, bundle.preprocessing, whole)
     for spec, graph in graphs.items():
         for precision in context.study.precisions:
-            written += _write(context, bundle, spec, graph, precision, table)
+            written += _write(context, bundle, spec, precision, spelled(graph, precision, table, float32))
     context.watcher.say(f"export: {len(written)} files in {context.run.graphs}")
     return written
 
@@ -65,14 +65,13 @@ def _write(
     context: Context,
     bundle: DetectionBundle,
     spec: GraphSpec,
-    graph: onnx.ModelProto,
     precision: str,
-    table: CalibrationTable | None,
+    spellings: Mapping[Target, onnx.ModelProto],
 ) -> list[Path]:
     by_name = {head.name: head for head in bundle.heads}
     wanted = [RawHead(one.name, one.classes, one.scales, one.raws) for one in (by_name[name] for name in spec.heads)]
     paths = []
-    for target, prepared in spelled(graph, precision, table).items():
+    for target, prepared in spellings.items():
         whole = with_detections(
             prepared,
             wanted,

@@ -208,7 +208,8 @@ def test_an_int8_engine_is_prepared_and_built_in_one_go(
 ) -> None:
     engine = build_file(order(graph, precision="int8", images=photos, output=tmp_path / "mine.onnx"), listener)
     assert engine == tmp_path / "mine.onnx"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.onnx", "mine.onnx.json", "plain.onnx"]
+    written = ["mine.onnx", "mine.onnx.json", "mine.onnx.prepared.json", "plain.onnx"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == written
     np.testing.assert_allclose(
         load_engine(engine).infer(PIXELS)["classes"], run(load_model(graph), PIXELS)["classes"], atol=0.05
     )

@@ -1,0 +1,71 @@
+"""The note beside a prepared graph: what it was made from and how, and how far it is from that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from edgetl.artifacts.calibration import CalibrationTable
+from edgetl.artifacts.comparison import GraphComparison
+from edgetl.artifacts.files import Artifact
+from edgetl.artifacts.results import Estimate
+
+
+class Attempt(Artifact):
+    """What was tried to keep the accuracy, and what came of it: ``drop`` from FP32 over the same images.
+
+    ``returned``: how many layers were not INT8. Of several outputs, that which lost most.
+    """
+
+    what: str
+    returned: int
+    accuracy: Estimate
+    drop: float
+    drop_low: float
+    drop_high: float
+
+
+class LayerNote(Artifact):
+    """Layers that read one tensor, by the tensors they make. See `edgetl.graph.sensitivity.LayerLoss`."""
+
+    layers: tuple[str, ...]
+    snr_db: float
+    latency_cost: float | None
+    returned: bool
+
+
+class Guard(Artifact):
+    """How the accuracy budget was met, on ``images`` labelled images: ``attempts`` in order, the last one was taken.
+
+    ``layers``: the most harmful first; empty where INT8 as a whole was good enough.
+    """
+
+    max_accuracy_drop: float
+    images: int
+    fp32: dict[str, Estimate]
+    attempts: tuple[Attempt, ...]
+    layers: tuple[LayerNote, ...]
+
+
+class Prepared(Artifact):
+    """What a graph was prepared from and how. ``graph_sha256`` is that of the original file.
+
+    ``kept``: layers that are not in the precision, by the tensor they make, each with the reason. ``parity``: against
+    the original, on calibration images, or on random ones where none were given (``parity_on``).
+    """
+
+    schema_version: Literal[1] = 1
+    graph: str
+    graph_sha256: str
+    prepared_sha256: str
+    precision: Literal["fp16", "int8"]
+    target: Literal["tensorrt", "onnxruntime"] | None
+    kept: dict[str, str]
+    parity_on: Literal["calibration images", "random images"]
+    parity: GraphComparison
+    guard: Guard | None
+    calibration: CalibrationTable | None
+
+
+def record_path(prepared: Path) -> Path:
+    return prepared.with_name(prepared.name + ".json")

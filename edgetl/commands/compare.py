@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edgetl.commands.study_command import PATH, Terminal
+
+
+@click.command("compare")
+@click.argument("a", metavar="A.onnx", type=PATH)
+@click.argument("b", metavar="B.onnx", type=PATH)
+@click.option("--images", required=True, type=PATH, help="Folder of images, or a text file that lists their paths.")
+@click.option("--limit", type=click.IntRange(1), default=256, show_default=True, help="Compare on so many images.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures for programs.")
+def command(a: Path, b: Path, images: Path, limit: int, as_json: bool) -> None:
+    """Find where B leaves A: two precisions of one network on the same images.
+
+    Prints the agreement of the outputs, the layers with the lowest signal-to-noise ratio, and the images that differ
+    most.
+
+    \b
+    Example:  edgetl compare m.onnx m.int8.onnx --images photos
+    """
+    from edgetl.report.comparison import comparison_lines
+    from edgetl.stages.compare import ComparisonOrder, compare_files
+
+    found = compare_files(ComparisonOrder(a, b, images, limit), Terminal())
+    if as_json:
+        click.echo(found.model_dump_json(indent=1))
+        return
+    for line in comparison_lines(found):
+        click.echo(line)

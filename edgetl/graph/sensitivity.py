@@ -1,0 +1,96 @@
+"""Which layers INT8 harms: each alone in INT8, against the results of the float graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from edgetl.artifacts.calibration import CalibrationTable
+from edgetl.errors import EdgetlError
+from edgetl.graph.cost import CostModel
+from edgetl.graph.half import layers_to_fp16
+from edgetl.graph.model import Wiring
+from edgetl.graph.noise import mean_snr_db, results
+from edgetl.graph.placement import Target, place
+from edgetl.graph.quantise import quantise
+
+
+@dataclass(frozen=True)
+class LayerLoss:
+    """Layers that read one tensor, by the tensors they make: in INT8 together or not at all.
+
+    ``snr_db``: signal to noise of the graph's results with these layers alone in INT8. ``latency``: what the graph's
+    estimated latency grows by when they are not, as a share; None where the graph does not tell its sizes.
+    """
+
+    layers: tuple[str, ...]
+    snr_db: float
+    latency: float | None
+
+
+def layer_losses(
+    model: onnx.ModelProto,
+    table: CalibrationTable,
+    target: Target,
+    images: NDArray[np.float32],
+    watch: Callable[[int], object] = bool,
+) -> tuple[LayerLoss, ...]:
+    """The loss of every group of layers, the most harmful first: one pass over the images for each group.
+
+    Args:
+        images: float32 [n,3,H,W] in [0,1].
+        watch: is told after every group that one more is done.
+    """
+    groups = layer_groups(model, target)
+    every = [name for group in layer_groups(model, "tensorrt") for name in group]
+    exact = results(model, images)
+    estimate = _estimate(quantise(model, table, target))
+    losses = []
+    for group in groups:
+        # In TensorRT's spelling for either target: it quantises what the layers read and nothing else.
+        alone = quantise(model, table, "tensorrt", [name for name in every if name not in group])
+        noise = mean_snr_db(exact, results(alone, images, tuple(exact)))
+        mixed = _estimate(mix(model, table, target, group)) if len(groups) > 1 else None
+        losses.append(LayerLoss(group, noise, mixed / estimate - 1 if mixed and estimate else None))
+        watch(1)
+    return tuple(sorted(losses, key=lambda loss: loss.snr_db))
+
+
+def layer_groups(model: onnx.ModelProto, target: Target) -> tuple[tuple[str, ...], ...]:
+    """Layers that can be INT8, those that read one tensor together, in the order of the graph."""
+    wiring = Wiring(model.graph)
+    placement = place(wiring, target)
+    groups: dict[str, list[str]] = {}
+    for position in placement.layers:
+        node = wiring.nodes[position]
+        groups.setdefault(placement.sources[node.input[0]], []).append(node.output[0])
+    return tuple(map(tuple, groups.values()))
+
+
+def mix(
+    model: onnx.ModelProto,
+    table: CalibrationTable,
+    target: Target,
+    returned: Collection[str],
+    float32: Collection[str] = (),
+) -> onnx.ModelProto:
+    """The model in INT8 but for some layers: these are FP16 for TensorRT, and FP32 for ONNX Runtime's CPU.
+
+    Args:
+        returned: layers that are not INT8, by the tensor they make.
+        float32: those among them that overflow in FP16.
+    """
+    quantised = quantise(model, table, target, returned)
+    halves = [name for name in returned if name not in float32]
+    return layers_to_fp16(quantised, halves) if target == "tensorrt" and halves else quantised
+
+
+def _estimate(model: onnx.ModelProto) -> float | None:
+    try:
+        return CostModel(model).cost().estimate
+    except EdgetlError:  # the size of what NonMaxSuppression leaves is not told
+        return None
