@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -100,13 +101,13 @@ def fit_heads(
     trainees = {name: Trainee(start, settings, frame, steps) for name, start in starts.items()}
     rng = np.random.default_rng(seed)
     with deterministic(), threads(len(trainees)) as pool:
-        _assess(trainees.values(), val, settings.suppression, worth, 0)
+        _assess(trainees.values(), pool, val, settings.suppression, worth, 0)
         for epoch in range(1, settings.epochs + 1):
             active = [one for one in trainees.values() if one.waited < settings.patience]
             for batch in train.epoch(rng) if active else ():
                 each(active, pool, Trainee.step, batch)
                 watch(len(batch.rows) / len(train))
-            _assess(active, val, settings.suppression, worth, epoch)
+            _assess(active, pool, val, settings.suppression, worth, epoch)
     return {name: one.fitted() for name, one in trainees.items()}
 
 
@@ -122,12 +123,17 @@ def find(start: Start, fitted: Fitted, source: Source, suppression: Suppression,
     return found
 
 
-def _assess(trainees: Iterable[Trainee], val: Source, suppression: Suppression, worth: Worth, epoch: int) -> None:
+def _assess(
+    trainees: Iterable[Trainee], pool: Executor, val: Source, suppression: Suppression, worth: Worth, epoch: int
+) -> None:
     """See what heads are worth after an epoch; each batch of maps is read once for all."""
     said: dict[Trainee, list[Array]] = {one: [] for one in trainees}
+
+    def detect(one: Trainee, batch: Batch) -> None:
+        said[one] += one.detect(batch, suppression)
+
     for batch in val.plain() if said else ():
-        for one, found in said.items():
-            found += one.detect(batch, suppression)
+        each(said, pool, detect, batch)
     for one, found in said.items():
         one.judge(epoch, worth(one.start.classes, found))
 
