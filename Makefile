@@ -53,6 +53,7 @@ bench: $(VENV)/.installed  ## Benchmarks against the alternatives; results go to
 	$(BIN)/python benchmarks/main_job.py -o benchmarks/results
 	$(BIN)/python benchmarks/fuse.py -o benchmarks/results
 	$(BIN)/python benchmarks/cuts.py -o benchmarks/results
+	$(BIN)/python benchmarks/detection.py -o benchmarks/results
 	$(BIN)/python benchmarks/engines.py -o benchmarks/results
 	$(BIN)/python benchmarks/precision.py -o benchmarks/results
 

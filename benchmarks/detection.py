@@ -88,14 +88,14 @@ class Bench:
         self.images = Images(context, self.index, self.root, self.detector)
         self.trainer = Trainer(self.images)
         trunk = self.detector.trunk()
-        self.cut = self.trainer._cut("top", trunk, self.detector.shapes)
-        self.settings = self.trainer._settings
+        self.cut = self.trainer.cut("top", trunk, self.detector.shapes)
+        self.settings = self.trainer.settings
 
     def split(self) -> Split:
         return self.images.at(self.cut, self.settings.batch_size)
 
     def start(self) -> Start:
-        return self.trainer._start(self.study.labels)
+        return self.trainer.start(self.study.labels)
 
     def fresh(self) -> Start:
         """An ending of the same shape with random weights, as other tools begin."""
@@ -117,7 +117,7 @@ class Bench:
 
     def matches(self, start: Start, head: Any) -> Matches:
         """Of what a head finds on the test images."""
-        source = self.images._source("test", self.cut, self.index.test, self.images.views()[:1], 10**10, 16)
+        source = self.images.source("test", self.cut, self.index.test, self.images.views()[:1], 10**10, 16)
         images = [self.index.test[row] for row in source.usable]
         found = find(start, replace(NOTHING, head=head), source, self.settings.suppression, self.detector.frame)
         on_images = Validation(images, self.detector.preprocessing).on_images(found)

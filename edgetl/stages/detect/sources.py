@@ -60,14 +60,14 @@ class Images:
         """
         budget = max(0, int(self.context.study.detection.cache_gb * _GB) - taken)
         views = self.views()
-        val = self._source("val", cut, self.index.val, views[:1], budget, batch_size)
-        train = self._source("train", cut, self.index.train, views, budget - val.kept_bytes, batch_size)
+        val = self.source("val", cut, self.index.val, views[:1], budget, batch_size)
+        train = self.source("train", cut, self.index.train, views, budget - val.kept_bytes, batch_size)
         total = len(self.index.train) + len(self.index.val) + len(self.index.broken)
         broken = [*self.index.broken, *train.broken, *val.broken]
         check_broken_share(broken, total, self.context.study.data.max_broken_share)
         return Split(train, val)
 
-    def _source(
+    def source(
         self, name: str, cut: Cut, images: Sequence[BoxedImage], views: Sequence[BoxView], budget: int, batch_size: int
     ) -> MapSource:
         watcher, cache = self.context.watcher, self.context.run.cache / "features"

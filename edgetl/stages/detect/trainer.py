@@ -55,7 +55,7 @@ class Trainer:
         self._images, self._detector = images, images.detector
         self._study = images.context.study
         rate = self._study.detection.rate or (_PYRAMID_RATE if self._detector.pretrained is None else _ENDING_RATE)
-        self._settings = self._study.detection.model_copy(update={"rate": rate})
+        self.settings = self._study.detection.model_copy(update={"rate": rate})
         self._say = images.context.watcher.say
         self.scales = self._scales()
         self.trained = Trained()
@@ -63,12 +63,12 @@ class Trainer:
     def train_on_the_frozen_trunk(self) -> Split:
         """All endings together; with a cascade also the folds of its first level, and then its second level."""
         trunk = self._detector.trunk()
-        split = self._images.at(self._cut(TOP, trunk, self._detector.shapes), self._settings.batch_size)
-        starts = {role: self._start(self._classes(role)) for role in self._roles()}
+        split = self._images.at(self.cut(TOP, trunk, self._detector.shapes), self.settings.batch_size)
+        starts = {role: self.start(self._classes(role)) for role in self._roles()}
         fold = self._folds(len(self._images.index.train))
         if CASCADE in self._study.deployments:
             starts |= {f"{COMBINED}#{n}": replace(starts[COMBINED], leaves_out=fold == n) for n in range(_FOLDS)}
-        fitted = self._fit("training heads", starts, split, self._settings)
+        fitted = self._fit("training heads", starts, split, self.settings)
         for role in self._roles():
             self._add(role, starts[role], fitted[role], trunk, TOP)
         if CASCADE in self._study.deployments:
@@ -80,13 +80,13 @@ class Trainer:
     def train_jointly(self, share: float, taken: int) -> None:
         """The last layers of the trunk with each head that has a network of its own."""
         parted = part_trunk(self._detector, share)
-        settings = self._settings.model_copy(update=self._settings.finetune.model_dump())
-        split = self._images.at(self._cut(parted.cut, parted.below, parted.shapes), settings.batch_size, taken)
+        settings = self.settings.model_copy(update=self.settings.finetune.model_dump())
+        split = self._images.at(self.cut(parted.cut, parted.below, parted.shapes), settings.batch_size, taken)
         starts = {}
         for role in self._tunable():
             head = self.trained.modules[role]
             assert isinstance(head, Head)
-            starts[role] = replace(self._start(self._classes(role)), head=Joint(parted.above, head))
+            starts[role] = replace(self.start(self._classes(role)), head=Joint(parted.above, head))
         fitted = self._fit(f"tuning above {parted.cut}", starts, split, settings)
         frozen = {head.name: head for head in self.trained.heads}
         for role, one in fitted.items():
@@ -105,15 +105,15 @@ class Trainer:
         for group in self._study.groups:
             head = self.trained.modules[group]
             assert isinstance(head, Head)
-            start = self._start(self._study.groups[group])
+            start = self.start(self._study.groups[group])
             starts[f"{group}@{CASCADE}"] = replace(start, head=beside_first_level(head, channels), first=first)
-        fitted = self._fit("training the second level", starts, split, self._settings)
+        fitted = self._fit("training the second level", starts, split, self.settings)
         for name, one in fitted.items():
             self._add(name, starts[name], one, trunk, TOP, beside=COMBINED)
             self._keep_found(name, starts[name], one, split)
 
     def _keep_found(self, name: str, start: Start, fitted: Fitted, split: Split) -> None:
-        found = find(start, fitted, split.val, self._settings.suppression, self._detector.frame)
+        found = find(start, fitted, split.val, self.settings.suppression, self._detector.frame)
         self.trained.found[name] = self._validation(split).on_images(found)
 
     def _fit(self, title: str, starts: Mapping[str, Start], split: Split, settings: Detection) -> dict[str, Fitted]:
@@ -151,12 +151,12 @@ class Trainer:
         )
         self._say(f"finetune: head {name}: mAP@0.5 {head.val_ap50:.1%} on validation, {before}, epoch {head.epochs}")
 
-    def _cut(self, name: str, below: Network, shapes: tuple[tuple[int, ...], ...]) -> Cut:
+    def cut(self, name: str, below: Network, shapes: tuple[tuple[int, ...], ...]) -> Cut:
         outputs = [f"map{number}" for number in range(len(shapes))]
         graph = export_network(below, self._detector.preprocessing.shape, outputs, self._detector.reference.name)
         return Cut(name, shapes, make_extractor(below, simplify(graph)))
 
-    def _start(self, classes: tuple[str, ...]) -> Start:
+    def start(self, classes: tuple[str, ...]) -> Start:
         """An ending for classes: the network's own one, or a pyramid with random weights."""
         pretrained = self._detector.pretrained
         if pretrained is not None:
@@ -166,12 +166,12 @@ class Trainer:
         return Start(
             classes,
             self.scales,
-            pyramid_head(channels, self._settings.pyramid_channels, self.scales, len(classes), self._study.seed),
+            pyramid_head(channels, self.settings.pyramid_channels, self.scales, len(classes), self._study.seed),
         )
 
     def _scales(self) -> tuple[Scale, ...]:
         """The network's own anchors, or fitted ones."""
-        pretrained, wanted = self._detector.pretrained, self._settings.anchors
+        pretrained, wanted = self._detector.pretrained, self.settings.anchors
         if pretrained is not None and wanted != "fit":
             return pretrained.scales
         if pretrained is None and wanted == "keep":
