@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -42,7 +43,7 @@ def work(context: Context) -> list[Path]:
         environment=profile.environment,
         metric=evaluation.metric,
         data=facts.data_facts(context, evaluation),
-        training=facts.training_facts(context) | _cascade(shortlist),
+        training=facts.training_facts(context) | _cascade(shortlist, context.study.groups),
         budget={key: value for key, value in budget.model_dump().items() if value is not None},
         deployments=measured,
         comparisons=comparisons,
@@ -66,12 +67,10 @@ def _join(evaluation: Evaluation, profile: Profile) -> tuple[Measured, ...]:
     )
 
 
-def _cascade(shortlist: Shortlist) -> dict[str, Any]:
+def _cascade(shortlist: Shortlist, groups: Iterable[str]) -> dict[str, Any]:
     """How often each group's second level runs, where there is one."""
     if shortlist.gate is None:
         return {}
-    fired: dict[str, float] = {}
-    for firing in shortlist.gate.firings:
-        for group in firing.groups:
-            fired[group] = fired.get(group, 0.0) + firing.share
+    firings = shortlist.gate.firings
+    fired = {group: sum(firing.share for firing in firings if group in firing.groups) for group in groups}
     return {"cascade": {"threshold": shortlist.gate.threshold, "fired": fired}}

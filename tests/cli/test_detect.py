@@ -158,6 +158,7 @@ def test_boxes_lie_on_their_images_one_list_for_each(detected: Path, title: str)
 def test_a_cascade_says_when_its_second_level_runs(detected: Path) -> None:
     cascade = results_of(detected)["training"]["cascade"]
     assert 0.05 <= cascade["threshold"] <= 0.95
+    assert set(cascade["fired"]) == {"vehicles", "signs"}, "one that never ran is told of too"
     assert all(0.0 <= share <= 1.0 for share in cascade["fired"].values())
 
 
