@@ -18,9 +18,10 @@ from edgetl.data.stream import File, stream, to_input
 from edgetl.data.views import renderer
 from edgetl.graph.calibrate import ranked_tables
 from edgetl.graph.half import to_fp16
+from edgetl.graph.model import Wiring
 from edgetl.graph.observe import quantisable_tensors
 from edgetl.graph.overflow import overflowing
-from edgetl.graph.placement import Target
+from edgetl.graph.placement import Target, place
 from edgetl.graph.quantise import quantise
 from edgetl.stages.observing import observe
 from edgetl.stages.stage import Context
@@ -73,7 +74,8 @@ def spelled(
     Args:
         float32: what FP16 cannot hold, by the tensor it makes.
     """
-    if precision == "int8" and table is not None and quantisable_tensors(model):
+    if precision == "int8" and table is not None:
         # Heads stay in float in every precision: what holds nothing but heads is the same in INT8.
-        return {target: quantise(model, table, target) for target in get_args(Target)}
+        able = {target: bool(place(Wiring(model.graph), target).layers) for target in get_args(Target)}
+        return {target: quantise(model, table, target) if able[target] else model for target in get_args(Target)}
     return dict.fromkeys(get_args(Target), to_fp16(model, float32) if precision == "fp16" else model)
