@@ -50,7 +50,8 @@ class Detection(Frozen):
     """How endings are trained. Validation mAP@0.5 chooses the epoch; ``patience`` epochs without a better one end it.
 
     ``anchors`` are the network's own, or fitted to the training boxes by k-means; left out, its own where it has any.
-    ``rate`` left out is 0.01 for a pretrained ending, which is linear, and 0.003 for a pyramid.
+    ``rate`` left out is 0.01 for a pretrained ending, which is linear, 0.001 where it knows all labels already, and
+    0.003 for a pyramid.
     ``unfreeze`` is the share of the trunk's layers, the last ones, that are tuned afterwards; the result is reported
     beside the frozen one.
     ``cache_gb`` bounds the disk that features take: images beyond it go through the trunk in every epoch.

@@ -205,6 +205,102 @@ def test_data_with_boxes_loads_for_detection_alone(study_file: Path, data: str) 
         assert "which task classify does not read" in fault
 
 
+BOXES = GOOD.replace("data:\n  format: digits", "task: detect\ndata: {format: synthetic}")
+
+
+def test_a_short_detection_study_gets_the_documented_defaults(study_file: Path) -> None:
+    study_file.write_text(BOXES)
+    found = load_study(study_file).detection
+    assert (found.anchors, found.loss, found.unfreeze, found.rate) == (None, "yolo", None, None)
+    assert (found.epochs, found.patience, found.batch_size, found.cache_gb) == (60, 12, 16, 20.0)
+    assert found.suppression.model_dump() == {"score": 0.01, "overlap": 0.45, "detections": 100}
+    assert (found.augmentation.views, found.augmentation.mosaic) == (0, False), "mosaics are off unless asked for"
+
+
+@pytest.mark.parametrize(
+    ("detection", "fault"),
+    [
+        ("{epoch: 3}", "detection.epoch is not a known key (did you mean epochs?)"),
+        ("{epochs: 0}", "detection.epochs is 0: input should be greater than or equal to 1"),
+        ("{rate: 0}", "detection.rate is 0: input should be greater than 0"),
+        ("{anchors: kmeans}", "detection.anchors is 'kmeans', expected 'keep' or 'fit'"),
+        ("{loss: giou}", "detection.loss is 'giou', expected 'yolo' or 'ciou'"),
+        ("{unfreeze: 20}", "detection.unfreeze is 20, expected a share such as 20% or 0.2"),
+        ("{unfreeze: 100%}", "detection.unfreeze is '100%': input should be less than 1"),
+        ("{unfreeze: 0%}", "detection.unfreeze is '0%': input should be greater than 0"),
+        ("{unfreeze: most%}", "detection.unfreeze is 'most%', expected a share such as 20% or 0.2"),
+        ("{cache_gb: -1}", "detection.cache_gb is -1"),
+        ("{pyramid_channels: 4}", "detection.pyramid_channels is 4: input should be greater than or equal to 8"),
+        ("{suppression: {overlap: 0}}", "detection.suppression.overlap is 0: input should be greater than 0"),
+        ("{suppression: {score: 1}}", "detection.suppression.score is 1: input should be less than 1"),
+        ("{suppression: {detections: 5000}}", "detection.suppression.detections is 5000"),
+        ("{augmentation: {views: 65}}", "detection.augmentation.views is 65"),
+        ("{augmentation: {scale: 0.95}}", "detection.augmentation.scale is 0.95: input should be less than 0.9"),
+        ("{finetune: {epochs: many}}", "detection.finetune.epochs is 'many'"),
+    ],
+)
+def test_each_fault_of_the_section_detection_is_told(study_file: Path, detection: str, fault: str) -> None:
+    (found,) = faults(study_file, BOXES + f"detection: {detection}\n")
+    assert found.startswith("line 9: ")
+    assert fault in found
+
+
+@pytest.mark.parametrize(("written", "share"), [("20%", 0.2), ("0.2", 0.2), ("'7.5%'", 0.075)])
+def test_a_share_is_a_percentage_or_a_fraction(study_file: Path, written: str, share: float) -> None:
+    study_file.write_text(BOXES + f"detection: {{unfreeze: {written}}}\n")
+    assert load_study(study_file).detection.unfreeze == pytest.approx(share)
+
+
+@pytest.mark.parametrize(
+    ("more", "fault"),
+    [
+        ("training: {views: 2}\n", "has training, which is for task classify; the section detection says how"),
+        ("search: {trees: 2}\n", "has search, which is for task classify"),
+        ("deployments: [combined, branched]\n", "has deployment branched, which task detect has not; it has combined, spe"),
+        ("deployments: [one-vs-rest, branched]\n", "has deployment one-vs-rest and branched, which task detect has not"),
+    ],
+)  # fmt: skip
+def test_what_is_for_classification_is_refused_in_a_detection_study(study_file: Path, more: str, fault: str) -> None:
+    content = BOXES.replace("deployments: [combined]\n", "") if more.startswith("deployments") else BOXES
+    (found,) = faults(study_file, content + more)
+    assert fault in found
+
+
+@pytest.mark.parametrize(
+    ("backbone", "fault"),
+    [
+        ("{name: edgetl/nano, cut: features.3}", "has backbone.cut or truncate, which are for task classify"),
+        ("{name: edgetl/nano, labels: coco.names}", "labels is for a Darknet detector; edgetl/nano has no pretrained"),
+        ("{name: darknet/yolo.cfg}", "a Darknet cfg needs weights: its .weights file, or null for random ones"),
+        ("{name: edgetl/nano, fit: crop}", "backbone.fit is 'crop', expected 'letterbox' or 'stretch'"),
+        ("{name: edgetl/nano, image_size: [64, 8]}", "backbone.image_size is (64, 8), expected a number of pixels"),
+    ],
+)
+def test_each_fault_of_a_detectors_backbone_is_told(study_file: Path, backbone: str, fault: str) -> None:
+    (found,) = faults(study_file, BOXES.replace("backbone:\n  name: edgetl/nano", f"backbone: {backbone}"))
+    assert fault in found
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ("deployments: [", "detection: {epochs: 3}\ndeployments: [", "has detection, which is for task detect; leave it"),
+        ("edgetl/nano", "edgetl/nano\n  fit: stretch", "has backbone.fit or labels, which are for task detect"),
+        ("edgetl/nano", "edgetl/nano\n  image_size: [64, 48]", "has a pair for backbone.image_size; a classification"),
+    ],
+)  # fmt: skip
+def test_what_is_for_detection_is_refused_in_a_classification_study(
+    study_file: Path, old: str, new: str, fault: str
+) -> None:
+    (found,) = faults(study_file, edited(old, new))
+    assert fault in found
+
+
+def test_all_that_does_not_belong_to_a_task_is_told_at_once(study_file: Path) -> None:
+    (found,) = faults(study_file, BOXES + "training: {views: 2}\nsearch: {trees: 1}\n")
+    assert "has training" in found and "has search" in found
+
+
 def test_a_specialist_needs_a_second_group(study_file: Path) -> None:
     one_group = edited("  b: [z]\n", "")
     study_file.write_text(one_group)

@@ -61,12 +61,13 @@ class Start:
     """A head before training: a module from maps (and what a first level says) to raw outputs, as `Head` is one.
 
     Of its parameters those are trained that require a gradient. It does not see the training images that it
-    ``leaves_out`` (truth values).
+    ``leaves_out`` (truth values). ``rate`` is the greatest step of its weights, in place of the settings'.
     """
 
     classes: tuple[str, ...]
     scales: tuple[Scale, ...]
     head: nn.Module
+    rate: float | None = None
     first: FirstLevel | None = None
     leaves_out: npt.NDArray[np.bool_] | None = None
 
@@ -150,7 +151,6 @@ class Trainee:
     scores: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        assert self.settings.rate is not None, "who trains heads knows what they are"
         self.head = copy.deepcopy(self.start.head).to(device()).eval()
         self._best = copy.deepcopy(self.head.state_dict())
         self._best_epoch = 0
@@ -159,7 +159,7 @@ class Trainee:
             [parameter for parameter in self.head.parameters() if parameter.requires_grad],
             weight_decay=self.settings.weight_decay,
         )
-        self._rate, self._taken = self.settings.rate, 0
+        self._rate, self._taken = _rate(self.start, self.settings), 0
 
     def step(self, batch: Batch) -> None:
         """Learn from a batch. One of images that are all left out counts as a step all the same."""
@@ -204,6 +204,12 @@ class Trainee:
         beside = () if self.start.first is None else self.start.first(batch, training)
         raws: tuple[Tensor, ...] = self.head(maps, beside)
         return raws
+
+
+def _rate(start: Start, settings: Detection) -> float:
+    rate = start.rate or settings.rate
+    assert rate is not None, "who trains heads knows what they are"
+    return rate
 
 
 class OutOfFold:
