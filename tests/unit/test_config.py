@@ -461,15 +461,15 @@ def test_a_recipe_is_found_beside_the_study_before_the_working_directory(
 
 def test_a_recipe_that_is_nowhere_says_where_it_was_looked_for(tmp_path: Path) -> None:
     with pytest.raises(EdgetlError) as caught:
-        load_recipe("entropy", tmp_path)
-    assert "calibration recipe 'entropy' was not found" in str(caught.value)
-    assert str(tmp_path / "calibration" / "entropy.yaml") in str(caught.value)
+        load_recipe("careful", tmp_path)
+    assert "calibration recipe 'careful' was not found" in str(caught.value)
+    assert str(tmp_path / "calibration" / "careful.yaml") in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
-        ("method: entropy\n", "line 1: method is 'entropy', expected 'max', 'percentile' or 'mse'"),
+        ("method: kl\n", "line 1: method is 'kl', expected 'max', 'percentile', 'entropy', 'mse' or 'auto'"),
         ("images: 0\n", "line 1: images is 0"),
         ("seed: 1\npercentile: 101\n", "line 2: percentile is 101"),
         ("seed: -1\n", "line 1: seed is -1"),

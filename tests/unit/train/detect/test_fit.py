@@ -185,6 +185,12 @@ def test_only_parameters_that_want_a_gradient_are_trained() -> None:
         assert torch.equal(value, begin.head.state_dict()[name]) == name.startswith("body.")
 
 
+def test_a_head_may_have_a_rate_of_its_own() -> None:
+    own = fit({"combined": replace(start(), rate=0.005)})["combined"]
+    assert state(own) == state(fit({"combined": start()}, rate=0.005)["combined"])
+    assert state(own) != state(fit({"combined": start()})["combined"])
+
+
 def test_after_so_many_epochs_without_a_better_one_no_more_maps_are_read() -> None:
     reads = []
 
