@@ -14,13 +14,15 @@ from edgetl.artifacts.results import Estimate
 class Attempt(Artifact):
     """What was tried to keep the accuracy, and what came of it: ``drop`` from FP32 over the same images.
 
-    ``returned``: how many layers were not INT8. Of several outputs, that which lost most.
+    ``returned``: how many layers were not INT8. ``error``: the standard error of the drop. Of several outputs, that
+    which lost most.
     """
 
     what: str
     returned: int
     accuracy: Estimate
     drop: float
+    error: float
     drop_low: float
     drop_high: float
 
@@ -35,7 +37,7 @@ class LayerNote(Artifact):
 
 
 class Guard(Artifact):
-    """How the accuracy budget was met, on ``images`` labelled images: ``attempts`` in order, the last one was taken.
+    """How the accuracy budget was met, on ``images`` labelled images: ``attempts`` in order, ``taken`` counts from 0.
 
     ``layers``: the most harmful first; empty where INT8 as a whole was good enough.
     """
@@ -44,6 +46,7 @@ class Guard(Artifact):
     images: int
     fp32: dict[str, Estimate]
     attempts: tuple[Attempt, ...]
+    taken: int
     layers: tuple[LayerNote, ...]
 
 

@@ -52,6 +52,11 @@ def paired_difference(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_], seed: 
     return (wins - losses) / n, float(low), float(high)
 
 
+def paired_error(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float:
+    """The standard error of share(a) - share(b) over the same images."""
+    return float(np.std(a.astype(np.int8) - b.astype(np.int8)) / np.sqrt(len(a)))
+
+
 def median(values: Floats, seed: int = 0) -> tuple[float, float, float]:
     """The median of independent values and its interval."""
     rng = np.random.default_rng(seed)

@@ -36,6 +36,15 @@ class Mix:
     returned: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class _Tried:
+    """A mix, and what it is taken to lose; ``number`` is its position among the attempts."""
+
+    mix: Mix
+    loss: float
+    number: int
+
+
 @dataclass
 class Guarding:
     """One search for the mix that meets a budget.
@@ -60,45 +69,48 @@ class Guarding:
         First the methods that disturb results least, judged by accuracy. Then, where channels differ most (depthwise
         convolutions), bias correction and equalisation. Then the fewest layers leave INT8.
 
+        A budget is met where the drop and its standard error together are within it: of several attempts the luckiest
+        is taken, and on other images its luck is gone.
+
         Raises:
             NotMetError: even with half of its layers out of INT8 the budget is missed.
         """
         self._exact = self.judge.hits(model)
-        best = min((self._try(Mix(model, table), table.method) for table in tables[:_BEST_METHODS]), key=_drop)
+        best = min((self._try(Mix(model, table), table.method) for table in tables[:_BEST_METHODS]), key=_loss)
         losses: tuple[LayerLoss, ...] = ()
-        if best[1] > self.budget and has_depthwise(model):
-            best = min([best, *self._mended(model, seen, best[0].table)], key=_drop)
-        if best[1] > self.budget:
-            losses = self._losses(best[0], seen)
-            best = self._fewest(best[0], losses)
-        chosen = best[0]
-        return chosen, self._report(losses, chosen)
+        if best.loss > self.budget and has_depthwise(model):
+            best = min([best, *self._mended(model, seen, best.mix.table)], key=_loss)
+        if best.loss > self.budget:
+            losses = self._losses(best.mix, seen)
+            best = self._fewest(best.mix, losses)
+        return best.mix, self._report(losses, best)
 
-    def _try(self, mixed: Mix, what: str) -> tuple[Mix, float]:
+    def _try(self, mixed: Mix, what: str) -> _Tried:
         graph = mix(mixed.model, mixed.table, self.target, mixed.returned, self.float32)
         hits = self.judge.hits(graph)
+        errors = {name: bootstrap.paired_error(self._exact[name], hits[name]) for name in hits}
         drops = {name: bootstrap.paired_difference(self._exact[name], hits[name]) for name in hits}
-        worst = max(drops, key=lambda name: drops[name][0])
+        worst = max(drops, key=lambda name: drops[name][0] + errors[name])
         drop, low, high = drops[worst]
         attempt = Attempt(
             what=what,
             returned=len(mixed.returned),
             accuracy=bootstrap.share(hits[worst]),
             drop=drop,
+            error=errors[worst],
             drop_low=low,
             drop_high=high,
         )
         self.attempts.append(attempt)
         self.watcher.say(
-            f"INT8 by {what}, {attempt.returned} layers out of it: {attempt.accuracy.value:.1%}, {drop:+.1%} lost"
+            f"INT8 by {what}, {attempt.returned} layers out of it: {attempt.accuracy.value:.1%}, "
+            f"{drop:+.2%} lost, give or take {attempt.error:.2%}"
         )
-        return mixed, drop
+        return _Tried(mixed, drop + attempt.error, len(self.attempts) - 1)
 
-    def _mended(
-        self, model: onnx.ModelProto, seen: Observation, table: CalibrationTable
-    ) -> Sequence[tuple[Mix, float]]:
+    def _mended(self, model: onnx.ModelProto, seen: Observation, table: CalibrationTable) -> Sequence[_Tried]:
         corrected = self._try(Mix(correct_biases(model, seen.probes), table), f"{table.method}, biases corrected")
-        if corrected[1] <= self.budget:
+        if corrected.loss <= self.budget:
             return [corrected]
         equal = equalise(model, seen.probes)
         again, tables = self.tables(equal)
@@ -109,20 +121,20 @@ class Guarding:
         self.watcher.say("looking for the layers that INT8 harms")
         return layer_losses(mixed.model, mixed.table, self.target, seen.probes[:_LOOKED_AT])
 
-    def _fewest(self, mixed: Mix, losses: Sequence[LayerLoss]) -> tuple[Mix, float]:
+    def _fewest(self, mixed: Mix, losses: Sequence[LayerLoss]) -> _Tried:
         """The shortest beginning of the losses that does it; then without whatever of it is not needed after all."""
 
-        def without(groups: Sequence[LayerLoss]) -> tuple[Mix, float]:
+        def without(groups: Sequence[LayerLoss]) -> _Tried:
             returned = tuple(name for group in groups for name in group.layers)
             return self._try(Mix(mixed.model, mixed.table, returned), mixed.table.method)
 
         few, many = 0, int(len(losses) * _MOST_RETURNED) + 1
-        best: tuple[Mix, float] | None = None
+        best: _Tried | None = None
         while many - few > 1:
             # Mostly a few layers do it: sizes double until they do.
             size = min(max(1, 2 * few), many - 1) if best is None else (few + many) // 2
             tried = without(losses[:size])
-            if tried[1] <= self.budget:
+            if tried.loss <= self.budget:
                 best, many = tried, size
             else:
                 few = size
@@ -131,40 +143,42 @@ class Guarding:
         kept = list(losses[:many])
         for group in kept[-2::-1]:
             tried = without([one for one in kept if one is not group])
-            if tried[1] <= self.budget:
+            if tried.loss <= self.budget:
                 best = tried
                 kept.remove(group)
         return best
 
     def _missed(self, groups: int) -> NotMetError:
-        nearest = min(self.attempts, key=lambda attempt: attempt.drop)
+        nearest = min(self.attempts, key=lambda attempt: attempt.drop + attempt.error)
         return NotMetError(
             f"INT8 loses more than {self.budget:.2%} of accuracy on {self._images} images: the nearest of "
             f"{len(self.attempts)} attempts ({nearest.what}, {nearest.returned} of {groups} layers out of INT8) loses "
-            f"{nearest.drop:.2%}; allow more with --max-accuracy-drop, calibrate on more images, or take fp16"
+            f"{nearest.drop:.2%}, give or take {nearest.error:.2%}; judge by more "
+            "images, allow more with --max-accuracy-drop, calibrate on more images, or take fp16"
         )
 
     @property
     def _images(self) -> int:
         return len(next(iter(self._exact.values())))
 
-    def _report(self, losses: Sequence[LayerLoss], chosen: Mix) -> Guard:
+    def _report(self, losses: Sequence[LayerLoss], chosen: _Tried) -> Guard:
         return Guard(
             max_accuracy_drop=self.budget,
             images=self._images,
             fp32={name: bootstrap.share(hits) for name, hits in self._exact.items()},
             attempts=tuple(self.attempts),
+            taken=chosen.number,
             layers=tuple(
                 LayerNote(
                     layers=loss.layers,
                     snr_db=loss.snr_db,
                     latency_cost=loss.latency,
-                    returned=set(loss.layers) <= set(chosen.returned),
+                    returned=set(loss.layers) <= set(chosen.mix.returned),
                 )
                 for loss in losses
             ),
         )
 
 
-def _drop(tried: tuple[Mix, float]) -> float:
-    return tried[1]
+def _loss(tried: _Tried) -> float:
+    return tried.loss

@@ -109,7 +109,7 @@ def test_build_engine_builds_a_plain_file_in_every_precision_the_runtime_runs(
         assert list(tmp_path.iterdir()) == []
         return
     assert (done.returncode, done.stdout) == (0, f"{output}\n"), done.stderr
-    assert done.stderr.endswith("build-engine: built\n")
+    assert "build-engine: built in " in done.stderr
     manifest = json.loads((tmp_path / "engine.json").read_text())
     assert manifest["bytes"] == output.stat().st_size > 10_000
     assert manifest["target"].get("compute capability") == ("SM86" if "SM86" in runtime else None)
@@ -119,9 +119,9 @@ def test_build_engine_builds_a_plain_file_in_every_precision_the_runtime_runs(
 
 def test_an_engine_that_is_up_to_date_is_not_built_again(edgetl: Command, graph: Path, tmp_path: Path) -> None:
     command = ["build-engine", graph, "-o", tmp_path / "engine.onnx"]
-    assert edgetl(*command).stderr == "build-engine: built\n"
+    assert edgetl(*command).stderr.startswith("build-engine: built in ")
     written = (tmp_path / "engine.onnx").stat().st_mtime_ns
-    assert edgetl(*command).stderr == "build-engine: up to date\n"
+    assert edgetl(*command).stderr.startswith("build-engine: up to date")
     assert (tmp_path / "engine.onnx").stat().st_mtime_ns == written
 
 
@@ -185,7 +185,7 @@ def test_a_budget_is_measured_and_the_record_tells_how_it_was_met(
     done = call("prepare", graph, *options, *budget)
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "i.onnx.json").read_text())
-    assert record["guard"]["attempts"][-1]["drop"] <= 0.5
+    assert record["guard"]["attempts"][record["guard"]["taken"]]["drop"] <= 0.5
     assert record["calibration"]["tensors"][0]["scale"] > 0
 
 

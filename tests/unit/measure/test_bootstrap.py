@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from scipy.stats import bootstrap as scipy_bootstrap
 
-from edgetl.measure.bootstrap import median, paired_difference, share
+from edgetl.measure.bootstrap import median, paired_difference, paired_error, share
 
 
 def hits(n: int, right: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
@@ -112,3 +112,13 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
         _, low, high = paired_difference(both < 0.9, (both < 0.85) | ((both > 0.9) & (both < 0.93)))
         covered.append(low <= 0.02 <= high)
     assert 0.90 <= np.mean(covered) <= 0.99
+
+
+def test_the_error_of_a_paired_difference_is_the_spread_over_drawn_image_sets():
+    rng = np.random.default_rng(4)
+    a = rng.random(400) < 0.8
+    b = np.where(rng.random(400) < 0.1, ~a, a)
+    drawn = rng.integers(0, 400, (4000, 400))
+    spread = (a[drawn].mean(axis=1) - b[drawn].mean(axis=1)).std()
+    assert paired_error(a, b) == pytest.approx(spread, rel=0.05)
+    assert paired_error(a, a) == 0.0
