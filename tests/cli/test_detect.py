@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 pytest.importorskip("torch", reason="the extra train is not installed")
 
 from edgetl.artifacts.run import RunDirectory
+from edgetl.data.synthetic_boxes import render_boxed_scenes
 from edgetl.graph.parity import run as run_graph
 
 Done = subprocess.CompletedProcess[str]
@@ -266,6 +267,40 @@ def test_the_last_layers_are_tuned_and_told_of_beside_the_frozen_ones(call: Comm
     assert tuned["frozen_ap50"] == frozen["val_ap50"] <= tuned["val_ap50"]
     measured = json.loads((run.measurements / "accuracy.json").read_text())["deployments"]
     assert {row["name"] for row in measured} == {"combined", tuned["name"]}
+
+
+def scenes_on_disk(folder: Path, scenes: int) -> list[Path]:
+    """Drawn scenes as a user would have them, in YOLO's format."""
+    labels = [label for group in STUDY["groups"].values() for label in group]
+    pictures, texts = folder / "images", folder / "labels"
+    texts.mkdir(parents=True)
+    for scene in render_boxed_scenes(pictures, labels, scenes, seed=7):
+        corners = [(labels.index(mark.label), *(side / 160 for side in mark.corners)) for mark in scene.marks]
+        lines = [f"{n} {(x + w) / 2} {(y + h) / 2} {w - x} {h - y}\n" for n, x, y, w, h in corners]
+        (texts / scene.path).with_suffix(".txt").write_text("".join(lines))
+    (folder / "x.names").write_text("\n".join(labels))
+    return sorted(pictures.glob("*.png"))
+
+
+def test_images_that_do_not_decode_are_left_out_of_every_split_and_told_of(call: Command, tmp_path: Path) -> None:
+    broken = scenes_on_disk(tmp_path / "scenes", 48)[::6]
+    for path in broken:  # the beginning and the end are whole: the index sees no more of them
+        content = path.read_bytes()
+        path.write_bytes(content[:3000] + bytes(len(content) - 3100) + content[-100:])
+    data = {"format": "yolo", "root": "scenes", "train": "images", "names": "x.names", "max_broken_share": 0.3}
+    more = {"augmentation": {"views": 2, "mosaic": True}, "cache_gb": 0.003}
+    changes = SMALL | {"data": data | {"val": 0.3, "test": 0.3}, "detection": SMALL["detection"] | more}
+    changes["deployments"] = ["combined", "cascade"]
+    study, run = write(tmp_path, **changes), RunDirectory(tmp_path / "run")
+    for command in ("finetune", "export", "build-engine", "evaluate"):
+        done = call(command, study, "-o", run.path)
+        assert done.returncode == 0, done.stderr
+    bundle, accuracy = (
+        json.loads(path.read_text()) for path in (run.bundle / "bundle.json", run.measurements / "accuracy.json")
+    )
+    told = [file["path"] for file in (*bundle["broken"], *accuracy["broken"])]
+    assert sorted(told) == [f"images/{path.name}" for path in broken]
+    assert accuracy["images"] == len(json.loads(run.index.read_text())["test"]) - len(accuracy["broken"])
 
 
 @pytest.mark.material

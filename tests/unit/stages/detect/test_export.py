@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ HEADS = ("combined", "vehicles@cascade", "signs@cascade")
 
 
 @pytest.fixture
-def context(trained: Any, tmp_path: Path, listener: Watcher) -> Iterator[Context]:
+def context(trained: Any, tmp_path: Path, listener: Watcher) -> Context:
     """A run directory up to the search, with pictures to calibrate on."""
     images, folder = [], tmp_path / "run"
     folder.mkdir()
@@ -52,7 +51,7 @@ def context(trained: Any, tmp_path: Path, listener: Watcher) -> Iterator[Context
     nothing = {name: [np.empty((0, 6), np.float32)] * len(images) for name in HEADS}
     trained.write(context.run.path, images, nothing)
     search.work(context)
-    yield context
+    return context
 
 
 def fed(path: Path, tensors: dict[str, Array]) -> dict[str, Array]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edgetl.artifacts.deployment import Deployment, Gate, GraphSpec, Shortlist, layout
 from edgetl.artifacts.detections import merge
-from edgetl.artifacts.files import write_bytes, write_json
+from edgetl.artifacts.files import write_json
 from edgetl.artifacts.run import RunDirectory
 from edgetl.config import Study, Suppression
 from edgetl.engine.runtime import BuildOptions, Engine, build_engine, get_runtime
@@ -23,7 +23,6 @@ from edgetl.graph.detections import with_detections
 from edgetl.graph.extract import extract, frontier
 from edgetl.graph.model import save_model
 from edgetl.graph.parity import run
-from edgetl.stages.detect.finetune import _npy
 from edgetl.stages.detect.serving import Service, workloads
 from edgetl.stages.serving import Loaded, load
 from edgetl.stages.stage import Context, Watcher
@@ -245,7 +244,7 @@ def test_what_is_not_of_a_fired_group_stays_whatever_is_said(
 
 
 @pytest.fixture
-def context(trained: Any, tmp_path: Path, listener: Watcher) -> Iterator[Context]:
+def context(trained: Any, tmp_path: Path, listener: Watcher) -> Context:
     study = Study(
         name="signs",
         task="detect",
@@ -258,8 +257,8 @@ def context(trained: Any, tmp_path: Path, listener: Watcher) -> Iterator[Context
     found = Context(study, tmp_path, RunDirectory(tmp_path / "run"), listener)
     write_json(found.run.bundle / "bundle.json", trained.bundle)
     samples = np.random.default_rng(0).integers(0, 255, (5, 32, 48, 3), dtype=np.uint8)
-    write_bytes(found.run.bundle / "samples.npy", _npy(samples))
-    yield found
+    np.save(found.run.bundle / "samples.npy", samples, allow_pickle=False)
+    return found
 
 
 def test_latency_is_measured_with_one_image_after_another(trained: Any, serve: Serve, context: Context) -> None:
