@@ -58,7 +58,7 @@ def deployment(kind: str, graphs: Sequence[GraphSpec]) -> Deployment:
 
 def cascade(trained: Any) -> Deployment:
     starts = {
-        g: frontier(trained.trunk, trained.head(f"{g}@cascade").features, FEATURES) for g in trained.bundle.groups
+        g: frontier(trained.trunk, [trained.head(f"{g}@cascade").features], [FEATURES]) for g in trained.bundle.groups
     }
     handed_on = tuple(name for names in starts.values() for name in names)
     first = GraphSpec(stem="cascade.combined", heads=("combined",), handed_on=handed_on)
