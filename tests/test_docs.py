@@ -64,6 +64,7 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)  # two whole studies
 def test_the_commands_of_the_readme_run_one_after_another(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     assert _run_commands(ROOT / "README.md", tmp_path) >= 10
