@@ -24,7 +24,7 @@ def data_facts(context: Context, evaluation: Evaluation) -> dict[str, Any]:
         "images": {split: len(index.split(split)) for split in SPLITS},
         "boxes": {split: sum(len(image.boxes) for image in index.split(split)) for split in SPLITS},
         "broken": [file.model_dump() for file in broken],
-        "notes": [*index.notes, *(f"{count} annotations with a fault: {kind}" for kind, count in faults.items())],
+        "notes": [*index.notes, *(f"faults of annotations: {kind} ({count})" for kind, count in faults.items())],
     }
 
 

@@ -31,7 +31,7 @@ Array = npt.NDArray[np.float32]
 
 _NEW_RATE, _KNOWN_RATE, _PYRAMID_RATE = 1e-2, 1e-3, 3e-3
 """Of an ending with labels that are new to it, of one that knows all of them (larger steps make it forget what it
-learned from more images than a study has: 15 points of mAP on 96 images of COCO's roads), and of a pyramid."""
+learned from more images than a study has), and of a pyramid."""
 
 _FOLDS = 3
 """Of a cascade's first level, so that its second one learns from what the first says of images that it has not seen."""

@@ -352,7 +352,7 @@ def detected(results: Results) -> Results:
             "images": {"train": 1400, "val": 300, "test": 300},
             "boxes": {"train": 5810, "val": 1240, "test": 1227},
             "broken": [],
-            "notes": ["3 annotations with a fault: outside the image: clipped"],
+            "notes": ["faults of annotations: outside the image: clipped (3)"],
         },
         "training": {
             "backbone": {"name": "darknet/yolov3.cfg", "mean": [0.0, 0.0, 0.0]},

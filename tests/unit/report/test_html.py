@@ -130,7 +130,7 @@ def test_the_page_of_detectors_names_its_metric_and_never_an_accuracy(detected: 
         "mAP@0.5 drop at most 2.0 points",
         "mAP@0.5 at least 50.0 %",
         "on 300 test images",
-        "3 annotations with a fault: outside the image: clipped",
+        "faults of annotations: outside the image: clipped (3)",
     ):
         assert fact in page.text
     places = {attributes.get("id") for tag, attributes in page.tags if tag == "div"}
