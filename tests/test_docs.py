@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 from PIL import Image
 
 from edgetl.config import load_study
@@ -123,6 +124,7 @@ def test_the_commands_of_the_guide_to_predict_run_one_after_another(tmp_path: Pa
     ):
         (tmp_path / f"{name}.cfg").write_text(cfg)
         (tmp_path / names).write_text("car\nbus\n")
+        torch.manual_seed(0)
         write_weights(tmp_path / f"{name}.weights", build(read_cfg(tmp_path / f"{name}.cfg")))
     image = Image.effect_noise((160, 120), 80).convert("RGB")
     (tmp_path / "photos").mkdir()
@@ -184,6 +186,7 @@ def test_the_commands_of_the_guide_to_detection_run_one_after_another(tmp_path: 
     study = load_study(tmp_path / "road.yaml")
     (tmp_path / "yolov3-tiny.cfg").write_text(_TWO_SCALES)
     (tmp_path / "coco.names").write_text("car\ndog\n")
+    torch.manual_seed(0)
     write_weights(tmp_path / "yolov3-tiny.weights", build(read_cfg(tmp_path / "yolov3-tiny.cfg")))
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "classes.txt").write_text("\n".join(study.labels))

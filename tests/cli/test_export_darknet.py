@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -77,6 +78,7 @@ def files(tmp_path: Path) -> Callable[..., list[object]]:
     def files(cfg: str, *names: str) -> list[object]:
         (tmp_path / "n.cfg").write_text(cfg)
         (tmp_path / "n.names").write_text("\n".join(names) + "\n\n")
+        torch.manual_seed(0)  # weights that OpenCV's threshold leaves most scores of
         write_weights(tmp_path / "n.weights", build(read_cfg(tmp_path / "n.cfg")))
         return [
             *("export", tmp_path / "n.cfg", "--weights", tmp_path / "n.weights"),
