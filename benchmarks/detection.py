@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from record import MATERIAL, save, spread
+from record import MATERIAL, Quiet, save, spread
 from torch.utils.data import DataLoader
 
 from edgetl.artifacts.boxes import BoxedImage
@@ -62,19 +62,6 @@ groups:
 backbone: {{name: darknet/{cfg}, weights: {weights}, labels: {names}}}
 detection: {{epochs: {epochs}, patience: {epochs}}}
 """
-
-
-class Quiet:
-    """A watcher that says nothing."""
-
-    def say(self, text: str) -> None:
-        del text
-
-    def progress(self, title: str, total: float) -> Any:
-        from contextlib import nullcontext
-
-        del title, total
-        return nullcontext(bool)
 
 
 class Bench:

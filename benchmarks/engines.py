@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fuse import BACKBONES, write_graphs
-from record import MATERIAL, save, spread
+from record import MATERIAL, Quiet, save, spread
 
 from edgetl.artifacts.bundle import Preprocessing
 from edgetl.artifacts.detections import Form
@@ -51,13 +51,6 @@ BUILDS = 3
 
 
 @dataclass(frozen=True)
-class Quiet:
-    """Nobody watches."""
-
-    def say(self, text: str) -> None:
-        del text
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--material", type=Path, default=MATERIAL)
@@ -115,7 +108,7 @@ def precisions(
                 save_model(ending(load_model(graph)), prepared)
             else:
                 wanted = Preparation(precision, "tensorrt", images if precision == "int8" else None)
-                prepare_file(graph, prepared, wanted, Quiet())  # type: ignore[arg-type]
+                prepare_file(graph, prepared, wanted, Quiet())
                 save_model(ending(load_model(prepared)), prepared)
             row = {**row, **build(prepared)}
         except EdgetlError as error:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,17 @@ from edgetl.measure.environment import describe
 
 MATERIAL = Path(__file__).parents[2] / "shared" / "material"
 """Real data and weights beside the project; benchmarks take other places as options."""
+
+
+class Quiet:
+    """A watcher of stages that says nothing."""
+
+    def say(self, text: str) -> None:
+        del text
+
+    def progress(self, title: str, total: float) -> AbstractContextManager[Callable[[float], object]]:
+        del title, total
+        return nullcontext(bool)
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
