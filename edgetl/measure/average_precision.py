@@ -8,7 +8,8 @@ from itertools import combinations, pairwise
 import numpy as np
 import numpy.typing as npt
 
-from edgetl.artifacts.results import Accuracy, AveragePrecision, Comparison, Estimate, LabelPrecision, MeanPrecision
+from edgetl.artifacts.estimate import Estimate
+from edgetl.artifacts.results import Accuracy, AveragePrecision, Comparison, LabelPrecision, MeanPrecision
 from edgetl.errors import EdgetlError
 from edgetl.measure import bootstrap
 from edgetl.measure.matching import IOU_THRESHOLDS, Bools, Floats, Ints, Matches

@@ -8,15 +8,13 @@ from dataclasses import dataclass, field
 import onnx
 
 from edgetl.artifacts.calibration import CalibrationTable
-from edgetl.artifacts.prepared import Attempt, Guard, LayerNote
-from edgetl.errors import NotMetError
+from edgetl.artifacts.guard import Attempt, Guard, LayerNote
 from edgetl.graph.bias import correct_biases
 from edgetl.graph.equalise import equalise, has_depthwise
 from edgetl.graph.observe import Observation
 from edgetl.graph.placement import Target
 from edgetl.graph.sensitivity import LayerLoss, layer_losses, mix
-from edgetl.measure import bootstrap
-from edgetl.stages.judging import Hits, Judge
+from edgetl.stages.judging import Judge
 from edgetl.stages.stage import Watcher
 
 _BEST_METHODS = 3
@@ -38,11 +36,15 @@ class Mix:
 
 @dataclass(frozen=True)
 class _Tried:
-    """A mix, and what it is taken to lose; ``number`` is its position among the attempts."""
+    """A mix and what came of it; ``number`` is its position among the attempts."""
 
     mix: Mix
-    loss: float
+    attempt: Attempt
     number: int
+
+    @property
+    def loss(self) -> float:
+        return self.attempt.loss
 
 
 @dataclass
@@ -58,24 +60,19 @@ class Guarding:
     tables: Tables
     float32: Sequence[str]
     watcher: Watcher
-    attempts: list[Attempt] = field(default_factory=list)
-    _exact: Hits = field(default_factory=dict)
+    attempts: list[_Tried] = field(default_factory=list)
 
     def search(
         self, model: onnx.ModelProto, seen: Observation, tables: Sequence[CalibrationTable]
-    ) -> tuple[Mix, Guard]:
-        """The first mix that loses no more than the budget, from the cheapest remedy to the dearest.
+    ) -> tuple[Mix | None, Guard]:
+        """The first mix that loses no more than the budget, from the cheapest remedy to the dearest; None if none does.
 
         First the methods that disturb results least, judged by accuracy. Then, where channels differ most (depthwise
         convolutions), bias correction and equalisation. Then the fewest layers leave INT8.
 
         A budget is met where the drop and its standard error together are within it: of several attempts the luckiest
-        is taken, and on other images its luck is gone.
-
-        Raises:
-            NotMetError: even with half of its layers out of INT8 the budget is missed.
+        is taken, and on other images its luck is gone. With more than half of its layers out of INT8 it is given up.
         """
-        self._exact = self.judge.hits(model)
         best = min((self._try(Mix(model, table), table.method) for table in tables[:_BEST_METHODS]), key=_loss)
         losses: tuple[LayerLoss, ...] = ()
         if best.loss > self.budget and has_depthwise(model):
@@ -83,30 +80,27 @@ class Guarding:
         if best.loss > self.budget:
             losses = self._losses(best.mix, seen)
             best = self._fewest(best.mix, losses)
-        return best.mix, self._report(losses, best)
+        met = best.loss <= self.budget
+        return best.mix if met else None, self._report(losses, best, None if met else self._missed(best, len(losses)))
 
     def _try(self, mixed: Mix, what: str) -> _Tried:
         graph = mix(mixed.model, mixed.table, self.target, mixed.returned, self.float32)
-        hits = self.judge.hits(graph)
-        errors = {name: bootstrap.paired_error(self._exact[name], hits[name]) for name in hits}
-        drops = {name: bootstrap.paired_difference(self._exact[name], hits[name]) for name in hits}
-        worst = max(drops, key=lambda name: drops[name][0] + errors[name])
-        drop, low, high = drops[worst]
+        worst = max(self.judge.losses(graph).values(), key=lambda loss: loss.drop + loss.error)
         attempt = Attempt(
             what=what,
             returned=len(mixed.returned),
-            accuracy=bootstrap.share(hits[worst]),
-            drop=drop,
-            error=errors[worst],
-            drop_low=low,
-            drop_high=high,
+            accuracy=worst.accuracy,
+            drop=worst.drop,
+            error=worst.error,
+            drop_low=worst.low,
+            drop_high=worst.high,
         )
-        self.attempts.append(attempt)
+        self.attempts.append(_Tried(mixed, attempt, len(self.attempts)))
         self.watcher.say(
             f"INT8 by {what}, {attempt.returned} layers out of it: {attempt.accuracy.value:.1%}, "
-            f"{drop:+.2%} lost, give or take {attempt.error:.2%}"
+            f"{attempt.drop:+.2%} lost, give or take {attempt.error:.2%}"
         )
-        return _Tried(mixed, drop + attempt.error, len(self.attempts) - 1)
+        return self.attempts[-1]
 
     def _mended(self, model: onnx.ModelProto, seen: Observation, table: CalibrationTable) -> Sequence[_Tried]:
         corrected = self._try(Mix(correct_biases(model, seen.probes), table), f"{table.method}, biases corrected")
@@ -122,7 +116,10 @@ class Guarding:
         return layer_losses(mixed.model, mixed.table, self.target, seen.probes[:_LOOKED_AT])
 
     def _fewest(self, mixed: Mix, losses: Sequence[LayerLoss]) -> _Tried:
-        """The shortest beginning of the losses that does it; then without whatever of it is not needed after all."""
+        """The shortest beginning of the losses that does it, without whatever of it is not needed after all.
+
+        Where none does, the nearest of all attempts.
+        """
 
         def without(groups: Sequence[LayerLoss]) -> _Tried:
             returned = tuple(name for group in groups for name in group.layers)
@@ -139,7 +136,7 @@ class Guarding:
             else:
                 few = size
         if best is None:
-            raise self._missed(len(losses))
+            return min(self.attempts, key=_loss)
         kept = list(losses[:many])
         for group in kept[-2::-1]:
             tried = without([one for one in kept if one is not group])
@@ -148,25 +145,20 @@ class Guarding:
                 kept.remove(group)
         return best
 
-    def _missed(self, groups: int) -> NotMetError:
-        nearest = min(self.attempts, key=lambda attempt: attempt.drop + attempt.error)
-        return NotMetError(
-            f"INT8 loses more than {self.budget:.2%} of accuracy on {self._images} images: the nearest of "
-            f"{len(self.attempts)} attempts ({nearest.what}, {nearest.returned} of {groups} layers out of INT8) loses "
-            f"{nearest.drop:.2%}, give or take {nearest.error:.2%}; judge by more "
-            "images, allow more with --max-accuracy-drop, calibrate on more images, or take fp16"
+    def _missed(self, nearest: _Tried, groups: int) -> str:
+        attempt = nearest.attempt
+        return (
+            f"INT8 loses more than {self.budget:.2%} of accuracy on {self.judge.images} images: the nearest of "
+            f"{len(self.attempts)} attempts ({attempt.what}, {attempt.returned} of {groups} layers out of INT8) loses "
+            f"{attempt.drop:.2%}, give or take {attempt.error:.2%}"
         )
 
-    @property
-    def _images(self) -> int:
-        return len(next(iter(self._exact.values())))
-
-    def _report(self, losses: Sequence[LayerLoss], chosen: _Tried) -> Guard:
+    def _report(self, losses: Sequence[LayerLoss], chosen: _Tried, missed: str | None) -> Guard:
         return Guard(
             max_accuracy_drop=self.budget,
-            images=self._images,
-            fp32={name: bootstrap.share(hits) for name, hits in self._exact.items()},
-            attempts=tuple(self.attempts),
+            images=self.judge.images,
+            fp32=dict(self.judge.exact),
+            attempts=tuple(tried.attempt for tried in self.attempts),
             taken=chosen.number,
             layers=tuple(
                 LayerNote(
@@ -177,6 +169,8 @@ class Guarding:
                 )
                 for loss in losses
             ),
+            returned_to="fp16" if self.target == "tensorrt" else "fp32",
+            missed=missed,
         )
 
 
