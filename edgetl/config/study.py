@@ -11,7 +11,7 @@ from edgetl.config.backbone import Backbone
 from edgetl.config.data import FORMATS, Data
 from edgetl.config.detection import Detection
 from edgetl.config.fields import OTHER, DeploymentName, Label, Name, Precision, RuntimeName, Seed, Task
-from edgetl.config.training import Budget, Search, Training
+from edgetl.config.training import AccuracyGuard, Budget, Search, Training
 from edgetl.yaml_file import Frozen, load_yaml
 
 # What the design names and this version does not have yet: refused by name, not as a typing error.
@@ -37,6 +37,7 @@ class Study(Frozen):
     precisions: tuple[Precision, ...] = ("fp32", "int8")
     runtime: RuntimeName = "auto"
     calibration: str = "default"
+    guard: AccuracyGuard | None = None
     budget: Budget = Budget()
     training: Training = Training()
     detection: Detection = Detection()
@@ -97,6 +98,12 @@ class Study(Frozen):
             yield "has a pair for backbone.image_size; a classification network takes squares: give one number"
         if self.backbone.fit is not None or self.backbone.labels is not None:
             yield "has backbone.fit or labels, which are for task detect; leave them out"
+
+    @model_validator(mode="after")
+    def _guards_something(self) -> Study:
+        if self.guard is not None and "int8" not in self.precisions:
+            raise ValueError("has guard, which keeps the accuracy of int8; add int8 to precisions, or leave guard out")
+        return self
 
     @model_validator(mode="after")
     def _specialists_need_negatives(self) -> Study:

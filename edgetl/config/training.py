@@ -1,4 +1,4 @@
-"""The sections ``training``, ``search`` and ``budget`` of a study file."""
+"""The sections ``training``, ``search``, ``guard`` and ``budget`` of a study file."""
 
 from __future__ import annotations
 
@@ -44,6 +44,12 @@ class Search(Frozen):
     """How many trees of one deployment are built and measured, of all that the cuts make possible."""
 
     trees: int = Field(default=6, ge=1)
+
+
+class AccuracyGuard(Frozen):
+    """INT8 is mended until no deployment loses more than this on validation, against itself in FP32."""
+
+    max_accuracy_drop: float = Field(ge=0.0, le=1.0)
 
 
 class Budget(Frozen):

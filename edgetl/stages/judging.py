@@ -97,9 +97,8 @@ class TopOne:
             rows.append(numbers)
             found.append({name: said[name].argmax(axis=1) for name in self._truth})
         seen = np.concatenate(rows)
-        return {
-            name: np.concatenate([one[name] for one in found]) == right[seen] for name, right in self._truth.items()
-        }
+        chosen = {name: np.concatenate([one[name] for one in found]) for name in self._truth}
+        return {name: chosen[name] == right[seen] for name, right in self._truth.items()}
 
 
 def run_alone(

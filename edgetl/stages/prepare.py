@@ -15,8 +15,8 @@ from pydantic import ValidationError
 from edgetl.artifacts.bundle import Preprocessing
 from edgetl.artifacts.calibration import CalibrationTable
 from edgetl.artifacts.files import read_bytes, sha256_file, write_bytes, write_json
-from edgetl.artifacts.index import Sample
 from edgetl.artifacts.guard import Guard
+from edgetl.artifacts.index import Sample
 from edgetl.artifacts.prepared import Prepared, record_path
 from edgetl.config import LARGEST_IMAGE, Recipe, load_recipe
 from edgetl.data.calibration_images import draw, image_samples

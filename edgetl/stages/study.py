@@ -29,7 +29,7 @@ def _data(study: Study, beside: Path) -> dict[str, Any]:
 
 def _precisions(study: Study, beside: Path) -> dict[str, Any]:
     recipe = load_recipe(study.calibration, beside).model_dump(mode="json")
-    return {**_keys("deployments", "precisions")(study, beside), "calibration": recipe}
+    return {**_keys("deployments", "precisions", "guard")(study, beside), "calibration": recipe}
 
 
 def _trained(study: Study, beside: Path) -> dict[str, Any]:

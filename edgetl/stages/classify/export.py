@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from edgetl.graph.extract import extract
 from edgetl.graph.model import load_model, save_model
 from edgetl.graph.placement import Target
 from edgetl.stages.classify.index import read_index
-from edgetl.stages.precisions import calibrated, overflowing_in, spelled
+from edgetl.stages.classify.judging import judge
+from edgetl.stages.precisions import Part, Preparing
 from edgetl.stages.stage import Context
 from edgetl.train.backbones import fingerprint, load_backbone
 from edgetl.train.heads import read_tensors
@@ -46,24 +48,30 @@ def work(context: Context) -> list[Path]:
     bundle = read_json(context.run.bundle / "bundle.json", Bundle)
     graphs = _graphs(context, bundle)
     written = [_check_parity(context, index.val, root, bundle, graphs)]
-    table = None
-    if "int8" in context.study.precisions:
-        table, path = calibrated(context, index.train, root, bundle.preprocessing, graphs.whole, graphs.each.values())
-        written.append(path)
-    float32 = overflowing_in(context, index.train, root, bundle.preprocessing, graphs.whole)
-    for spec, model in graphs.each.items():
+    preparing = Preparing(
+        context,
+        root,
+        bundle.preprocessing,
+        graphs.whole,
+        tuple(graphs.parts.values()),
+        lambda: judge(graphs.whole, index.val, root, bundle, graphs.shortlist),
+    )
+    precisions, notes = preparing.prepare(index.train)
+    for spec, part in graphs.parts.items():
         for precision in context.study.precisions:
-            written += _save(context, spec, precision, spelled(model, precision, table, float32))
+            written += _save(context, spec, precision, precisions.spelled(part, precision))
+    written += notes
     context.watcher.say(f"export: {len(written)} files in {context.run.graphs}")
     return written
 
 
 @dataclass(frozen=True)
 class _Graphs:
-    """The graph of every engine, and one that holds all their heads: tensors of one name hold the same in all."""
+    """A graph with the heads of all engines, and how the graph of each is got from it."""
 
+    shortlist: Shortlist
     whole: onnx.ModelProto
-    each: dict[GraphSpec, onnx.ModelProto]
+    parts: dict[GraphSpec, Part]
 
 
 def _graphs(context: Context, bundle: Bundle) -> _Graphs:
@@ -73,9 +81,11 @@ def _graphs(context: Context, bundle: Bundle) -> _Graphs:
     heads = [head for head in bundle.heads if head.name in needed]
     trunk = load_model(context.run.bundle / "trunk.onnx")
     tensors = read_tensors(context.run.bundle / "heads.safetensors")
-    composed = compose(trunk, heads, tensors, bundle.preprocessing)
-    whole = extract(composed, [head.name for head in heads], [IMAGES])
-    return _Graphs(whole, {spec: extract(composed, (*spec.heads, *spec.handed_on), spec.inputs) for spec in specs})
+    whole = extract(compose(trunk, heads, tensors, bundle.preprocessing), [head.name for head in heads], [IMAGES])
+    parts: dict[GraphSpec, Part] = {
+        spec: partial(extract, outputs=(*spec.heads, *spec.handed_on), inputs=spec.inputs) for spec in specs
+    }
+    return _Graphs(shortlist, whole, parts)
 
 
 def _save(context: Context, spec: GraphSpec, precision: str, spellings: Mapping[Target, onnx.ModelProto]) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from edgetl.graph.extract import extract
 from edgetl.graph.model import load_model, save_model
 from edgetl.graph.placement import Target
 from edgetl.stages.detect.index import read_index
-from edgetl.stages.precisions import calibrated, overflowing_in, spelled
+from edgetl.stages.detect.judging import MeanPrecision
+from edgetl.stages.detect.serving import service
+from edgetl.stages.precisions import Part, Preparing
 from edgetl.stages.stage import Context
 
 _FORMS: Mapping[Target, Form] = {"onnxruntime": "operator", "tensorrt": "loop"}
@@ -37,17 +40,21 @@ def work(context: Context) -> list[Path]:
     heads = {head.name: head for head in bundle.heads}
     shortlist = read_json(context.run.shortlist, Shortlist)
     specs = dict.fromkeys(spec for deployment in shortlist.deployments for spec in deployment.graphs)
-    graphs = {spec: extract(network, _raw_outputs(spec, heads), spec.inputs) for spec in specs}
-    written: list[Path] = []
-    table = None
     whole = extract(network, list(dict.fromkeys(raw for spec in specs for raw in _raws(spec, heads))), [IMAGES])
-    if "int8" in context.study.precisions:
-        table, path = calibrated(context, index.train, root, bundle.preprocessing, whole, graphs.values())
-        written.append(path)
-    float32 = overflowing_in(context, index.train, root, bundle.preprocessing, whole)
-    for spec, graph in graphs.items():
+    parts: dict[GraphSpec, Part] = {
+        spec: partial(extract, outputs=_raw_outputs(spec, heads), inputs=spec.inputs) for spec in specs
+    }
+
+    def judge() -> MeanPrecision:
+        return MeanPrecision(
+            whole, index.val, root, bundle, shortlist.deployments, service(context), context.study.detection.suppression
+        )
+
+    preparing = Preparing(context, root, bundle.preprocessing, whole, tuple(parts.values()), judge)
+    precisions, written = preparing.prepare(index.train)
+    for spec, part in parts.items():
         for precision in context.study.precisions:
-            written += _write(context, bundle, spec, precision, spelled(graph, precision, table, float32))
+            written += _write(context, bundle, spec, precision, precisions.spelled(part, precision))
     context.watcher.say(f"export: {len(written)} files in {context.run.graphs}")
     return written
 
