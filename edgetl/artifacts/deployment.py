@@ -94,6 +94,11 @@ class Shortlist(Artifact):
     trees: tuple[Tree, ...]
     gate: Gate | None = None
 
+    @property
+    def graphs(self) -> tuple[GraphSpec, ...]:
+        """Those of all deployments, each once."""
+        return tuple(dict.fromkeys(spec for deployment in self.deployments for spec in deployment.graphs))
+
 
 def distinct(deployments: Sequence[Deployment]) -> tuple[Deployment, ...]:
     """Those that predict differently: the same heads in other graphs say the same. Of equals the first."""

@@ -30,7 +30,11 @@ class Attempt(Artifact):
 
 
 class LayerNote(Artifact):
-    """Layers that read one tensor, by the tensors they make. See `edgetl.graph.sensitivity.LayerLoss`."""
+    """Layers that read one tensor, by the tensors they make. See `edgetl.graph.sensitivity.LayerLoss`.
+
+    ``returned``: they are not INT8 in the mix that was taken. ONNX Runtime's spelling takes along those that make what
+    such a layer reads.
+    """
 
     layers: tuple[str, ...]
     snr_db: float

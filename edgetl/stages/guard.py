@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import onnx
@@ -11,16 +11,18 @@ from edgetl.artifacts.calibration import CalibrationTable
 from edgetl.artifacts.guard import Attempt, Guard, LayerNote
 from edgetl.graph.bias import correct_biases
 from edgetl.graph.equalise import equalise, has_depthwise
+from edgetl.graph.model import Wiring
 from edgetl.graph.observe import Observation
-from edgetl.graph.placement import Target
-from edgetl.graph.sensitivity import LayerLoss, layer_losses, mix
+from edgetl.graph.placement import Target, place
+from edgetl.graph.sensitivity import LayerLoss, layer_losses
 from edgetl.stages.judging import Judge
+from edgetl.stages.observing import Part, as_it_is
 from edgetl.stages.stage import Watcher
 
 _BEST_METHODS = 3
 _LOOKED_AT = 16
 _MOST_RETURNED = 0.5
-"""The share of its layers that INT8 may lose: with more, it is FP16 with some INT8 in it."""
+"""The share of its layers that may leave INT8: with more, it is FP16 with some INT8 in it."""
 
 Tables = Callable[[onnx.ModelProto], tuple[Observation, Sequence[CalibrationTable]]]
 
@@ -51,15 +53,17 @@ class _Tried:
 class Guarding:
     """One search for the mix that meets a budget.
 
-    ``tables``: calibrates a graph, the best method first. ``float32``: layers that overflow in FP16.
+    ``tables``: calibrates a graph, the best method first. ``graphs``: what the judge is shown of a mix. ``searched``:
+    the part of the graph in which layers are tried one by one.
     """
 
     judge: Judge
     budget: float
     target: Target
     tables: Tables
-    float32: Sequence[str]
+    graphs: Callable[[Mix], Sequence[onnx.ModelProto]]
     watcher: Watcher
+    searched: Part = as_it_is
     attempts: list[_Tried] = field(default_factory=list)
 
     def search(
@@ -81,14 +85,14 @@ class Guarding:
             losses = self._losses(best.mix, seen)
             best = self._fewest(best.mix, losses)
         met = best.loss <= self.budget
-        return best.mix if met else None, self._report(losses, best, None if met else self._missed(best, len(losses)))
+        return best.mix if met else None, self._report(losses, best, None if met else self._missed(best))
 
     def _try(self, mixed: Mix, what: str) -> _Tried:
-        graph = mix(mixed.model, mixed.table, self.target, mixed.returned, self.float32)
-        worst = max(self.judge.losses(graph).values(), key=lambda loss: loss.drop + loss.error)
+        losses = self.judge.losses(self.graphs(mixed))
+        worst = max(losses.values(), key=lambda loss: loss.drop + loss.error)
         attempt = Attempt(
             what=what,
-            returned=len(mixed.returned),
+            returned=len(self._layers(mixed.model)) - len(self._layers(mixed.model, mixed.returned)),
             accuracy=worst.accuracy,
             drop=worst.drop,
             error=worst.error,
@@ -113,7 +117,7 @@ class Guarding:
 
     def _losses(self, mixed: Mix, seen: Observation) -> tuple[LayerLoss, ...]:
         self.watcher.say("looking for the layers that INT8 harms")
-        return layer_losses(mixed.model, mixed.table, self.target, seen.probes[:_LOOKED_AT])
+        return layer_losses(self.searched(mixed.model), mixed.table, self.target, seen.probes[:_LOOKED_AT])
 
     def _fewest(self, mixed: Mix, losses: Sequence[LayerLoss]) -> _Tried:
         """The shortest beginning of the losses that does it, without whatever of it is not needed after all.
@@ -125,7 +129,7 @@ class Guarding:
             returned = tuple(name for group in groups for name in group.layers)
             return self._try(Mix(mixed.model, mixed.table, returned), mixed.table.method)
 
-        few, many = 0, int(len(losses) * _MOST_RETURNED) + 1
+        few, many = 0, self._most(mixed.model, losses) + 1
         best: _Tried | None = None
         while many - few > 1:
             # Mostly a few layers do it: sizes double until they do.
@@ -145,15 +149,30 @@ class Guarding:
                 kept.remove(group)
         return best
 
-    def _missed(self, nearest: _Tried, groups: int) -> str:
-        attempt = nearest.attempt
+    def _layers(self, model: onnx.ModelProto, returned: Collection[str] = ()) -> frozenset[str]:
+        """The layers that are INT8, by the tensor they make. ONNX Runtime takes some of their neighbours along."""
+        wiring = Wiring(self.searched(model).graph)
+        return frozenset(wiring.nodes[position].output[0] for position in place(wiring, self.target, returned).layers)
+
+    def _most(self, model: onnx.ModelProto, losses: Sequence[LayerLoss]) -> int:
+        """How many of the most harmful groups may leave INT8 at most."""
+
+        def left(size: int) -> int:
+            in_int8 = self._layers(model, [name for loss in losses[:size] for name in loss.layers])
+            return sum(not in_int8.isdisjoint(loss.layers) for loss in losses)
+
+        return sum(left(size) >= len(losses) * (1 - _MOST_RETURNED) for size in range(1, len(losses) + 1))
+
+    def _missed(self, nearest: _Tried) -> str:
+        attempt, layers = nearest.attempt, len(self._layers(nearest.mix.model))
         return (
             f"INT8 loses more than {self.budget:.2%} of accuracy on {self.judge.images} images: the nearest of "
-            f"{len(self.attempts)} attempts ({attempt.what}, {attempt.returned} of {groups} layers out of INT8) loses "
+            f"{len(self.attempts)} attempts ({attempt.what}, {attempt.returned} of {layers} layers out of INT8) loses "
             f"{attempt.drop:.2%}, give or take {attempt.error:.2%}"
         )
 
     def _report(self, losses: Sequence[LayerLoss], chosen: _Tried, missed: str | None) -> Guard:
+        in_int8 = self._layers(chosen.mix.model, chosen.mix.returned)
         return Guard(
             max_accuracy_drop=self.budget,
             images=self.judge.images,
@@ -165,7 +184,7 @@ class Guarding:
                     layers=loss.layers,
                     snr_db=loss.snr_db,
                     latency_cost=loss.latency,
-                    returned=set(loss.layers) <= set(chosen.mix.returned),
+                    returned=in_int8.isdisjoint(loss.layers),
                 )
                 for loss in losses
             ),

@@ -19,16 +19,17 @@ from edgetl.data.stream import ImageFile, stream, to_input
 from edgetl.data.views import renderer
 from edgetl.errors import EdgetlError
 from edgetl.graph.metadata import labels_of
-from edgetl.graph.parity import Outputs, Reference
+from edgetl.graph.model import image_input
+from edgetl.graph.parity import Outputs, Session
 from edgetl.measure import bootstrap
 
 Answers = Callable[[Outputs], Mapping[str, npt.NDArray[np.float32]]]
-"""From a graph's outputs to N x classes for everything that is judged."""
+"""From the outputs of all graphs to N x classes for everything that is judged."""
 
 
 @dataclass(frozen=True)
 class Loss:
-    """What a graph is worth, and by how much that is less than the float graph on the same images.
+    """What is left in another precision, and by how much that is less than in float on the same images.
 
     ``error`` is the drop's standard error, ``low`` and ``high`` bound it (95 %).
     """
@@ -41,8 +42,11 @@ class Loss:
 
 
 class Judge(Protocol):
-    """Labelled images, and what a float graph made of them. A graph may be judged by several of its outputs, or by what
-    several outputs come to together: each has a name."""
+    """Labelled images, and what float graphs made of them.
+
+    What is judged has a name each: an output of a graph, or what outputs of several graphs come to together. Graphs run
+    one after another: the first takes images, the others what those before them make, too.
+    """
 
     @property
     def images(self) -> int:
@@ -50,10 +54,10 @@ class Judge(Protocol):
 
     @property
     def exact(self) -> Mapping[str, Estimate]:
-        """What the float graph is worth."""
+        """What the float graphs are worth."""
 
-    def losses(self, model: onnx.ModelProto) -> Mapping[str, Loss]:
-        """What another graph of the same outputs loses."""
+    def losses(self, graphs: Sequence[onnx.ModelProto]) -> Mapping[str, Loss]:
+        """What the same graphs in another precision lose."""
 
 
 class TopOne:
@@ -61,7 +65,7 @@ class TopOne:
 
     def __init__(
         self,
-        model: onnx.ModelProto,
+        graphs: Sequence[onnx.ModelProto],
         samples: Sequence[ImageFile],
         root: Path,
         preprocessing: Preprocessing,
@@ -71,7 +75,7 @@ class TopOne:
         """``truth``: for everything that is judged the right class of each sample."""
         self._source = samples, root, preprocessing
         self._truth, self._answers = truth, answers
-        self._exact = self._hits(model)
+        self._exact = self._hits(graphs)
 
     @property
     def images(self) -> int:
@@ -81,18 +85,18 @@ class TopOne:
     def exact(self) -> dict[str, Estimate]:
         return {name: bootstrap.share(hits) for name, hits in self._exact.items()}
 
-    def losses(self, model: onnx.ModelProto) -> dict[str, Loss]:
-        return {name: self._loss(self._exact[name], hits) for name, hits in self._hits(model).items()}
+    def losses(self, graphs: Sequence[onnx.ModelProto]) -> dict[str, Loss]:
+        return {name: self._loss(self._exact[name], hits) for name, hits in self._hits(graphs).items()}
 
     @staticmethod
     def _loss(exact: npt.NDArray[np.bool_], hits: npt.NDArray[np.bool_]) -> Loss:
         drop, low, high = bootstrap.paired_difference(exact, hits)
         return Loss(bootstrap.share(hits), drop, bootstrap.paired_error(exact, hits), low, high)
 
-    def _hits(self, model: onnx.ModelProto) -> dict[str, npt.NDArray[np.bool_]]:
+    def _hits(self, graphs: Sequence[onnx.ModelProto]) -> dict[str, npt.NDArray[np.bool_]]:
         """Which images are right; files that do not decode are left out of all graphs alike."""
         rows, found = [], []
-        for numbers, outputs in run_alone(model, *self._source):
+        for numbers, outputs in run_alone(graphs, *self._source):
             said = self._answers(outputs)
             rows.append(numbers)
             found.append({name: said[name].argmax(axis=1) for name in self._truth})
@@ -102,15 +106,25 @@ class TopOne:
 
 
 def run_alone(
-    model: onnx.ModelProto, samples: Sequence[ImageFile], root: Path, preprocessing: Preprocessing
+    graphs: Sequence[onnx.ModelProto], samples: Sequence[ImageFile], root: Path, preprocessing: Preprocessing
 ) -> Iterator[tuple[npt.NDArray[np.int64], Outputs]]:
-    """Every output for every image that decodes, with the positions of these; each image goes through alone."""
-    reference = Reference(model, threads=1)  # the stream's threads are as many as there are cores
+    """Every output for every image that decodes, with the positions of these; each image goes through alone.
+
+    Of outputs of one name the last graph's counts.
+    """
+    image = image_input(graphs[0])
+    sessions = [Session(graph, threads=1) for graph in graphs]  # the stream's threads are as many as there are cores
+
+    def one(pixels: npt.NDArray[np.float32]) -> Outputs:
+        tensors: Outputs = {image: pixels}
+        for session in sessions:
+            tensors |= session.run({name: tensors[name] for name in session.inputs})
+        return tensors
 
     def outputs(images: Pixels) -> Outputs:
         pixels = to_input(images)
-        each = [reference.run(pixels[number : number + 1]) for number in range(len(pixels))]
-        return {name: np.concatenate([one[name] for one in each]) for name in each[0]}
+        each = [one(pixels[number : number + 1]) for number in range(len(pixels))]
+        return {name: np.concatenate([tensors[name] for tensors in each]) for name in each[0] if name != image}
 
     for batch in stream(samples, root, renderer(preprocessing), outputs):
         yield batch.rows, batch.result
@@ -132,7 +146,7 @@ def judge_by_folder(model: onnx.ModelProto, folder: Path, preprocessing: Preproc
     labels = {sample.label for sample in samples}
     able = {name: count for name, count in counts.items() if labels <= set(classes.get(name, labels))}
     truth = {name: class_numbers(samples, classes.get(name), count) for name, count in (able or counts).items()}
-    return TopOne(model, samples, folder, preprocessing, truth)
+    return TopOne([model], samples, folder, preprocessing, truth)
 
 
 def _class_counts(model: onnx.ModelProto) -> dict[str, int]:

@@ -50,9 +50,20 @@ def observe(
     return observer.seen(len(images)), images
 
 
+Part = Callable[[onnx.ModelProto], onnx.ModelProto]
+"""From a graph to one that lies within it, under the names that tensors have there."""
+
+
+def as_it_is(model: onnx.ModelProto) -> onnx.ModelProto:
+    return model
+
+
 @dataclass(frozen=True)
 class Calibration(Generic[File]):
-    """The images that ranges are found on, to be shown to a graph in any form. ``tensors`` says what to watch in it."""
+    """The images that ranges are found on, to be shown to a graph in any form.
+
+    ``tensors`` says what to watch in it, ``searched`` in which part of it to compare methods.
+    """
 
     samples: Sequence[File]
     root: Path
@@ -60,6 +71,7 @@ class Calibration(Generic[File]):
     recipe: Recipe
     watcher: Watcher
     tensors: Callable[[onnx.ModelProto], Sequence[str]] = quantisable_tensors
+    searched: Part = as_it_is
 
     def tables(
         self, model: onnx.ModelProto, target: Target = "tensorrt"
@@ -70,4 +82,4 @@ class Calibration(Generic[File]):
             EdgetlError: as `observe` does.
         """
         seen, images = observe(model, self.samples, self.root, self.preprocessing, self.watcher, self.tensors(model))
-        return seen, ranked_tables(model, seen, self.recipe, images, target)
+        return seen, ranked_tables(self.searched(model), seen, self.recipe, images, target)

@@ -11,8 +11,9 @@ from typing import get_args
 import numpy as np
 import onnx
 
-from edgetl.artifacts.bundle import Preprocessing
+from edgetl.artifacts.bundle import IMAGES, Preprocessing
 from edgetl.artifacts.calibration import CalibrationTable
+from edgetl.artifacts.deployment import GraphSpec, Shortlist
 from edgetl.artifacts.files import write_json
 from edgetl.artifacts.guard import StudyGuard
 from edgetl.config import Recipe, load_recipe
@@ -27,83 +28,131 @@ from edgetl.graph.placement import Target, place
 from edgetl.graph.sensitivity import mix
 from edgetl.stages.guard import Guarding, Mix
 from edgetl.stages.judging import Judge
-from edgetl.stages.observing import Calibration
+from edgetl.stages.observing import Calibration, Part
 from edgetl.stages.stage import Context
-
-Part = Callable[[onnx.ModelProto], onnx.ModelProto]
-"""From a graph that holds all of a study's graphs to one of them."""
 
 TARGETS: tuple[Target, ...] = get_args(Target)
 _FP16_IMAGES = 16
 
 
 @dataclass(frozen=True)
-class Precisions:
-    """How to write any part of a study's whole graph in any of its precisions.
+class Graphs:
+    """A study's graphs, all of them parts of one ``whole``: tensors of one name hold the same in all.
 
-    ``mixes``: for each spelling of INT8 the float graph, its table and the layers that are not INT8; a spelling that
-    cannot meet the guard's budget is not there. ``float32``: what FP16 cannot hold, by the tensor it makes.
+    ``part`` gets any of ``specs``, or one like them, from the whole. ``searched`` is the part in which methods and
+    layers are compared: there, as in the graph of each engine, heads are the end. (A second level reads what other
+    heads say, so in the whole these are not.)
     """
 
     whole: onnx.ModelProto
+    specs: tuple[GraphSpec, ...]
+    part: Callable[[GraphSpec], Part]
+    searched: Part
+
+
+@dataclass(frozen=True)
+class Precisions:
+    """How to write any graph of a study in any of its precisions.
+
+    ``mixes``: for each spelling of INT8 the whole float graph, its table and the layers that are not INT8; a spelling
+    that cannot meet the guard's budget is not there. ``float32``: what FP16 cannot hold, by the tensor it makes.
+    """
+
+    graphs: Graphs
     mixes: Mapping[Target, Mix]
     float32: Sequence[str]
 
-    def spelled(self, part: Part, precision: str) -> dict[Target, onnx.ModelProto]:
-        """A part in a precision, for each runtime that wants it in its own spelling; in float both are the same."""
+    def spelled(self, spec: GraphSpec, precision: str) -> dict[Target, onnx.ModelProto]:
+        """A graph in a precision, for each runtime that wants it in its own spelling; in float both are the same."""
         if precision == "int8":
-            return {target: self._int8(part(mixed.model), target, mixed) for target, mixed in self.mixes.items()}
-        model = part(self.whole)
+            return {target: int8(self.graphs, spec, target, one, self.float32) for target, one in self.mixes.items()}
+        model = self.graphs.part(spec)(self.graphs.whole)
         return dict.fromkeys(TARGETS, to_fp16(model, self.float32) if precision == "fp16" else model)
 
-    def _int8(self, model: onnx.ModelProto, target: Target, mixed: Mix) -> onnx.ModelProto:
-        wiring = Wiring(model.graph)
-        if not place(wiring, target).layers:
-            return model  # heads stay in float in every precision: what holds nothing but heads is the same in INT8
-        returned = [name for name in mixed.returned if name in wiring.producers]
-        return mix(model, mixed.table, target, returned, self.float32)
+
+def int8(graphs: Graphs, spec: GraphSpec, target: Target, mixed: Mix, float32: Sequence[str]) -> onnx.ModelProto:
+    """A study's graph in INT8, with the layers in float that are so in the whole."""
+    model = graphs.part(spec)(mixed.model)
+    wiring = Wiring(model.graph)
+    if not place(wiring, target).layers:
+        return model  # heads stay in float in every precision: what holds nothing but heads is the same in INT8
+    returned = [name for name in mixed.returned if name in wiring.producers]
+    return mix(model, mixed.table, target, returned, float32)
+
+
+def judged_specs(shortlist: Shortlist, places: Mapping[str, str]) -> tuple[GraphSpec, ...]:
+    """The fewest graphs in which every head of a shortlist is as it is in its engine.
+
+    Heads at the same ``places`` can stand on one trunk; of others, a graph is left out whose heads are all in others
+    already. The graphs of a cascade come last: they hand on tensors.
+    """
+    alone = [spec for spec in shortlist.graphs if spec.inputs == (IMAGES,) and not spec.handed_on]
+    together: dict[frozenset[str], dict[str, None]] = {}
+    for spec in alone:
+        key = frozenset(places[head] for head in spec.heads)
+        together.setdefault(key, {}).update(dict.fromkeys(spec.heads))
+    seen: set[str] = set()
+    chosen = []
+    for heads in sorted(together.values(), key=len, reverse=True):
+        if not seen.issuperset(heads):
+            chosen.append(GraphSpec(stem="judged", heads=tuple(heads)))
+            seen.update(heads)
+    return (*chosen, *(spec for spec in shortlist.graphs if spec not in alone))
 
 
 @dataclass(frozen=True)
 class Preparing:
     """A study's graphs on their way into its precisions.
 
-    ``parts`` are those of ``whole`` that will be written: tensors of one name hold the same in all of them. ``judge``
-    makes the judge of the study's guard, from validation images.
+    ``judge`` makes the judge of the study's guard from the float graphs of ``judged``, and validation images.
     """
 
     context: Context
     root: Path
     preprocessing: Preprocessing
-    whole: onnx.ModelProto
-    parts: Sequence[Part]
-    judge: Callable[[], Judge]
+    graphs: Graphs
+    judged: Sequence[GraphSpec]
+    judge: Callable[[Sequence[onnx.ModelProto]], Judge]
 
     def prepare(self, samples: Sequence[File]) -> tuple[Precisions, list[Path]]:
-        """Calibrate once on training images, keep to the guard, and tell what was written down of that."""
-        wanted = self.context.study
+        """Calibrate once on training images and keep to the guard; the files that say how that went."""
+        wanted, whole = self.context.study, self.graphs.whole
         halves = "fp16" in wanted.precisions or wanted.guard is not None
         float32 = self._overflowing(samples) if halves else ()
         if "int8" not in wanted.precisions:
-            return Precisions(self.whole, {}, float32), []
-        recipe = load_recipe(wanted.calibration, self.context.beside)
-        images = draw(samples, recipe)
-        calibration = Calibration(images, self.root, self.preprocessing, recipe, self.context.watcher, self._tensors)
-        seen, tables = calibration.tables(self.whole)
+            return Precisions(self.graphs, {}, float32), []
+        calibration = self._calibration(samples)
+        seen, tables = calibration.tables(whole)
         if wanted.guard is None:
-            mixes = dict.fromkeys(TARGETS, Mix(self.whole, tables[0]))
-            return Precisions(self.whole, mixes, float32), self._write_tables(tables[0], mixes)
-        mixes, note = self._guarded(wanted.guard.max_accuracy_drop, calibration, float32, seen, tables)
-        return Precisions(self.whole, mixes, float32), [*self._write_tables(tables[0], mixes), note]
+            mixes = dict.fromkeys(TARGETS, Mix(whole, tables[0]))
+            return Precisions(self.graphs, mixes, float32), self._write_tables(tables[0], mixes)
+        mixes = self._guarded(wanted.guard.max_accuracy_drop, calibration, float32, seen, tables)
+        notes = [*self._write_tables(tables[0], mixes), self.context.run.guard]
+        return Precisions(self.graphs, mixes, float32), notes
 
-    def _tensors(self, whole: onnx.ModelProto) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(name for part in self.parts for name in quantisable_tensors(part(whole))))
+    def _calibration(self, samples: Sequence[File]) -> Calibration[File]:
+        recipe = load_recipe(self.context.study.calibration, self.context.beside)
+        parts = [self.graphs.part(spec) for spec in self.graphs.specs]
+
+        def tensors(whole: onnx.ModelProto) -> tuple[str, ...]:
+            every = (*(part(whole) for part in parts), self.graphs.searched(whole))
+            return tuple(dict.fromkeys(name for model in every for name in quantisable_tensors(model)))
+
+        return Calibration(
+            samples=draw(samples, recipe),
+            root=self.root,
+            preprocessing=self.preprocessing,
+            recipe=recipe,
+            watcher=self.context.watcher,
+            tensors=tensors,
+            searched=self.graphs.searched,
+        )
 
     def _overflowing(self, samples: Sequence[File]) -> tuple[str, ...]:
         """What FP16 cannot hold, told on a few training images."""
         few = draw(samples, Recipe(images=_FP16_IMAGES))
         batches = stream(few, self.root, renderer(self.preprocessing), to_input)
-        kept = overflowing(self.whole, np.concatenate([batch.result for batch in batches]))
+        kept = overflowing(self.graphs.whole, np.concatenate([batch.result for batch in batches]))
         for name, reason in kept.items():
             self.context.watcher.say(f"export: {name} stays in FP32: {reason}, beyond what FP16 holds")
         return tuple(kept)
@@ -115,21 +164,32 @@ class Preparing:
         float32: Sequence[str],
         seen: Observation,
         tables: Sequence[CalibrationTable],
-    ) -> tuple[dict[Target, Mix], Path]:
+    ) -> dict[Target, Mix]:
         """The mix of each spelling that meets the budget; how that went is written beside the graphs."""
-        judge, watcher = self.judge(), self.context.watcher
+        graphs, watcher = self.graphs, self.context.watcher
+        judge = self.judge([graphs.part(spec)(graphs.whole) for spec in self.judged])
         mixes, guards = {}, {}
         for target in TARGETS:
+
+            def written(mixed: Mix, target: Target = target) -> list[onnx.ModelProto]:
+                return [int8(graphs, spec, target, mixed, float32) for spec in self.judged]
+
             watcher.say(f"export: INT8 for {target}, judged on {judge.images} validation images")
-            guarding = Guarding(judge, budget, target, partial(calibration.tables, target=target), float32, watcher)
-            chosen, guards[str(target)] = guarding.search(self.whole, seen, tables)
+            again = partial(calibration.tables, target=target)
+            guarding = Guarding(judge, budget, target, again, written, watcher, graphs.searched)
+            chosen, guards[str(target)] = guarding.search(graphs.whole, seen, tables)
             if chosen is None:
                 watcher.say(f"export: no INT8 for {target}: {guards[target].missed}")
+                self._remove_older(target)
             else:
                 mixes[target] = chosen
-        path = self.context.run.guard
-        write_json(path, StudyGuard(spellings=guards))
-        return mixes, path
+        write_json(self.context.run.guard, StudyGuard(spellings=guards))
+        return mixes
+
+    def _remove_older(self, target: Target) -> None:
+        """Graphs of an earlier export, with another guard or none, would be taken for those of this one."""
+        for spec in self.graphs.specs:
+            (self.context.run.graphs / spec.file("int8", target)).unlink(missing_ok=True)
 
     def _write_tables(self, first: CalibrationTable, mixes: Mapping[Target, Mix]) -> list[Path]:
         """The table of ranges; a spelling that the guard mended may have one of its own."""

@@ -139,23 +139,33 @@ def _int8(model: onnx.ModelProto, wanted: Preparation, watcher: Watcher) -> _Res
     seen, tables = calibration.tables(model, wanted.target)
     if wanted.max_accuracy_drop is None:
         return _Result(quantise(model, tables[0], wanted.target), {}, seen.probes, model, tables[0])
-    assert wanted.eval_images is not None, "the command asks for both"
+    return _guarded(model, wanted, calibration, seen, tables)
+
+
+def _guarded(
+    model: onnx.ModelProto,
+    wanted: Preparation,
+    calibration: Calibration[Sample],
+    seen: Observation,
+    tables: Sequence[CalibrationTable],
+) -> _Result:
+    assert wanted.max_accuracy_drop is not None and wanted.eval_images is not None, "the command asks for both"
     judge = judge_by_folder(model, wanted.eval_images, calibration.preprocessing)
     float32 = list(overflowing(model, seen.probes))
+
+    def written(mixed: Mix) -> onnx.ModelProto:
+        return mix(mixed.model, mixed.table, wanted.target, mixed.returned, float32)
+
     again = partial(calibration.tables, target=wanted.target)
-    chosen, guard = Guarding(judge, wanted.max_accuracy_drop, wanted.target, again, float32, watcher).search(
-        model, seen, tables
+    guarding = Guarding(
+        judge, wanted.max_accuracy_drop, wanted.target, again, lambda mixed: [written(mixed)], calibration.watcher
     )
+    chosen, guard = guarding.search(model, seen, tables)
     if chosen is None:
         raise NotMetError(f"{guard.missed}; {_WHAT_TO_DO}")
-    return _mixed(chosen, float32, seen, guard, wanted.target)
-
-
-def _mixed(chosen: Mix, float32: Sequence[str], seen: Observation, guard: Guard, target: Target) -> _Result:
     noise = {name: note.snr_db for note in guard.layers for name in note.layers}
     kept = {name: f"alone in INT8 it leaves {noise[name]:g} dB" for name in chosen.returned}
-    mixed = mix(chosen.model, chosen.table, target, chosen.returned, float32)
-    return _Result(mixed, kept, seen.probes, chosen.model, chosen.table, guard)
+    return _Result(written(chosen), kept, seen.probes, chosen.model, chosen.table, guard)
 
 
 def _calibration(model: onnx.ModelProto, wanted: Preparation, watcher: Watcher) -> Calibration[Sample]:

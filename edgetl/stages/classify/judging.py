@@ -18,11 +18,10 @@ from edgetl.stages.judging import TopOne
 Array = npt.NDArray[np.float32]
 
 
-def judge(
-    whole: onnx.ModelProto, samples: Sequence[Sample], root: Path, bundle: Bundle, shortlist: Shortlist
+def judge_by_top_one(
+    graphs: Sequence[onnx.ModelProto], samples: Sequence[Sample], root: Path, bundle: Bundle, shortlist: Shortlist
 ) -> TopOne:
-    """A judge for all deployments at once: ``whole`` has the outputs of all of their heads, so an image goes through
-    once. Deployments of the same heads say the same; the first of them stands for all."""
+    """A judge for all deployments at once, by graphs that together have the outputs of all of their heads."""
     deployments = distinct(shortlist.deployments)
 
     def answers(outputs: Outputs) -> dict[str, Array]:
@@ -30,7 +29,7 @@ def judge(
 
     truth = np.array([bundle.labels.index(sample.label) for sample in samples], np.int64)
     return TopOne(
-        whole, samples, root, bundle.preprocessing, dict.fromkeys((one.name for one in deployments), truth), answers
+        graphs, samples, root, bundle.preprocessing, dict.fromkeys((one.name for one in deployments), truth), answers
     )
 
 
