@@ -25,11 +25,15 @@ class Finetuning(Frozen):
 
 
 class Training(Frozen):
-    """How heads are fitted. Every strength is tried for every head; validation loss chooses."""
+    """How heads are fitted. Every strength is tried for every head; validation loss chooses.
+
+    ``quantization_aware``: on the features of the trunk in INT8, which is what INT8 will hand them.
+    """
 
     regularisation: tuple[Annotated[float, Field(gt=0.0)], ...] = (3e-4, 3e-3, 1e-2, 3e-2, 1e-1)
     views: int = Field(default=1, ge=1, le=64)
     flip: bool = False
+    quantization_aware: bool = False
     finetune: Finetuning = Finetuning()
 
     @field_validator("regularisation")

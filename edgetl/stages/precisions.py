@@ -104,7 +104,8 @@ def judged_specs(shortlist: Shortlist, places: Mapping[str, str]) -> tuple[Graph
 class Preparing:
     """A study's graphs on their way into its precisions.
 
-    ``judge`` makes the judge of the study's guard from the float graphs of ``judged``, and validation images.
+    ``judge`` makes the judge of the study's guard from the float graphs of ``judged``, and validation images. ``table``
+    holds the ranges, where heads were trained with some.
     """
 
     context: Context
@@ -113,6 +114,7 @@ class Preparing:
     graphs: Graphs
     judged: Sequence[GraphSpec]
     judge: Callable[[Sequence[onnx.ModelProto]], Judge]
+    table: CalibrationTable | None = None
 
     def prepare(self, samples: Sequence[File]) -> tuple[Precisions, list[Path]]:
         """Calibrate once on training images and keep to the guard; the files that say how that went."""
@@ -122,7 +124,11 @@ class Preparing:
         if "int8" not in wanted.precisions:
             return Precisions(self.graphs, {}, float32), []
         calibration = self._calibration(samples)
+        if wanted.guard is None and self.table is not None:
+            mixes = dict.fromkeys(TARGETS, Mix(whole, self.table))
+            return Precisions(self.graphs, mixes, float32), self._write_tables(self.table, mixes)
         seen, tables = calibration.tables(whole)
+        tables = tables if self.table is None else (self.table,)
         if wanted.guard is None:
             mixes = dict.fromkeys(TARGETS, Mix(whole, tables[0]))
             return Precisions(self.graphs, mixes, float32), self._write_tables(tables[0], mixes)

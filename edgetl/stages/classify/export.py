@@ -24,6 +24,7 @@ from edgetl.graph.extract import extract
 from edgetl.graph.model import load_model, save_model
 from edgetl.graph.placement import Target
 from edgetl.stages.classify.index import read_index
+from edgetl.stages.classify.int8_trunk import int8_training, trained_table
 from edgetl.stages.classify.judging import judge_by_top_one
 from edgetl.stages.observing import Part
 from edgetl.stages.precisions import Graphs, Preparing, judged_specs
@@ -39,8 +40,8 @@ _MOST_DIFFERENCE = 1e-3
 
 
 def surroundings(context: Context) -> dict[str, Any]:
-    del context
-    return {}
+    int8 = int8_training(context)
+    return {} if int8 is None else {"int8": int8.model_dump(mode="json")}
 
 
 def work(context: Context) -> list[Path]:
@@ -61,8 +62,9 @@ def preparing(context: Context, index: DataIndex, root: Path, bundle: Bundle) ->
     """The study's graphs, and what its guard judges them by."""
     shortlist = read_json(context.run.shortlist, Shortlist)
     judged = judged_specs(shortlist, {head.name: head.features for head in bundle.heads})
+    table = trained_table(context, bundle)
     judge = partial(judge_by_top_one, samples=index.val, root=root, bundle=bundle, shortlist=shortlist)
-    return Preparing(context, root, bundle.preprocessing, _graphs(context, bundle, shortlist), judged, judge)
+    return Preparing(context, root, bundle.preprocessing, _graphs(context, bundle, shortlist), judged, judge, table)
 
 
 def _graphs(context: Context, bundle: Bundle, shortlist: Shortlist) -> Graphs:
