@@ -22,7 +22,7 @@ from edgetl.artifacts.index import DataIndex, Sample
 from edgetl.artifacts.run import RunDirectory
 from edgetl.config import Study
 from edgetl.data.stream import to_input
-from edgetl.engine.runtime import BuildOptions, build_engine, get_runtime
+from edgetl.engine.runtime import BuildOptions, RunOptions, build_engine, get_runtime
 from edgetl.graph.parity import run as run_graph
 from edgetl.stages.build_engine import candidates
 from edgetl.stages.classify import export, search
@@ -127,7 +127,7 @@ def test_the_guard_judges_a_deployment_by_what_its_engines_predict(study: Prepar
     wanted = {one.name: (one, [engines[spec] for spec in one.graphs]) for one in shortlist.deployments}
     truth = [LABELS.index(sample.label) for sample in index.val]
     assert {"cascade", "combined"} < set(guard.fp32)
-    for name, loaded in load(wanted, 1).items():
+    for name, loaded in load(wanted, RunOptions(threads=1)).items():
         if name in guard.fp32:
             predict = predictor(wanted[name][0], loaded, trained.bundle, shortlist.gate)
             assert guard.fp32[name].value == pytest.approx(float((predict(images).argmax(axis=1) == truth).mean()))

@@ -17,7 +17,7 @@ from edgetl.artifacts.guard import StudyGuard
 from edgetl.artifacts.run import RunDirectory
 from edgetl.config import AccuracyGuard, Study
 from edgetl.data.stream import to_input
-from edgetl.engine.runtime import BuildOptions, build_engine, get_runtime
+from edgetl.engine.runtime import BuildOptions, RunOptions, build_engine, get_runtime
 from edgetl.graph.parity import Session
 from edgetl.measure.average_precision import score
 from edgetl.measure.matching import match
@@ -100,7 +100,7 @@ def by_engines(trained: Any, context: Context, shortlist: Shortlist, index: BoxI
     images = to_input(np.stack([np.asarray(Image.open(context.run.path / image.path)) for image in index.val]))
     here, labels = Validation(index.val, trained.bundle.preprocessing), trained.bundle.labels
     values = {}
-    for name, loaded in load(wanted, 1).items():
+    for name, loaded in load(wanted, RunOptions(threads=1)).items():
         boxes = here.on_images(service(context).predictor(wanted[name][0], loaded)(images))
         values[name] = score(match(index.val, boxes, labels), {}).overall.ap50.value
     return values
