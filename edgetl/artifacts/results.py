@@ -8,6 +8,7 @@ from pydantic import Field, model_serializer, model_validator
 
 from edgetl.artifacts.files import Artifact
 from edgetl.artifacts.index import BrokenFile
+from edgetl.artifacts.scenarios import Scenario
 
 Metric = Literal["top-1", "mAP@0.5"]
 """What ``accuracy`` is, in a whole study."""
@@ -164,6 +165,7 @@ class Profile(Artifact):
     environment: dict[str, Any]
     deployments: tuple[Measured, ...]
     comparisons: tuple[Comparison, ...]
+    scenarios: tuple[Scenario, ...] = ()
 
 
 class Tree(Artifact):
@@ -206,4 +208,5 @@ class Results(Artifact):
     deployments: tuple[Measured, ...]
     comparisons: tuple[Comparison, ...]
     trees: tuple[Tree, ...] = ()
+    scenarios: tuple[Scenario, ...] = ()
     verdict: Verdict

@@ -15,6 +15,7 @@ from edgetl.report.evidence import Interval, candidates
 from edgetl.report.metric import Terms, terms
 from edgetl.report.names import is_truncated
 from edgetl.report.plots import accuracy_against_latency, frontier, group_accuracy
+from edgetl.report.scenarios import scenario_tables
 from edgetl.report.sweep import has_cuts, ranking
 from edgetl.report.sweep_plots import freeze_depth, search
 from edgetl.report.table import UNKNOWN, Row, rows, unit_of_flops
@@ -88,6 +89,7 @@ def _measurements(results: Results) -> dict[str, Any]:
         "figures": _figures(results, groups),
         "cascade": cascade_note(results),
         "precision": precision_table(results),
+        "scenarios": scenario_tables(results.scenarios),
         "facts_by_heading": {
             "Data": results.data,
             "Training": training_facts(results.training),

@@ -48,6 +48,7 @@ def work(context: Context) -> list[Path]:
         deployments=measured,
         comparisons=comparisons,
         trees=shortlist.trees,
+        scenarios=profile.scenarios,
         verdict=decide(measured, comparisons, budget, evaluation.metric),
     )
     page = render_html(results)
