@@ -109,15 +109,16 @@ def service(context: Context) -> Service:
 
 
 def workloads(
-    context: Context, loaded: Mapping[str, tuple[Deployment, Sequence[Loaded]]]
+    context: Context, loaded: Mapping[str, tuple[Deployment, Sequence[Loaded]]], batch: int = 1
 ) -> dict[str, Callable[[], object]]:
-    """A call for each deployment that takes one image through it: its engines one after another, and one list of boxes.
+    """A call for each deployment that takes ``batch`` images through its engines one after another, to lists of boxes.
 
     The images are some of the validation set, one after another: how long suppression takes, and whether a cascade's
     second level runs, depends on what is to be seen.
     """
     samples = np.load(context.run.bundle / "samples.npy", allow_pickle=False)
-    images = [to_input(sample[None]) for sample in samples]
+    starts = range(0, len(samples), batch)
+    images = [to_input(samples.take(range(start, start + batch), axis=0, mode="wrap")) for start in starts]
     serve = service(context)
 
     def call(deployment: Deployment, engines: Sequence[Loaded]) -> Callable[[], object]:
