@@ -12,6 +12,7 @@ from typing import Any, Protocol, cast
 from edgetl.artifacts.run import RunDirectory
 from edgetl.config import Study, Task
 from edgetl.errors import EdgetlError, MissingExtraError
+from edgetl.stages.load import Load
 
 
 class Watcher(Protocol):
@@ -32,6 +33,7 @@ class Options:
     provider: str = "cpu"
     threads: int = 0
     seconds: float = 10.0
+    load: Load = field(default_factory=Load)
 
 
 @dataclass(frozen=True)

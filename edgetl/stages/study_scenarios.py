@@ -1,0 +1,102 @@
+"""Scenarios of a study's deployments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from edgetl.artifacts.deployment import Deployment
+from edgetl.artifacts.scenarios import ScenarioName
+from edgetl.errors import EdgetlError
+from edgetl.measure.scenarios.cadence import Paced
+from edgetl.measure.scenarios.issue import Part
+from edgetl.measure.scenarios.offline import Streams
+from edgetl.measure.scenarios.queries import Query
+from edgetl.stages.load import Load, rates_of
+from edgetl.stages.scenarios import Call, query, streams
+from edgetl.stages.serving import Loaded, load
+from edgetl.stages.stage import Context
+
+Serve = Mapping[str, tuple[Deployment, Sequence[Loaded]]]
+Wanted = Mapping[str, tuple[Deployment, Sequence[Path]]]
+
+ALL_GROUPS = "all groups"
+"""The part of a deployment whose engine, or cascade of engines, serves every group."""
+
+
+class Serving(Protocol):
+    """The module of a task that asks its deployments."""
+
+    def workloads(self, context: Context, loaded: Serve, batch: int = 1) -> dict[str, Call]:
+        """A call for each deployment, by title, that takes so many images through all of its engines."""
+
+
+def group_rates(load: Load, groups: Sequence[str], wanted: Wanted) -> dict[str, float]:
+    """The rate of each group; checked before anything is measured.
+
+    Raises:
+        EdgetlError: a scenario cannot be measured of these deployments.
+    """
+    if "concurrent" in load.scenarios and not any(_independent(deployment) for deployment, _ in wanted.values()):
+        raise EdgetlError("concurrent needs a deployment of several engines; add specialised to deployments")
+    return rates_of(load, {group: group for group in groups}, "group") if "cadence" in load.scenarios else {}
+
+
+def _independent(deployment: Deployment) -> bool:
+    """Whether each group has an engine of its own. A cascade's follow on one another: they are one part."""
+    return deployment.kind == "specialised" and len(deployment.graphs) > 1
+
+
+class StudySubjects:
+    """Deployments as what is measured in scenarios."""
+
+    def __init__(self, context: Context, serving: Serving, wanted: Wanted, rates: Mapping[str, float]) -> None:
+        self._context, self._serving, self._wanted, self._rates = context, serving, wanted, rates
+        self._loaded = self._load()
+
+    @property
+    def _asked(self) -> Load:
+        return self._context.options.load
+
+    def queries(self, scenario: ScenarioName) -> Mapping[str, Query]:
+        makes = self._makes(self._loaded)
+        return {title: query(make, self._asked.size(scenario)) for title, make in makes.items()}
+
+    def streams(self) -> Mapping[str, Streams]:
+        copies = [self._makes(self._load()) for _ in range(self._asked.streams)]
+        return {title: streams([makes[title] for makes in copies], title, self._asked.batch) for title in self._wanted}
+
+    def paced(self) -> Mapping[str, Mapping[str, Paced]]:
+        fastest = max(self._rates.values())
+        return {
+            title: {name: Paced(call, self._rates.get(name, fastest)) for name, call in self._calls(title).items()}
+            for title in self._wanted
+        }
+
+    def parts(self) -> Mapping[str, Mapping[str, Part]]:
+        several = [title for title, (deployment, _) in self._wanted.items() if _independent(deployment)]
+        return {title: {name: Part(call) for name, call in self._calls(title).items()} for title in several}
+
+    def _load(self) -> Serve:
+        engines = load(self._wanted, self._context.options.threads)
+        return {title: (self._wanted[title][0], own) for title, own in engines.items()}
+
+    def _makes(self, loaded: Serve) -> dict[str, Callable[[int], Call]]:
+        def make(title: str, batch: int) -> Call:
+            return self._serving.workloads(self._context, {title: loaded[title]}, batch)[title]
+
+        return {title: partial(make, title) for title in loaded}
+
+    def _calls(self, title: str) -> dict[str, Call]:
+        """A call for each part of a deployment: of its group, or of all of them."""
+        deployment, loaded = self._loaded[title]
+        if not _independent(deployment):
+            return self._serving.workloads(self._context, {ALL_GROUPS: (deployment, loaded)})
+        apart = {one.spec.heads[0].partition("@")[0]: (_alone(deployment, one), [one]) for one in loaded}
+        return self._serving.workloads(self._context, apart)
+
+
+def _alone(deployment: Deployment, one: Loaded) -> Deployment:
+    return deployment.model_copy(update={"graphs": (one.spec,)})
