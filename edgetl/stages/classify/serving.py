@@ -66,13 +66,13 @@ def workload(
     Of a cascade's second level those engines run that would for images of the validation set, on as many of the batch;
     which images those are changes from call to call, so that all calls together fire as often as the data do.
     """
-    rng = np.random.default_rng(seed)
-    images = {IMAGES: rng.random((batch, *loaded[0].engine.shapes[0][1:]), dtype=np.float32)}
+    shape = (batch, *loaded[0].engine.shapes[0][1:])
+    images = {IMAGES: np.random.default_rng(seed).random(shape, dtype=np.float32)}
     if deployment.kind != CASCADE:
         return lambda: [one.run(images) for one in loaded]
     heads = {head.name: head for head in bundle.heads}
     second = {heads[one.spec.heads[0]].role: one for one in loaded[1:]}
-    schedule = _schedule(gate, rng)
+    schedule = _schedule(gate, np.random.default_rng(seed))  # of its own: the same for every batch
 
     def infer() -> None:
         tensors = {**images, **loaded[0].run(images)}
