@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from edgetl.artifacts.scenarios import ScenarioName
 from edgetl.engine.runtime import Engine
@@ -16,64 +13,57 @@ from edgetl.measure.scenarios.cadence import Paced
 from edgetl.measure.scenarios.issue import Part
 from edgetl.measure.scenarios.offline import Streams
 from edgetl.measure.scenarios.queries import Query
-from edgetl.stages.load import Load, rates_of
-from edgetl.stages.scenarios import Call, query, streams
+from edgetl.stages.measuring import engine_call
+from edgetl.stages.scenario_order import ScenarioOrder, rates_of
+from edgetl.stages.scenarios import query, streams
 
 TOGETHER = "all files"
 """The title of all of them as one deployment."""
 
 
-def file_rates(load: Load, names: Sequence[str]) -> dict[str, float]:
+def file_rates(order: ScenarioOrder, names: Sequence[str]) -> dict[str, float]:
     """The rate of each file, which may be called by its stem; checked before anything is measured.
 
     Raises:
         EdgetlError: a scenario cannot be measured of these files.
     """
-    if "concurrent" in load.scenarios and len(names) < 2:
+    if "concurrent" in order.scenarios and len(names) < 2:
         raise EdgetlError(f"concurrent needs two files or more, and {names[0]} is alone; name another")
-    if "cadence" not in load.scenarios:
+    if "cadence" not in order.scenarios:
         return {}
     stems = [Path(name).stem for name in names]
     by_stem = {stem: name for stem, name in zip(stems, names, strict=True) if stems.count(stem) == 1}
-    return rates_of(load, by_stem | {name: name for name in names}, "file")
+    return rates_of(order, by_stem | {name: name for name in names}, "file")
 
 
 class FileSubjects:
     """Files as what is measured in scenarios."""
 
-    def __init__(self, opens: Mapping[str, Callable[[], Engine]], load: Load, rates: Mapping[str, float]) -> None:
+    def __init__(
+        self, opens: Mapping[str, Callable[[], Engine]], order: ScenarioOrder, rates: Mapping[str, float]
+    ) -> None:
         """``opens``: loads the engine of each file, again for each stream."""
-        self._opens, self._load, self._rates = opens, load, rates
+        self._opens, self._order, self._rates = opens, order, rates
         self._engines = {name: load_it() for name, load_it in opens.items()}
 
     def queries(self, scenario: ScenarioName) -> Mapping[str, Query]:
-        size = self._load.size(scenario)
-        return {name: query(partial(_call, engine), size) for name, engine in self._engines.items()}
+        size = self._order.size(scenario)
+        return {name: query(partial(engine_call, engine), size) for name, engine in self._engines.items()}
 
     def streams(self) -> Mapping[str, Streams]:
         return {
-            name: streams([partial(_call, again()) for _ in range(self._load.streams)], name, self._load.batch)
+            name: streams([partial(engine_call, again()) for _ in range(self._order.streams)], name, self._order.batch)
             for name, again in self._opens.items()
         }
 
     def paced(self) -> Mapping[str, Mapping[str, Paced]]:
-        return {TOGETHER: {name: Paced(_call(one, 1), self._rates[name]) for name, one in self._engines.items()}}
+        return {TOGETHER: {name: Paced(engine_call(one), self._rates[name]) for name, one in self._engines.items()}}
 
     def parts(self) -> Mapping[str, Mapping[str, Part]]:
         return {TOGETHER: {name: _part(engine) for name, engine in self._engines.items()}}
 
 
-def _inputs(engine: Engine, batch: int) -> list[Any]:
-    random = np.random.default_rng(0)
-    return [random.random((batch, *shape[1:]), dtype=np.float32) for shape in engine.shapes]
-
-
-def _call(engine: Engine, batch: int) -> Call:
-    inputs = _inputs(engine, batch)
-    return lambda: engine.infer(*inputs)
-
-
 def _part(engine: Engine) -> Part:
     """TensorRT's engines can queue an inference; the Protocol of all does not ask for it."""
-    start = getattr(engine, "start", None)
-    return Part(_call(engine, 1), partial(start, *_inputs(engine, 1)) if start else None)
+    call, start = engine_call(engine), getattr(engine, "start", None)
+    return Part(call, partial(start, *call.inputs) if start else None)

@@ -11,7 +11,7 @@ from edgetl.measure.scenarios.offline import Streams
 from edgetl.measure.scenarios.queries import Query
 from edgetl.measure.scenarios.rounds import Plan
 from edgetl.measure.scenarios.subjects import Subjects, measure_scenario
-from edgetl.stages.load import Load
+from edgetl.stages.scenario_order import ScenarioOrder
 from edgetl.stages.stage import Watcher
 
 Call = Callable[[], object]
@@ -50,10 +50,10 @@ def streams(makes: Sequence[Make], title: str, batch: int) -> Streams:
     return Streams([Part(call) for call in calls], batch)
 
 
-def measure_load(load: Load, subjects: Subjects, plan: Plan, watcher: Watcher) -> tuple[Scenario, ...]:
+def measure_scenarios(order: ScenarioOrder, subjects: Subjects, plan: Plan, watcher: Watcher) -> tuple[Scenario, ...]:
     """All scenarios that are asked for, one after another."""
     found: list[Scenario] = []
-    for name in load.scenarios:
+    for name in order.scenarios:
         with watcher.progress(f"measuring {name}", 1.0) as advance:
             found.extend(measure_scenario(name, subjects, plan, shares(advance)))
     return tuple(found)

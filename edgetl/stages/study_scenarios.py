@@ -14,7 +14,7 @@ from edgetl.measure.scenarios.cadence import Paced
 from edgetl.measure.scenarios.issue import Part
 from edgetl.measure.scenarios.offline import Streams
 from edgetl.measure.scenarios.queries import Query
-from edgetl.stages.load import Load, rates_of
+from edgetl.stages.scenario_order import ScenarioOrder, rates_of
 from edgetl.stages.scenarios import Call, query, streams
 from edgetl.stages.serving import Loaded, load
 from edgetl.stages.stage import Context
@@ -29,19 +29,22 @@ ALL_GROUPS = "all groups"
 class Serving(Protocol):
     """The module of a task that asks its deployments."""
 
-    def workloads(self, context: Context, loaded: Serve, batch: int = 1) -> dict[str, Call]:
-        """A call for each deployment, by title, that takes so many images through all of its engines."""
+    def workloads(self, context: Context, loaded: Serve, number: int, batch: int = 1) -> dict[str, Call]:
+        """A call for each deployment, by title, that takes so many images through all of its engines at once.
+
+        ``number``: how often they were loaded before; where images differ, other ones come first each time.
+        """
 
 
-def group_rates(load: Load, groups: Sequence[str], wanted: Wanted) -> dict[str, float]:
+def group_rates(order: ScenarioOrder, groups: Sequence[str], wanted: Wanted) -> dict[str, float]:
     """The rate of each group; checked before anything is measured.
 
     Raises:
         EdgetlError: a scenario cannot be measured of these deployments.
     """
-    if "concurrent" in load.scenarios and not any(_independent(deployment) for deployment, _ in wanted.values()):
+    if "concurrent" in order.scenarios and not any(_independent(deployment) for deployment, _ in wanted.values()):
         raise EdgetlError("concurrent needs a deployment of several engines; add specialised to deployments")
-    return rates_of(load, {group: group for group in groups}, "group") if "cadence" in load.scenarios else {}
+    return rates_of(order, {group: group for group in groups}, "group") if "cadence" in order.scenarios else {}
 
 
 def _independent(deployment: Deployment) -> bool:
@@ -57,16 +60,16 @@ class StudySubjects:
         self._loaded = self._load()
 
     @property
-    def _asked(self) -> Load:
-        return self._context.options.load
+    def _order(self) -> ScenarioOrder:
+        return self._context.options.scenarios
 
     def queries(self, scenario: ScenarioName) -> Mapping[str, Query]:
         makes = self._makes(self._loaded)
-        return {title: query(make, self._asked.size(scenario)) for title, make in makes.items()}
+        return {title: query(make, self._order.size(scenario)) for title, make in makes.items()}
 
     def streams(self) -> Mapping[str, Streams]:
-        copies = [self._makes(self._load()) for _ in range(self._asked.streams)]
-        return {title: streams([makes[title] for makes in copies], title, self._asked.batch) for title in self._wanted}
+        copies = [self._makes(self._load()) for _ in range(self._order.streams)]
+        return {title: streams([makes[title] for makes in copies], title, self._order.batch) for title in self._wanted}
 
     def paced(self) -> Mapping[str, Mapping[str, Paced]]:
         fastest = max(self._rates.values())
@@ -85,7 +88,7 @@ class StudySubjects:
 
     def _makes(self, loaded: Serve) -> dict[str, Callable[[int], Call]]:
         def make(title: str, batch: int) -> Call:
-            return self._serving.workloads(self._context, {title: loaded[title]}, batch)[title]
+            return self._serving.workloads(self._context, {title: loaded[title]}, 0, batch)[title]
 
         return {title: partial(make, title) for title in loaded}
 
@@ -93,9 +96,9 @@ class StudySubjects:
         """A call for each part of a deployment: of its group, or of all of them."""
         deployment, loaded = self._loaded[title]
         if not _independent(deployment):
-            return self._serving.workloads(self._context, {ALL_GROUPS: (deployment, loaded)})
+            return self._serving.workloads(self._context, {ALL_GROUPS: (deployment, loaded)}, 0)
         apart = {one.spec.heads[0].partition("@")[0]: (_alone(deployment, one), [one]) for one in loaded}
-        return self._serving.workloads(self._context, apart)
+        return self._serving.workloads(self._context, apart, 0)
 
 
 def _alone(deployment: Deployment, one: Loaded) -> Deployment:

@@ -84,7 +84,7 @@ def _refusal(title: str, needed: float) -> Cadence:
 
 def _summary(title: str, parts: Parts, traces: Sequence[Trace]) -> Cadence:
     per_round = [trace.utilisation for trace in traces]
-    utilisation, why = over_rounds(per_round), why_unstable(per_round, "the utilisation")
+    utilisation, why = over_rounds(per_round), why_unstable(per_round)
     if utilisation.value > 1.0:
         return _refusal(title, utilisation.value)
     return Cadence(

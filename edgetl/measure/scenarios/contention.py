@@ -54,8 +54,8 @@ def _summary(title: str, measured: Mapping[Company, tuple[Times, ...]]) -> Concu
         if len(company) > 1
         for name in company
     }
-    doubts = (why_unstable(one, f"{name} beside {' and '.join(beside)}") for (name, beside), one in ratios.items())
-    why = next(filter(None, doubts), None)
+    doubts = {f"{name} beside {' and '.join(beside)}": why_unstable(one) for (name, beside), one in ratios.items()}
+    why = next((f"{who}: {reason}" for who, reason in doubts.items() if reason is not None), None)
     return Concurrent(
         title=title,
         alone=tuple(Alone(name=name, p50_ms=float(np.median(medians))) for name, medians in alone.items()),

@@ -8,13 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from edgetl.artifacts.scenarios import Interval, MissShare
-from edgetl.measure import bootstrap
+from edgetl.measure import bootstrap, latency, stability
 
 Floats = npt.NDArray[np.float64]
 
 _RESAMPLES = 1000
-_WIDEST_INTERVAL = 0.05
-_MOST_DRIFT = 0.05
 
 
 def pooled(rounds: Sequence[Floats], statistic: Callable[[Floats], float], seed: int = 0) -> Interval:
@@ -31,13 +29,8 @@ def pooled(rounds: Sequence[Floats], statistic: Callable[[Floats], float], seed:
 
 
 def percentile(percent: int) -> Callable[[Floats], float]:
-    """The sample that ``percent`` of all samples do not exceed, as trtexec takes it: no interpolation."""
-
-    def statistic(samples: Floats) -> float:
-        place = max(len(samples) - 1 - (100 - percent) * len(samples) // 100, 0)
-        return float(np.partition(samples, place)[place])
-
-    return statistic
+    """As that of a latency is taken."""
+    return lambda samples: latency.percentile(np.sort(samples), percent)
 
 
 def over_rounds(per_round: Sequence[float] | Floats) -> Interval:
@@ -60,14 +53,7 @@ def missed(rounds: Sequence[npt.NDArray[np.bool_]]) -> MissShare:
     return MissShare(**interval.model_dump(), n=len(every))
 
 
-def why_unstable(per_round: Sequence[float] | Floats, what: str) -> str | None:
-    """Why a figure of which each round gave one is not to be trusted; None where it is."""
-    values, found = np.asarray(per_round, np.float64), over_rounds(per_round)
-    width = (found.high - found.low) / found.value
-    if width > _WIDEST_INTERVAL:
-        return f"the interval of {what} is {width:.0%} of it, more than {_WIDEST_INTERVAL:.0%}"
-    third = max(1, len(values) // 3)
-    drift = float(np.median(values[-third:]) / np.median(values[:third])) - 1.0
-    if abs(drift) > _MOST_DRIFT:
-        return f"{what} drifted by {drift:+.0%} from the first third of the rounds to the last"
-    return None
+def why_unstable(per_round: Sequence[float] | Floats) -> str | None:
+    """Why the median of a figure of which each round gave one is not to be trusted; None where it is."""
+    found = over_rounds(per_round)
+    return stability.why_unstable(np.asarray(per_round, np.float64), (found.low, found.high))

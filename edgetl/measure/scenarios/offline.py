@@ -38,7 +38,7 @@ def _throughput(streams: Streams, plan: Plan) -> float:
 
 
 def _summary(title: str, streams: Streams, per_round: tuple[float, ...]) -> Offline:
-    why = why_unstable(per_round, "throughput")
+    why = why_unstable(per_round)
     return Offline(
         title=title,
         batch=streams.batch,

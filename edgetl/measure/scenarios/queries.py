@@ -56,7 +56,7 @@ def _slice(call: Callable[[], object], expected: float, plan: Plan) -> Floats:
 
 
 def _summary(scenario: Stream, title: str, query: Query, rounds: tuple[Floats, ...], plan: Plan) -> Queries:
-    why = why_unstable([float(np.median(one)) for one in rounds], "the median")
+    why = why_unstable([float(np.median(one)) for one in rounds])
     return Queries(
         scenario=scenario,
         title=title,

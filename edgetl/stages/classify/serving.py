@@ -50,11 +50,11 @@ def _threshold(gate: Gate | None) -> float:
 
 
 def workloads(
-    context: Context, loaded: Mapping[str, tuple[Deployment, Sequence[Loaded]]], batch: int = 1
+    context: Context, loaded: Mapping[str, tuple[Deployment, Sequence[Loaded]]], number: int, batch: int = 1
 ) -> dict[str, Callable[[], object]]:
     """A call for each deployment that takes ``batch`` images through it at once; see `workload`."""
     bundle = read_json(context.run.bundle / "bundle.json", Bundle)
-    gate, seed = read_json(context.run.shortlist, Shortlist).gate, context.study.seed
+    gate, seed = read_json(context.run.shortlist, Shortlist).gate, context.study.seed + number
     return {title: workload(deployment, own, bundle, gate, seed, batch) for title, (deployment, own) in loaded.items()}
 
 

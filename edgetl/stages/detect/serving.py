@@ -109,16 +109,17 @@ def service(context: Context) -> Service:
 
 
 def workloads(
-    context: Context, loaded: Mapping[str, tuple[Deployment, Sequence[Loaded]]], batch: int = 1
+    context: Context, loaded: Mapping[str, tuple[Deployment, Sequence[Loaded]]], number: int, batch: int = 1
 ) -> dict[str, Callable[[], object]]:
     """A call for each deployment that takes ``batch`` images through its engines one after another, to lists of boxes.
 
-    The images are some of the validation set, one after another: how long suppression takes, and whether a cascade's
-    second level runs, depends on what is to be seen.
+    The images are some of the validation set, in an order of their own each time: how long suppression takes, and
+    whether a cascade's second level runs, depends on what is to be seen.
     """
     samples = np.load(context.run.bundle / "samples.npy", allow_pickle=False)
-    starts = range(0, len(samples), batch)
-    images = [to_input(samples.take(range(start, start + batch), axis=0, mode="wrap")) for start in starts]
+    order = np.random.default_rng(context.study.seed + number).permutation(len(samples))
+    batches = (order.take(range(start, start + batch), mode="wrap") for start in range(0, len(order), batch))
+    images = [to_input(samples[positions]) for positions in batches]
     serve = service(context)
 
     def call(deployment: Deployment, engines: Sequence[Loaded]) -> Callable[[], object]:

@@ -84,7 +84,5 @@ def test_a_share_of_misses_has_an_interval_even_where_none_was_seen() -> None:
 
 
 def test_a_figure_is_doubted_with_the_reason() -> None:
-    assert why_unstable([10.0, 10.1, 9.9, 10.0, 10.05, 9.95], "it") is None
-    assert why_unstable([10.0, 14.0] * 5, "the median") == "the interval of the median is 33% of it, more than 5%"
-    drifting = why_unstable(np.linspace(10.0, 10.9, 400), "throughput")
-    assert drifting is not None and drifting.startswith("throughput drifted by +")
+    assert why_unstable([10.0, 10.1, 9.9, 10.0, 10.05, 9.95]) is None
+    assert why_unstable([10.0, 14.0] * 5) == "the interval of the median is 33% of it, more than 5%"

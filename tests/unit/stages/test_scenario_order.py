@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgetl.errors import EdgetlError
-from edgetl.stages.load import Load, rates_of, read_rates
+from edgetl.stages.scenario_order import ScenarioOrder, rates_of, read_rates
 
 GROUPS = {"signs": "signs", "people": "people"}
 
@@ -48,18 +48,18 @@ def test_a_rate_that_takes_minutes_to_measure_is_refused() -> None:
 )
 def test_rates_have_to_fit_the_groups(rates: tuple[tuple[str, float], ...], fault: str) -> None:
     with pytest.raises(EdgetlError, match=fault):
-        rates_of(Load(rates=rates), GROUPS, "group")
+        rates_of(ScenarioOrder(rates=rates), GROUPS, "group")
 
 
 def test_one_thing_may_have_several_names_but_one_rate() -> None:
     names = {"a": "nets/a.onnx", "nets/a.onnx": "nets/a.onnx"}
-    assert rates_of(Load(rates=(("a", 5.0),)), names, "file") == {"nets/a.onnx": 5.0}
+    assert rates_of(ScenarioOrder(rates=(("a", 5.0),)), names, "file") == {"nets/a.onnx": 5.0}
     with pytest.raises(EdgetlError, match=r"gives nets/a\.onnx two rates"):
-        rates_of(Load(rates=(("a", 5.0), ("nets/a.onnx", 5.0))), names, "file")
+        rates_of(ScenarioOrder(rates=(("a", 5.0), ("nets/a.onnx", 5.0))), names, "file")
 
 
 def test_a_measurement_without_scenarios_depends_on_nothing_more() -> None:
-    assert Load().settings() == {}
-    assert Load(("cadence",), (("signs", 5.0),)).settings() == {
-        "load": {"scenarios": ["cadence"], "rates": {"signs": 5.0}, "query_size": 8, "batch": 1, "streams": 1}
+    assert ScenarioOrder().settings() == {}
+    assert ScenarioOrder(("cadence",), (("signs", 5.0),)).settings() == {
+        "scenarios": {"scenarios": ["cadence"], "rates": {"signs": 5.0}, "query_size": 8, "batch": 1, "streams": 1}
     }

@@ -15,7 +15,7 @@ _SLOWEST_HZ = 0.1
 
 
 @dataclass(frozen=True)
-class Load:
+class ScenarioOrder:
     """``rates`` in Hz, by the names that the user gave; ``batch`` and ``streams`` are those of ``offline``."""
 
     scenarios: tuple[ScenarioName, ...] = ()
@@ -31,7 +31,7 @@ class Load:
     def settings(self) -> dict[str, Any]:
         """What a measurement depends on, as JSON keeps it; nothing where no scenario is asked for."""
         content = asdict(self) | {"scenarios": list(self.scenarios), "rates": dict(self.rates)}
-        return {"load": content} if self.scenarios else {}
+        return {"scenarios": content} if self.scenarios else {}
 
 
 def read_rates(texts: Sequence[str]) -> tuple[tuple[str, float], ...]:
@@ -56,7 +56,7 @@ def _read_rate(text: str) -> tuple[str, float]:
     return name, rate
 
 
-def rates_of(load: Load, names: Mapping[str, str], what: str) -> dict[str, float]:
+def rates_of(order: ScenarioOrder, names: Mapping[str, str], what: str) -> dict[str, float]:
     """The rate of everything that has one.
 
     Args:
@@ -67,7 +67,7 @@ def rates_of(load: Load, names: Mapping[str, str], what: str) -> dict[str, float
         EdgetlError: a name is unknown, something has no rate, or has two.
     """
     rates: dict[str, float] = {}
-    for name, rate in load.rates:
+    for name, rate in order.rates:
         if name not in names:
             known = ", ".join(dict.fromkeys(names.values()))
             raise EdgetlError(f"--rate {name}={rate:g} names no {what}{did_you_mean(name, names)}; there are {known}")
