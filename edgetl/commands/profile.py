@@ -1,19 +1,17 @@
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgetl.commands.console import echo
 from edgetl.commands.profile_options import file_order, profile_options, refuse_in_study, scenario_order
 from edgetl.commands.study_command import PATH, Terminal, run_study
 
 if TYPE_CHECKING:
     from edgetl.artifacts.results import Profile
-
-_PIPE_WIDTH = 100
 
 
 @click.command("profile")
@@ -92,14 +90,9 @@ def _show(profiles: Sequence[Profile], as_json: bool) -> None:
 def _show_scenarios(profile: Profile) -> None:
     if not profile.scenarios:
         return
-    from rich.console import Console
-
     from edgetl.report.scenarios import render_scenarios
 
-    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
-    with console.capture() as tables:
-        console.print(*render_scenarios(profile.scenarios), sep="\n")
-    click.echo(f"\n{tables.get()}", nl=False)
+    echo("", *render_scenarios(profile.scenarios))
 
 
 def _judge(profile: Profile, limit: float | None, strict: bool) -> None:

@@ -44,7 +44,7 @@ class FileSubjects:
     ) -> None:
         """``opens``: loads the engine of each file, again for each stream."""
         self._opens, self._order, self._rates = opens, order, rates
-        self._engines = {name: load_it() for name, load_it in opens.items()}
+        self._engines = {name: _single(name, load_it()) for name, load_it in opens.items()}
 
     def queries(self, scenario: ScenarioName) -> Mapping[str, Query]:
         size = self._order.size(scenario)
@@ -61,6 +61,13 @@ class FileSubjects:
 
     def parts(self) -> Mapping[str, Mapping[str, Part]]:
         return {TOGETHER: {name: _part(engine) for name, engine in self._engines.items()}}
+
+
+def _single(name: str, engine: Engine) -> Engine:
+    """Of an engine that takes no less than several images no scenario could say how long one takes."""
+    if any(shape[0] != 1 for shape in engine.shapes):
+        raise EdgetlError(f"{name} takes no less than {engine.shapes[0][0]} images; scenarios need one that takes 1")
+    return engine
 
 
 def _part(engine: Engine) -> Part:

@@ -39,7 +39,7 @@ class FileOrder:
     """Files to be measured: ONNX files on ONNX Runtime, engines on what built them. Their paths are the names.
 
     ``batch``: images of one inference. ``scenarios``: what is measured beside latency. ``trust``: engines are loaded
-    though they are not the files that their manifests speak of. ``output``: a folder for the figures and the raw samples.
+    though they are not the files that their manifests speak of. ``output``: a folder for figures and raw samples.
     """
 
     files: tuple[Path, ...]

@@ -7,11 +7,15 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from edgetl.artifacts.deployment import Deployment
 from edgetl.artifacts.scenarios import ScenarioName
+from edgetl.engine.runtime import Engine
 from edgetl.errors import EdgetlError
 from edgetl.measure.scenarios.cadence import Paced
-from edgetl.measure.scenarios.issue import Part
+from edgetl.measure.scenarios.issue import Part, Pending
 from edgetl.measure.scenarios.offline import Streams
 from edgetl.measure.scenarios.queries import Query
 from edgetl.stages.scenario_order import ScenarioOrder, rates_of
@@ -19,6 +23,7 @@ from edgetl.stages.scenarios import Call, query, streams
 from edgetl.stages.serving import Loaded, load
 from edgetl.stages.stage import Context
 
+Array = npt.NDArray[np.float32]
 Serve = Mapping[str, tuple[Deployment, Sequence[Loaded]]]
 Wanted = Mapping[str, tuple[Deployment, Sequence[Path]]]
 
@@ -34,6 +39,9 @@ class Serving(Protocol):
 
         ``number``: how often they were loaded before; where images differ, other ones come first each time.
         """
+
+    def image(self, context: Context, shape: tuple[int, ...]) -> Array:
+        """An image to queue inferences with, as an engine takes it."""
 
 
 def group_rates(order: ScenarioOrder, groups: Sequence[str], wanted: Wanted) -> dict[str, float]:
@@ -80,7 +88,18 @@ class StudySubjects:
 
     def parts(self) -> Mapping[str, Mapping[str, Part]]:
         several = [title for title, (deployment, _) in self._wanted.items() if _independent(deployment)]
-        return {title: {name: Part(call) for name, call in self._calls(title).items()} for title in several}
+        return {title: self._parts(title) for title in several}
+
+    def _parts(self, title: str) -> dict[str, Part]:
+        calls, (_, loaded) = self._calls(title), self._loaded[title]
+        return {
+            name: Part(call, self._start(one.engine)) for (name, call), one in zip(calls.items(), loaded, strict=True)
+        }
+
+    def _start(self, engine: Engine) -> Callable[[], Pending] | None:
+        """TensorRT's engines can queue an inference."""
+        start = getattr(engine, "start", None)
+        return None if start is None else partial(start, self._serving.image(self._context, engine.shapes[0]))
 
     def _load(self) -> Serve:
         engines = load(self._wanted, self._context.options.threads)

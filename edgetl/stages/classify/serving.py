@@ -58,6 +58,11 @@ def workloads(
     return {title: workload(deployment, own, bundle, gate, seed, batch) for title, (deployment, own) in loaded.items()}
 
 
+def image(context: Context, shape: tuple[int, ...]) -> Array:
+    """One that stands for all: how long a classifier takes does not depend on what is to be seen."""
+    return np.random.default_rng(context.study.seed).random(shape, dtype=np.float32)
+
+
 def workload(
     deployment: Deployment, loaded: Sequence[Loaded], bundle: Bundle, gate: Gate | None, seed: int, batch: int = 1
 ) -> Callable[[], object]:

@@ -127,3 +127,9 @@ def workloads(
         return lambda: predict(next(following))
 
     return {title: call(deployment, engines) for title, (deployment, engines) in loaded.items()}
+
+
+def image(context: Context, shape: tuple[int, ...]) -> Array:
+    """One of the validation set."""
+    del shape
+    return to_input(np.load(context.run.bundle / "samples.npy", allow_pickle=False)[:1])
