@@ -3,7 +3,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
@@ -15,34 +14,29 @@ def asleep(seconds: float) -> Callable[[], None]:
 
 
 class Queued:
-    """An engine that works in a thread of its own, as a device does: what it is given it does, and tells when asked."""
+    """An engine that queues: an inference is ready when that is so."""
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds, self._worker = seconds, ThreadPoolExecutor(1)
+    def __init__(self, ready: Callable[[], bool]) -> None:
+        self._ready = ready
         self.asked_from: set[int] = set()
         self.taken = self.started = 0
 
-    def start(self) -> Waiting:
+    def start(self) -> Queued:
         assert self.started == self.taken, "one inference is under way at a time"
         self.started += 1
         self.asked_from.add(threading.get_ident())
-        return Waiting(self, self._worker.submit(time.sleep, self._seconds))
-
-    def part(self) -> Part:
-        return Part(lambda: self.start().result(), self.start)
-
-
-class Waiting:
-    def __init__(self, engine: Queued, future: Future[None]) -> None:
-        self._engine, self._future = engine, future
+        return self
 
     @property
     def ready(self) -> bool:
-        return self._future.done()
+        return self._ready()
 
     def result(self) -> None:
-        self._future.result()
-        self._engine.taken += 1
+        self.taken += 1
+
+
+def queued(engine: Queued) -> Part:
+    return Part(lambda: engine.start().result(), engine.start)
 
 
 def test_every_part_does_enough_however_slow_it_is() -> None:
@@ -67,11 +61,13 @@ def test_parts_run_at_the_same_time() -> None:
     assert len(threads) == 3
 
 
-def test_engines_that_can_queue_are_all_asked_from_one_thread() -> None:
-    slow, fast = Queued(0.01), Queued(0.002)
-    times = side_by_side({"slow": slow.part(), "plain": Part(asleep(0.003)), "fast": fast.part()}, 0.05)
+def test_engines_that_can_queue_are_all_asked_from_one_thread_and_none_waits_for_another() -> None:
+    fast = Queued(lambda: True)
+    slow = Queued(lambda: fast.taken >= 4 * (slow.taken + 1))
+    times = side_by_side({"slow": queued(slow), "plain": Part(asleep(0.001)), "fast": queued(fast)}, 0.01)
     assert slow.asked_from == fast.asked_from and len(slow.asked_from) == 1
-    assert len(times["fast"]) > len(times["slow"]) >= 3, "none waits for another"
+    assert len(times["slow"]) >= 3 and len(times["fast"]) >= 4 * len(times["slow"])
+    assert len(times["plain"]) >= 3, "it gets its turn too"
     assert (slow.taken, fast.taken) == (slow.started, fast.started), "nothing is left under way"
 
 
