@@ -20,8 +20,9 @@ from edgetl.measure.scenarios.rounds import Plan
 from edgetl.stages import build_engine
 from edgetl.stages.build_engine import Candidate, candidates, engine_paths
 from edgetl.stages.measuring import Precision, time_all, write_samples
+from edgetl.stages.scenario_order import refuse_shared_scratch
 from edgetl.stages.scenarios import measure_scenarios
-from edgetl.stages.serving import load
+from edgetl.stages.serving import load, run_options
 from edgetl.stages.stage import Context
 from edgetl.stages.study_scenarios import Serving, StudySubjects, Wanted, group_rates
 
@@ -45,6 +46,7 @@ def work(context: Context) -> list[Path]:
     until = Precision(options.seconds, options.width)
     titles = [one.title for one in able]
     wanted = {one.title: (one.deployment, engine_paths(context, one)) for one in able}
+    refuse_shared_scratch(options.scenarios, context.study.engine.share_scratch)
     rates = group_rates(options.scenarios, list(context.study.groups), wanted)
     samples = time_all(titles, _loader(context, wanted), until, context.study.seed, context.watcher).samples
     raw = write_samples(context.run.measurements / "latency", samples)
@@ -72,7 +74,7 @@ def _loader(context: Context, wanted: Wanted) -> Load:
     serving = _serving(context)
 
     def loader(titles: Sequence[str], number: int) -> dict[str, Callable[[], object]]:
-        loaded = load({title: wanted[title] for title in titles}, context.options.threads)
+        loaded = load({title: wanted[title] for title in titles}, run_options(context, context.options.threads))
         return serving.workloads(context, {title: (wanted[title][0], loaded[title]) for title in titles}, number)
 
     return loader

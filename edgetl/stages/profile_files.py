@@ -24,7 +24,7 @@ from edgetl.measure.scenarios.rounds import Plan
 from edgetl.stages.file_scenarios import FileSubjects, file_rates
 from edgetl.stages.measuring import EngineCall, Precision, engine_call, time_all, write_samples
 from edgetl.stages.prepare import input_preprocessing
-from edgetl.stages.scenario_order import ScenarioOrder
+from edgetl.stages.scenario_order import ScenarioOrder, refuse_shared_scratch
 from edgetl.stages.scenarios import measure_scenarios
 from edgetl.stages.stage import Watcher
 
@@ -61,6 +61,7 @@ def profile_files(order: FileOrder, watcher: Watcher) -> Profile:
     names = [str(path) for path in order.files]
     if len(set(names)) < len(names):
         raise EdgetlError("a file is named twice; give each file once")
+    refuse_shared_scratch(order.scenarios, order.run.scratch is not None)
     rates = file_rates(order.scenarios, names)
     with tempfile.TemporaryDirectory() as scratch:
         engines = {name: _engine(Path(name), Path(scratch) / f"{n}.onnx", order) for n, name in enumerate(names)}

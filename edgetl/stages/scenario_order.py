@@ -34,6 +34,17 @@ class ScenarioOrder:
         return {"scenarios": content} if self.scenarios else {}
 
 
+def refuse_shared_scratch(order: ScenarioOrder, shared: bool) -> None:
+    """Engines that share their scratch memory wait for each other.
+
+    Raises:
+        EdgetlError: they are to run at once.
+    """
+    at_once = "concurrent" in order.scenarios or ("offline" in order.scenarios and order.streams > 1)
+    if shared and at_once:
+        raise EdgetlError("engines that share scratch memory never run at once; measure without share_scratch")
+
+
 def read_rates(texts: Sequence[str]) -> tuple[tuple[str, float], ...]:
     """Rates as they are written: ``NAME=HZ``.
 

@@ -20,7 +20,7 @@ from edgetl.measure.scenarios.offline import Streams
 from edgetl.measure.scenarios.queries import Query
 from edgetl.stages.scenario_order import ScenarioOrder, rates_of
 from edgetl.stages.scenarios import Call, query, streams
-from edgetl.stages.serving import Loaded, load
+from edgetl.stages.serving import Loaded, load, run_options
 from edgetl.stages.stage import Context
 
 Array = npt.NDArray[np.float32]
@@ -102,7 +102,7 @@ class StudySubjects:
         return None if start is None else partial(start, self._serving.image(self._context, engine.shapes[0]))
 
     def _load(self) -> Serve:
-        engines = load(self._wanted, self._context.options.threads)
+        engines = load(self._wanted, run_options(self._context, self._context.options.threads))
         return {title: (self._wanted[title][0], own) for title, own in engines.items()}
 
     def _makes(self, loaded: Serve) -> dict[str, Callable[[int], Call]]:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgetl.errors import EdgetlError
-from edgetl.stages.scenario_order import ScenarioOrder, rates_of, read_rates
+from edgetl.stages.scenario_order import ScenarioOrder, rates_of, read_rates, refuse_shared_scratch
 
 GROUPS = {"signs": "signs", "people": "people"}
 
@@ -63,3 +63,11 @@ def test_a_measurement_without_scenarios_depends_on_nothing_more() -> None:
     assert ScenarioOrder(("cadence",), (("signs", 5.0),)).settings() == {
         "scenarios": {"scenarios": ["cadence"], "rates": {"signs": 5.0}, "query_size": 8, "batch": 1, "streams": 1}
     }
+
+
+def test_engines_that_share_scratch_memory_are_not_measured_at_once() -> None:
+    for order in (ScenarioOrder(("concurrent",)), ScenarioOrder(("offline",), streams=2)):
+        refuse_shared_scratch(order, shared=False)
+        with pytest.raises(EdgetlError, match="engines that share scratch memory never run at once"):
+            refuse_shared_scratch(order, shared=True)
+    refuse_shared_scratch(ScenarioOrder(("cadence", "offline")), shared=True)
