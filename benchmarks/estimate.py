@@ -71,8 +71,15 @@ def main() -> None:
     figures = {"covered": COVERED, "jetsons": fits, "cpu": calibrate(cpu, most=math.inf)}
     if options.write:
         kept = {name: one["efficiency"] for name, one in fits.items()}
-        FIT.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+        FIT.write_text(json.dumps(rounded(kept), indent=1) + "\n", encoding="utf-8")
     save(options.output, "estimate", figures, threads=1)
+
+
+def rounded(value: Any) -> Any:
+    """Four significant digits: more is noise."""
+    if isinstance(value, dict):
+        return {key: rounded(one) for key, one in value.items()}
+    return float(f"{value:.4g}")
 
 
 def jetsons() -> Iterator[tuple[str, list[Measurement]]]:
@@ -80,7 +87,10 @@ def jetsons() -> Iterator[tuple[str, list[Measurement]]]:
     groups = json.loads((HERE / "published_jetson.json").read_text(encoding="utf-8"))["groups"]
     architectures = {device.name: device.architecture for device in catalogue().devices}
     for name in catalogue().architectures:
-        yield name, [row for one in groups if architectures[one["device"].partition("@")[0]] == name for row in rows(one)]
+        yield (
+            name,
+            [row for one in groups if architectures[one["device"].partition("@")[0]] == name for row in rows(one)],
+        )
 
 
 def rows(group: dict[str, Any]) -> Iterator[Measurement]:
@@ -151,15 +161,23 @@ def calibrate(measured: Sequence[Measurement], most: float) -> dict[str, Any]:
     """The fit to all, and what it is worth on what it did not see. No share of a peak is above ``most``."""
     whole = fit(measured, most)
     left_out = {what: list(held_out(measured, key, most)) for what, key in KEYS.items()}
-    told = {what: errors(found) for what, found in left_out.items() if found}
+    told = {what: errors(found) | {"coverage": coverage(found, what)} for what, found in left_out.items() if found}
     spread = max(one["factor_of_nine_in_ten"] for one in told.values())
     return {
         "measurements": len(measured),
         "efficiency": {**whole.model_dump(), "spread": spread},
         "left_out": told,
-        "rows": [row | {"within": 1 / spread <= row["ratio"] <= spread} for row in left_out["network"]],
-        "coverage": {what: float(np.mean([1 / spread <= row["ratio"] <= spread for row in found])) for what, found in left_out.items() if found},
+        "rows": left_out["network"],
     }
+
+
+def coverage(found: Sequence[dict[str, Any]], what: str) -> float:
+    """The share that lay within the interval, whose width was told without that network or device too."""
+    inside = []
+    for name in {row[what] for row in found}:
+        spread = errors([row for row in found if row[what] != name])["factor_of_nine_in_ten"]
+        inside += [1 / spread <= row["ratio"] <= spread for row in found if row[what] == name]
+    return round(float(np.mean(inside)), 3)
 
 
 KEYS: dict[str, Callable[[Measurement], str]] = {"network": lambda one: one.network, "device": lambda one: one.device}
@@ -176,7 +194,13 @@ def held_out(
         for one in measured:
             if key(one) == name and one.precision in efficiency.compute:
                 ratio = one.ms / predicted(one, efficiency)
-                yield {"device": one.device, "network": one.network, "precision": one.precision, "ms": one.ms, "ratio": ratio}
+                yield {
+                    "device": one.device,
+                    "network": one.network,
+                    "precision": one.precision,
+                    "ms": one.ms,
+                    "ratio": ratio,
+                }
 
 
 def errors(found: Sequence[dict[str, Any]]) -> dict[str, float]:
@@ -207,7 +231,9 @@ def fit(measured: Sequence[Measurement], most: float) -> Efficiency:
 
 def efficiency_of(logs: Sequence[float], precisions: Sequence[Precision]) -> Efficiency:
     *compute, bandwidth, launch = (math.exp(one) for one in logs)
-    return Efficiency(compute=dict(zip(precisions, compute, strict=True)), bandwidth=bandwidth, launch_us=launch, spread=1)
+    return Efficiency(
+        compute=dict(zip(precisions, compute, strict=True)), bandwidth=bandwidth, launch_us=launch, spread=1
+    )
 
 
 def predicted(one: Measurement, efficiency: Efficiency) -> float:

@@ -83,7 +83,11 @@ def _refuse_what_it_cannot_do(kernels: Iterable[Kernel], target: Target) -> None
     for bits in sorted({kernel.bits for kernel in kernels if kernel.flops}):
         precision = _PRECISIONS.get(bits)
         if precision is None:
-            raise EdgetlError(f"no device here has figures for arithmetic on {bits} bits; write the graph in fp32, fp16 or int8")
+            raise EdgetlError(
+                f"no device here has figures for arithmetic on {bits} bits; write the graph in fp32, fp16 or int8"
+            )
         if precision not in target.peaks or precision not in target.efficiency.compute:
             able = ", ".join(name for name in target.peaks if name in target.efficiency.compute)
-            raise EdgetlError(f"{target.device} cannot run {precision}; it runs {able}: prepare the graph in one of these")
+            raise EdgetlError(
+                f"{target.device} cannot run {precision}; it runs {able}: prepare the graph in one of these"
+            )

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from edgetl import __version__
 from edgetl.artifacts.files import read_bytes, sha256_bytes
 from edgetl.artifacts.hosts import HostProfile, HostProfiles
-from edgetl.artifacts.results import Profile
+from edgetl.artifacts.results import Measured, Profile
 from edgetl.errors import EdgetlError
 from edgetl.stages.ssh import Connections, check_host
 from edgetl.stages.stage import Watcher
@@ -50,10 +50,9 @@ class _Wheel:
     name: str
     content: bytes
 
-    @property
-    def key(self) -> str:
-        """Where it is installed below a host's cache."""
-        return f"{__version__}/{sha256_bytes(self.content)[:16]}"
+    def key(self, python: str) -> str:
+        """Where it is installed below a host's cache, for one of its Pythons."""
+        return f"{__version__}/{sha256_bytes(self.content + python.encode())[:16]}"
 
 
 def files_job(graphs: Sequence[Path], runtime: str, options: Sequence[str]) -> Job:
@@ -101,15 +100,15 @@ def profile_on(hosts: Hosts, job: Job, watcher: Watcher) -> HostProfiles:
 def _profile_on(
     host: str, connections: Connections, wheel: _Wheel, tar: bytes, job: Job, watcher: Watcher
 ) -> HostProfile:
-    device = None
+    device, key = None, wheel.key(connections.python)
     try:
-        found = connections.ask(host, "look", wheel.key)
+        found = connections.ask(host, "look", key)
         device = found["device"]
         if not found["ready"]:
             watcher.say(f"{host}: installing edgetl {__version__} in ~/.cache/edgetl")
-            connections.ask(host, "install", wheel.key, wheel.name, data=wheel.content)
+            connections.ask(host, "install", key, wheel.name, data=wheel.content)
         watcher.say(f"{host}: measuring")
-        answer = connections.ask(host, "work", wheel.key, json.dumps(job.commands), job.wanted, data=tar)
+        answer = connections.ask(host, "work", key, json.dumps(job.commands), job.wanted, data=tar)
         profile = _profile(answer["output"], job.names)
     except EdgetlError as error:
         return HostProfile(host=host, device=device, error=str(error))
@@ -122,12 +121,19 @@ def _profile(output: str, names: Mapping[str, str]) -> Profile:
         profile = Profile.model_validate_json(output)
     except ValidationError as error:
         raise EdgetlError("its answer is no profile; run the command again") from error
-    rows = (row.model_copy(update={"name": names.get(row.name, row.name)}) for row in profile.deployments)
-    pairs = (
-        pair.model_copy(update={"a": names.get(pair.a, pair.a), "b": names.get(pair.b, pair.b)})
-        for pair in profile.comparisons
-    )
-    return profile.model_copy(update={"deployments": tuple(rows), "comparisons": tuple(pairs)})
+    here = {
+        "deployments": tuple(_renamed(row, names) for row in profile.deployments),
+        "comparisons": tuple(
+            pair.model_copy(update={"a": names.get(pair.a, pair.a), "b": names.get(pair.b, pair.b)})
+            for pair in profile.comparisons
+        ),
+    }
+    return profile.model_copy(update=here)
+
+
+def _renamed(row: Measured, names: Mapping[str, str]) -> Measured:
+    engines = tuple(one.model_copy(update={"file": names.get(one.file, one.file)}) for one in row.engines)
+    return row.model_copy(update={"name": names.get(row.name, row.name), "engines": engines})
 
 
 def _tar(files: Mapping[str, bytes]) -> bytes:

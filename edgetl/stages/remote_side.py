@@ -68,9 +68,13 @@ def _make(made: Path, wheel: Path) -> str | None:
         return f"{sys.executable} cannot make an environment: {_last(done.stdout + done.stderr)}; on a Jetson: sudo apt install python3-venv"
     _see_packages_of_this_python(made)
     pip = [_python(made), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    done = subprocess.run([*pip, "--no-index", "--no-deps", str(wheel)], capture_output=True, text=True)
+    done = subprocess.run(
+        [*pip, "--no-index", "--no-deps", "--ignore-installed", str(wheel)], capture_output=True, text=True
+    )
     if done.returncode:
-        return f"{sys.executable} cannot install a wheel: {_last(done.stderr)}; on a Jetson: sudo apt install python3-pip"
+        return (
+            f"{sys.executable} cannot install a wheel: {_last(done.stderr)}; on a Jetson: sudo apt install python3-pip"
+        )
     if _missing(made) is None:
         return None
     subprocess.run([*pip, str(wheel)], capture_output=True)
@@ -121,8 +125,8 @@ def work(key: str, orders: str, wanted: str) -> dict[str, Any]:
                 return {"error": fault.removeprefix("error: ") or f"edgetl {order[0]} ended with code {code}"}
         files = {
             path.relative_to(scratch).as_posix(): base64.b64encode(path.read_bytes()).decode()
-            for path in Path(scratch).glob(wanted)
-            if wanted and path.is_file()
+            for path in (Path(scratch).glob(wanted) if wanted else ())
+            if path.is_file()
         }
     return {"output": output, "files": files}
 

@@ -28,8 +28,10 @@ _HOST = re.compile(r"[^-\s\x00-\x1f][^\s\x00-\x1f]*")
 
 
 def check_host(host: str) -> None:
-    """Raises:
-    EdgetlError: ssh would take it for an option, or it is no name.
+    """Refuse what ssh would take for an option, or what is no name.
+
+    Raises:
+        EdgetlError: it is one of these.
     """
     if not _HOST.fullmatch(host):
         raise EdgetlError(f"{host!r} is no host; give user@host, or a name from ~/.ssh/config")

@@ -30,7 +30,9 @@ def build_wheel() -> tuple[str, bytes]:
     try:
         installed = metadata.distribution("edgetl")
     except metadata.PackageNotFoundError as error:
-        raise EdgetlError("edgetl is not installed here, so there is nothing to install there; pip install it") from error
+        raise EdgetlError(
+            "edgetl is not installed here, so there is nothing to install there; pip install it"
+        ) from error
     stem = f"edgetl-{installed.version}"
     files = dict(_package())
     for name in ("METADATA", "entry_points.txt"):
