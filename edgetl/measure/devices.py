@@ -74,10 +74,11 @@ class Catalogue(Artifact):
 
     @model_validator(mode="after")
     def _refers_to_what_is_there(self) -> Catalogue:
-        modes = [mode for device in self.devices for mode in device.modes]
-        for figure in (*self.architectures.values(), *self.devices, *modes):
-            if figure.source not in self.sources:
-                raise ValueError(f"there is no source {figure.source!r}")
+        told = [one.source for one in self.architectures.values()]
+        told += [device.source for device in self.devices]
+        told += [mode.source for device in self.devices for mode in device.modes]
+        if unknown := set(told) - self.sources.keys():
+            raise ValueError(f"there is no source {min(unknown)!r}")
         for device in self.devices:
             if device.architecture not in self.architectures:
                 raise ValueError(f"there is no architecture {device.architecture!r}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from edgetl.errors import EdgetlError
 from edgetl.graph.cost import CostModel
 from edgetl.graph.model import load_model
 from edgetl.measure.devices import Precision, Target, find_target
-from edgetl.measure.roofline import Bounds, Kernel, estimate, main_precision, prepared
+from edgetl.measure.roofline import Kernel, estimate, main_precision, prepared
 
 _SPELLINGS = ("tensorrt", "onnxruntime")
 _MB = 1e6
@@ -82,7 +82,10 @@ def _need(graph: Path, precision: Precision | None) -> _Need:
 
 
 def _estimated(name: str, needs: Sequence[_Need], target: Target) -> Estimated:
-    bounds = list(_bounds(name, needs, target))
+    try:
+        bounds = [estimate(need.kernels, target) for need in needs]
+    except EdgetlError as error:
+        raise EdgetlError(f"{name}: {error}") from None
     kernels = [kernel for need in needs for kernel in need.kernels]
     # Engines run one after another: their activations need not be there at once, their weights do.
     memory = sum(need.weight_bytes for need in needs) + max(need.activation_bytes for need in needs)
@@ -98,11 +101,3 @@ def _estimated(name: str, needs: Sequence[_Need], target: Target) -> Estimated:
         device_memory_mb=target.memory_mb,
         unverified=target.unverified,
     )
-
-
-def _bounds(name: str, needs: Sequence[_Need], target: Target) -> Iterator[Bounds]:
-    for need in needs:
-        try:
-            yield estimate(need.kernels, target)
-        except EdgetlError as error:
-            raise EdgetlError(f"{name}: {error}") from None

@@ -16,6 +16,7 @@ import sys
 import tarfile
 import tempfile
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ _MODEL = Path("/proc/device-tree/model")
 
 def main() -> int:
     action, *arguments = sys.argv[1:]
-    actions = {"look": look, "install": install, "work": work}
+    actions: dict[str, Callable[..., dict[str, Any]]] = {"look": look, "install": install, "work": work}
     try:
         answer = actions[action](*arguments)
     except OSError as error:
@@ -65,16 +66,16 @@ def _make(made: Path, wheel: Path) -> str | None:
     alone = [sys.executable, "-m", "venv", "--system-site-packages", "--without-pip", str(made)]
     done = subprocess.run(alone, capture_output=True, text=True)
     if done.returncode:
-        return f"{sys.executable} cannot make an environment: {_last(done.stdout + done.stderr)}; on a Jetson: sudo apt install python3-venv"
+        why = _last(done.stdout + done.stderr)
+        return f"{sys.executable} cannot make an environment: {why}; on a Jetson: sudo apt install python3-venv"
     _see_packages_of_this_python(made)
     pip = [_python(made), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     done = subprocess.run(
         [*pip, "--no-index", "--no-deps", "--ignore-installed", str(wheel)], capture_output=True, text=True
     )
     if done.returncode:
-        return (
-            f"{sys.executable} cannot install a wheel: {_last(done.stderr)}; on a Jetson: sudo apt install python3-pip"
-        )
+        why = _last(done.stderr)
+        return f"{sys.executable} cannot install a wheel: {why}; on a Jetson: sudo apt install python3-pip"
     if _missing(made) is None:
         return None
     subprocess.run([*pip, str(wheel)], capture_output=True)
@@ -114,7 +115,8 @@ def work(key: str, orders: str, wanted: str) -> dict[str, Any]:
     """
     with tempfile.TemporaryDirectory(dir=_folder(key).parent, prefix=".work-") as scratch:
         with tarfile.open(fileobj=sys.stdin.buffer, mode="r|") as archive:
-            archive.extractall(scratch, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+            archive.extraction_filter = getattr(tarfile, "data_filter", None)  # the earliest 3.10 have none
+            archive.extractall(scratch)
         running: list[int] = []
         threading.Thread(target=_end_with_stdin, args=(running, scratch), daemon=True).start()
         output = ""
