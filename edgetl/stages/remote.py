@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pydantic import ValidationError
 
 from edgetl import __version__
-from edgetl.artifacts.files import read_bytes, sha256_bytes
+from edgetl.artifacts.files import file_stem, read_bytes, sha256_bytes, write_bytes, write_json
 from edgetl.artifacts.hosts import HostProfile, HostProfiles
 from edgetl.artifacts.results import Measured, Profile
+from edgetl.artifacts.run import RunDirectory
 from edgetl.errors import EdgetlError
+from edgetl.report.profiled import device_of
 from edgetl.stages.ssh import Connections, check_host
 from edgetl.stages.stage import Watcher
 from edgetl.stages.wheel import build_wheel
+
+_FIGURES = "figures"
+_NOT_SENT = ("cache", "engines", "measurements", "results.json", "report.html", ".lock")
+"""Of a run directory: what is large, tied to this machine, or made anew over there."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +43,17 @@ class Hosts:
 class Job:
     """What a host does: edgetl's commands, one after another, in a folder with these files. The last prints a profile.
 
-    ``wanted`` is a pattern of files to bring back; ``names`` are those that the files have here.
+    ``commands`` are those for a runtime; ``runtime`` is one, or ``auto``: TensorRT where the host has it and PyCUDA,
+    else ONNX Runtime. ``names`` are those that the files have here. What matches ``wanted`` is brought back into a
+    folder of the host's below ``output``, without the first part of its path.
     """
 
     files: Mapping[str, bytes]
-    commands: Sequence[Sequence[str]]
-    names: Mapping[str, str]
-    wanted: str = ""
+    commands: Callable[[str], Sequence[Sequence[str]]]
+    wanted: str
+    runtime: str = "auto"
+    names: Mapping[str, str] = field(default_factory=dict)
+    output: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +66,7 @@ class _Wheel:
         return f"{__version__}/{sha256_bytes(self.content + python.encode())[:16]}"
 
 
-def files_job(graphs: Sequence[Path], runtime: str, options: Sequence[str]) -> Job:
+def files_job(graphs: Sequence[Path], runtime: str, options: Sequence[str], output: Path | None = None) -> Job:
     """Build plain ONNX files for a runtime and profile them. ``options`` are those of ``edgetl profile``.
 
     Raises:
@@ -64,14 +75,35 @@ def files_job(graphs: Sequence[Path], runtime: str, options: Sequence[str]) -> J
     if len({str(graph) for graph in graphs}) < len(graphs):
         raise EdgetlError("a file is named twice; give each file once")
     there = {f"{number}/{graph.name}": graph for number, graph in enumerate(graphs)}
+    engines = {name: f"{name.removesuffix('.onnx')}.engine" for name in there}
+
+    def commands(chosen: str) -> Sequence[Sequence[str]]:
+        built = list(there) if chosen == "onnxruntime" else list(engines.values())
+        profile = ["profile", *built, "--json", "-o", _FIGURES, *options]
+        if chosen == "onnxruntime":
+            return [profile]
+        builds = [["build-engine", name, "--runtime", chosen, "-o", engine] for name, engine in engines.items()]
+        return [*builds, profile]
+
+    names = {file: str(graph) for name, graph in there.items() for file in (name, engines[name])}
     files = {name: read_bytes(graph) for name, graph in there.items()}
-    if runtime == "onnxruntime":
-        built, commands = {name: name for name in there}, []
-    else:
-        built = {name: f"{name.removesuffix('.onnx')}.engine" for name in there}
-        commands = [["build-engine", name, "--runtime", runtime, "-o", engine] for name, engine in built.items()]
-    profile = ["profile", *built.values(), "--json", *options]
-    return Job(files, [*commands, profile], {built[name]: str(graph) for name, graph in there.items()})
+    return Job(files, commands, f"{_FIGURES}/**/*", runtime, names, output)
+
+
+def study_job(study: Path, run: RunDirectory, options: Sequence[str]) -> Job:
+    """Build and profile all deployments of a study that was exported here. Figures come to ``hosts/`` in its run.
+
+    Raises:
+        EdgetlError: the study has no graphs yet, or a file cannot be read.
+    """
+    if not run.shortlist.is_file():
+        raise EdgetlError(f"{run.graphs} holds no graphs of the study; run edgetl export on it first")
+    left = {run.path / name for name in _NOT_SENT} | {run.path / "hosts"}
+    paths = [path for path in run.path.rglob("*") if path.is_file() and not left & {path, *path.parents}]
+    files = {f"run/{run.relative(path)}": read_bytes(path) for path in paths}
+    commands = [[*words, "study.yaml", "-o", "run"] for words in (["build-engine"], ["profile", "--json", *options])]
+    there = {"study.yaml": read_bytes(study), **files}
+    return Job(there, lambda _: commands, "run/measurements/**/*", output=run.path / "hosts")
 
 
 def profile_on(hosts: Hosts, job: Job, watcher: Watcher) -> HostProfiles:
@@ -84,8 +116,8 @@ def profile_on(hosts: Hosts, job: Job, watcher: Watcher) -> HostProfiles:
         check_host(host)
     if len(set(hosts.names)) < len(hosts.names):
         raise EdgetlError("a host is named twice; give each host once")
-    connections, wheel, tar = Connections(hosts.config, hosts.python), _Wheel(*build_wheel()), _tar(job.files)
-    one = partial(_profile_on, connections=connections, wheel=wheel, tar=tar, job=job, watcher=watcher)
+    connections = Connections(hosts.config, hosts.python)
+    one = partial(_profile_on, connections, _Wheel(*build_wheel()), _tar(job.files), job, watcher)
     try:
         with ThreadPoolExecutor(len(hosts.names)) as pool:
             try:
@@ -98,7 +130,7 @@ def profile_on(hosts: Hosts, job: Job, watcher: Watcher) -> HostProfiles:
 
 
 def _profile_on(
-    host: str, connections: Connections, wheel: _Wheel, tar: bytes, job: Job, watcher: Watcher
+    connections: Connections, wheel: _Wheel, tar: bytes, job: Job, watcher: Watcher, host: str
 ) -> HostProfile:
     device, key = None, wheel.key(connections.python)
     try:
@@ -108,11 +140,14 @@ def _profile_on(
             watcher.say(f"{host}: installing edgetl {__version__} in ~/.cache/edgetl")
             connections.ask(host, "install", key, wheel.name, data=wheel.content)
         watcher.say(f"{host}: measuring")
-        answer = connections.ask(host, "work", key, json.dumps(job.commands), job.wanted, data=tar)
+        chosen = ("tensorrt" if found["tensorrt"] else "onnxruntime") if job.runtime == "auto" else job.runtime
+        answer = connections.ask(host, "work", key, json.dumps(job.commands(chosen)), job.wanted, data=tar)
         profile = _profile(answer["output"], job.names)
+        if job.output is not None:
+            _keep(job.output / file_stem(host.replace("/", "_")), answer["files"], profile)
     except EdgetlError as error:
         return HostProfile(host=host, device=device, error=str(error))
-    return HostProfile(host=host, device=device or profile.environment.get("processor"), profile=profile)
+    return HostProfile(host=host, device=device or device_of(profile), profile=profile)
 
 
 def _profile(output: str, names: Mapping[str, str]) -> Profile:
@@ -129,6 +164,17 @@ def _profile(output: str, names: Mapping[str, str]) -> Profile:
         ),
     }
     return profile.model_copy(update=here)
+
+
+def _keep(folder: Path, files: Mapping[str, str], profile: Profile) -> None:
+    """Write what a host sent; its paths are only trusted as far as they stay in its folder."""
+    for name, content in files.items():
+        inside = Path(*PurePosixPath(name).parts[1:])
+        if inside.is_absolute() or ".." in inside.parts:
+            raise EdgetlError(f"it sent a file outside of its folder: {name}")
+        write_bytes(folder / inside, base64.b64decode(content))
+    if f"{_FIGURES}/profile.json" in files:
+        write_json(folder / "profile.json", profile)
 
 
 def _renamed(row: Measured, names: Mapping[str, str]) -> Measured:

@@ -7,6 +7,7 @@ stdout. All that is left behind is an environment in ``~/.cache/edgetl``, which 
 from __future__ import annotations
 
 import base64
+import importlib.util
 import json
 import os
 import shutil
@@ -21,7 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-NEEDED = "import edgetl.commands.profile, edgetl.stages.profile, edgetl.stages.files"
+NEEDED = "import edgetl.commands.profile, edgetl.stages.profile, edgetl.stages.profile_files"
 """Fails where a dependency is missing."""
 
 _MODEL = Path("/proc/device-tree/model")
@@ -45,7 +46,9 @@ def look(key: str) -> dict[str, Any]:
     except OSError:
         model = ""
     seen = subprocess.run([_python(_folder(key)), "-c", NEEDED], capture_output=True) if _folder(key).is_dir() else None
-    return {"device": model or None, "ready": seen is not None and seen.returncode == 0}
+    ready = seen is not None and seen.returncode == 0
+    tensorrt = all(importlib.util.find_spec(name) is not None for name in ("tensorrt", "pycuda"))
+    return {"device": model or None, "ready": ready, "tensorrt": tensorrt}
 
 
 def install(key: str, wheel_name: str) -> dict[str, Any]:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import getpass
-import json
+import base64
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -21,104 +18,19 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from edgetl.artifacts.results import Profile
 from edgetl.errors import EdgetlError
-from edgetl.stages.remote import Hosts, Job, files_job, profile_on
+from edgetl.stages.reload import reload
+from edgetl.stages.remote import Job, files_job, profile_on
 from edgetl.stages.stage import Watcher
+from tests.sshd import PATIENCE, Network, needs_sshd, serve, until
 
-SSHD = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin:/usr/local/sbin")
-PATIENCE = 60.0
-"""Seconds until what must happen has happened, on a machine that has much else to do."""
-
-pytestmark = pytest.mark.skipif(SSHD is None or shutil.which("ssh") is None, reason="no sshd here: openssh-server")
-
-
-@dataclass(frozen=True)
-class Server:
-    """An sshd of its own, and the home that its users see."""
-
-    process: subprocess.Popen[bytes]
-    home: Path
-
-    @property
-    def work(self) -> list[Path]:
-        return list(self.home.glob(".cache/edgetl/*/.work-*"))
-
-
-@dataclass(frozen=True)
-class Network:
-    servers: dict[str, Server]
-    config: Path
-
-    def hosts(self, *names: str, python: str = sys.executable) -> Hosts:
-        return Hosts(names, python, self.config)
+pytestmark = needs_sshd
 
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
-    folder = tmp_path_factory.mktemp("ssh")
-    for name in ("host", "user"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
-    if os.getuid() == 0:
-        Path("/run/sshd").mkdir(exist_ok=True)  # where an sshd of root's locks itself in
-    servers = {name: started(name, folder) for name in ("nano", "orin")}
-    lines = [f"Host {name}\n  Port {port(folder, name)}" for name in servers] + [f"Host gone\n  Port {free_port()}"]
-    options = {"HostName": "127.0.0.1", "User": getpass.getuser(), "IdentityFile": folder / "user"}
-    options |= {"UserKnownHostsFile": folder / "known", "StrictHostKeyChecking": "accept-new"}
-    config = folder / "config"
-    config.write_text("\n".join([*lines, "Host *", *(f"  {name} {value}" for name, value in options.items()), ""]))
-    try:
-        reached = [subprocess.run(["ssh", "-F", config, name, "true"], capture_output=True) for name in servers]
-        if any(done.returncode for done in reached):
-            pytest.skip(f"sshd lets nobody in here: {reached[0].stderr.decode().strip()}")
-        yield Network(servers, config)
-    finally:
-        for server in servers.values():
-            server.process.kill()
-            server.process.wait()
-
-
-def started(name: str, folder: Path) -> Server:
-    home = folder / name
-    home.mkdir()
-    settings = {
-        "Port": free_port(),
-        "ListenAddress": "127.0.0.1",
-        "HostKey": folder / "host",
-        "AuthorizedKeysFile": folder / "user.pub",
-        "PidFile": "none",
-        "StrictModes": "no",
-        "UsePAM": "no",
-        "PasswordAuthentication": "no",
-        "SetEnv": f"HOME={home} OMP_NUM_THREADS=1",
-    }
-    config = folder / f"{name}.sshd"
-    config.write_text("".join(f"{key} {value}\n" for key, value in settings.items()))
-    assert SSHD is not None
-    server = subprocess.Popen([SSHD, "-D", "-e", "-f", config], stderr=subprocess.DEVNULL, start_new_session=True)
-    until(lambda: accepts(int(str(settings["Port"]))))
-    return Server(server, home)
-
-
-def port(folder: Path, name: str) -> str:
-    return (folder / f"{name}.sshd").read_text().split()[1]
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
-def accepts(number: int) -> bool:
-    with socket.socket() as one:
-        return one.connect_ex(("127.0.0.1", number)) == 0
-
-
-def until(happened: Callable[[], object]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not happened():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.02)
+    yield from serve(tmp_path_factory.mktemp("ssh"))
 
 
 @pytest.fixture
@@ -141,38 +53,44 @@ def graphs(tmp_path: Path) -> list[Path]:
     return paths
 
 
-def quick(graphs: list[Path], seconds: float = 0.2) -> Job:
-    return files_job(graphs, "onnxruntime", ["--threads", "1", "--seconds", str(seconds)])
+class Told:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+    def progress(self, title: str, total: float) -> AbstractContextManager[Callable[[float], object]]:
+        return nullcontext(bool)
+
+
+def quick(graphs: list[Path], seconds: float = 0.1, output: Path | None = None) -> Job:
+    return files_job(graphs, "auto", ["--threads", "1", "--seconds", str(seconds), "--width", "0.0001"], output)
 
 
 def test_two_hosts_measure_at_once_and_one_that_is_gone_costs_them_nothing(
-    network: Network, graphs: list[Path], listener: Watcher
+    network: Network, graphs: list[Path], tmp_path: Path, listener: Watcher
 ) -> None:
-    found = profile_on(network.hosts("nano", "gone", "orin"), quick(graphs), listener)
+    found = profile_on(network.hosts("nano", "gone", "orin"), quick(graphs, output=tmp_path / "out"), listener)
     nano, gone, orin = found.hosts
     for one in (nano, orin):
         assert one.error is None and one.profile is not None and one.device
         assert [row.name for row in one.profile.deployments] == list(map(str, graphs))
-        assert all(row.latency_ms and row.latency_ms.p50 > 0 for row in one.profile.deployments)
+        assert [row.runtime for row in one.profile.deployments] == ["onnxruntime"] * 2
         assert {one.profile.comparisons[0].a, one.profile.comparisons[0].b} == set(map(str, graphs))
+        # The raw samples came back: every figure can be computed anew.
+        assert reload(tmp_path / "out" / one.host / "profile.json") == one.profile
     assert gone.profile is None and gone.error is not None
     assert "Connection refused" in gone.error and "try: ssh gone true" in gone.error
     assert found.failed == (gone,)
     for server in network.servers.values():  # nothing stays but the environment
         (kept,) = server.home.glob(".cache/edgetl/*/*")
         assert (kept / "bin" / "python").exists() and not list(server.home.glob(".cache/edgetl/*/.*"))
-
-
-def test_edgetl_is_installed_once(network: Network, graphs: list[Path]) -> None:
-    lines: list[str] = []
-
-    class Told:
-        say = staticmethod(lines.append)
-
-    profile_on(network.hosts("nano"), quick(graphs), Told())  # type: ignore[arg-type]
-    profile_on(network.hosts("nano"), quick(graphs), Told())  # type: ignore[arg-type]
-    assert sum("installing" in line for line in lines) <= 1
-    assert lines[-1] == "nano: measuring"
+    again = Told()
+    profile_on(network.hosts("nano"), quick(graphs), again)
+    assert again.lines == ["nano: measuring"], "edgetl is installed once"
 
 
 def test_an_error_of_the_command_there_is_the_hosts_line(
@@ -240,6 +158,29 @@ def sshd_children(pid: int) -> list[int]:
     return [int(one) for one in listed if "sshd" in Path(f"/proc/{one}/comm").read_text()]
 
 
+HOSTILE = """#!{python}
+import json, sys
+answers = {{"look": {{"device": None, "ready": True, "tensorrt": False}}, "work": {work}}}
+print(json.dumps(answers[sys.argv[4]]))
+"""
+
+
+@pytest.mark.parametrize("name", ["figures/../../stolen", "figures//stolen", "figures/a/../../../stolen"])
+def test_a_host_cannot_write_outside_of_its_folder(
+    name: str, network: Network, graphs: list[Path], listener: Watcher, tmp_path: Path
+) -> None:
+    empty = Profile(environment={}, deployments=(), comparisons=()).model_dump_json()
+    sent = {"output": empty, "files": {name: base64.b64encode(b"!").decode()}}
+    hostile = tmp_path / "python"
+    hostile.write_text(HOSTILE.format(python=sys.executable, work=sent))
+    hostile.chmod(0o755)
+    job = quick(graphs, output=tmp_path / "deep" / "out")
+    (one,) = profile_on(network.hosts("nano", python=str(hostile)), job, listener).hosts
+    written = {path.relative_to(tmp_path) for path in tmp_path.rglob("stolen")}
+    assert written <= {Path("deep/out/nano/stolen")}
+    assert written or (one.error is not None and "outside of its folder" in one.error)
+
+
 INTERRUPTED = """
 import json, sys
 from pathlib import Path
@@ -280,10 +221,10 @@ def test_a_host_or_file_that_is_named_twice_is_refused(network: Network, graphs:
 
 
 def test_engines_are_built_over_there_before_they_are_measured(graphs: list[Path]) -> None:
-    job = files_job(graphs, "tensorrt", ["--threads", "1"])
-    assert json.loads(json.dumps(job.commands)) == [
+    job = files_job(graphs, "auto", ["--threads", "1"])
+    assert job.commands("tensorrt") == [
         ["build-engine", "0/it's a model.onnx", "--runtime", "tensorrt", "-o", "0/it's a model.engine"],
         ["build-engine", "1/it's a model.onnx", "--runtime", "tensorrt", "-o", "1/it's a model.engine"],
-        ["profile", "0/it's a model.engine", "1/it's a model.engine", "--json", "--threads", "1"],
+        ["profile", "0/it's a model.engine", "1/it's a model.engine", "--json", "-o", "figures", "--threads", "1"],
     ]
     assert job.names["1/it's a model.engine"] == str(graphs[1])
