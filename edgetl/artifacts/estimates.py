@@ -10,7 +10,8 @@ class Estimated(Artifact):
 
     ``low`` and ``high`` (milliseconds) bound the latency as `docs/measuring.md` tells; ``middle`` is the calibrated
     model's own figure. ``memory_mb`` is what weights and activations take; the system and the runtime need more.
-    ``unverified`` names the figures of the device whose source could not be read.
+    ``unverified`` names the figures of the device whose source could not be read. ``left_out`` are operators whose work
+    depends on what is to be seen; they and what follows them are not counted.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Estimated(Artifact):
     memory_mb: float
     device_memory_mb: float
     unverified: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def fits(self) -> bool:

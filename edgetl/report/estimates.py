@@ -22,6 +22,8 @@ def estimate_table(estimates: Sequence[Estimated]) -> Table:
     """One row for each deployment, precision and device. Every cell is a `Text`: names are never read as markup."""
     unsure = any(row.unverified for row in estimates)
     caption = _CAPTION + (" *: figures of the device from memory, not read from their source." if unsure else "")
+    if left_out := sorted({name for row in estimates for name in row.left_out}):
+        caption += f" Not counted, because it depends on the image: {', '.join(left_out)} and what follows."
     table = Table(title="ESTIMATE", box=box.SIMPLE_HEAD, pad_edge=False, caption=Text(caption), caption_justify="left")
     for header in ("", "", "device"):
         table.add_column(header, overflow="fold")

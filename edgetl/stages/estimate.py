@@ -12,6 +12,7 @@ from edgetl.artifacts.files import read_json
 from edgetl.artifacts.run import RunDirectory
 from edgetl.config import Study
 from edgetl.errors import EdgetlError
+from edgetl.graph.certain import certain_part
 from edgetl.graph.cost import CostModel
 from edgetl.graph.model import load_model
 from edgetl.measure.devices import Precision, Target, find_target
@@ -28,6 +29,7 @@ class _Need:
     kernels: tuple[Kernel, ...]
     weight_bytes: int
     activation_bytes: int
+    left_out: tuple[str, ...]
 
 
 def estimate_files(
@@ -70,15 +72,16 @@ def _graph(run: RunDirectory, names: Sequence[str]) -> Path:
 
 
 def _need(graph: Path, precision: Precision | None) -> _Need:
-    model = CostModel(load_model(graph))
+    certain, left_out = certain_part(load_model(graph))
+    model = CostModel(certain)
     kernels: Sequence[Kernel] = [Kernel(one.flops, one.bits, one.bytes) for one in model.kernels()]
     weights, activations = model.cost().weight_bytes, model.peak_activation_bytes()
     if precision is None:
-        return _Need(tuple(kernels), weights, activations)
+        return _Need(tuple(kernels), weights, activations, left_out)
     moved = sum(kernel.bytes for kernel in kernels)
     kernels = prepared(kernels, precision)
     narrower = sum(kernel.bytes for kernel in kernels) / moved if moved else 1.0
-    return _Need(tuple(kernels), round(weights * narrower), round(activations * narrower))
+    return _Need(tuple(kernels), round(weights * narrower), round(activations * narrower), left_out)
 
 
 def _estimated(name: str, needs: Sequence[_Need], target: Target) -> Estimated:
@@ -100,4 +103,5 @@ def _estimated(name: str, needs: Sequence[_Need], target: Target) -> Estimated:
         memory_mb=memory / _MB,
         device_memory_mb=target.memory_mb,
         unverified=target.unverified,
+        left_out=tuple(dict.fromkeys(name for need in needs for name in need.left_out)),
     )

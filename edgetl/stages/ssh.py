@@ -23,7 +23,14 @@ _BOOT = (
     f"(sys.stderr.write('Python %d.%d' % sys.version_info[:2]), sys.exit({_TOO_OLD})); exec(sys.argv.pop(1))"
 )
 _SSH_FAILED, _NOT_FOUND = 255, (126, 127)
-_OPTIONS = ("BatchMode=yes", "ConnectTimeout=10", "ServerAliveInterval=15", "ServerAliveCountMax=3")
+_OPTIONS = (
+    "BatchMode=yes",
+    "RemoteCommand=none",
+    "ControlMaster=no",
+    "ConnectTimeout=10",
+    "ServerAliveInterval=15",
+    "ServerAliveCountMax=3",
+)
 _HOST = re.compile(r"[^-\s\x00-\x1f][^\s\x00-\x1f]*")
 
 

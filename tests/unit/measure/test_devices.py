@@ -89,6 +89,8 @@ def test_an_unknown_device_is_told_what_there_is(name: str, told: str) -> None:
 
 def test_what_is_used_is_what_the_benchmark_fitted() -> None:
     results = Path(__file__).parents[3] / "benchmarks" / "results" / "estimate.json"
+    if not results.is_file():
+        pytest.skip("benchmarks are not part of this copy")
     fitted = json.loads(results.read_text())["jetsons"]
     for name, used in efficiencies().items():
         told = fitted[name]["efficiency"]

@@ -86,6 +86,26 @@ def test_a_graph_of_no_certain_size_is_refused(tmp_path: Path) -> None:
         estimate_files([graph], ["Nano"])
 
 
+def test_suppression_is_not_counted_and_said_not_to_be(tmp_path: Path) -> None:
+    graph = two_layers(tmp_path)
+    model = onnx.load(graph)
+    plain = estimate_files([graph], ["Nano"])[0]
+    flat = numpy_helper.from_array(np.array([1, -1, 4]), "flat")
+    model.graph.initializer.append(flat)
+    model.graph.node.extend(
+        [
+            helper.make_node("Reshape", ["out", "flat"], ["boxes"]),
+            helper.make_node("Transpose", ["boxes"], ["scores"], perm=[0, 2, 1]),
+            helper.make_node("NonMaxSuppression", ["boxes", "scores"], ["chosen"]),
+        ]
+    )
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("chosen", TensorProto.INT64, ["M", 3]))
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    onnx.save(model, graph)
+    (row,) = estimate_files([graph], ["Nano"])
+    assert row.left_out == ("NonMaxSuppression",) and row.middle > plain.middle
+
+
 def test_what_is_larger_than_the_memory_is_said_not_to_fit(tmp_path: Path) -> None:
     (row,) = estimate_files([two_layers(tmp_path, side=4096, channels=64)], ["Orin Nano 4GB"])
     assert row.memory_mb > 4000 and not row.fits
