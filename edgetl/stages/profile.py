@@ -19,7 +19,7 @@ from edgetl.measure.rounds import Load, Samples
 from edgetl.stages import build_engine
 from edgetl.stages.build_engine import Candidate, candidates, engine_paths
 from edgetl.stages.measuring import Precision, time_all, write_samples
-from edgetl.stages.serving import Loaded, load
+from edgetl.stages.serving import Loaded, load, run_options
 from edgetl.stages.stage import Context
 
 _MS_PER_S = 1e3
@@ -72,7 +72,7 @@ def _loader(context: Context, able: list[Candidate]) -> Load:
     wanted = {one.title: (one.deployment, engine_paths(context, one)) for one in able}
 
     def loader(titles: Sequence[str], number: int) -> dict[str, Callable[[], object]]:
-        loaded = load({title: wanted[title] for title in titles}, context.options.threads)
+        loaded = load({title: wanted[title] for title in titles}, run_options(context, context.options.threads))
         return serving.workloads(context, {title: (wanted[title][0], loaded[title]) for title in titles}, number)
 
     return loader
