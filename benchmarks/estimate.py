@@ -43,7 +43,7 @@ FIT = HERE.parent / "edgetl" / "measure" / "efficiency.json"
 COVERED = 0.9
 CPU_NETWORKS = ("resnet18", "resnet50", "mobilenet_v2", "squeezenet1_0", "darknet53", "yolov3-tiny", "yolov4-tiny")
 CPU_SIZES = (96, 160, 224)
-REPEATS = 30
+ROUNDS, REPEATS = 20, 5
 
 
 @dataclass(frozen=True)
@@ -126,11 +126,10 @@ def exported(network: torch.nn.Module, size: int) -> onnx.ModelProto:
 
 def this_cpu(material: Path) -> Iterator[Measurement]:
     """Peaks of 1e9: what is fitted are then the rates themselves."""
-    for network in CPU_NETWORKS:
-        for size in CPU_SIZES:
-            model = cpu_model(network, size, material)
-            kernels = graph_kernels(model)
-            yield Measurement("this CPU", network, "fp32", timed(model, size), kernels, {"fp32": 1e9}, 1e9)
+    candidates = [(network, size) for network in CPU_NETWORKS for size in CPU_SIZES]
+    models = [cpu_model(network, size, material) for network, size in candidates]
+    for (network, _), model, ms in zip(candidates, models, timed(models), strict=True):
+        yield Measurement("this CPU", network, "fp32", ms, graph_kernels(model), {"fp32": 1e9}, 1e9)
 
 
 def cpu_model(network: str, size: int, material: Path) -> onnx.ModelProto:
@@ -143,18 +142,21 @@ def cpu_model(network: str, size: int, material: Path) -> onnx.ModelProto:
     return exported(getattr(torchvision.models, network)(weights=None), size)
 
 
-def timed(model: onnx.ModelProto, size: int) -> float:
-    """The least time of one image on one thread, in milliseconds: what else runs here does not count."""
+def timed(models: Sequence[onnx.ModelProto]) -> list[float]:
+    """The least time of one image on one thread, in milliseconds: what else runs here meanwhile does not count."""
     settings = ort.SessionOptions()
     settings.intra_op_num_threads = 1
-    session = ort.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
-    images = {session.get_inputs()[0].name: np.random.default_rng(0).random((1, 3, size, size), np.float32)}
-    times = []
-    for _ in range(REPEATS):
-        begin = time.perf_counter()
-        session.run(None, images)
-        times.append(time.perf_counter() - begin)
-    return min(times) * 1e3
+    sessions = [ort.InferenceSession(one.SerializeToString(), settings, ["CPUExecutionProvider"]) for one in models]
+    least = [math.inf] * len(sessions)
+    for _ in range(ROUNDS):
+        for position, session in enumerate(sessions):
+            given = session.get_inputs()[0]
+            images = {given.name: np.random.default_rng(0).random(given.shape, np.float32)}
+            for _ in range(REPEATS):
+                begin = time.perf_counter()
+                session.run(None, images)
+                least[position] = min(least[position], (time.perf_counter() - begin) * 1e3)
+    return least
 
 
 def calibrate(measured: Sequence[Measurement], most: float) -> dict[str, Any]:
