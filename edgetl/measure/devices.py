@@ -14,7 +14,6 @@ from edgetl.artifacts.files import Artifact
 from edgetl.errors import EdgetlError
 
 Precision = Literal["fp32", "fp16", "int8"]
-Share = float
 _GB_MB = 1000.0
 
 
@@ -59,8 +58,8 @@ class Efficiency(Artifact):
     1 / ``spread`` and ``spread`` times what was estimated, in nine cases of ten.
     """
 
-    compute: dict[Precision, Share]
-    bandwidth: Share
+    compute: dict[Precision, PositiveFloat]
+    bandwidth: PositiveFloat
     launch_us: PositiveFloat
     spread: float = Field(ge=1)
 
