@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_serializer, model_validator
 
+from edgetl.artifacts.estimates import Estimated
 from edgetl.artifacts.files import Artifact
 from edgetl.artifacts.index import BrokenFile
 from edgetl.artifacts.scenarios import Scenario
@@ -190,7 +191,8 @@ class Evaluation(Artifact):
 class Profile(Artifact):
     """Latency and memory of every deployment and precision: the part of `results.json` that `profile` writes.
 
-    ``disturbances`` say what was amiss with the machine meanwhile, and the command that would help.
+    ``disturbances`` say what was amiss with the machine meanwhile, and the command that would help. ``estimates`` are
+    of other devices, and never measured.
     """
 
     schema_version: Literal[1] = 1
@@ -199,6 +201,7 @@ class Profile(Artifact):
     comparisons: tuple[Comparison, ...]
     disturbances: tuple[str, ...] = ()
     scenarios: tuple[Scenario, ...] = ()
+    estimates: tuple[Estimated, ...] = ()
 
 
 class Tree(Artifact):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgetl.commands.console import echo
+from edgetl.commands.profile_elsewhere import elsewhere_options, profile_on_hosts, refuse_at_home, show_estimates
 from edgetl.commands.profile_options import file_order, profile_options, refuse_in_study, scenario_order
 from edgetl.commands.study_command import PATH, Terminal, run_study
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 @click.command("profile")
 @click.argument("sources", metavar="STUDY.yaml|MODEL.onnx|FILE.engine...", nargs=-1, type=PATH)
 @profile_options
+@elsewhere_options
 def command(sources: tuple[Path, ...], as_json: bool, **values: Any) -> None:
     """Measure the latency of every deployment, or of ONNX files and engines, side by side.
 
@@ -27,8 +29,18 @@ def command(sources: tuple[Path, ...], as_json: bool, **values: Any) -> None:
                edgetl profile new.onnx --against old.onnx --fail-if-slower 5%
                edgetl profile signs.onnx people.onnx --scenario cadence --rate signs=5 --rate people=30
                edgetl profile --load nano.json --load orin.json
+               edgetl profile model.onnx --on nano --on orin
+               edgetl profile model.onnx --estimate "Orin Nano 8GB" --precision int8
     """
-    if values["load"]:
+    refuse_at_home(values)
+    if sum(bool(values[name]) for name in ("load", "on", "estimate")) > 1:
+        raise click.UsageError("--load, --on and --estimate exclude each other")
+    if values["estimate"]:
+        show_estimates(sources, values, as_json)
+    elif values["on"]:
+        for profile in profile_on_hosts(sources, values, as_json):
+            _judge(profile, values["fail_if_slower"], values["strict"])
+    elif values["load"]:
         if sources:
             raise click.UsageError("--load measures nothing; leave the models out")
         from edgetl.stages.reload import reload
