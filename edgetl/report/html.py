@@ -12,6 +12,7 @@ from edgetl.errors import EdgetlError, MissingExtraError
 from edgetl.report.detectors import precision_table, trained_heads, training_facts
 from edgetl.report.drawing import Figure, colour, symbol
 from edgetl.report.evidence import Interval, candidates
+from edgetl.report.guard import guard_page
 from edgetl.report.metric import Terms, terms
 from edgetl.report.names import is_truncated
 from edgetl.report.plots import accuracy_against_latency, frontier, group_accuracy
@@ -88,6 +89,7 @@ def _measurements(results: Results) -> dict[str, Any]:
         "precisions": {candidate.row.precision: symbol(candidate.row.precision) for candidate in run},
         "figures": _figures(results, groups),
         "cascade": cascade_note(results),
+        "guard": guard_page(results),
         "precision": precision_table(results),
         "scenarios": scenario_tables(results.scenarios),
         "facts_by_heading": {
