@@ -7,9 +7,11 @@ from typing import Any, Literal
 from pydantic import Field, model_serializer, model_validator
 
 from edgetl.artifacts.estimate import Estimate
+from edgetl.artifacts.estimates import Estimated
 from edgetl.artifacts.files import Artifact
 from edgetl.artifacts.guard import Guard
 from edgetl.artifacts.index import BrokenFile
+from edgetl.artifacts.scenarios import Scenario
 
 Metric = Literal["top-1", "mAP@0.5"]
 """What ``accuracy`` is, in a whole study."""
@@ -182,7 +184,8 @@ class Evaluation(Artifact):
 class Profile(Artifact):
     """Latency and memory of every deployment and precision: the part of `results.json` that `profile` writes.
 
-    ``disturbances`` say what was amiss with the machine meanwhile, and the command that would help.
+    ``disturbances`` say what was amiss with the machine meanwhile, and the command that would help. ``estimates`` are
+    of other devices, and never measured.
     """
 
     schema_version: Literal[1] = 1
@@ -190,6 +193,8 @@ class Profile(Artifact):
     deployments: tuple[Measured, ...]
     comparisons: tuple[Comparison, ...]
     disturbances: tuple[str, ...] = ()
+    scenarios: tuple[Scenario, ...] = ()
+    estimates: tuple[Estimated, ...] = ()
 
 
 class Tree(Artifact):
@@ -232,5 +237,6 @@ class Results(Artifact):
     deployments: tuple[Measured, ...]
     comparisons: tuple[Comparison, ...]
     trees: tuple[Tree, ...] = ()
+    scenarios: tuple[Scenario, ...] = ()
     guard: Guard | None = None
     verdict: Verdict

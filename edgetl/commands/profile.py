@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgetl.commands.profile_options import file_order, profile_options, refuse_in_study
+from edgetl.commands.console import echo
+from edgetl.commands.profile_elsewhere import elsewhere_options, profile_on_hosts, refuse_at_home, show_estimates
+from edgetl.commands.profile_options import file_order, profile_options, refuse_in_study, scenario_order
 from edgetl.commands.study_command import PATH, Terminal, run_study
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 @click.command("profile")
 @click.argument("sources", metavar="STUDY.yaml|MODEL.onnx|FILE.engine...", nargs=-1, type=PATH)
 @profile_options
+@elsewhere_options
 def command(sources: tuple[Path, ...], as_json: bool, **values: Any) -> None:
     """Measure the latency of every deployment, or of ONNX files and engines, side by side.
 
@@ -24,9 +27,20 @@ def command(sources: tuple[Path, ...], as_json: bool, **values: Any) -> None:
     \b
     Examples:  edgetl profile configs/digits.yaml -o runs/digits --threads 1
                edgetl profile new.onnx --against old.onnx --fail-if-slower 5%
+               edgetl profile signs.onnx people.onnx --scenario cadence --rate signs=5 --rate people=30
                edgetl profile --load nano.json --load orin.json
+               edgetl profile model.onnx --on nano --on orin
+               edgetl profile model.onnx --estimate "Orin Nano 8GB" --precision int8
     """
-    if values["load"]:
+    refuse_at_home(values)
+    if sum(bool(values[name]) for name in ("load", "on", "estimate")) > 1:
+        raise click.UsageError("--load, --on and --estimate exclude each other")
+    if values["estimate"]:
+        show_estimates(sources, values, as_json)
+    elif values["on"]:
+        for profile in profile_on_hosts(sources, values, as_json):
+            _judge(profile, values["fail_if_slower"], values["strict"])
+    elif values["load"]:
         if sources:
             raise click.UsageError("--load measures nothing; leave the models out")
         from edgetl.stages.reload import reload
@@ -56,12 +70,21 @@ def _profile_study(sources: tuple[Path, ...], values: dict[str, Any], as_json: b
     from edgetl.stages.stage import Options
 
     options = Options(
-        threads=values["threads"], seconds=values["seconds"], width=values["width"], provider=values["provider"]
+        threads=values["threads"],
+        seconds=values["seconds"],
+        width=values["width"],
+        provider=values["provider"],
+        scenarios=scenario_order(values),
     )
     run_study(sources[0], output, ["profile"], options)
     written = output / "measurements" / "latency.json"
-    click.echo(written.read_text(encoding="utf-8").rstrip() if as_json else written)
-    _judge(read_json(written, Profile), None, values["strict"])
+    profile = read_json(written, Profile)
+    if as_json:
+        click.echo(written.read_text(encoding="utf-8").rstrip())
+    else:
+        _show_scenarios(profile)
+        click.echo(written)
+    _judge(profile, None, values["strict"])
 
 
 def _show(profiles: Sequence[Profile], as_json: bool) -> None:
@@ -72,6 +95,16 @@ def _show(profiles: Sequence[Profile], as_json: bool) -> None:
         return
     for line in profile_lines(profiles):
         click.echo(line)
+    for profile in profiles:
+        _show_scenarios(profile)
+
+
+def _show_scenarios(profile: Profile) -> None:
+    if not profile.scenarios:
+        return
+    from edgetl.report.scenarios import render_scenarios
+
+    echo("", *render_scenarios(profile.scenarios))
 
 
 def _judge(profile: Profile, limit: float | None, strict: bool) -> None:

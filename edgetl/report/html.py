@@ -16,6 +16,7 @@ from edgetl.report.guard import guard_page
 from edgetl.report.metric import Terms, terms
 from edgetl.report.names import is_truncated
 from edgetl.report.plots import accuracy_against_latency, frontier, group_accuracy
+from edgetl.report.scenarios import scenario_tables
 from edgetl.report.sweep import has_cuts, ranking
 from edgetl.report.sweep_plots import freeze_depth, search
 from edgetl.report.table import UNKNOWN, Row, rows, unit_of_flops
@@ -90,6 +91,7 @@ def _measurements(results: Results) -> dict[str, Any]:
         "cascade": cascade_note(results),
         "guard": guard_page(results),
         "precision": precision_table(results),
+        "scenarios": scenario_tables(results.scenarios),
         "facts_by_heading": {
             "Data": results.data,
             "Training": training_facts(results.training),

@@ -5,11 +5,13 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from edgetl.artifacts.engine import read_manifest
 from edgetl.artifacts.files import write_json
 from edgetl.artifacts.results import EngineFile, Measured, Profile
+from edgetl.artifacts.scenarios import Scenario
 from edgetl.engine.cpu import processor
 from edgetl.engine.runtime import BuildOptions, RunOptions, build_engine, get_runtime, load_engine
 from edgetl.errors import EdgetlError
@@ -18,8 +20,12 @@ from edgetl.graph.quantise import spelling
 from edgetl.measure.environment import describe
 from edgetl.measure.latency import compare, summarise
 from edgetl.measure.rounds import Call, Samples
+from edgetl.measure.scenarios.rounds import Plan
+from edgetl.stages.file_scenarios import FileSubjects, file_rates
 from edgetl.stages.measuring import EngineCall, Precision, engine_call, time_all, write_samples
 from edgetl.stages.prepare import input_preprocessing
+from edgetl.stages.scenario_order import ScenarioOrder, refuse_shared_scratch
+from edgetl.stages.scenarios import measure_scenarios
 from edgetl.stages.stage import Watcher
 
 ENGINE = ".engine"
@@ -32,14 +38,15 @@ _MS_PER_S = 1e3
 class FileOrder:
     """Files to be measured: ONNX files on ONNX Runtime, engines on what built them. Their paths are the names.
 
-    ``batch``: images of one inference. ``trust``: engines are loaded though they are not the files that their manifests
-    speak of. ``output``: a folder for the figures and the raw samples.
+    ``batch``: images of one inference. ``scenarios``: what is measured beside latency. ``trust``: engines are loaded
+    though they are not the files that their manifests speak of. ``output``: a folder for figures and raw samples.
     """
 
     files: tuple[Path, ...]
     until: Precision = field(default_factory=Precision)
     run: RunOptions = field(default_factory=RunOptions)
     batch: int = 1
+    scenarios: ScenarioOrder = field(default_factory=ScenarioOrder)
     trust: bool = False
     output: Path | None = None
 
@@ -49,11 +56,13 @@ def profile_files(order: FileOrder, watcher: Watcher) -> Profile:
 
     Raises:
         EdgetlError: a file cannot be read or loaded, is named twice, or is INT8 in TensorRT's spelling; or a run option
-            is none of its runtime's.
+            is none of its runtime's; or a scenario cannot be measured of these files.
     """
     names = [str(path) for path in order.files]
     if len(set(names)) < len(names):
         raise EdgetlError("a file is named twice; give each file once")
+    refuse_shared_scratch(order.scenarios, order.run.scratch is not None)
+    rates = file_rates(order.scenarios, names)
     with tempfile.TemporaryDirectory() as scratch:
         engines = {name: _engine(Path(name), Path(scratch) / f"{n}.onnx", order) for n, name in enumerate(names)}
 
@@ -63,9 +72,10 @@ def profile_files(order: FileOrder, watcher: Watcher) -> Profile:
 
         samples = time_all(names, load, order.until, 0, watcher).samples
         raw = {} if order.output is None else write_samples(order.output / "latency", samples)
+        scenarios = _scenarios(engines, order, rates, watcher)
         rows = tuple(_row(name, engines[name], samples[name], raw.get(name), order) for name in names)
     environment = describe(processor(), order.run.threads)
-    profile = Profile(environment=environment, deployments=rows, comparisons=compare(samples))
+    profile = Profile(environment=environment, deployments=rows, comparisons=compare(samples), scenarios=scenarios)
     if order.output is not None:
         write_json(order.output / "profile.json", profile)
     return profile
@@ -94,6 +104,16 @@ def _engine(path: Path, scratch: Path, order: FileOrder) -> Path:
 def _call(engine: Path, order: FileOrder) -> EngineCall:
     timed = replace(order.run, timed=engine.suffix == ENGINE)
     return engine_call(load_engine(engine, trust=order.trust, run=timed), order.batch)
+
+
+def _scenarios(
+    engines: Mapping[str, Path], order: FileOrder, rates: Mapping[str, float], watcher: Watcher
+) -> tuple[Scenario, ...]:
+    if not order.scenarios.scenarios:
+        return ()
+    opens = {name: partial(load_engine, path, trust=order.trust, run=order.run) for name, path in engines.items()}
+    subjects = FileSubjects(opens, order.scenarios, rates)
+    return measure_scenarios(order.scenarios, subjects, Plan(seconds=order.until.seconds), watcher)
 
 
 def _row(name: str, engine: Path, samples: Samples, raw: Path | None, order: FileOrder) -> Measured:

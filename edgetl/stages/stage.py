@@ -12,6 +12,7 @@ from typing import Any, Protocol, cast
 from edgetl.artifacts.run import RunDirectory
 from edgetl.config import Study, Task
 from edgetl.errors import EdgetlError, MissingExtraError
+from edgetl.stages.scenario_order import ScenarioOrder
 
 
 class Watcher(Protocol):
@@ -33,6 +34,7 @@ class Options:
     threads: int = 0
     seconds: float = 10.0
     width: float = 0.01
+    scenarios: ScenarioOrder = field(default_factory=ScenarioOrder)
 
 
 @dataclass(frozen=True)
