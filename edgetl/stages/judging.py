@@ -141,7 +141,7 @@ def judge_by_folder(model: onnx.ModelProto, folder: Path, preprocessing: Preproc
     if not counts:
         raise EdgetlError(
             "no output of the graph is N x CLASSES, so its accuracy cannot be judged by labelled images; leave out "
-            "--max-accuracy-drop"
+            "--max-accuracy-drop (a detector is judged in a study with a guard)"
         )
     labels = {sample.label for sample in samples}
     able = {name: count for name, count in counts.items() if labels <= set(classes.get(name, labels))}
