@@ -49,6 +49,10 @@ class Judge(Protocol):
     """
 
     @property
+    def what(self) -> str:
+        """What it measures, within a sentence."""
+
+    @property
     def images(self) -> int:
         """How many were looked at."""
 
@@ -62,6 +66,8 @@ class Judge(Protocol):
 
 class TopOne:
     """A judge of classifiers, by top-1 accuracy."""
+
+    what = "accuracy"
 
     def __init__(
         self,

@@ -28,6 +28,8 @@ Array = npt.NDArray[np.float32]
 class MeanPrecision:
     """A judge for all deployments of a study at once, by graphs with the raw outputs of all of their heads."""
 
+    what = "mAP@0.5"
+
     def __init__(
         self,
         graphs: Sequence[onnx.ModelProto],
