@@ -142,7 +142,8 @@ def model_figures(name: str, work: Path, data: Path, modelopt: Path | None) -> d
     made = {title: (folder / f"{title}.onnx", make) for title, make in recipes(name, graph, data, modelopt).items()}
     costs = {title: found for title, (path, make) in made.items() if (found := cost(path, make)) is not None}
     exact = hits(graph, data / "test")
-    figures = {"fp32": float(exact.mean()), "costs": costs, "drop_points": {}, "tensorrt": {}}
+    figures: dict[str, Any] = {"fp32": float(exact.mean()), "costs": costs, "drop_points": {}, "tensorrt": {}}
+    figures["not_made"] = [title for title in made if title not in costs]
     for title in costs:
         path = made[title][0]
         figures["drop_points"][title] = drop(exact, path, data / "test")
