@@ -37,8 +37,8 @@ def _throttled(states: Sequence[State]) -> Iterator[str]:
             continue
         if name.startswith("over-current"):
             yield (
-                f"{name} came {most - first} times: the supply was too weak for the load; choose a lower power mode "
-                + ("(sudo nvpmodel -q lists them) or a stronger supply")
+                f"{name} came {most - first} times: the supply was too weak for the load; give a stronger one, or a "
+                "lower power mode (sudo nvpmodel -m N)"
             )
         else:
             yield f"the machine was throttled ({name}): cool it, then measure again" + _fan(states[0])
@@ -62,7 +62,7 @@ def _hot(states: Sequence[State]) -> Iterator[str]:
 def _mode(states: Sequence[State]) -> Iterator[str]:
     modes = list(dict.fromkeys(state.power_mode for state in states if state.power_mode is not None))
     if len(modes) > 1:
-        yield f"the power mode changed from {modes[0]} to {modes[1]}: sudo nvpmodel -m {modes[1]} once, then measure again"
+        yield f"the power mode changed from {modes[0]} to {modes[1]}: set it (sudo nvpmodel -m N), then measure again"
 
 
 def _slow(states: Sequence[State]) -> Iterator[str]:
@@ -100,6 +100,6 @@ def _preempted(states: Sequence[State]) -> Iterator[str]:
     times = states[-1].preemptions - states[0].preemptions
     if seconds > 0 and times / seconds > _PREEMPTIONS:
         yield (
-            f"other programs took the core away {times / seconds:.0f} times a second: stop them, or keep to a free core "
-            "(taskset -c 1 edgetl profile ...)"
+            f"other programs took the core away {times / seconds:.0f} times a second: stop them, or keep to a free "
+            "core (taskset -c 1 edgetl profile ...)"
         )

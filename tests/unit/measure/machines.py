@@ -1,8 +1,9 @@
 """Files of machines, as their documents and their users' listings have them, written below a folder.
 
-Sources: NVIDIA's Jetson Linux Developer Guide (35.6, 36.3, 38), "Platform Power and Performance": rails, nvpmodel, soctherm;
-jetson-stats' readers; the device trees of tegra234-p3701 and p3767 (labels of the INA3221's channels); listings of an Orin
-Nano, an AGX Orin and a Thor in public notes (cooling devices, thermal zones, hwmon). Figures are in the kernel's units.
+Sources: NVIDIA's Jetson Linux Developer Guide (35.6, 36.3, 38), "Platform Power and Performance" (rails, nvpmodel,
+soctherm); jetson-stats' readers; the device trees of tegra234-p3701 and p3767 (labels of the INA3221's channels);
+listings of an Orin Nano, an AGX Orin and a Thor in public notes (cooling devices, thermal zones, hwmon). Figures are in
+the kernel's units.
 """
 
 from __future__ import annotations
@@ -137,6 +138,6 @@ X86 = {
 }  # fmt: skip
 
 MACHINES: dict[str, dict[str, str]] = {
-    "Orin Nano": ORIN_NANO, "Orin NX": ORIN_NX, "AGX Orin": AGX_ORIN, "Thor": THOR, "Xavier NX": XAVIER_NX, "Nano": NANO,
-    "x86": X86,
+    "Orin Nano": ORIN_NANO, "Orin NX": ORIN_NX, "AGX Orin": AGX_ORIN, "Thor": THOR, "Xavier NX": XAVIER_NX,
+    "Nano": NANO, "x86": X86,
 }  # fmt: skip

@@ -46,17 +46,13 @@ def test_the_memorys_clock_is_told_by_devfreq_on_thor_and_to_root_on_orin(tmp_pa
     assert clocks(probe(orin)())["memory"] == Clock("memory", 3199, 3199)
 
 
-def test_temperatures_stand_beside_the_point_where_the_machine_slows_down(tmp_path: Path) -> None:
+def test_temperatures_stand_beside_the_point_where_the_machine_slows_down(
+    tmp_path: Path,
+) -> None:
     state = probe(write(tmp_path, ORIN_NANO))()
     assert set(state.temperatures) == {
         Temperature("cpu", 51.375, 99.0), Temperature("gpu", 48.5, 99.0), Temperature("tj", 51.375, 99.0),
-        Temperature("cv0", -256.0, 99.0),
     }  # fmt: skip
-
-
-def test_a_sensor_below_absolute_zero_is_off(tmp_path: Path) -> None:
-    root = write(tmp_path, {**ORIN_NANO, "sys/class/thermal/thermal_zone0/temp": "-274000\n"})
-    assert "cpu" not in {one.name for one in probe(root)().temperatures}
 
 
 def test_throttling_is_counted_and_a_turning_fan_is_none(tmp_path: Path) -> None:
@@ -143,4 +139,4 @@ def test_no_damage_to_a_machines_files_fails_a_measurement(data: st.DataObject) 
     finally:
         shutil.rmtree(root)
     assert all(clock.mhz >= 0 for clock in state.clocks)
-    assert all(one.celsius >= -273.15 for one in state.temperatures)
+    assert all(one.celsius >= -100 for one in state.temperatures)
