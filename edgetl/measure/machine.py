@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from edgetl.measure.sysfs import found, number, text
+from edgetl.measure.sysfs import found, name, number, text
 
 _KHZ, _HZ = 1e3, 1e6
 _GPU = re.compile(r"(^|\.)(gpu|ga10b|gv11b|gp10b|gb10b)$|^gpu-gpc-\d+$")
@@ -70,8 +70,8 @@ def probe(root: Path = Path("/")) -> Callable[[], State]:
     What is missing, odd or gone is left out of the state.
     """
     clocks = [*_devfreq_clocks(root), *_cpu_clock(root), *_memory_clock(root)]
-    zones = [path for path in found(root, "sys/class/thermal/thermal_zone*") if text(path / "type")]
-    temperatures = [partial(_temperature, text(path / "type") or "", path / "temp", _trip(path)) for path in zones]
+    zones = [path for path in found(root, "sys/class/thermal/thermal_zone*") if name(path / "type")]
+    temperatures = [partial(_temperature, name(path / "type") or "", path / "temp", _trip(path)) for path in zones]
     throttles = dict(_throttle_files(root))
     mode = root / "var/lib/nvpmodel/status"
     governor = root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"
@@ -81,9 +81,9 @@ def probe(root: Path = Path("/")) -> Callable[[], State]:
             seconds=time.monotonic(),
             clocks=tuple(clock for read in clocks if (clock := read()) is not None),
             temperatures=tuple(one for read in temperatures if (one := read()) is not None),
-            throttles={name: value for name, path in throttles.items() if (value := number(path)) is not None},
+            throttles={title: value for title, path in throttles.items() if (value := number(path)) is not None},
             power_mode=_power_mode(mode),
-            governor=text(governor),
+            governor=name(governor),
             preemptions=resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw,
         )
 
@@ -94,11 +94,11 @@ def _devfreq_clocks(root: Path) -> list[Callable[[], Clock | None]]:
     """The GPU's, and the memory's where devfreq has it. The load is in thousandths, beside the device or the clock."""
     clocks: list[Callable[[], Clock | None]] = []
     for path in found(root, "sys/class/devfreq/*"):
-        name = "GPU" if _GPU.search(path.name) else "memory" if path.name == "bwmgr" else None
-        if name is not None:
+        kind = "GPU" if _GPU.search(path.name) else "memory" if path.name == "bwmgr" else None
+        if kind is not None:
             loads = (path / "load", path / "device/load")
             load = next((file for file in loads if number(file) is not None), None)
-            clocks.append(partial(_clock, name, path / "cur_freq", path / "max_freq", _HZ, load))
+            clocks.append(partial(_clock, kind, path / "cur_freq", path / "max_freq", _HZ, load))
     return clocks
 
 
@@ -122,24 +122,24 @@ def _cpu_clock(root: Path) -> list[Callable[[], Clock | None]]:
     return [clock] if policies else []
 
 
-def _clock(name: str, now: Path, most: Path, unit: float, load: Path | None = None) -> Clock | None:
+def _clock(title: str, now: Path, most: Path, unit: float, load: Path | None = None) -> Clock | None:
     value, limit = number(now), number(most)
     if value is None or value < 0:
         return None
     busy = None if load is None else number(load)
-    return Clock(name, value / unit, limit / unit if limit else None, None if busy is None else busy / 1000)
+    return Clock(title, value / unit, limit / unit if limit else None, None if busy is None else busy / 1000)
 
 
-def _temperature(name: str, path: Path, trip: float | None) -> Temperature | None:
+def _temperature(title: str, path: Path, trip: float | None) -> Temperature | None:
     value = number(path)
     return (
-        None if value is None or value / 1e3 < _OFF else Temperature(name.removesuffix("-thermal"), value / 1e3, trip)
+        None if value is None or value / 1e3 < _OFF else Temperature(title.removesuffix("-thermal"), value / 1e3, trip)
     )
 
 
 def _trip(zone: Path) -> float | None:
     """The lowest at which something is slowed down (``passive``) or worse; at ``active`` ones fans begin to turn."""
-    kinds = {path: text(path) for path in found(zone, "trip_point_*_type")}
+    kinds = {path: name(path) for path in found(zone, "trip_point_*_type")}
     temperatures = [
         number(path.with_name(path.name.replace("_type", "_temp")))
         for path, kind in kinds.items()
@@ -150,7 +150,7 @@ def _trip(zone: Path) -> float | None:
 
 def _throttle_files(root: Path) -> dict[str, Path]:
     """Limits that the kernel's thermal management sets, over-current events of a Jetson, throttle counters of x86."""
-    devices = {path: text(path / "type") for path in found(root, "sys/class/thermal/cooling_device*")}
+    devices = {path: name(path / "type") for path in found(root, "sys/class/thermal/cooling_device*")}
     limits = {kind: path / "cur_state" for path, kind in devices.items() if kind and not _FANS.search(kind)}
     events = {
         f"over-current event {path.name[2 : -len('_event_cnt')]}": path

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from edgetl.errors import EdgetlError
 from edgetl.measure import nvml
-from edgetl.measure.sysfs import found, number, text
+from edgetl.measure.sysfs import found, name, number
 
 Read = Callable[[], float | None]
 
@@ -62,7 +62,7 @@ def _rails(root: Path) -> Meter | str:
     rails = {**dict(_hwmon(root)), **dict(_iio(root))}
     if not rails:
         return "no INA3221 power monitor can be read"
-    whole = next(((name,) for name in _ALL if name in rails), None)
+    whole = next(((rail,) for rail in _ALL if rail in rails), None)
     module = next((names for names in _MODULES if rails.keys() >= set(names)), None)
     total = whole or module
     if total is None:
@@ -75,20 +75,20 @@ def _hwmon(root: Path) -> Iterator[tuple[str, Read]]:
     folders = [*found(root, "sys/bus/i2c/devices/*/hwmon/hwmon*"), *found(root, "sys/bus/i2c/devices/*/hwmon*")]
     for folder in dict.fromkeys(folders):
         for label in found(folder, "in*_label"):
-            name, channel = text(label), label.name[2 : -len("_label")]
+            rail, channel = name(label), label.name[2 : -len("_label")]
             read = partial(_product, folder / f"in{channel}_input", folder / f"curr{channel}_input")
-            if name and name != "NC" and read() is not None:
-                yield name, read
+            if rail and rail != "NC" and read() is not None:
+                yield rail, read
         read = partial(_scaled, folder / "power1_input", _MICRO)
-        if text(folder / "name") == "ina238" and read() is not None:
+        if name(folder / "name") == "ina238" and read() is not None:
             yield "VIN", read
 
 
 def _iio(root: Path) -> Iterator[tuple[str, Read]]:
     for label in found(root, "sys/bus/i2c/drivers/ina3221x/*/iio:device*/rail_name_*"):
         read = partial(_scaled, label.with_name(f"in_power{label.name.rpartition('_')[2]}_input"), _MILLI)
-        if (name := text(label)) and read() is not None:
-            yield name, read
+        if (rail := name(label)) and read() is not None:
+            yield rail, read
 
 
 def _driver(root: Path) -> Meter | str:
@@ -110,15 +110,15 @@ def _processor(root: Path) -> Meter | str:
     """RAPL. Its packages add up; cores and memory controllers are parts of them."""
     rails, wraps, refused = {}, {}, False
     for folder in found(root, "sys/class/powercap/intel-rapl:*"):
-        name, read = text(folder / "name"), partial(_scaled, folder / "energy_uj", _MICRO)
-        if name is None:
+        part, read = name(folder / "name"), partial(_scaled, folder / "energy_uj", _MICRO)
+        if part is None:
             continue
         if read() is None:
             refused = True
             continue
-        title = name if name not in rails else f"{name} {folder.name.rpartition('intel-rapl:')[2]}"
+        title = part if part not in rails else f"{part} {folder.name.rpartition('intel-rapl:')[2]}"
         rails[title], wraps[title] = read, (number(folder / "max_energy_range_uj") or 0) / _MICRO
-    packages = tuple(name for name in rails if re.match(r"package-\d+", name))
+    packages = tuple(part for part in rails if re.match(r"package-\d+", part))
     if packages:
         return Meter("RAPL counters of the processor", rails, packages, counts=True, wraps=wraps)
     if refused:

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 _MOST_BYTES = 4096
+_LONGEST_NAME = 64
 _NUMBER = re.compile(r"-?[0-9]{1,18}")
 
 
@@ -25,6 +26,12 @@ def text(path: Path, most: int = _MOST_BYTES) -> str | None:
         return None
     finally:
         os.close(file)
+
+
+def name(path: Path) -> str | None:
+    """What a file says, if it can be a name: one short line of letters that can be printed."""
+    said = text(path)
+    return said if said is not None and len(said) <= _LONGEST_NAME and said.isprintable() else None
 
 
 def number(path: Path) -> int | None:
