@@ -6,8 +6,11 @@ from typing import Any, Literal
 
 from pydantic import Field, model_serializer, model_validator
 
+from edgetl.artifacts.energy import Energy
 from edgetl.artifacts.files import Artifact
 from edgetl.artifacts.index import BrokenFile
+from edgetl.artifacts.layers import Layers
+from edgetl.artifacts.memory import Memory
 
 Metric = Literal["top-1", "mAP@0.5"]
 """What ``accuracy`` is, in a whole study."""
@@ -112,7 +115,8 @@ class Measured(Artifact):
     """One deployment in one precision. Where it could not be run, ``unsupported`` says why and the figures are null.
 
     ``cuts`` says for each group (or ``combined``) where its frozen layers end; ``flops`` are those of one image.
-    ``average_precision`` is a detector's, in full.
+    ``average_precision`` is a detector's, in full. ``memory_mb`` is the process's part of ``memory``, ``energy_mj`` the
+    figure of ``energy``; ``layers`` are those of each engine, where they were asked for.
     """
 
     name: str
@@ -127,7 +131,10 @@ class Measured(Artifact):
     latency_ms: Latency | None = None
     throughput_ips: float | None = None
     memory_mb: float | None = None
+    memory: Memory | None = None
     energy_mj: float | None = None
+    energy: Energy | None = None
+    layers: tuple[Layers, ...] = ()
 
     @property
     def title(self) -> str:

@@ -17,7 +17,7 @@ from edgetl.artifacts.files import file_stem, write_bytes, write_json
 from edgetl.artifacts.results import EngineFile, Measured, Profile
 from edgetl.artifacts.run import RunDirectory
 from edgetl.engine.cpu import processor
-from edgetl.engine.footprint import peak_mb
+from edgetl.engine.footprint import footprint
 from edgetl.measure.environment import describe
 from edgetl.measure.latency import Plan, Samples, compare, measure, summarise
 from edgetl.stages import build_engine
@@ -93,11 +93,13 @@ def _summarise(context: Context, candidate: Candidate, samples: dict[str, Sample
         EngineFile(file=context.run.relative(path), sha256=manifest.engine_sha256, bytes=manifest.bytes)
         for path, manifest in zip(paths, manifests, strict=True)
     )
+    memory = footprint(paths, context.runtime)
     figures = {
         "engines": engines,
         "latency_ms": latency,
         "throughput_ips": _MS_PER_S / latency.mean,
-        "memory_mb": peak_mb(paths, context.runtime),
+        "memory": memory,
+        "memory_mb": memory.process_mb,
     }
     return row.model_copy(update=figures)
 

@@ -67,6 +67,11 @@ class NvidiaEngine:
     def shapes(self) -> Shapes:
         return tuple(port.least for port in self._inputs)
 
+    @property
+    def scratch_mb(self) -> float:
+        """What TensorRT says the engine's insides need on the device."""
+        return scratch_size(self._plan) / 2**20
+
     def infer(self, *inputs: Array) -> dict[str, Array]:
         return self.start(*inputs).result()
 

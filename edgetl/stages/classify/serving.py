@@ -48,6 +48,15 @@ def _threshold(gate: Gate | None) -> float:
     return gate.threshold
 
 
+def answers(
+    context: Context, loaded: Mapping[str, tuple[Deployment, Sequence[Loaded]]]
+) -> dict[str, Callable[[Array], Array]]:
+    """For each deployment a function from images to probabilities; see `predictor`."""
+    bundle = read_json(context.run.bundle / "bundle.json", Bundle)
+    gate = read_json(context.run.shortlist, Shortlist).gate
+    return {title: predictor(deployment, own, bundle, gate) for title, (deployment, own) in loaded.items()}
+
+
 def workloads(
     context: Context, loaded: Mapping[str, tuple[Deployment, Sequence[Loaded]]]
 ) -> dict[str, Callable[[], object]]:

@@ -108,6 +108,12 @@ def service(context: Context) -> Service:
     return Service(bundle, context.study.detection.suppression, None if gate is None else gate.threshold)
 
 
+def answers(context: Context, loaded: Mapping[str, tuple[Deployment, Sequence[Loaded]]]) -> dict[str, Predictor]:
+    """For each deployment a function from images to boxes."""
+    serve = service(context)
+    return {title: serve.predictor(deployment, own) for title, (deployment, own) in loaded.items()}
+
+
 def workloads(
     context: Context, loaded: Mapping[str, tuple[Deployment, Sequence[Loaded]]]
 ) -> dict[str, Callable[[], object]]:
