@@ -11,6 +11,7 @@ from edgetl.artifacts.files import Artifact
 from edgetl.artifacts.index import BrokenFile
 from edgetl.artifacts.layers import Layers
 from edgetl.artifacts.memory import Memory
+from edgetl.artifacts.waterfall import Waterfall
 
 Metric = Literal["top-1", "mAP@0.5"]
 """What ``accuracy`` is, in a whole study."""
@@ -116,7 +117,8 @@ class Measured(Artifact):
 
     ``cuts`` says for each group (or ``combined``) where its frozen layers end; ``flops`` are those of one image.
     ``average_precision`` is a detector's, in full. ``memory_mb`` is the process's part of ``memory``, ``energy_mj`` the
-    figure of ``energy``; ``layers`` are those of each engine, where they were asked for.
+    figure of ``energy``; ``layers`` are those of each engine, where they were asked for;
+    ``waterfall`` is the way from an image's file to its answer.
     """
 
     name: str
@@ -135,6 +137,7 @@ class Measured(Artifact):
     energy_mj: float | None = None
     energy: Energy | None = None
     layers: tuple[Layers, ...] = ()
+    waterfall: Waterfall | None = None
 
     @property
     def title(self) -> str:

@@ -21,6 +21,8 @@ from edgetl.measure.sampler import Sampler
 
 Watts = Mapping[str, float]
 
+_LEAST_WORK = 0.3
+
 
 @dataclass(frozen=True)
 class EnergyPlan:
@@ -36,6 +38,12 @@ class EnergyPlan:
     settle: float = 0.2
     period: float = 0.05
     seed: int = 0
+
+    @classmethod
+    def within(cls, seconds: float, candidates: int, seed: int) -> EnergyPlan:
+        """A plan that takes about so many seconds; turns have a least length, below which no meter tells anything."""
+        work = min(max(seconds / (cls.rounds * candidates), _LEAST_WORK), cls.work)
+        return cls(work=work, rest=work / 2, seed=seed)
 
 
 @dataclass(frozen=True)
