@@ -27,7 +27,8 @@ from edgetl.engine.runtime import BuildOptions, RunOptions, build_engine, get_ru
 from edgetl.errors import EdgetlError
 from edgetl.graph.fusion.fuse import fuse
 from edgetl.graph.model import load_model, save_model
-from edgetl.measure.latency import Plan, measure, ratio
+from edgetl.measure.latency import ratio
+from edgetl.measure.rounds import Plan, always, measure
 
 PRODUCTS = {"tensorrt": TENSORRT, "tensorrt-rtx": TENSORRT_RTX}
 ROUNDS, REPEATS = 30, 50
@@ -129,7 +130,7 @@ def side_by_side(runtime: str, paths: list[Path], image: Any, seconds: float) ->
         calls["two on streams"] = lambda: on_streams(apart[:2], image)
         calls["three on streams"] = lambda: on_streams(apart, image)
         calls["one as a CUDA graph"] = lambda: captured.infer(image)
-    samples = measure(calls, Plan(seconds=seconds))
+    samples = measure(list(calls), always(calls), Plan(seconds=seconds)).samples
     pairs = [("three one after another", "three fused"), ("three one after another", "three on streams"),
              ("two one after another", "two on streams"), ("one", "one as a CUDA graph")]  # fmt: skip
     return {

@@ -93,11 +93,34 @@ class AveragePrecision(Artifact):
     labels: dict[str, LabelPrecision]
 
 
+class Part(Artifact):
+    """A part of a latency, in milliseconds."""
+
+    p50: float
+    p90: float
+    p99: float
+    mean: float
+
+
+class DeviceTimes(Artifact):
+    """What CUDA events tell of an inference, as trtexec defines it: ``latency`` is ``h2d`` + ``compute`` + ``d2h``.
+
+    ``h2d`` and ``d2h`` are the copies to the device and back; ``enqueue`` is the host's time to queue the execution.
+    """
+
+    h2d: Part
+    compute: Part
+    d2h: Part
+    latency: Part
+    enqueue: Part
+
+
 class Latency(Artifact):
-    """Milliseconds for one image through all engines of the deployment, one after another.
+    """Milliseconds for one image through all engines of the deployment, one after another, by the host's clock.
 
     ``low`` and ``high`` bound ``p50`` (95 % bootstrap interval over rounds). ``stable`` is false where they are too far
-    apart or the machine's speed drifted; such a figure is never a win.
+    apart or the machine's speed drifted; such a figure is never a win. ``device`` is there for engines on a GPU, and
+    ``raw`` where the samples were kept: rounds x repeats in an npy file, its path relative to the run directory.
     """
 
     p50: float
@@ -110,6 +133,8 @@ class Latency(Artifact):
     rounds: int
     stable: bool
     why_unstable: str | None = None
+    device: DeviceTimes | None = None
+    raw: str | None = None
 
 
 class Measured(Artifact):
@@ -145,7 +170,10 @@ class Measured(Artifact):
 
 
 class Comparison(Artifact):
-    """``a`` against ``b``, paired: image by image for accuracy (difference), round by round for latency (ratio a/b)."""
+    """``a`` against ``b``, paired: image by image for accuracy (difference), round by round for latency (ratio a/b).
+
+    The interval is one of 95 % for accuracy, of 99 % for latency. ``why_unstable``: the ratio itself changed.
+    """
 
     a: str
     b: str
@@ -154,6 +182,7 @@ class Comparison(Artifact):
     ratio: float | None = None
     low: float
     high: float
+    why_unstable: str | None = None
 
 
 class Evaluation(Artifact):
@@ -168,12 +197,16 @@ class Evaluation(Artifact):
 
 
 class Profile(Artifact):
-    """Latency and memory of every deployment and precision: the part of `results.json` that `profile` writes."""
+    """Latency and memory of every deployment and precision: the part of `results.json` that `profile` writes.
+
+    ``disturbances`` say what was amiss with the machine meanwhile, and the command that would help.
+    """
 
     schema_version: Literal[1] = 1
     environment: dict[str, Any]
     deployments: tuple[Measured, ...]
     comparisons: tuple[Comparison, ...]
+    disturbances: tuple[str, ...] = ()
 
 
 class Tree(Artifact):

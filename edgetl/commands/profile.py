@@ -1,77 +1,80 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgetl.commands.study_command import PATH, provider_option, run_study, seconds_option, threads_option
+from edgetl.commands.profile_options import file_order, profile_options, refuse_in_study
+from edgetl.commands.study_command import PATH, Terminal, run_study
 
 if TYPE_CHECKING:
     from edgetl.artifacts.results import Profile
 
 
 @click.command("profile")
-@click.argument("sources", metavar="STUDY.yaml|MODEL.onnx|FILE.engine...", nargs=-1, required=True, type=PATH)
-@click.option("-o", "--output", type=PATH, help="A study's run directory.")
-@click.option("--against", type=PATH, help="One more model, to compare with.")
-@provider_option
-@threads_option
-@seconds_option
-@click.option("--cuda-graph", is_flag=True, help="Run FILE.engine as a CUDA graph, checked against the plain run.")
-@click.option("--trust", is_flag=True, help="Load FILE.engine though it is not what its manifest speaks of.")
-@click.option("--json", "as_json", is_flag=True, help="Print the figures in the shape of results.json.")
-def command(
-    sources: tuple[Path, ...],
-    output: Path | None,
-    against: Path | None,
-    provider: str,
-    threads: int,
-    seconds: float,
-    cuda_graph: bool,
-    trust: bool,
-    as_json: bool,
-) -> None:
+@click.argument("sources", metavar="STUDY.yaml|MODEL.onnx|FILE.engine...", nargs=-1, type=PATH)
+@profile_options
+def command(sources: tuple[Path, ...], as_json: bool, **values: Any) -> None:
     """Measure the latency of every deployment, or of ONNX files and engines, side by side.
 
     All candidates are timed in interleaved rounds in one process; ratios are taken round by round.
 
     \b
     Examples:  edgetl profile configs/digits.yaml -o runs/digits --threads 1
-               edgetl profile new.onnx --against old.onnx
+               edgetl profile new.onnx --against old.onnx --fail-if-slower 5%
+               edgetl profile --load nano.json --load orin.json
     """
-    if sources[0].suffix in {".onnx", ".engine"}:
-        if output is not None:
-            raise click.UsageError("-o is for a study; the figures of models are printed, with --json for programs")
-        if provider != "cpu":
-            raise click.UsageError("--provider is for a study; ONNX files are measured on the CPU")
-        from edgetl.stages.files import profile_files
+    if values["load"]:
+        if sources:
+            raise click.UsageError("--load measures nothing; leave the models out")
+        from edgetl.stages.reload import reload
 
-        models = [*sources, *([against] if against else [])]
-        _show(profile_files(models, threads, seconds, trust, cuda_graph), as_json)
-        return
-    if len(sources) > 1 or against:
-        raise click.UsageError("give one STUDY.yaml with -o DIR, or MODEL.onnx files; --against is for models")
-    if cuda_graph or trust:
-        raise click.UsageError("--cuda-graph and --trust are for FILE.engine")
+        _show([reload(path) for path in values["load"]], as_json)
+    elif not sources:
+        raise click.UsageError("give a STUDY.yaml with -o DIR, models, or --load FILE")
+    elif sources[0].suffix in {".onnx", ".engine"}:
+        from edgetl.stages.profile_files import profile_files
+
+        profile = profile_files(file_order(sources, values), Terminal())
+        _show([profile], as_json)
+        _judge(profile, values["fail_if_slower"], values["strict"])
+    else:
+        _profile_study(sources, values, as_json)
+
+
+def _profile_study(sources: tuple[Path, ...], values: dict[str, Any], as_json: bool) -> None:
+    if len(sources) > 1:
+        raise click.UsageError("give one STUDY.yaml with -o DIR, or MODEL.onnx files")
+    refuse_in_study(values)
+    output: Path | None = values["output"]
     if output is None:
         raise click.UsageError("a study needs -o DIR, its run directory")
+    from edgetl.artifacts.files import read_json
+    from edgetl.artifacts.results import Profile
     from edgetl.stages.stage import Options
 
-    run_study(sources[0], output, ["profile"], Options(threads=threads, seconds=seconds, provider=provider))
+    options = Options(
+        threads=values["threads"], seconds=values["seconds"], width=values["width"], provider=values["provider"]
+    )
+    run_study(sources[0], output, ["profile"], options)
     written = output / "measurements" / "latency.json"
     click.echo(written.read_text(encoding="utf-8").rstrip() if as_json else written)
+    _judge(read_json(written, Profile), None, values["strict"])
 
 
-def _show(profile: Profile, as_json: bool) -> None:
+def _show(profiles: Sequence[Profile], as_json: bool) -> None:
+    from edgetl.report.profiled import profile_lines, profiles_json
+
     if as_json:
-        click.echo(profile.model_dump_json(indent=1))
+        click.echo(profiles_json(profiles))
         return
-    for row in profile.deployments:
-        latency = row.latency_ms
-        assert latency is not None, "plain files are always measured"
-        mark = "" if latency.stable else f"  UNSTABLE: {latency.why_unstable}"
-        interval = f"{latency.low:.3f} to {latency.high:.3f}"
-        click.echo(f"{row.name}: p50 {latency.p50:.3f} ms ({interval}), p99 {latency.p99:.3f} ms{mark}")
-    for pair in profile.comparisons:
-        click.echo(f"{pair.a} takes {pair.ratio:.3f} times as long as {pair.b} ({pair.low:.3f} to {pair.high:.3f})")
+    for line in profile_lines(profiles):
+        click.echo(line)
+
+
+def _judge(profile: Profile, limit: float | None, strict: bool) -> None:
+    from edgetl.report.profiled import judge
+
+    judge(profile, limit, strict, Terminal().say)

@@ -69,12 +69,17 @@ class Workshop:
 class RunOptions:
     """How an engine is run. None of it changes what it computes.
 
-    ``threads`` are those of ONNX Runtime on the CPU; 0 means one per core. Engines with the same name for ``scratch``
-    share their scratch memory and never run at once. ``runtime_caches`` is the folder of what TensorRT-RTX compiled on
-    the device; None: nothing is kept.
+    ``threads`` are those of ONNX Runtime on the CPU; 0 means one per core. ``timed``: an engine on a GPU keeps the
+    times of its parts. ``spin_wait``: the host looks again and again whether the device is done, where it would sleep.
+    Without ``transfers`` the inputs of the first inference stay on the device, and no outputs come back. Engines with
+    the same name for ``scratch`` share their scratch memory and never run at once. ``runtime_caches`` is the folder of
+    what TensorRT-RTX compiled on the device; None: nothing is kept.
     """
 
     threads: int = 0
     cuda_graph: bool = False
+    timed: bool = False
+    spin_wait: bool = False
+    transfers: bool = True
     scratch: str | None = None
     runtime_caches: Path | None = None

@@ -57,9 +57,16 @@ def paired_error(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float:
     return float(np.std(a.astype(np.int8) - b.astype(np.int8)) / np.sqrt(len(a)))
 
 
-def median(values: Floats, seed: int = 0) -> tuple[float, float, float]:
-    """The median of independent values and its interval."""
-    rng = np.random.default_rng(seed)
-    draws = np.median(rng.choice(values, size=(RESAMPLES // 5, len(values))), axis=1)
-    low, high = np.percentile(draws, _TAILS)
+def median(values: Floats, seed: int = 0, confidence: float = CONFIDENCE, run: int = 1) -> tuple[float, float, float]:
+    """The median and its interval.
+
+    Args:
+        values: n, independent; or in the order of time, where what disturbs one also disturbs the next: then runs of
+            ``run`` values are drawn instead of single ones, in a circle (Politis & Romano, "A circular
+            block-resampling procedure for stationary data", 1992).
+    """
+    n, draws = len(values), RESAMPLES // 5
+    starts = np.random.default_rng(seed).integers(0, n, (draws, -(-n // run), 1))
+    drawn = values[((starts + np.arange(run)) % n).reshape(draws, -1)[:, :n]]
+    low, high = np.percentile(np.median(drawn, axis=1), (50 * (1 - confidence), 50 * (1 + confidence)))
     return float(np.median(values)), float(low), float(high)

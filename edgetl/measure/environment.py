@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgetl import __version__
+from edgetl.measure.board import read_board
 
 _PACKAGES = ("numpy", "onnx", "onnxruntime", "tensorrt-rtx", "torch", "torchvision", "timm", "pillow")
 
@@ -16,6 +17,7 @@ _PACKAGES = ("numpy", "onnx", "onnxruntime", "tensorrt-rtx", "torch", "torchvisi
 def describe(processor: str, threads: int) -> dict[str, Any]:
     """Machine, software and settings. Packages are looked up, never imported."""
     return {
+        "device": read_board().model or processor,
         "edgetl": __version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()}",

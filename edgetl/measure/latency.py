@@ -1,108 +1,31 @@
-"""Latency as a paired experiment: all candidates in interleaved rounds, in one process.
-
-Whatever slows the machine down hits all candidates of a round alike, so ratios are taken round by round.
-"""
+"""From the times of candidates to latencies and what can be said of two of them."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
 
-from edgetl.artifacts.results import Comparison, Latency
+from edgetl.artifacts.results import Comparison, DeviceTimes, Latency, Part
 from edgetl.measure import bootstrap
+from edgetl.measure.rounds import Samples
+from edgetl.measure.stability import interval_width, why_unstable
 
 Floats = npt.NDArray[np.float64]
 
-_NS_PER_MS = 1e6
-_WIDEST_INTERVAL = 0.05
-_MOST_DRIFT = 0.05
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How long to measure. A round gives every candidate ``slice_ms`` in an order drawn anew."""
-
-    seconds: float = 10.0
-    warmup_ms: float = 200.0
-    slice_ms: float = 20.0
-    min_rounds: int = 20
-    max_rounds: int = 1000
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Samples:
-    """All times of one candidate in milliseconds: rounds x repeats."""
-
-    times: Floats
-
-    @property
-    def per_round(self) -> Floats:
-        result: Floats = np.median(self.times, axis=1)
-        return result
-
-
-def measure(
-    candidates: Mapping[str, Callable[[], object]],
-    plan: Plan,
-    watch: Callable[[float], object] = bool,
-) -> dict[str, Samples]:
-    """Time the candidates.
-
-    Ends when ``plan.seconds`` are over and at least ``min_rounds`` were made, so that a slow machine takes longer
-    rather than answering from few rounds.
-
-    Args:
-        watch: is told the share of the work that is done after every round.
-    """
-    repeats = {name: _warm_up(call, plan) for name, call in candidates.items()}
-    rng = np.random.default_rng(plan.seed)
-    names = list(candidates)
-    times: dict[str, list[Floats]] = {name: [] for name in names}
-    begin = time.perf_counter()
-    for number in range(plan.max_rounds):
-        for position in rng.permutation(len(names)):
-            name = names[position]
-            times[name].append(_time(candidates[name], repeats[name]))
-        elapsed = (time.perf_counter() - begin) / plan.seconds
-        watch(min(elapsed, (number + 1) / plan.min_rounds, 1.0))
-        if elapsed >= 1.0 and number + 1 >= plan.min_rounds:
-            break
-    return {name: Samples(np.stack(rounds)) for name, rounds in times.items()}
-
-
-def _warm_up(call: Callable[[], object], plan: Plan) -> int:
-    """Run until warm; return how often the candidate fits in a slice."""
-    times: list[float] = []
-    begin = time.perf_counter()
-    while len(times) < 5 or (time.perf_counter() - begin) * 1e3 < plan.warmup_ms:
-        times.extend(_time(call, 1))
-    return max(1, round(plan.slice_ms / float(np.median(times))))
-
-
-def _time(call: Callable[[], object], repeats: int) -> Floats:
-    """``repeats`` times in milliseconds."""
-    stamps = np.empty(repeats + 1, dtype=np.int64)
-    stamps[0] = time.perf_counter_ns()
-    for number in range(1, repeats + 1):
-        call()
-        stamps[number] = time.perf_counter_ns()
-    result: Floats = np.diff(stamps) / _NS_PER_MS
-    return result
+CERTAIN = 0.99
+"""Confidence of ratios. Many pairs are compared, and a winner is what people act on."""
 
 
 def summarise(samples: Samples) -> Latency:
     """Percentiles over all samples, the interval of the median over rounds, and whether to trust them."""
     flat = np.sort(samples.times, axis=None)
     per_round = samples.per_round
-    _, low, high = bootstrap.median(per_round)
+    _, low, high = bootstrap.median(per_round, run=max(1, round(len(per_round) ** (1 / 3))))
     p50 = float(np.median(flat))
-    why = _why_unstable(per_round, p50, low, high)
+    why = why_unstable(per_round, (low, high), samples.warm)
     return Latency(
         p50=p50,
         p90=_percentile(flat, 90),
@@ -114,6 +37,7 @@ def summarise(samples: Samples) -> Latency:
         rounds=len(per_round),
         stable=why is None,
         why_unstable=why,
+        device=None if samples.parts is None else device_times(samples.parts),
     )
 
 
@@ -125,26 +49,58 @@ def _percentile(ordered: Floats, percent: int) -> float:
     return float(ordered[max(len(ordered) - 1 - (100 - percent) * len(ordered) // 100, 0)])
 
 
-def _why_unstable(per_round: Floats, p50: float, low: float, high: float) -> str | None:
-    width = (high - low) / p50
-    if width > _WIDEST_INTERVAL:
-        return f"the interval of the median is {width:.0%} of it, more than {_WIDEST_INTERVAL:.0%}"
-    third = max(1, len(per_round) // 3)
-    drift = float(np.median(per_round[-third:]) / np.median(per_round[:third])) - 1.0
-    if abs(drift) > _MOST_DRIFT:
-        return f"it drifted by {drift:+.0%} from the first third of the rounds to the last"
-    return None
+def device_times(parts: Floats) -> DeviceTimes:
+    """trtexec's figures, from calls x (H2D, compute, D2H, enqueue): its latency is the sum of the first three."""
+    columns = (*parts[:, :3].T, parts[:, :3].sum(axis=1), parts[:, 3])
+    return DeviceTimes(**dict(zip(("h2d", "compute", "d2h", "latency", "enqueue"), map(_part, columns), strict=True)))
+
+
+def _part(times: Floats) -> Part:
+    ordered = np.sort(times)
+    return Part(
+        p50=float(np.median(ordered)),
+        p90=_percentile(ordered, 90),
+        p99=_percentile(ordered, 99),
+        mean=float(ordered.mean()),
+    )
 
 
 def ratio(a: Samples, b: Samples) -> tuple[float, float, float]:
-    """Median over rounds of a's time by b's, and its interval."""
-    return bootstrap.median(a.per_round / b.per_round)
+    """Median over rounds of a's time by b's, and its interval at `CERTAIN`.
+
+    Rounds are taken as independent: what outlasts a round has hit both.
+    """
+    return bootstrap.median(a.per_round / b.per_round, confidence=CERTAIN)
 
 
 def compare(samples: Mapping[str, Samples]) -> tuple[Comparison, ...]:
     """The ratio of every pair."""
-    comparisons = []
-    for a, b in combinations(samples, 2):
-        value, low, high = ratio(samples[a], samples[b])
-        comparisons.append(Comparison(a=a, b=b, metric="latency", ratio=value, low=low, high=high))
-    return tuple(comparisons)
+    return tuple(_comparison(a, b, samples[a], samples[b]) for a, b in combinations(samples, 2))
+
+
+def _comparison(a: str, b: str, of_a: Samples, of_b: Samples) -> Comparison:
+    value, low, high = ratio(of_a, of_b)
+    why = why_unstable(of_a.per_round / of_b.per_round, (low, high))
+    return Comparison(a=a, b=b, metric="latency", ratio=value, low=low, high=high, why_unstable=why)
+
+
+def narrow(width: float, limit: float | None = None) -> Callable[[Mapping[str, Floats]], bool]:
+    """For `measure`: whether every median and every ratio is known to a share of ``width``.
+
+    Args:
+        limit: of the ratio of the first candidate to the last: whether it is above has to be clear too.
+    """
+
+    def enough(per_round: Mapping[str, Floats]) -> bool:
+        ratios = [per_round[a] / per_round[b] for a, b in combinations(per_round, 2)]
+        if any(interval_width(values) > width for values in (*per_round.values(), *ratios)):
+            return False
+        values = list(per_round.values())
+        return limit is None or not _straddles(values[0] / values[-1], limit)
+
+    return enough
+
+
+def _straddles(ratios: Floats, limit: float) -> bool:
+    _, low, high = bootstrap.median(ratios, confidence=CERTAIN)
+    return low <= limit <= high

@@ -1,30 +1,19 @@
-"""Engines and latencies of plain ONNX files, without a study."""
+"""Engines of plain ONNX files, without a study."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from edgetl.artifacts.engine import read_manifest
 from edgetl.artifacts.files import read_bytes, sha256_bytes
-from edgetl.artifacts.results import EngineFile, Measured, Profile
-from edgetl.engine.cpu import processor
 from edgetl.engine.nvidia import trtexec
-from edgetl.engine.runtime import BuildOptions, RunOptions, Runtime, Workshop, build_engine, get_runtime, load_engine
+from edgetl.engine.runtime import BuildOptions, Runtime, Workshop, build_engine, get_runtime
 from edgetl.errors import EdgetlError
 from edgetl.graph.model import load_model
-from edgetl.graph.quantise import spelling
-from edgetl.measure.environment import describe
-from edgetl.measure.latency import Plan, Samples, compare, measure, summarise
-from edgetl.stages.prepare import Preparation, input_preprocessing, prepare_file
+from edgetl.stages.prepare import Preparation, prepare_file
 from edgetl.stages.stage import Watcher
-
-ENGINE = ".engine"
-"""Ends the name of TensorRT's engines; those of ONNX Runtime are ONNX files."""
 
 
 @dataclass(frozen=True)
@@ -99,70 +88,3 @@ def trtexec_lines(order: EngineOrder, version: str) -> tuple[str, ...]:
     load_model(order.graph)
     engine = order.output or order.graph.with_suffix(".engine")
     return trtexec.commands(order.graph, engine, order.options, version, order.calibration_cache)
-
-
-def profile_files(
-    graphs: Sequence[Path], threads: int, seconds: float, trust: bool = False, cuda_graph: bool = False
-) -> Profile:
-    """Measure files side by side, one image at a time: ONNX files on ONNX Runtime, engines on what built them.
-
-    The files' paths are the names.
-
-    Args:
-        trust: load engines though they are not the files that their manifests speak of.
-        cuda_graph: run TensorRT engines as CUDA graphs.
-
-    Raises:
-        EdgetlError: a file cannot be read or loaded, is named twice, or is INT8 in TensorRT's spelling.
-    """
-    run = RunOptions(threads=threads, cuda_graph=cuda_graph)
-    names = [str(graph) for graph in graphs]
-    if len(set(names)) < len(names):
-        raise EdgetlError("a file is named twice; give each file once")
-    with tempfile.TemporaryDirectory() as scratch:
-        engines = {name: Path(scratch) / f"{number}.onnx" for number, name in enumerate(names)}
-        calls = {
-            name: _engine_call(Path(name), run, trust) if _is_engine(name) else _inference(Path(name), engine, threads)
-            for name, engine in engines.items()
-        }
-        samples = measure(calls, Plan(seconds=seconds))
-        rows = tuple(_row(name, Path(name) if _is_engine(name) else engines[name], samples[name]) for name in names)
-    return Profile(environment=describe(processor(), threads), deployments=rows, comparisons=compare(samples))
-
-
-def _is_engine(name: str) -> bool:
-    return name.endswith(ENGINE)
-
-
-def _engine_call(engine: Path, run: RunOptions, trust: bool) -> Callable[[], object]:
-    """One image through an engine of TensorRT's."""
-    loaded = load_engine(engine, trust=trust, run=run)
-    random = np.random.default_rng(0)
-    inputs = [random.random(shape, dtype=np.float32) for shape in loaded.shapes]
-    return lambda: loaded.infer(*inputs)
-
-
-def _row(name: str, engine: Path, samples: Samples) -> Measured:
-    latency, manifest = summarise(samples), read_manifest(engine, trust=True)
-    return Measured(
-        name=name,
-        precision="as in the file",
-        runtime=manifest.runtime,
-        engines=(EngineFile(file=name, sha256=manifest.graph_sha256, bytes=Path(name).stat().st_size),),
-        latency_ms=latency,
-        throughput_ips=1e3 / latency.mean,
-    )
-
-
-def _inference(graph: Path, engine: Path, threads: int) -> Callable[[], object]:
-    model = load_model(graph)
-    if spelling(model) == "tensorrt":
-        raise EdgetlError(
-            f"{graph} is INT8 in TensorRT's spelling, whose speed on ONNX Runtime says nothing of INT8's; prepare it "
-            "with --target onnxruntime"
-        )
-    shape = input_preprocessing(model).shape
-    build_engine(get_runtime("onnxruntime"), graph, engine, BuildOptions())
-    loaded = load_engine(engine, threads)
-    image = np.random.default_rng(0).random((1, *shape), dtype=np.float32)
-    return lambda: loaded.infer(image)

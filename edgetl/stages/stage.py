@@ -32,6 +32,7 @@ class Options:
     provider: str = "cpu"
     threads: int = 0
     seconds: float = 10.0
+    width: float = 0.01
 
 
 @dataclass(frozen=True)

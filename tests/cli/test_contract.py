@@ -14,6 +14,7 @@ import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
+import onnx
 import pytest
 
 from edgetl.artifacts.files import sha256_file, write_json
@@ -65,7 +66,13 @@ def test_help_and_version_end_with_0(call: Command) -> None:
         (["build-engine", "study.yaml", "-o", "x", "--precision", "int8"], "a study names its own"),
         (["profile", "study.yaml"], "a study needs -o DIR"),
         (["profile", "study.yaml", "-o", "x", "--against", "b.onnx"], "--against is for models"),
-        (["profile", "a.onnx", "-o", "x"], "-o is for a study"),
+        (["profile", "study.yaml", "-o", "x", "--batch", "2"], "--batch is for models"),
+        (["profile"], "give a STUDY.yaml with -o DIR, models, or --load FILE"),
+        (["profile", "a.onnx", "--load", "x.json"], "--load measures nothing"),
+        (["profile", "a.onnx", "--fail-if-slower", "5%"], "needs --against"),
+        (["profile", "a.onnx", "--against", "b.onnx", "--fail-if-slower", "five"], "is no share above 0 %"),
+        (["profile", "a.onnx", "--width", "nan%"], "is no share above 0 %"),
+        (["profile", "a.onnx", "--provider", "cuda"], "ONNX files are measured on the CPU"),
         (
             ["prepare", "a.onnx", "--precision", "fp16", "--target", "tensorrt", "-o", "b.onnx"],
             "FP16 takes --calibration-images alone",
@@ -261,6 +268,49 @@ def test_profile_of_plain_files_tells_the_ratio_in_words(call: Command, finished
     assert done.returncode == 0, done.stderr
     assert f"{a} takes " in done.stdout and f" times as long as {b} (" in done.stdout
     assert not [path for path in a.parent.iterdir() if path.suffix not in {".onnx", ".json"}]
+
+
+def test_a_gate_for_ci_fails_what_is_slower_and_says_by_how_much(call: Command, finished: Path, tmp_path: Path) -> None:
+    graphs = finished / "run" / "graphs"
+    fast = graphs / "combined.fp32.onnx"
+    options = ("--against", fast, "--seconds", 0.3, "--threads", 1)
+    assert call("profile", graphs / "shared.fp32.onnx", *options, "--fail-if-slower", "90%").returncode == 0
+    heavy = big_copy(fast, tmp_path / "heavy.onnx")
+    done = call("profile", heavy, *options, "--fail-if-slower", "5%", "-o", tmp_path / "figures")
+    assert done.returncode == 4, done.stderr
+    assert done.stderr.splitlines()[-1].startswith(f"error: {heavy} takes ")
+    assert done.stderr.rstrip().endswith("slower by more than 5.0%")
+    loaded = call("profile", "--load", tmp_path / "figures" / "profile.json")
+    assert loaded.returncode == 0, loaded.stderr
+    assert loaded.stdout == done.stdout
+    both = call("profile", *["--load", tmp_path / "figures" / "profile.json"] * 2, "--json")
+    assert len(json.loads(both.stdout)) == 2
+
+
+def big_copy(graph: Path, path: Path) -> Path:
+    """The same network for images of twice the side: four times the work."""
+    model = onnx.load(graph)
+    for value in model.graph.input:
+        for dim in value.type.tensor_type.shape.dim[2:]:
+            dim.dim_value *= 2
+    for prop in model.metadata_props:
+        prop.value = prop.value.replace("16", "32") if "preprocessing" in prop.key else prop.value
+    onnx.save(model, path)
+    return path
+
+
+def test_a_studys_latencies_are_recomputed_from_its_samples(call: Command, finished: Path) -> None:
+    run = finished / "run"
+    for file in (run / "measurements" / "latency.json", run / "results.json"):
+        done = call("profile", "--load", file, "--json")
+        assert done.returncode == 0, done.stderr
+        before, again = json.loads((run / "results.json").read_text()), json.loads(done.stdout)
+        for old, new in zip(before["deployments"], again["deployments"], strict=True):
+            assert new["latency_ms"] == old["latency_ms"]
+        pairs = {(one["a"], one["b"]): one for one in again["comparisons"]}
+        for old in before["comparisons"]:
+            if old["metric"] == "latency":
+                assert pairs[old["a"], old["b"]] == old
 
 
 @pytest.mark.parametrize("options", [["--json"], []], ids=["json", "table"])

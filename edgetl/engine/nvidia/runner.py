@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from math import prod
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from edgetl.engine.nvidia.memory import Buffer, Scratch, shared_scratch
 from edgetl.engine.nvidia.plan import Plan, deserialise
 from edgetl.engine.nvidia.ports import Array, Port, Shapes, check_inputs, read_ports
 from edgetl.engine.nvidia.profiler import make_profiler
+from edgetl.engine.nvidia.stopwatch import Floats, Stopwatch
 from edgetl.engine.options import BuildOptions, RunOptions
 from edgetl.errors import EdgetlError
 
@@ -49,7 +51,11 @@ class NvidiaEngine:
         self._inputs, self._outputs = read_ports(plan)
         self._buffers = {port.name: Buffer(cuda, port.dtype, port.elements) for port in self._inputs}
         self._stream = cuda.driver.Stream()
-        self._begun, self._done = cuda.driver.Event(), cuda.driver.Event()
+        # Who waits for a blocking event sleeps; who waits for another one spins. So does trtexec.
+        waiting = () if run.spin_wait else (cuda.driver.event_flags.BLOCKING_SYNC,)
+        self._begun, self._done = cuda.driver.Event(), cuda.driver.Event(*waiting)
+        self._stopwatch = Stopwatch(cuda.driver) if run.timed else None
+        self._on_device: Shapes | None = None
         self._scratch = self._join_scratch()
         self._graphs: dict[Shapes, CapturedGraph] = {}
         self._shapes: Shapes = ()
@@ -88,19 +94,45 @@ class NvidiaEngine:
             self._set_shapes(shapes)
             if self._scratch is not None:
                 self._scratch.enter(self._stream)
-            for port, value in zip(self._inputs, inputs, strict=True):
-                buffer = self._buffers[port.name]
-                np.copyto(buffer.on_host(value.shape), value)
-                buffer.to_device(value.shape, self._stream)
-            self._execute(shapes)
-            for port in self._outputs:
-                if (shape := self._known_shape(port)) is not None:
-                    self._buffers[port.name].to_host(shape, self._stream)
+            self._mark(0)
+            self._copy_in(inputs, shapes)
+            self._mark(1)
+            if self._stopwatch is None:
+                self._execute(shapes)
+            else:
+                self._stopwatch.enqueue(partial(self._execute, shapes))
+            self._mark(2)
+            self._copy_out()
+            self._mark(3)
             self._done.record(self._stream)
             if self._scratch is not None:
                 self._scratch.leave(self._done)
         self._under_way = Pending(self)
         return self._under_way
+
+    def _mark(self, number: int) -> None:
+        if self._stopwatch is not None:
+            self._stopwatch.mark(number, self._stream)
+
+    def _copy_in(self, inputs: Sequence[Array], shapes: Shapes) -> None:
+        if not self._run.transfers and self._on_device == shapes:
+            return
+        for port, value in zip(self._inputs, inputs, strict=True):
+            buffer = self._buffers[port.name]
+            np.copyto(buffer.on_host(value.shape), value)
+            buffer.to_device(value.shape, self._stream)
+        self._on_device = shapes
+
+    def _copy_out(self) -> None:
+        if self._run.transfers:
+            for port in self._outputs:
+                if (shape := self._known_shape(port)) is not None:
+                    self._buffers[port.name].to_host(shape, self._stream)
+
+    def take_parts(self) -> Floats:
+        """Of every inference since the last time, for engines that are ``timed``; see `Stopwatch.take`."""
+        assert self._stopwatch is not None, "RunOptions(timed=True) keeps them"
+        return self._stopwatch.take()
 
     def time_on_device(self, repeats: int) -> list[float]:
         """Milliseconds between CUDA events around the execution alone, on the inputs of the last inference."""
@@ -167,6 +199,10 @@ class NvidiaEngine:
         with self._cuda.current(), self._cuda.explained(f"{self.name} failed"):
             self._under_way = None
             self._done.synchronize()
+            if self._stopwatch is not None:
+                self._stopwatch.done()
+            if not self._run.transfers:
+                return {}
             return {port.name: self._fetched(port) for port in self._outputs}
 
     def _fetched(self, port: Port) -> Array:

@@ -58,11 +58,11 @@ def answers(
 
 
 def workloads(
-    context: Context, loaded: Mapping[str, tuple[Deployment, Sequence[Loaded]]]
+    context: Context, loaded: Mapping[str, tuple[Deployment, Sequence[Loaded]]], number: int
 ) -> dict[str, Callable[[], object]]:
     """A call for each deployment that takes one image through it; see `workload`."""
     bundle = read_json(context.run.bundle / "bundle.json", Bundle)
-    gate, seed = read_json(context.run.shortlist, Shortlist).gate, context.study.seed
+    gate, seed = read_json(context.run.shortlist, Shortlist).gate, context.study.seed + number
     return {title: workload(deployment, own, bundle, gate, seed) for title, (deployment, own) in loaded.items()}
 
 

@@ -115,15 +115,16 @@ def answers(context: Context, loaded: Mapping[str, tuple[Deployment, Sequence[Lo
 
 
 def workloads(
-    context: Context, loaded: Mapping[str, tuple[Deployment, Sequence[Loaded]]]
+    context: Context, loaded: Mapping[str, tuple[Deployment, Sequence[Loaded]]], number: int
 ) -> dict[str, Callable[[], object]]:
     """A call for each deployment that takes one image through it: its engines one after another, and one list of boxes.
 
-    The images are some of the validation set, one after another: how long suppression takes, and whether a cascade's
-    second level runs, depends on what is to be seen.
+    The images are some of the validation set, in an order of their own each time: how long suppression takes, and
+    whether a cascade's second level runs, depends on what is to be seen.
     """
     samples = np.load(context.run.bundle / "samples.npy", allow_pickle=False)
-    images = [to_input(sample[None]) for sample in samples]
+    order = np.random.default_rng(context.study.seed + number).permutation(len(samples))
+    images = [to_input(samples[position][None]) for position in order]
     serve = service(context)
 
     def call(deployment: Deployment, engines: Sequence[Loaded]) -> Callable[[], object]:

@@ -16,7 +16,7 @@ from edgetl.engine.runtime import BuildOptions, load_engine
 from edgetl.errors import EdgetlError
 from edgetl.graph.model import load_model
 from edgetl.graph.parity import run
-from edgetl.stages.files import EngineOrder, build_file, profile_files
+from edgetl.stages.files import EngineOrder, build_file
 from edgetl.stages.prepare import Preparation, input_preprocessing, prepare_file
 from edgetl.stages.stage import Watcher
 
@@ -240,27 +240,3 @@ def test_what_cannot_be_built_is_one_line(graph: Path, tmp_path: Path, listener:
             build_file(wanted, listener)
         assert reason in str(caught.value)
         assert "\n" not in str(caught.value)
-
-
-def test_plain_graphs_are_profiled_side_by_side(graph: Path, tmp_path: Path) -> None:
-    other = saved(plain_model(batch=1), tmp_path / "other.onnx")
-    profile = profile_files([graph, other], threads=1, seconds=0.1)
-    assert [row.name for row in profile.deployments] == [str(graph), str(other)]
-    latencies = [row.latency_ms for row in profile.deployments]
-    assert all(one is not None and 0.0 < one.p50 <= one.p90 <= one.p99 for one in latencies)
-    (comparison,) = profile.comparisons
-    assert (comparison.a, comparison.b, comparison.metric) == (str(graph), str(other), "latency")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["other.onnx", "plain.onnx"]
-
-
-def test_what_cannot_be_profiled_is_one_line(graph: Path, tmp_path: Path) -> None:
-    cases = [
-        ([graph, graph], "a file is named twice"),
-        ([graph, tmp_path / "none.onnx"], "does not exist"),
-        ([saved(plain_model(height="H"), tmp_path / "open.onnx")], "expected N x 3 x S x S with a fixed S"),
-        ([saved(plain_model(batch=4), tmp_path / "four.onnx")], "cannot run on inputs of [1, 3, 16, 16]"),
-    ]
-    for graphs, reason in cases:
-        with pytest.raises(EdgetlError) as caught:
-            profile_files(graphs, threads=1, seconds=0.1)
-        assert reason in str(caught.value)

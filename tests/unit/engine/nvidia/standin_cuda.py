@@ -83,8 +83,11 @@ def _driver(gpu: Gpu) -> Any:
         def wait_for_event(self, event: Any) -> None:
             self.add(event.finish)
 
+    class event_flags:  # noqa: N801
+        BLOCKING_SYNC = 1
+
     class Event:
-        def __init__(self) -> None:
+        def __init__(self, flags: int = 0) -> None:
             gpu.check_current()
             self.stream: Any = None
             self.token: Any = None
@@ -171,7 +174,7 @@ def _driver(gpu: Gpu) -> Any:
             stream.add(copy)
 
     driver = Driver()
-    for kind in (Error, MemoryError, DeviceAllocation, Stream, Event, Context, Device):
+    for kind in (Error, MemoryError, DeviceAllocation, Stream, event_flags, Event, Context, Device):
         setattr(driver, kind.__name__, kind)
     return driver
 

@@ -13,11 +13,13 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from edgetl.commands.study_command import Terminal
 from edgetl.engine.nvidia import capture
 from edgetl.engine.nvidia.runner import NvidiaEngine
 from edgetl.engine.runtime import BuildOptions, RunOptions, build_engine, get_runtime, load_engine
 from edgetl.errors import EdgetlError
-from edgetl.stages.files import profile_files
+from edgetl.stages.measuring import Precision
+from edgetl.stages.profile_files import FileOrder, profile_files
 from tests.unit.engine.nvidia.standin_cuda import Gpu
 from tests.unit.engine.nvidia.standin_tensorrt import GENERATIONS, Play
 
@@ -246,9 +248,26 @@ def test_engines_are_profiled_side_by_side_and_damaged_ones_only_if_they_are_tru
     generation("10.3.0")
     for name in ("a.engine", "b.engine"):
         load(name).close()
-    profile = profile_files([tmp_path / "a.engine", tmp_path / "b.engine"], threads=1, seconds=0.1, cuda_graph=True)
+    files, quick = (tmp_path / "a.engine", tmp_path / "b.engine"), Precision(seconds=0.1)
+    profile = profile_files(FileOrder(files, quick, RunOptions(cuda_graph=True)), Terminal())
     assert [row.runtime for row in profile.deployments] == ["tensorrt", "tensorrt"]
     assert len(profile.comparisons) == 1
+    for row in profile.deployments:
+        assert row.latency_ms is not None and row.latency_ms.device is not None
+        assert row.latency_ms.device.compute.p50 == 0.5
+        assert row.latency_ms.device.latency.p50 == 1.5
     (tmp_path / "a.engine").write_bytes((tmp_path / "b.engine").read_bytes() + b"\n")
     with pytest.raises(EdgetlError, match="is damaged"):
-        profile_files([tmp_path / "a.engine"], threads=1, seconds=0.1)
+        profile_files(FileOrder(files[:1], quick), Terminal())
+
+
+def test_without_transfers_inputs_stay_on_the_device_and_nothing_comes_back(
+    images: Array, generation: Callable[[str], Play], load: Load
+) -> None:
+    generation("10.3.0")
+    with load(transfers=False, timed=True) as engine:
+        assert engine.infer(images) == {}
+        assert engine.infer(images * 0.0) == {}
+        parts = engine.take_parts()
+        assert parts.shape == (2, 4)
+        assert engine.take_parts().shape == (0, 4)

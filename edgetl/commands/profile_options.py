@@ -1,0 +1,120 @@
+"""Options of `edgetl profile`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from edgetl.commands.study_command import PATH, provider_option, seconds_option, threads_option
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edgetl.engine.options import RunOptions
+    from edgetl.stages.profile_files import FileOrder
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+class Percent(click.ParamType):  # type: ignore[type-arg]  # in some versions of click it takes none
+    """``5%`` or ``0.05``, as a share."""
+
+    name = "percent"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        text = str(value).strip()
+        try:
+            share = float(text.removesuffix("%")) / (100.0 if text.endswith("%") else 1.0)
+        except ValueError:
+            share = -1.0
+        if not 0.0 < share < 1.0:
+            self.fail(f"{value!r} is no share above 0 % and below 100 %; write it as 5% or 0.05", param, ctx)
+        return share
+
+
+_OPTIONS = (
+    click.option("-o", "--output", type=PATH, help="A study's run directory; a folder for the figures of files."),
+    click.option("--against", type=PATH, help="One more model, to compare with."),
+    click.option("--fail-if-slower", type=Percent(), help="Exit with 4 if a model is proven slower than --against."),
+    provider_option,
+    threads_option,
+    seconds_option,
+    click.option(
+        "--width", type=Percent(), default=0.01, show_default="1%", help="End early when intervals are narrower."
+    ),
+    click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Images of one inference."),
+    click.option("--cuda-graph", is_flag=True, help="Run FILE.engine as a CUDA graph, checked against the plain run."),
+    click.option("--spin-wait", is_flag=True, help="Wait for FILE.engine without sleeping."),
+    click.option("--no-transfers", is_flag=True, help="Leave FILE.engine's inputs and outputs on the device."),
+    click.option("--share-scratch", is_flag=True, help="Let FILE.engines share their scratch memory."),
+    click.option("--runtime-cache", type=PATH, help="Folder of what TensorRT-RTX compiles for FILE.engine."),
+    click.option("--trust", is_flag=True, help="Load FILE.engine though it is not what its manifest speaks of."),
+    click.option(
+        "--load", type=PATH, multiple=True, help="Measure nothing: recompute from a results.json. Repeatable."
+    ),
+    click.option("--strict", is_flag=True, help="Exit with 4 if a result is UNSTABLE or undecided."),
+    click.option("--json", "as_json", is_flag=True, help="Print the figures in the shape of results.json."),
+)
+
+_OF_FILES = (
+    "against",
+    "fail_if_slower",
+    "cuda_graph",
+    "spin_wait",
+    "no_transfers",
+    "share_scratch",
+    "runtime_cache",
+    "trust",
+)
+
+
+def profile_options(command: _Command) -> _Command:
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def refuse_in_study(values: dict[str, Any]) -> None:
+    """What a study has no use for."""
+    given = next((name for name in _OF_FILES if values[name]), None)
+    if given is None and values["batch"] > 1:
+        given = "batch"
+    if given is not None:
+        raise click.UsageError(f"--{given.replace('_', '-')} is for models, MODEL.onnx or FILE.engine")
+
+
+def file_order(files: tuple[Path, ...], values: dict[str, Any]) -> FileOrder:
+    """What the options come to for models."""
+    from edgetl.stages.measuring import Precision
+    from edgetl.stages.profile_files import FileOrder
+
+    if values["provider"] != "cpu":
+        raise click.UsageError("--provider is for a study; ONNX files are measured on the CPU")
+    against, limit = values["against"], values["fail_if_slower"]
+    if limit is not None and against is None:
+        raise click.UsageError("--fail-if-slower needs --against MODEL")
+    return FileOrder(
+        files=(*files, *([against] if against else [])),
+        until=Precision(values["seconds"], values["width"], None if limit is None else 1.0 + limit),
+        run=_run_options(values),
+        batch=values["batch"],
+        trust=values["trust"],
+        output=values["output"],
+    )
+
+
+def _run_options(values: dict[str, Any]) -> RunOptions:
+    from edgetl.engine.options import RunOptions
+
+    return RunOptions(
+        threads=values["threads"],
+        cuda_graph=values["cuda_graph"],
+        spin_wait=values["spin_wait"],
+        transfers=not values["no_transfers"],
+        scratch="profile" if values["share_scratch"] else None,
+        runtime_caches=values["runtime_cache"],
+    )

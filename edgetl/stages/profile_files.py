@@ -1,0 +1,110 @@
+"""Latencies of plain ONNX files and engines, side by side, without a study."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from edgetl.artifacts.engine import read_manifest
+from edgetl.artifacts.files import write_json
+from edgetl.artifacts.results import EngineFile, Measured, Profile
+from edgetl.engine.cpu import processor
+from edgetl.engine.runtime import BuildOptions, RunOptions, build_engine, get_runtime, load_engine
+from edgetl.errors import EdgetlError
+from edgetl.graph.model import load_model
+from edgetl.graph.quantise import spelling
+from edgetl.measure.environment import describe
+from edgetl.measure.latency import compare, summarise
+from edgetl.measure.rounds import Call, Samples
+from edgetl.stages.measuring import EngineCall, Precision, engine_call, time_all, write_samples
+from edgetl.stages.prepare import input_preprocessing
+from edgetl.stages.stage import Watcher
+
+ENGINE = ".engine"
+"""Ends the name of TensorRT's engines; those of ONNX Runtime are ONNX files."""
+
+_MS_PER_S = 1e3
+
+
+@dataclass(frozen=True)
+class FileOrder:
+    """Files to be measured: ONNX files on ONNX Runtime, engines on what built them. Their paths are the names.
+
+    ``batch``: images of one inference. ``trust``: engines are loaded though they are not the files that their manifests
+    speak of. ``output``: a folder for the figures and the raw samples.
+    """
+
+    files: tuple[Path, ...]
+    until: Precision = field(default_factory=Precision)
+    run: RunOptions = field(default_factory=RunOptions)
+    batch: int = 1
+    trust: bool = False
+    output: Path | None = None
+
+
+def profile_files(order: FileOrder, watcher: Watcher) -> Profile:
+    """Measure files side by side.
+
+    Raises:
+        EdgetlError: a file cannot be read or loaded, is named twice, or is INT8 in TensorRT's spelling; or a run option
+            is none of its runtime's.
+    """
+    names = [str(path) for path in order.files]
+    if len(set(names)) < len(names):
+        raise EdgetlError("a file is named twice; give each file once")
+    with tempfile.TemporaryDirectory() as scratch:
+        engines = {name: _engine(Path(name), Path(scratch) / f"{n}.onnx", order) for n, name in enumerate(names)}
+
+        def load(wanted: Sequence[str], number: int) -> Mapping[str, Call]:
+            del number
+            return {name: _call(engines[name], order) for name in wanted}
+
+        samples = time_all(names, load, order.until, 0, watcher).samples
+        raw = {} if order.output is None else write_samples(order.output / "latency", samples)
+        rows = tuple(_row(name, engines[name], samples[name], raw.get(name), order) for name in names)
+    environment = describe(processor(), order.run.threads)
+    profile = Profile(environment=environment, deployments=rows, comparisons=compare(samples))
+    if order.output is not None:
+        write_json(order.output / "profile.json", profile)
+    return profile
+
+
+def _engine(path: Path, scratch: Path, order: FileOrder) -> Path:
+    """The engine of a file: itself, or what ONNX Runtime makes of a graph."""
+    if path.suffix == ENGINE:
+        return path
+    for option in ("cuda_graph", "spin_wait"):
+        if getattr(order.run, option):
+            raise EdgetlError(f"{path} runs on the CPU, where there is no --{option.replace('_', '-')}; leave it out")
+    if not order.run.transfers:
+        raise EdgetlError(f"{path} runs on the CPU, where nothing is copied to a device; leave --no-transfers out")
+    model = load_model(path)
+    if spelling(model) == "tensorrt":
+        raise EdgetlError(
+            f"{path} is INT8 in TensorRT's spelling, whose speed on ONNX Runtime says nothing of INT8's; prepare it "
+            "with --target onnxruntime"
+        )
+    input_preprocessing(model)
+    build_engine(get_runtime("onnxruntime"), path, scratch, BuildOptions())
+    return scratch
+
+
+def _call(engine: Path, order: FileOrder) -> EngineCall:
+    timed = replace(order.run, timed=engine.suffix == ENGINE)
+    return engine_call(load_engine(engine, trust=order.trust, run=timed), order.batch)
+
+
+def _row(name: str, engine: Path, samples: Samples, raw: Path | None, order: FileOrder) -> Measured:
+    latency, manifest = summarise(samples), read_manifest(engine, trust=True)
+    if raw is not None and order.output is not None:
+        latency = latency.model_copy(update={"raw": raw.relative_to(order.output).as_posix()})
+    return Measured(
+        name=name,
+        precision="as in the file",
+        runtime=manifest.runtime,
+        engines=(EngineFile(file=name, sha256=manifest.graph_sha256, bytes=Path(name).stat().st_size),),
+        latency_ms=latency,
+        throughput_ips=_MS_PER_S * order.batch / latency.mean,
+    )

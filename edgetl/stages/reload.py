@@ -1,0 +1,75 @@
+"""Latencies recomputed from the raw samples of an earlier measurement, here or on another device."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+
+from edgetl.artifacts.files import read_bytes, read_json
+from edgetl.artifacts.results import Latency, Measured, Profile, Results
+from edgetl.errors import EdgetlError
+from edgetl.measure.latency import compare, summarise
+from edgetl.measure.rounds import Samples
+
+
+def reload(path: Path) -> Profile:
+    """The profile in a file of `profile` or `run`, with all latencies and ratios computed anew.
+
+    Raises:
+        EdgetlError: the file is none of those, or its raw samples are not beside it.
+    """
+    profile = _read(path)
+    samples = {row.title: _samples(path, row, row.latency_ms) for row in profile.deployments if row.latency_ms}
+    rows = tuple(_again(row, samples.get(row.title)) for row in profile.deployments)
+    named = {_label(row): samples[row.title] for row in profile.deployments if row.title in samples}
+    return profile.model_copy(update={"deployments": rows, "comparisons": compare(named)})
+
+
+def _read(path: Path) -> Profile:
+    content = read_bytes(path)
+    try:
+        whole = isinstance(found := json.loads(content), dict) and "verdict" in found
+    except ValueError:
+        whole = False
+    if not whole:
+        return read_json(path, Profile)
+    results = read_json(path, Results)
+    return Profile(environment=results.environment, deployments=results.deployments, comparisons=())
+
+
+def _label(row: Measured) -> str:
+    return row.name if row.precision == "as in the file" else row.title
+
+
+def _samples(path: Path, row: Measured, latency: Latency) -> Samples:
+    if latency.raw is None:
+        raise EdgetlError(f"{path} names no raw samples for {row.title}; measure again with -o DIR")
+    inside = Path(latency.raw)
+    if inside.is_absolute() or ".." in inside.parts:
+        raise EdgetlError(f"{path} names samples outside of its folder ({latency.raw}); measure again")
+    file = next((place for base in (path.parent, path.parent.parent) if (place := base / inside).is_file()), None)
+    if file is None:
+        raise EdgetlError(f"the raw samples {path.parent / inside} do not exist; copy them along with {path.name}")
+    return Samples(_times(file))
+
+
+def _times(file: Path) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    try:
+        times = np.load(io.BytesIO(read_bytes(file)), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise EdgetlError(f"{file} is no npy file of samples ({error}); measure again") from None
+    if not isinstance(times, np.ndarray) or times.dtype != np.float64 or times.ndim != 2 or not times.size:
+        raise EdgetlError(f"{file} holds no rounds x repeats of milliseconds; measure again")
+    if not np.isfinite(times).all() or not (times > 0.0).all():
+        raise EdgetlError(f"{file} holds times that are no positive numbers; measure again")
+    return times
+
+
+def _again(row: Measured, samples: Samples | None) -> Measured:
+    if samples is None or row.latency_ms is None:
+        return row
+    kept = {"raw": row.latency_ms.raw, "device": row.latency_ms.device}
+    return row.model_copy(update={"latency_ms": summarise(samples).model_copy(update=kept)})
