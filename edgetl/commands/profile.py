@@ -24,6 +24,7 @@ def command(sources: tuple[Path, ...], as_json: bool, **values: Any) -> None:
     \b
     Examples:  edgetl profile configs/digits.yaml -o runs/digits --threads 1
                edgetl profile new.onnx --against old.onnx --fail-if-slower 5%
+               edgetl profile model.onnx --layers --images photos
                edgetl profile --load nano.json --load orin.json
     """
     if values["load"]:
@@ -56,7 +57,12 @@ def _profile_study(sources: tuple[Path, ...], values: dict[str, Any], as_json: b
     from edgetl.stages.stage import Options
 
     options = Options(
-        threads=values["threads"], seconds=values["seconds"], width=values["width"], provider=values["provider"]
+        threads=values["threads"],
+        seconds=values["seconds"],
+        width=values["width"],
+        provider=values["provider"],
+        energy=not values["no_energy"],
+        layers=values["layers"],
     )
     run_study(sources[0], output, ["profile"], options)
     written = output / "measurements" / "latency.json"
@@ -66,12 +72,14 @@ def _profile_study(sources: tuple[Path, ...], values: dict[str, Any], as_json: b
 
 def _show(profiles: Sequence[Profile], as_json: bool) -> None:
     from edgetl.report.profiled import profile_lines, profiles_json
+    from edgetl.report.shares import where_time_goes
 
     if as_json:
         click.echo(profiles_json(profiles))
         return
     for line in profile_lines(profiles):
         click.echo(line)
+    click.echo(where_time_goes(profiles), nl=False)
 
 
 def _judge(profile: Profile, limit: float | None, strict: bool) -> None:

@@ -52,6 +52,9 @@ _OPTIONS = (
     click.option("--no-transfers", is_flag=True, help="Leave FILE.engine's inputs and outputs on the device."),
     click.option("--share-scratch", is_flag=True, help="Let FILE.engines share their scratch memory."),
     click.option("--runtime-cache", type=PATH, help="Folder of what TensorRT-RTX compiles for FILE.engine."),
+    click.option("--layers", is_flag=True, help="Tell where the time goes, layer by layer."),
+    click.option("--images", type=PATH, help="Folder: measure the way from its images to MODEL.onnx's answers."),
+    click.option("--no-energy", is_flag=True, help="Leave out energy, which takes as long again as latency."),
     click.option("--trust", is_flag=True, help="Load FILE.engine though it is not what its manifest speaks of."),
     click.option(
         "--load", type=PATH, multiple=True, help="Measure nothing: recompute from a results.json. Repeatable."
@@ -68,6 +71,7 @@ _OF_FILES = (
     "no_transfers",
     "share_scratch",
     "runtime_cache",
+    "images",
     "trust",
 )
 
@@ -104,6 +108,9 @@ def file_order(files: tuple[Path, ...], values: dict[str, Any]) -> FileOrder:
         batch=values["batch"],
         trust=values["trust"],
         output=values["output"],
+        energy=not values["no_energy"],
+        layers=values["layers"],
+        images=values["images"],
     )
 
 

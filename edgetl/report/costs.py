@@ -29,7 +29,7 @@ def energy_line(energy: Energy) -> str:
     if energy.mj is None or energy.low is None or energy.high is None:
         return f"energy: not told ({printable(energy.reason or 'not measured')})"
     return (
-        f"energy: {significant(energy.mj)} mJ for one image over idle ({significant(energy.low)} to "
+        f"energy: {significant(energy.mj)} mJ for one inference over idle ({significant(energy.low)} to "
         f"{significant(energy.high)}), {significant(energy.active_w or 0.0)} W at work, "
         f"{significant(energy.idle_w or 0.0)} W at rest, by {energy.source} ({', '.join(energy.total_of)})"
     )

@@ -10,7 +10,7 @@ from typing import Any
 from edgetl.artifacts.deployment import Deployment, GraphSpec, Shortlist
 from edgetl.artifacts.engine import manifest_path
 from edgetl.artifacts.files import read_json
-from edgetl.engine.runtime import BuildOptions, Runtime, build_engine, get_runtime
+from edgetl.engine.runtime import BuildOptions, build_engine, get_runtime
 from edgetl.errors import EdgetlError
 from edgetl.stages.stage import Context
 
@@ -66,7 +66,7 @@ def work(context: Context) -> list[Path]:
             context.watcher.say(f"build-engine: no {candidate.title}: {candidate.unsupported}")
     if not able:
         raise EdgetlError(f"{context.runtime} can run none of the study's precisions; name another in precisions")
-    graphs = {engine: graph for candidate in able for engine, graph in _orders(context, runtime, candidate)}
+    graphs = {engine: graph for candidate in able for engine, graph in engine_graphs(context, candidate)}
     with context.watcher.progress("building engines", len(graphs)) as advance:
         for engine, graph in graphs.items():
             build_engine(runtime, graph, engine, _options(context))
@@ -75,7 +75,8 @@ def work(context: Context) -> list[Path]:
     return [file for engine in graphs for file in (engine, manifest_path(engine))]
 
 
-def _orders(context: Context, runtime: Runtime, candidate: Candidate) -> Iterator[tuple[Path, Path]]:
+def engine_graphs(context: Context, candidate: Candidate) -> Iterator[tuple[Path, Path]]:
     """A candidate's engines and the graphs to build them from. Trees of ``specialised`` have some in common."""
+    runtime = get_runtime(context.runtime)
     for spec, engine in zip(candidate.graphs, engine_paths(context, candidate), strict=True):
         yield engine, context.run.graphs / spec.file(candidate.precision, runtime.SPELLING)

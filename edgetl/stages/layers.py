@@ -1,47 +1,67 @@
-"""Where the time of an engine goes, told by the nodes of the graph that it was built from."""
+"""Where the time of engines goes, told by the nodes of the graphs that they were built from."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
+from edgetl.artifacts.engine import read_manifest
+from edgetl.artifacts.files import sha256_file
 from edgetl.artifacts.layers import Layers
 from edgetl.engine.layer_times import origins
 from edgetl.engine.runtime import RunOptions, load_engine, time_layers
 from edgetl.graph.model import load_model
 from edgetl.graph.parts import parts
 from edgetl.measure.layers import Timed, Whole, fold
-
-Array = npt.NDArray[np.float32]
+from edgetl.stages.build_engine import Candidate, engine_graphs
+from edgetl.stages.measuring import engine_call
+from edgetl.stages.stage import Context
 
 
 def engine_layers(
-    name: str, engine: Path, graph: Path | None, run: RunOptions, latency_ms: float | None, trust: bool = False
+    name: str, engine: Path, graph: Path | None, run: RunOptions, batch: int = 1, trust: bool = False
 ) -> Layers:
-    """The times of an engine's layers on random images, one at a time.
+    """The times of an engine's layers on random images.
 
     Args:
         name: what the engine is called.
         graph: what it was built from; None where only the engine is there: layers then have no nodes.
-        latency_ms: of the engine without a profiler, to stand beside.
 
     Raises:
-        EdgetlError: as `time_layers` does.
+        EdgetlError: as `load_engine` does, or the runtime tells no times of layers.
     """
-    times = time_layers(engine, random_inputs(engine, run, trust), trust=trust, run=run)
+    inputs = engine_call(load_engine(engine, trust=trust, run=run), batch).inputs
+    times = time_layers(engine, inputs, trust=trust, run=run)
     model = None if graph is None else load_model(graph)
     find = None if model is None else origins(model)
     timed = [
         Timed(layer.name, None if find is None else find(layer), layer.operator, layer.ms) for layer in times.layers
     ]
-    whole = Whole(name, times.source, times.runs, times.whole_ms, latency_ms)
+    whole = Whole(name, times.source, times.runs, times.whole_ms)
     return fold(timed, whole, {} if model is None else parts(model))
 
 
-def random_inputs(engine: Path, run: RunOptions, trust: bool = False) -> Sequence[Array]:
-    """One image, or what else an engine starts from."""
-    random = np.random.default_rng(0)
-    return [random.random(shape, dtype=np.float32) for shape in load_engine(engine, trust=trust, run=run).shapes]
+def graph_beside(engine: Path) -> Path | None:
+    """The graph that an engine was built from, if it still lies beside it."""
+    manifest = read_manifest(engine, trust=True)
+    graph = engine.with_name(manifest.graph)
+    return graph if graph.is_file() and sha256_file(graph) == manifest.graph_sha256 else None
+
+
+def layers_of_study(context: Context, able: Sequence[Candidate]) -> dict[str, tuple[Layers, ...]]:
+    """Those of every engine of the candidates, by title. Engines that candidates have in common are timed once."""
+    graphs = {engine: graph for candidate in able for engine, graph in engine_graphs(context, candidate)}
+    run = RunOptions(threads=context.options.threads)
+    found: dict[Path, Layers] = {}
+    with context.watcher.progress("timing layers", len(graphs)) as advance:
+        for engine, graph in graphs.items():
+            found[engine] = engine_layers(context.run.relative(engine), engine, graph, run)
+            advance(1)
+    return {one.title: tuple(found[engine] for engine, _ in engine_graphs(context, one)) for one in able}
+
+
+def beside_latency(layers: Sequence[Layers], p50: float) -> tuple[Layers, ...]:
+    """With the latency without a profiler, where it is one engine's."""
+    if len(layers) != 1:
+        return tuple(layers)
+    return (layers[0].model_copy(update={"latency_ms": p50}),)

@@ -6,26 +6,34 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+from edgetl.artifacts.energy import Energy
 from edgetl.artifacts.engine import read_manifest
 from edgetl.artifacts.files import write_json
 from edgetl.artifacts.results import EngineFile, Measured, Profile
 from edgetl.engine.cpu import processor
+from edgetl.engine.footprint import footprint
 from edgetl.engine.runtime import BuildOptions, RunOptions, build_engine, get_runtime, load_engine
 from edgetl.errors import EdgetlError
 from edgetl.graph.model import load_model
 from edgetl.graph.quantise import spelling
+from edgetl.measure.disturbances import disturbances
 from edgetl.measure.environment import describe
 from edgetl.measure.latency import compare, summarise
 from edgetl.measure.rounds import Call, Samples
+from edgetl.stages.energy import energies
+from edgetl.stages.layers import beside_latency, engine_layers, graph_beside
 from edgetl.stages.measuring import EngineCall, Precision, engine_call, time_all, write_samples
 from edgetl.stages.prepare import input_preprocessing
 from edgetl.stages.stage import Watcher
+from edgetl.stages.waterfall import waterfall_of_model
 
 ENGINE = ".engine"
 """Ends the name of TensorRT's engines; those of ONNX Runtime are ONNX files."""
 
 _MS_PER_S = 1e3
+_WAY_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -33,7 +41,8 @@ class FileOrder:
     """Files to be measured: ONNX files on ONNX Runtime, engines on what built them. Their paths are the names.
 
     ``batch``: images of one inference. ``trust``: engines are loaded though they are not the files that their manifests
-    speak of. ``output``: a folder for the figures and the raw samples.
+    speak of. ``output``: a folder for the figures and the raw samples. ``energy`` and ``layers``: whether these are
+    measured too. ``images``: a folder of images whose way to the models' answers is measured.
     """
 
     files: tuple[Path, ...]
@@ -42,6 +51,9 @@ class FileOrder:
     batch: int = 1
     trust: bool = False
     output: Path | None = None
+    energy: bool = True
+    layers: bool = False
+    images: Path | None = None
 
 
 def profile_files(order: FileOrder, watcher: Watcher) -> Profile:
@@ -61,14 +73,46 @@ def profile_files(order: FileOrder, watcher: Watcher) -> Profile:
             del number
             return {name: _call(engines[name], order) for name in wanted}
 
-        samples = time_all(names, load, order.until, 0, watcher).samples
-        raw = {} if order.output is None else write_samples(order.output / "latency", samples)
-        rows = tuple(_row(name, engines[name], samples[name], raw.get(name), order) for name in names)
-    environment = describe(processor(), order.run.threads)
-    profile = Profile(environment=environment, deployments=rows, comparisons=compare(samples))
+        details = {name: _details(name, engine, order) for name, engine in engines.items()}
+        timed = time_all(names, load, order.until, 0, watcher)
+        raw = {} if order.output is None else write_samples(order.output / "latency", timed.samples)
+        joules = energies(load(names, 0), order.until.seconds) if order.energy else {}
+        rows = tuple(
+            _row(name, engines[name], timed.samples[name], raw.get(name), order).model_copy(
+                update={**details[name], **_energy(joules.get(name))}
+            )
+            for name in names
+        )
+    profile = Profile(
+        environment=describe(processor(), order.run.threads),
+        deployments=tuple(_with_latency(row) for row in rows),
+        comparisons=compare(timed.samples),
+        disturbances=disturbances(timed.states),
+    )
     if order.output is not None:
         write_json(order.output / "profile.json", profile)
     return profile
+
+
+def _details(name: str, engine: Path, order: FileOrder) -> dict[str, Any]:
+    """What is measured apart from the others, before latency: what cannot be told is refused before that takes time."""
+    memory = footprint([engine], read_manifest(engine, trust=True).runtime, order.trust)
+    found: dict[str, Any] = {"memory": memory, "memory_mb": memory.process_mb}
+    if order.layers:
+        graph = graph_beside(engine) if engine.suffix == ENGINE else Path(name)
+        found["layers"] = (engine_layers(name, engine, graph, order.run, order.batch, order.trust),)
+    if order.images is not None:
+        found["waterfall"] = waterfall_of_model(Path(name), order.images, order.run.threads, _WAY_SECONDS)
+    return found
+
+
+def _energy(energy: Energy | None) -> dict[str, Any]:
+    return {} if energy is None else {"energy": energy, "energy_mj": energy.mj}
+
+
+def _with_latency(row: Measured) -> Measured:
+    assert row.latency_ms is not None, "plain files are always measured"
+    return row.model_copy(update={"layers": beside_latency(row.layers, row.latency_ms.p50)})
 
 
 def _engine(path: Path, scratch: Path, order: FileOrder) -> Path:

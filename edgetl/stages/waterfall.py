@@ -12,8 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from edgetl.artifacts.boxes import BoxIndex
 from edgetl.artifacts.bundle import Preprocessing
 from edgetl.artifacts.deployment import Deployment
+from edgetl.artifacts.index import DataIndex
 from edgetl.artifacts.waterfall import Waterfall
 from edgetl.data.geometry import Placement, Size
 from edgetl.data.images import BrokenImageError, check, fit, read, upright_size
@@ -85,15 +87,15 @@ def waterfall_of_model(model: Path, folder: Path, threads: int, seconds: float) 
 
 
 def waterfalls_of_study(
-    context: Context,
-    loaded: Mapping[str, tuple[Deployment, Sequence[Loaded]]],
-    files: Sequence[Path],
-    preprocessing: Preprocessing,
-    seconds: float,
+    context: Context, loaded: Mapping[str, tuple[Deployment, Sequence[Loaded]]], seconds: float
 ) -> dict[str, Waterfall]:
-    """For each deployment, by title, over some of the study's own images."""
+    """For each deployment, by title, over some images of the study's validation set; none where they are not here."""
     serving = cast(Serving, importlib.import_module(f"edgetl.stages.{context.study.task}.serving"))
-    found = {}
+    files = _of_study(context)
+    if not files:
+        context.watcher.say("profile: the study's images are not here; nothing is told of the way from file to answer")
+        return {}
+    preprocessing, found = serving.preprocessing(context), {}
     for title, (deployment, engines) in loaded.items():
         stopwatch = Stopwatch()
         watched = [replace(one, engine=_Watched(one.engine, stopwatch)) for one in engines]
@@ -103,7 +105,7 @@ def waterfalls_of_study(
             serving.answers(context, {title: (deployment, watched)})[title],
             stopwatch,
         )
-        found[title] = measure_waterfall(way, files[:_OF_A_STUDY], seconds, context.study.seed)
+        found[title] = measure_waterfall(way, files, seconds, context.study.seed)
     return found
 
 
@@ -112,6 +114,26 @@ class Serving(Protocol):
 
     def answers(self, context: Context, loaded: Mapping[str, tuple[Deployment, Sequence[Any]]]) -> dict[str, Answer]:
         """A function for each deployment, by title, from an image (1 x 3 x H x W in [0, 1]) to what it says of it."""
+
+    def preprocessing(self, context: Context) -> Preprocessing:
+        """That of the study's networks."""
+
+
+class Indexing(Protocol):
+    """The module of a task that knows its images."""
+
+    def read_index(self, context: Context) -> tuple[DataIndex | BoxIndex, Path]:
+        """The index and the folder that its paths are relative to."""
+
+
+def _of_study(context: Context) -> list[Path]:
+    """Images of the validation set: the test set is for `evaluate` alone."""
+    module = cast(Indexing, importlib.import_module(f"edgetl.stages.{context.study.task}.index"))
+    try:
+        index, root = module.read_index(context)
+    except EdgetlError:
+        return []
+    return [file for one in index.val[:_OF_A_STUDY] if _can_be_read(file := root / one.path)]
 
 
 def _decode(file: Path, preprocessing: Preprocessing) -> _Decoded:

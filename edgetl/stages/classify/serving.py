@@ -8,7 +8,7 @@ from itertools import cycle
 import numpy as np
 import numpy.typing as npt
 
-from edgetl.artifacts.bundle import IMAGES, Bundle
+from edgetl.artifacts.bundle import IMAGES, Bundle, Preprocessing
 from edgetl.artifacts.deployment import CASCADE, COMBINED, Deployment, Gate, Shortlist, fires, merge, refine
 from edgetl.artifacts.files import read_json
 from edgetl.stages.serving import Loaded
@@ -46,6 +46,11 @@ def predictor(
 def _threshold(gate: Gate | None) -> float:
     assert gate is not None, "a cascade has a gate"
     return gate.threshold
+
+
+def preprocessing(context: Context) -> Preprocessing:
+    """That of the study's networks."""
+    return read_json(context.run.bundle / "bundle.json", Bundle).preprocessing
 
 
 def answers(

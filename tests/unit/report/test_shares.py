@@ -94,7 +94,9 @@ def test_energy_is_told_with_its_source_or_with_the_reason(results: Results) -> 
     assert "by INA3221 power monitor (VDD_IN)" in (energy_said([unknown, known]) or "")
     assert energy_said([unknown]) == "Energy cannot be told: no meter."
     assert energy_said([row]) is None
-    assert energy_line(measured).startswith("energy: 12.5 mJ for one image over idle (12.0 to 13.0), 9.00 W at work")
+    assert energy_line(measured).startswith(
+        "energy: 12.5 mJ for one inference over idle (12.0 to 13.0), 9.00 W at work"
+    )
     assert energy_line(Energy(reason="no meter")) == "energy: not told (no meter)"
     assert "Energy cannot be told: no meter." in render_html(results.model_copy(update={"deployments": (unknown,)}))
 
