@@ -81,7 +81,7 @@ def _part(name: str, ms: Sequence[float], total: float) -> PartTime:
 def _blocks(timed: Sequence[Timed], total: float) -> tuple[PartTime, ...]:
     """Layers by the common beginning of their names: the block that takes longest is split until there are enough.
 
-    Names are paths (``/layer1/layer1.0/conv1/Conv``). Where they share no beginnings there are no blocks.
+    Names are paths (``/layer1/layer1.0/conv1/Conv``). Where few share a beginning there are no blocks.
     """
     named = [(tuple((layer.node or f"{_OWN}/{layer.layer}").strip("/").split("/")), layer.ms) for layer in timed]
     blocks: dict[Path, list[tuple[Path, float]]] = {(): named}
@@ -91,7 +91,7 @@ def _blocks(timed: Sequence[Timed], total: float) -> tuple[PartTime, ...]:
         if slowest is None:
             break
         blocks = _split(blocks, slowest)
-    if all(len(inside) == 1 for inside in blocks.values()):
+    if 2 * len(blocks) > len(timed):
         return ()
     return tuple(_part("/".join(path), [ms for _, ms in inside], total) for path, inside in blocks.items())
 
