@@ -12,11 +12,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from fuse import BACKBONES, write_graphs
+from onnx import numpy_helper
 from record import MATERIAL, Quiet, save, spread
 
 from edgetl.artifacts.bundle import Preprocessing
@@ -85,6 +88,23 @@ def detectors(material: Path) -> Iterator[dict[str, Any]]:
             title = {"network": network.cfg.path.stem, "form": f"suppression as {form}"}
             detect = partial(with_detections, heads=[head], preprocessing=size, suppression=Suppression(), form=form)
             yield from precisions(title, raw, images, detect)
+        fused = Path(folder) / "fused.onnx"
+        two = retrained(raw, raws, Path(folder) / "retrained.onnx")
+        save_model(fuse({"first": load_model(raw), "second": load_model(two)}).model, fused)
+        heads = [replace(head, name=name, raws=tuple(f"{name}/{raw}" for raw in raws)) for name in ("first", "second")]
+        detect = partial(with_detections, heads=heads, preprocessing=size, suppression=Suppression(), form="loop")
+        yield from precisions({"network": network.cfg.path.stem, "form": "two fused"}, fused, images, detect)
+
+
+def retrained(graph: Path, raws: list[str], path: Path) -> Path:
+    """The same detector with other weights in the convolutions that it ends with."""
+    model = load_model(graph)
+    endings = {node.input[1] for node in model.graph.node if node.output[0] in raws}
+    for tensor in model.graph.initializer:
+        if tensor.name in endings:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(1.01), tensor.name))
+    save_model(model, path)
+    return path
 
 
 def read_detector(folder: Path) -> tuple[Darknet, tuple[str, ...]]:

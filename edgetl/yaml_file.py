@@ -27,11 +27,8 @@ class Frozen(BaseModel):
 _Model = TypeVar("_Model", bound=Frozen)
 
 
-def load_yaml(path: Path, model: type[_Model], refused: Mapping[str, str]) -> _Model:
+def load_yaml(path: Path, model: type[_Model]) -> _Model:
     """Read and validate a file.
-
-    Args:
-        refused: words that may be asked for and are not there, each with what to say of it.
 
     Raises:
         StudyError: with every fault of the file, each naming its line and key.
@@ -55,7 +52,7 @@ def load_yaml(path: Path, model: type[_Model], refused: Mapping[str, str]) -> _M
     try:
         result = model.model_validate(_tuples(content))
     except ValidationError as error:
-        faults = duplicates + [_explain(detail, lines, model, refused) for detail in error.errors()]
+        faults = duplicates + [_explain(detail, lines, model) for detail in error.errors()]
         raise StudyError(str(path), faults) from None
     if duplicates:
         raise StudyError(str(path), duplicates)
@@ -107,9 +104,7 @@ def _tuples(value: Any) -> Any:
     return value
 
 
-def _explain(
-    detail: ErrorDetails, lines: Mapping[tuple[str, ...], int], model: type[Frozen], refused: Mapping[str, str]
-) -> str:
+def _explain(detail: ErrorDetails, lines: Mapping[tuple[str, ...], int], model: type[Frozen]) -> str:
     location = tuple(str(part) for part in detail["loc"] if part != "[key]")
     # Unions append the tried type to the location; the longest prefix that is in the file is the key.
     known = next((location[:n] for n in range(len(location), 0, -1) if location[:n] in lines), ())
@@ -117,10 +112,10 @@ def _explain(
     shown = location if missing else known
     line = lines.get(known or (), 1)
     key = ".".join(shown) or "the file"
-    return f"line {line}: {key} {_fault(detail, model, location, refused)}"
+    return f"line {line}: {key} {_fault(detail, model, location)}"
 
 
-def _fault(detail: ErrorDetails, model: type[Frozen], location: tuple[str, ...], refused: Mapping[str, str]) -> str:
+def _fault(detail: ErrorDetails, model: type[Frozen], location: tuple[str, ...]) -> str:
     kind, found = detail["type"], detail["input"]
     if kind == "missing":
         return "is missing"
@@ -128,8 +123,6 @@ def _fault(detail: ErrorDetails, model: type[Frozen], location: tuple[str, ...],
         fields = list(_fields_at(model, location[:-1]))
         return f"is not a known key{did_you_mean(location[-1], fields)}"
     if kind == "literal_error":
-        if str(found) in refused:
-            return f"is {found!r}: {refused[str(found)]}"
         choices = str(detail.get("ctx", {}).get("expected", ""))
         words = choices.replace("'", "").replace(" or ", ", ").split(", ")
         return f"is {found!r}, expected {choices}{did_you_mean(str(found), words)}"

@@ -64,7 +64,7 @@ def command(
             "--runtime, --precision and what belongs to it are for a MODEL.onnx; a study names its own"
         )
     if (found := given(engine)) is not None:
-        raise click.UsageError(f"{found} is for a MODEL.onnx")
+        raise click.UsageError(f"{found} is for a MODEL.onnx; a study file has the section engine")
     from edgetl.stages.stage import Options
 
     run_study(source, output, ["build-engine"], Options(compute_capability=compute_capability, provider=provider))

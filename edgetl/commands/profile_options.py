@@ -51,7 +51,9 @@ _OPTIONS = (
     click.option("--spin-wait", is_flag=True, help="Wait for FILE.engine without sleeping."),
     click.option("--no-transfers", is_flag=True, help="Leave FILE.engine's inputs and outputs on the device."),
     click.option("--share-scratch", is_flag=True, help="Let FILE.engines share their scratch memory."),
-    click.option("--runtime-cache", type=PATH, help="Folder of what TensorRT-RTX compiles for FILE.engine."),
+    click.option(
+        "--runtime-cache", type=PATH, help="Folder of what TensorRT-RTX compiles.", show_default="~/.cache/edgetl"
+    ),
     click.option("--layers", is_flag=True, help="Tell where the time goes, layer by layer."),
     click.option("--images", type=PATH, help="Folder: measure the way from its images to MODEL.onnx's answers."),
     click.option("--no-energy", is_flag=True, help="Leave out energy, which takes as long again as latency."),
@@ -115,6 +117,7 @@ def file_order(files: tuple[Path, ...], values: dict[str, Any]) -> FileOrder:
 
 
 def _run_options(values: dict[str, Any]) -> RunOptions:
+    from edgetl.engine.nvidia.timing_cache import cache_folder
     from edgetl.engine.options import RunOptions
 
     return RunOptions(
@@ -123,5 +126,5 @@ def _run_options(values: dict[str, Any]) -> RunOptions:
         spin_wait=values["spin_wait"],
         transfers=not values["no_transfers"],
         scratch="profile" if values["share_scratch"] else None,
-        runtime_caches=values["runtime_cache"],
+        runtime_caches=values["runtime_cache"] or cache_folder(),
     )

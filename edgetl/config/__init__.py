@@ -3,6 +3,7 @@
 from edgetl.config.backbone import Backbone
 from edgetl.config.data import FORMATS, GENERATED, Data
 from edgetl.config.detection import Augmentation, Detection, JointTuning, Suppression
+from edgetl.config.engine import EngineSettings
 from edgetl.config.fields import (
     LARGEST_IMAGE,
     OTHER,
@@ -30,6 +31,7 @@ __all__ = [
     "DataFormat",
     "DeploymentName",
     "Detection",
+    "EngineSettings",
     "Finetuning",
     "JointTuning",
     "Precision",

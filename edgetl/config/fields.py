@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 DeploymentName = Literal["combined", "specialised", "shared", "branched", "cascade", "one-vs-rest"]
 Precision = Literal["fp32", "fp16", "int8"]
-RuntimeName = Literal["auto", "onnxruntime", "tensorrt-rtx"]
+RuntimeName = Literal["auto", "onnxruntime", "tensorrt", "tensorrt-rtx"]
 DataFormat = Literal["image-folder", "csv", "digits", "synthetic", "coco", "yolo", "voc"]
 Task = Literal["classify", "detect"]
 CalibrationMethod = Literal["max", "percentile", "entropy", "mse", "auto"]

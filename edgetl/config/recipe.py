@@ -32,7 +32,7 @@ def load_recipe(name: str, beside: Path) -> Recipe:
     )
     for candidate in candidates:
         if candidate.is_file():
-            return load_yaml(candidate, Recipe, {})
+            return load_yaml(candidate, Recipe)
     if name == "default":
         return Recipe()
     tried = " and ".join(str(candidate) for candidate in candidates)

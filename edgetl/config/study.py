@@ -10,14 +10,10 @@ from pydantic import field_validator, model_validator
 from edgetl.config.backbone import Backbone
 from edgetl.config.data import FORMATS, Data
 from edgetl.config.detection import Detection
+from edgetl.config.engine import EngineSettings
 from edgetl.config.fields import OTHER, DeploymentName, Label, Name, Precision, RuntimeName, Seed, Task
 from edgetl.config.training import Budget, Search, Training
 from edgetl.yaml_file import Frozen, load_yaml
-
-# What the design names and this version does not have yet: refused by name, not as a typing error.
-_NOT_YET = {
-    "tensorrt": "full TensorRT is not in this version; use auto, onnxruntime or tensorrt-rtx",
-}
 
 # Heads of other deployments, the input of every graph, and a key of results.json beside the groups.
 _TAKEN = frozenset({"combined", "one-vs-rest", "images", "overall"})
@@ -36,6 +32,7 @@ class Study(Frozen):
     deployments: tuple[DeploymentName, ...] = ("combined", "specialised", "shared")
     precisions: tuple[Precision, ...] = ("fp32", "int8")
     runtime: RuntimeName = "auto"
+    engine: EngineSettings = EngineSettings()
     calibration: str = "default"
     budget: Budget = Budget()
     training: Training = Training()
@@ -121,6 +118,15 @@ class Study(Frozen):
             )
         return self
 
+    @model_validator(mode="after")
+    def _int8_on_a_dla_core_has_a_cache(self) -> Study:
+        if self.engine.dla_core is not None and "int8" in self.precisions:
+            raise ValueError(
+                "engine.dla_core and precision int8 do not go together in a study: a DLA core takes INT8 from a "
+                "calibration cache; leave int8 out, or build that engine with edgetl build-engine MODEL.onnx --dla-core"
+            )
+        return self
+
 
 def _group_faults(groups: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
     if not groups:
@@ -148,4 +154,4 @@ def load_study(path: Path) -> Study:
         StudyError: with every fault of the file, each naming its line and key.
         EdgetlError: the file cannot be read or is no YAML.
     """
-    return load_yaml(path, Study, _NOT_YET)
+    return load_yaml(path, Study)

@@ -10,7 +10,8 @@ from typing import Any
 from edgetl.artifacts.deployment import Deployment, GraphSpec, Shortlist
 from edgetl.artifacts.engine import manifest_path
 from edgetl.artifacts.files import read_json
-from edgetl.engine.runtime import BuildOptions, build_engine, get_runtime
+from edgetl.engine.nvidia.timing_cache import cache_folder
+from edgetl.engine.runtime import BuildOptions, Workshop, build_engine, get_runtime
 from edgetl.errors import EdgetlError
 from edgetl.stages.stage import Context
 
@@ -55,7 +56,19 @@ def surroundings(context: Context) -> dict[str, Any]:
 
 
 def _options(context: Context) -> BuildOptions:
-    return BuildOptions(compute_capability=context.options.compute_capability)
+    """A study's engines take one image at a time or as many as `evaluate` gives them: the batches stay as they are.
+
+    Raises:
+        EdgetlError: the engines are to be run in a way that their runtime has not.
+    """
+    engine = context.study.engine
+    if (engine.cuda_graph or engine.share_scratch) and context.runtime.startswith("onnxruntime"):
+        raise EdgetlError(
+            f"{context.runtime} has no CUDA graphs and no scratch memory to share; take engine.cuda_graph and "
+            "engine.share_scratch out of the study, or name runtime tensorrt or tensorrt-rtx"
+        )
+    settings = engine.model_dump(exclude={"cuda_graph", "share_scratch"})
+    return BuildOptions(compute_capability=context.options.compute_capability, **settings)
 
 
 def work(context: Context) -> list[Path]:
@@ -69,7 +82,7 @@ def work(context: Context) -> list[Path]:
     graphs = {engine: graph for candidate in able for engine, graph in engine_graphs(context, candidate)}
     with context.watcher.progress("building engines", len(graphs)) as advance:
         for engine, graph in graphs.items():
-            build_engine(runtime, graph, engine, _options(context))
+            build_engine(runtime, graph, engine, _options(context), Workshop(cache_folder()))
             advance(1)
     context.watcher.say(f"build-engine: {len(graphs)} engines in {context.run.engines / context.runtime}")
     return [file for engine in graphs for file in (engine, manifest_path(engine))]

@@ -15,6 +15,7 @@ from edgetl.graph.parts import parts
 from edgetl.measure.layers import Timed, Whole, fold
 from edgetl.stages.build_engine import Candidate, engine_graphs
 from edgetl.stages.measuring import engine_call
+from edgetl.stages.serving import run_options
 from edgetl.stages.stage import Context
 
 
@@ -51,7 +52,7 @@ def graph_beside(engine: Path) -> Path | None:
 def layers_of_study(context: Context, able: Sequence[Candidate]) -> dict[str, tuple[Layers, ...]]:
     """Those of every engine of the candidates, by title. Engines that candidates have in common are timed once."""
     graphs = {engine: graph for candidate in able for engine, graph in engine_graphs(context, candidate)}
-    run = RunOptions(threads=context.options.threads)
+    run = run_options(context, context.options.threads)
     found: dict[Path, Layers] = {}
     with context.watcher.progress("timing layers", len(graphs)) as advance:
         for engine, graph in graphs.items():

@@ -26,7 +26,7 @@ from edgetl.stages.build_engine import Candidate, candidates, engine_paths
 from edgetl.stages.energy import energies
 from edgetl.stages.layers import beside_latency, layers_of_study
 from edgetl.stages.measuring import Precision, time_all, write_samples
-from edgetl.stages.serving import Loaded, load
+from edgetl.stages.serving import Loaded, load, run_options
 from edgetl.stages.stage import Context
 from edgetl.stages.waterfall import waterfalls_of_study
 
@@ -108,7 +108,8 @@ def _loader(context: Context, able: list[Candidate]) -> Load:
 
 def _loaded(context: Context, able: Sequence[Candidate]) -> dict[str, tuple[Deployment, tuple[Loaded, ...]]]:
     """Deployments with their engines, by title, loaded in this order."""
-    loaded = load({one.title: (one.deployment, engine_paths(context, one)) for one in able}, context.options.threads)
+    wanted = {one.title: (one.deployment, engine_paths(context, one)) for one in able}
+    loaded = load(wanted, run_options(context, context.options.threads))
     return {one.title: (one.deployment, loaded[one.title]) for one in able}
 
 

@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgetl.artifacts.deployment import Deployment, GraphSpec, Rows
-from edgetl.engine.runtime import Engine, load_engine
+from edgetl.engine.nvidia.timing_cache import cache_folder
+from edgetl.engine.runtime import Engine, RunOptions, load_engine
+from edgetl.stages.stage import Context
 
 Array = npt.NDArray[np.float32]
 
@@ -27,13 +29,24 @@ class Loaded:
         return self.engine.infer(*(tensors[name][rows] for name in self.spec.inputs))
 
 
-def load(wanted: Mapping[str, tuple[Deployment, Sequence[Path]]], threads: int) -> dict[str, tuple[Loaded, ...]]:
+def run_options(context: Context, threads: int) -> RunOptions:
+    """How a study's engines are run; what TensorRT-RTX compiles on the device is kept from run to run."""
+    settings = context.study.engine
+    return RunOptions(
+        threads=threads,
+        cuda_graph=settings.cuda_graph,
+        scratch="study" if settings.share_scratch else None,
+        runtime_caches=cache_folder(),
+    )
+
+
+def load(wanted: Mapping[str, tuple[Deployment, Sequence[Path]]], run: RunOptions) -> dict[str, tuple[Loaded, ...]]:
     """All engines of deployments, by title, in the order of their graphs.
 
     Trees of ``specialised`` have engines in common: each is in memory once, which is scarce on a device.
     """
     paths = dict.fromkeys(path for _, engines in wanted.values() for path in engines)
-    loaded = {path: load_engine(path, threads) for path in paths}
+    loaded = {path: load_engine(path, run=run) for path in paths}
     return {
         title: tuple(Loaded(spec, loaded[path]) for spec, path in zip(deployment.graphs, engines, strict=True))
         for title, (deployment, engines) in wanted.items()

@@ -52,9 +52,9 @@ STAGES: dict[str, Stage] = {
         Stage("finetune", "finetune", ("index",), _trained),
         Stage("search", "finetune", ("finetune",), _keys("search")),
         Stage("export", "export", ("index", "finetune", "search"), _written),
-        Stage("build-engine", "build-engine", ("search", "export"), _keys("runtime"), of_task=False),
+        Stage("build-engine", "build-engine", ("search", "export"), _keys("runtime", "engine"), of_task=False),
         Stage("evaluate", "evaluate", ("index", "finetune", "search", "build-engine"), _keys()),
-        Stage("profile", "profile", ("finetune", "search", "build-engine"), _keys(), of_task=False),
+        Stage("profile", "profile", ("finetune", "search", "build-engine"), _keys("engine"), of_task=False),
         Stage(
             "report",
             "report",

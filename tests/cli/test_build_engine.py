@@ -73,4 +73,18 @@ def test_what_makes_no_sense_is_a_usage_error(options: list[str], reason: str, c
 
 def test_options_of_a_plain_graph_are_refused_for_a_study(call: Command, copied: Path) -> None:
     done = call("build-engine", copied / "study.yaml", "-o", copied / "run", "--level", "3")
-    assert done.returncode == 2 and "--level is for a MODEL.onnx" in done.stderr
+    assert done.returncode == 2 and "--level is for a MODEL.onnx; a study file has the section engine" in done.stderr
+
+
+def test_what_a_runtime_has_not_is_refused_before_an_engine_is_built(call: Command, copied: Path) -> None:
+    study = copied / "study.yaml"
+    content = study.read_text()
+    for setting, reason in (
+        ("level: 3", "onnxruntime takes no level (3 was given)"),
+        ("sparse: true", "onnxruntime takes no sparse"),
+        ("cuda_graph: true", "onnxruntime has no CUDA graphs"),
+        ("share_scratch: true", "no scratch memory to share"),
+    ):
+        study.write_text(f"{content}\nengine: {{{setting}}}\n")
+        done = call("build-engine", study, "-o", copied / "run")
+        assert done.returncode == 1 and reason in done.stderr

@@ -32,7 +32,7 @@ def requirements(extra: str) -> list[str]:
 
 
 @pytest.mark.parametrize("python", ["3.10", "3.12"])
-@pytest.mark.parametrize("extra", ["", "report", "tensorrt", "train"])
+@pytest.mark.parametrize("extra", ["", "report", "tensorrt", "train", "detect"])
 def test_a_jetson_installs_from_wheels(python: str, extra: str, tmp_path: Path) -> None:
     command = [
         *(sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", "--only-binary", ":all:"),

@@ -75,7 +75,7 @@ class NvidiaRuntime:
         from edgetl.engine.nvidia.runner import load
 
         if run.cuda_graph:
-            raise EdgetlError(f"{self.product.title} tells no times of layers in a CUDA graph; leave --cuda-graph out")
+            raise EdgetlError(f"{self.product.title} tells no times of layers in a CUDA graph; leave cuda-graph out")
         with load(self.product, engine, options, run) as loaded:
             return loaded.time_layers(inputs, runs)
 

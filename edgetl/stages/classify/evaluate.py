@@ -23,7 +23,7 @@ from edgetl.stages import build_engine
 from edgetl.stages.build_engine import Candidate, candidates, engine_paths
 from edgetl.stages.classify.index import read_index
 from edgetl.stages.classify.serving import predictor
-from edgetl.stages.serving import load
+from edgetl.stages.serving import load, run_options
 from edgetl.stages.stage import Context
 
 Array = npt.NDArray[np.float32]
@@ -38,7 +38,7 @@ def work(context: Context) -> list[Path]:
     bundle = read_json(context.run.bundle / "bundle.json", Bundle)
     able = [candidate for candidate in candidates(context) if candidate.unsupported is None]
     gate = read_json(context.run.shortlist, Shortlist).gate
-    loaded = load({one.title: (one.deployment, engine_paths(context, one)) for one in able}, threads=1)
+    loaded = load({one.title: (one.deployment, engine_paths(context, one)) for one in able}, run_options(context, 1))
     predictors = {one.title: predictor(one.deployment, loaded[one.title], bundle, gate) for one in able}
     truth, predictions, broken = _predict(context, bundle, predictors)
     measured = [_score(candidate, predictions, truth, bundle, context.runtime) for candidate in candidates(context)]

@@ -25,7 +25,7 @@ from edgetl.stages.detect.found import Found
 from edgetl.stages.detect.index import read_index
 from edgetl.stages.detect.serving import Predictor, service
 from edgetl.stages.detect.validation import Validation
-from edgetl.stages.serving import load
+from edgetl.stages.serving import load, run_options
 from edgetl.stages.stage import Context
 
 Array = npt.NDArray[np.float32]
@@ -38,7 +38,7 @@ def surroundings(context: Context) -> dict[str, Any]:
 def work(context: Context) -> list[Path]:
     bundle = read_json(context.run.bundle / "bundle.json", DetectionBundle)
     able = [candidate for candidate in candidates(context) if candidate.unsupported is None]
-    loaded = load({one.title: (one.deployment, engine_paths(context, one)) for one in able}, threads=1)
+    loaded = load({one.title: (one.deployment, engine_paths(context, one)) for one in able}, run_options(context, 1))
     serve = service(context)
     predictors = {one.title: serve.predictor(one.deployment, loaded[one.title]) for one in able}
     images, found, broken = _detect(context, bundle, predictors)

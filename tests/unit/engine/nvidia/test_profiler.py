@@ -41,5 +41,5 @@ def test_every_generation_times_its_layers(
 def test_layers_in_a_cuda_graph_have_no_times(graph: Path, images: Array, generation: Callable[[str], Play]) -> None:
     generation("10.3.0")
     engine = build(graph)
-    with pytest.raises(EdgetlError, match="no times of layers in a CUDA graph; leave --cuda-graph out"):
+    with pytest.raises(EdgetlError, match="no times of layers in a CUDA graph; leave cuda-graph out"):
         time_layers(engine, [images[:1]], run=RunOptions(cuda_graph=True))
