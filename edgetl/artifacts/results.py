@@ -249,4 +249,5 @@ class Results(Artifact):
     deployments: tuple[Measured, ...]
     comparisons: tuple[Comparison, ...]
     trees: tuple[Tree, ...] = ()
+    disturbances: tuple[str, ...] = ()
     verdict: Verdict

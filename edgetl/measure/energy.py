@@ -53,8 +53,13 @@ class _Turn:
     inferences: int
 
 
-def measure_energy(candidates: Mapping[str, Callable[[], object]], meter: Meter, plan: EnergyPlan) -> dict[str, Energy]:
-    """Each candidate's energy for one call."""
+def measure_energy(
+    candidates: Mapping[str, Callable[[], object]],
+    meter: Meter,
+    plan: EnergyPlan,
+    watch: Callable[[], object] = bool,
+) -> dict[str, Energy]:
+    """Each candidate's energy for one call; ``watch`` is called after each round."""
     names, rng = list(candidates), np.random.default_rng(plan.seed)
     turns: dict[str, list[tuple[_Turn, _Turn, _Turn]]] = {name: [] for name in names}
     with Sampler(meter, plan.period) as sampler:
@@ -66,6 +71,7 @@ def measure_energy(candidates: Mapping[str, Callable[[], object]], meter: Meter,
                 rests.append(_rest(plan))
             for name, work, (before, after) in zip(order, works, pairwise(rests), strict=True):
                 turns[name].append((before, work, after))
+            watch()
     return {name: _energy(rounds, sampler, meter) for name, rounds in turns.items()}
 
 

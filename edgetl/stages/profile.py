@@ -45,14 +45,14 @@ def work(context: Context) -> list[Path]:
     options, seed = context.options, context.study.seed
     layers = layers_of_study(context, able) if options.layers else {}
     loader = _loader(context, able)
-    until = Precision(options.seconds, options.width)
-    timed = time_all([one.title for one in able], loader, until, seed, context.watcher)
+    titles, until = [one.title for one in able], Precision(options.seconds, options.width)
+    timed = time_all(titles, loader, until, seed, context.watcher)
     raw = write_samples(context.run.measurements / "latency", timed.samples)
     kept = {title: context.run.relative(path) for title, path in raw.items()}
     latencies = {title: summarise(one).model_copy(update={"raw": kept[title]}) for title, one in timed.samples.items()}
     found = _Found(
         latencies=latencies,
-        energies=energies(loader([one.title for one in able], 0), options.seconds, seed) if options.energy else {},
+        energies=energies(titles, loader, options.seconds, seed, context.watcher) if options.energy else {},
         waterfalls=waterfalls_of_study(context, _loaded(context, able), min(_WAY_SECONDS, options.seconds / 10)),
         layers={title: beside_latency(own, latencies[title].p50) for title, own in layers.items()},
     )

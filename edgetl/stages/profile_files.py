@@ -76,7 +76,7 @@ def profile_files(order: FileOrder, watcher: Watcher) -> Profile:
         details = {name: _details(name, engine, order) for name, engine in engines.items()}
         timed = time_all(names, load, order.until, 0, watcher)
         raw = {} if order.output is None else write_samples(order.output / "latency", timed.samples)
-        joules = energies(load(names, 0), order.until.seconds) if order.energy else {}
+        joules = energies(names, load, order.until.seconds, 0, watcher) if order.energy else {}
         rows = tuple(
             _row(name, engines[name], timed.samples[name], raw.get(name), order).model_copy(
                 update={**details[name], **_energy(joules.get(name))}

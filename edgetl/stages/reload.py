@@ -37,7 +37,12 @@ def _read(path: Path) -> Profile:
     if not whole:
         return read_json(path, Profile)
     results = read_json(path, Results)
-    return Profile(environment=results.environment, deployments=results.deployments, comparisons=())
+    return Profile(
+        environment=results.environment,
+        deployments=results.deployments,
+        comparisons=(),
+        disturbances=results.disturbances,
+    )
 
 
 def _label(row: Measured) -> str:

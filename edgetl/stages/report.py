@@ -48,6 +48,7 @@ def work(context: Context) -> list[Path]:
         deployments=measured,
         comparisons=comparisons,
         trees=shortlist.trees,
+        disturbances=profile.disturbances,
         verdict=decide(measured, comparisons, budget, evaluation.metric),
     )
     page = render_html(results)
