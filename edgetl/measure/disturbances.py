@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from edgetl.measure.machine import Clock, State
+from edgetl.measure.machine import CARD, Clock, State
 
 _BELOW = 0.95
 """A clock may be this share of its maximum: governors and their readings are not exact."""
@@ -32,7 +32,7 @@ def _throttled(states: Sequence[State]) -> Iterator[str]:
     """A counter or a limit that rose, and an alert that stood all the time."""
     for name, first in states[0].throttles.items():
         most = max(state.throttles.get(name, first) for state in states)
-        alert = name.endswith("-alert") and most > 0
+        alert = name.endswith("alert") and most > 0
         if most <= first and not alert:
             continue
         if name.startswith("over-current"):
@@ -88,6 +88,8 @@ def _fault(told: list[Clock]) -> str | None:
 
 def _steady(clock: str, state: State) -> str:
     """What keeps a clock at its maximum."""
+    if clock == CARD:
+        return "sudo nvidia-smi -lgc with the highest clock that it holds"
     if state.power_mode is not None or clock != "CPU":
         return "sudo jetson_clocks"
     if state.governor == "performance":

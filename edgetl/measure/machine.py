@@ -16,8 +16,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from edgetl.errors import EdgetlError
+from edgetl.measure import nvml
 from edgetl.measure.sysfs import found, name, number, text
 
+CARD = "graphics card"
 _KHZ, _HZ = 1e3, 1e6
 _GPU = re.compile(r"(^|\.)(gpu|ga10b|gv11b|gp10b|gb10b)$|^gpu-gpc-\d+$")
 _EMC = "sys/kernel/debug/bpmp/debug/clk/emc"
@@ -70,6 +73,7 @@ def probe(root: Path = Path("/")) -> Callable[[], State]:
     What is missing, odd or gone is left out of the state.
     """
     clocks = [*_devfreq_clocks(root), *_cpu_clock(root), *_memory_clock(root)]
+    gpu = _driver_gpu(root)
     zones = [path for path in found(root, "sys/class/thermal/thermal_zone*") if name(path / "type")]
     temperatures = [partial(_temperature, name(path / "type") or "", path / "temp", _trip(path)) for path in zones]
     throttles = dict(_throttle_files(root))
@@ -77,17 +81,41 @@ def probe(root: Path = Path("/")) -> Callable[[], State]:
     governor = root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"
 
     def state() -> State:
+        card = gpu()
+        limits = {title: value for title, path in throttles.items() if (value := number(path)) is not None}
         return State(
             seconds=time.monotonic(),
-            clocks=tuple(clock for read in clocks if (clock := read()) is not None),
-            temperatures=tuple(one for read in temperatures if (one := read()) is not None),
-            throttles={title: value for title, path in throttles.items() if (value := number(path)) is not None},
+            clocks=(*(clock for read in clocks if (clock := read()) is not None), *card.clocks),
+            temperatures=(*(one for read in temperatures if (one := read()) is not None), *card.temperatures),
+            throttles={**limits, **card.throttles},
             power_mode=_power_mode(mode),
             governor=name(governor),
             preemptions=resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw,
         )
 
     return state
+
+
+def _driver_gpu(root: Path) -> Callable[[], State]:
+    """A card's part of the state, by NVIDIA's driver. A Jetson's GPU is told by the kernel's files."""
+    if root != Path("/") or _devfreq_clocks(root):
+        return State
+    try:
+        gpu = nvml.Gpu()
+    except EdgetlError:
+        return State
+    most, slowdown = gpu.most_mhz(), gpu.slowdown_celsius()
+    return partial(card_state, gpu, most, slowdown)
+
+
+def card_state(gpu: nvml.Gpu, most_mhz: int | None, slowdown: int | None) -> State:
+    """Clock, temperature and limits of a card. What its driver limits it by stands for as long as it does."""
+    mhz, celsius, throttles = gpu.mhz(), gpu.celsius(), gpu.throttles() or {}
+    return State(
+        clocks=() if mhz is None else (Clock(CARD, mhz, most_mhz, gpu.load()),),
+        temperatures=() if celsius is None else (Temperature(CARD, celsius, slowdown),),
+        throttles={f"{CARD}, {name} alert": value for name, value in throttles.items()},
+    )
 
 
 def _devfreq_clocks(root: Path) -> list[Callable[[], Clock | None]]:

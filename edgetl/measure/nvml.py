@@ -1,69 +1,93 @@
-"""NVIDIA's management library, which comes with the driver of desktop GPUs and of Thor: energy and power of a GPU.
+"""NVIDIA's management library, which comes with the driver of desktop GPUs and of Thor: energy, power, clocks of a GPU.
 
-Through ctypes, by the names in ``nvml.h``: no package is needed.
+Through ctypes, by the names and numbers in ``nvml.h``: no package is needed.
 """
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import TypeVar
 
 from edgetl.errors import EdgetlError
 
 _LIBRARY = "libnvidia-ml.so.1"
+_SM_CLOCK, _GPU_SENSOR, _SLOWDOWN = 1, 0, 1
 _MILLI = 1e3
 
+Number = TypeVar("Number", ctypes.c_ulonglong, ctypes.c_uint)
 
-@dataclass(frozen=True)
+THROTTLES = {
+    "power cap": 0x04, "hardware slowdown": 0x08, "thermal limit": 0x20 | 0x40, "external power brake": 0x80
+}  # fmt: skip
+"""Bits of ``nvmlClocksThrottleReasons``: all that are not the user's own setting."""
+
+
+class _Utilisation(ctypes.Structure):
+    _fields_ = (("gpu", ctypes.c_uint), ("memory", ctypes.c_uint))
+
+
 class Gpu:
-    """``joules`` counts since the driver was loaded (Volta and newer); ``watts`` are the driver's own average.
+    """The first GPU of the driver's list. What this GPU or an older library does not tell is None."""
 
-    Either is None where this GPU does not tell it. From Ampere on, ``watts`` are the mean of a whole second.
-    """
-
-    joules: Callable[[], float | None] | None
-    watts: Callable[[], float | None] | None
-
-
-def first_gpu(library: str = _LIBRARY) -> Gpu:
-    """The first GPU of the driver's list.
-
-    Raises:
-        EdgetlError: there is no library, or no GPU that it knows.
-    """
-    try:
-        nvml = ctypes.CDLL(library)
-    except OSError:
-        raise EdgetlError(f"no {library} is here") from None
-    device = ctypes.c_void_p()
-    _ask(nvml, "nvmlInit_v2")
-    _ask(nvml, "nvmlDeviceGetHandleByIndex_v2", 0, ctypes.byref(device))
-    joules = _reader(nvml, "nvmlDeviceGetTotalEnergyConsumption", device, ctypes.c_ulonglong)
-    watts = _reader(nvml, "nvmlDeviceGetPowerUsage", device, ctypes.c_uint)
-    return Gpu(joules, watts)
-
-
-def _reader(
-    nvml: ctypes.CDLL, function: str, device: ctypes.c_void_p, kind: type[ctypes.c_ulonglong] | type[ctypes.c_uint]
-) -> Callable[[], float | None] | None:
-    """Reads a figure in thousandths; None where the GPU does not tell it at all."""
-
-    def read() -> float | None:
-        value = kind()
+    def __init__(self, library: str = _LIBRARY) -> None:
+        """
+        Raises:
+            EdgetlError: there is no library, or no GPU that it knows.
+        """
         try:
-            code = getattr(nvml, function)(device, ctypes.byref(value))
-        except AttributeError:  # an older library
-            return None
-        return value.value / _MILLI if code == 0 else None
+            self._nvml = ctypes.CDLL(library)
+        except OSError:
+            raise EdgetlError(f"no {library} is here") from None
+        self._device = ctypes.c_void_p()
+        for function, arguments in (
+            ("nvmlInit_v2", ()),
+            ("nvmlDeviceGetHandleByIndex_v2", (0, ctypes.byref(self._device))),
+        ):
+            code = self._ask(function, *arguments)
+            if code:
+                raise EdgetlError(f"{function} of {library} answers {code}")
 
-    return read if read() is not None else None
+    def joules(self) -> float | None:
+        """Since the driver was loaded; from Volta on."""
+        value = self._read("nvmlDeviceGetTotalEnergyConsumption", ctypes.c_ulonglong())
+        return None if value is None else value / _MILLI
 
+    def watts(self) -> float | None:
+        """From Ampere on the mean of the last second."""
+        value = self._read("nvmlDeviceGetPowerUsage", ctypes.c_uint())
+        return None if value is None else value / _MILLI
 
-def _ask(nvml: ctypes.CDLL, function: str, *arguments: object) -> None:
-    try:
-        code = getattr(nvml, function)(*arguments)
-    except AttributeError:
-        raise EdgetlError(f"{_LIBRARY} has no {function}") from None
-    if code:
-        raise EdgetlError(f"{function} of {_LIBRARY} answers {code}")
+    def mhz(self) -> int | None:
+        return self._read("nvmlDeviceGetClockInfo", ctypes.c_uint(), _SM_CLOCK)
+
+    def most_mhz(self) -> int | None:
+        return self._read("nvmlDeviceGetMaxClockInfo", ctypes.c_uint(), _SM_CLOCK)
+
+    def celsius(self) -> int | None:
+        return self._read("nvmlDeviceGetTemperature", ctypes.c_uint(), _GPU_SENSOR)
+
+    def slowdown_celsius(self) -> int | None:
+        """Where the driver begins to slow the GPU down."""
+        return self._read("nvmlDeviceGetTemperatureThreshold", ctypes.c_uint(), _SLOWDOWN)
+
+    def load(self) -> float | None:
+        """The share of the last moments in which a kernel ran."""
+        rates = _Utilisation()
+        return rates.gpu / 100 if self._tell("nvmlDeviceGetUtilizationRates", ctypes.byref(rates)) == 0 else None
+
+    def throttles(self) -> dict[str, int] | None:
+        """Which of `THROTTLES` hold the clocks back now, 1 or 0."""
+        bits = self._read("nvmlDeviceGetCurrentClocksThrottleReasons", ctypes.c_ulonglong())
+        return None if bits is None else {name: int(bool(bits & mask)) for name, mask in THROTTLES.items()}
+
+    def _read(self, function: str, value: Number, *which: int) -> int | None:
+        return int(value.value) if self._tell(function, *which, ctypes.byref(value)) == 0 else None
+
+    def _tell(self, function: str, *arguments: object) -> int | None:
+        return self._ask(function, self._device, *arguments)
+
+    def _ask(self, function: str, *arguments: object) -> int | None:
+        """The function's code, 0 where it succeeded; None where an older library has no such function."""
+        call: Callable[..., int] | None = getattr(self._nvml, function, None)
+        return None if call is None else call(*arguments)

@@ -96,12 +96,12 @@ def _driver(root: Path) -> Meter | str:
     if root != Path("/"):
         return "NVIDIA's driver is not asked"
     try:
-        gpu = nvml.first_gpu()
+        gpu = nvml.Gpu()
     except EdgetlError as error:
         return str(error)
-    if gpu.joules is not None:
+    if gpu.joules() is not None:
         return Meter("NVIDIA driver (energy counter)", {"GPU": gpu.joules}, ("GPU",), counts=True)
-    if gpu.watts is not None:
+    if gpu.watts() is not None:
         return Meter("NVIDIA driver (power)", {"GPU": gpu.watts}, ("GPU",))
     return "NVIDIA's driver tells no power of this GPU"
 
