@@ -22,6 +22,8 @@ from edgetl.measure.sampler import Sampler
 Watts = Mapping[str, float]
 
 _LEAST_WORK = 0.3
+_LEAST_RISE = 1e-3
+"""As a share of the power at rest: no meter tells less."""
 
 
 @dataclass(frozen=True)
@@ -132,8 +134,12 @@ def _described(
         rounds=len(idle),
     )
     value, low, high = figure
-    if value <= 0:
-        reason = "the machine took no more power at work than at rest: other programs ran, or the meter is too coarse"
+    rise = (found.active_w or 0.0) - (found.idle_w or 0.0)
+    if low <= 0.0 or rise <= _LEAST_RISE * (found.idle_w or 0.0):
+        reason = (
+            "it is not proven that the machine takes more power at work than at rest: other programs ran, or the meter "
+            "is too coarse"
+        )
         return found.model_copy(update={"reason": reason})
     return found.model_copy(update={"mj": value, "low": low, "high": high})
 

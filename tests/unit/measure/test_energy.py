@@ -87,7 +87,7 @@ def test_a_meter_that_falls_silent_is_a_reason(monkeypatch: pytest.MonkeyPatch) 
 
 def test_no_energy_is_claimed_where_work_took_no_more_power() -> None:
     energy = measure_energy({"one": lambda: None}, WATTS, QUICK)["one"]
-    assert energy.mj is None and energy.reason is not None and "no more power at work" in energy.reason
+    assert energy.mj is None and energy.reason is not None and "takes more power at work" in energy.reason
     assert energy.idle_w == energy.active_w == 5.0
 
 

@@ -30,7 +30,7 @@ def test_the_rails_of_the_board_stand_in_the_result(
     assert found.total_of == ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0")
     assert {rail.name for rail in found.rails} == {*found.total_of, "VDDQ_VDD2_1V8AO"}
     assert found.idle_w == pytest.approx(4.968 * 2.032, abs=1e-3)
-    assert found.mj is None and "no more power at work" in (found.reason or ""), "recorded files stand still"
+    assert found.mj is None and "takes more power at work" in (found.reason or ""), "recorded files stand still"
 
 
 def test_a_counter_that_rises_while_there_is_work_gives_energy(
