@@ -66,8 +66,13 @@ def _profile_study(sources: tuple[Path, ...], values: dict[str, Any], as_json: b
     )
     run_study(sources[0], output, ["profile"], options)
     written = output / "measurements" / "latency.json"
+    profile = read_json(written, Profile)
     click.echo(written.read_text(encoding="utf-8").rstrip() if as_json else written)
-    _judge(read_json(written, Profile), None, values["strict"])
+    if values["layers"] and not as_json:
+        from edgetl.report.shares import where_time_goes
+
+        click.echo(where_time_goes([profile]), nl=False)
+    _judge(profile, None, values["strict"])
 
 
 def _show(profiles: Sequence[Profile], as_json: bool) -> None:
