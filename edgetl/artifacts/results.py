@@ -7,10 +7,12 @@ from typing import Any, Literal
 from pydantic import Field, model_serializer, model_validator
 
 from edgetl.artifacts.energy import Energy
+from edgetl.artifacts.estimates import Estimated
 from edgetl.artifacts.files import Artifact
 from edgetl.artifacts.index import BrokenFile
 from edgetl.artifacts.layers import Layers
 from edgetl.artifacts.memory import Memory
+from edgetl.artifacts.scenarios import Scenario
 from edgetl.artifacts.waterfall import Waterfall
 
 Metric = Literal["top-1", "mAP@0.5"]
@@ -199,7 +201,8 @@ class Evaluation(Artifact):
 class Profile(Artifact):
     """Latency and memory of every deployment and precision: the part of `results.json` that `profile` writes.
 
-    ``disturbances`` say what was amiss with the machine meanwhile, and the command that would help.
+    ``disturbances`` say what was amiss with the machine meanwhile, and the command that would help. ``estimates`` are
+    of other devices, and never measured.
     """
 
     schema_version: Literal[1] = 1
@@ -207,6 +210,8 @@ class Profile(Artifact):
     deployments: tuple[Measured, ...]
     comparisons: tuple[Comparison, ...]
     disturbances: tuple[str, ...] = ()
+    scenarios: tuple[Scenario, ...] = ()
+    estimates: tuple[Estimated, ...] = ()
 
 
 class Tree(Artifact):
@@ -250,4 +255,5 @@ class Results(Artifact):
     comparisons: tuple[Comparison, ...]
     trees: tuple[Tree, ...] = ()
     disturbances: tuple[str, ...] = ()
+    scenarios: tuple[Scenario, ...] = ()
     verdict: Verdict

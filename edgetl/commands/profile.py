@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgetl.commands.profile_options import file_order, profile_options, refuse_in_study
+from edgetl.commands.console import echo
+from edgetl.commands.profile_elsewhere import elsewhere_options, profile_on_hosts, refuse_at_home, show_estimates
+from edgetl.commands.profile_options import file_order, profile_options, refuse_in_study, scenario_order
 from edgetl.commands.study_command import PATH, Terminal, run_study
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 @click.command("profile")
 @click.argument("sources", metavar="STUDY.yaml|MODEL.onnx|FILE.engine...", nargs=-1, type=PATH)
 @profile_options
+@elsewhere_options
 def command(sources: tuple[Path, ...], as_json: bool, **values: Any) -> None:
     """Measure the latency of every deployment, or of ONNX files and engines, side by side.
 
@@ -25,9 +28,20 @@ def command(sources: tuple[Path, ...], as_json: bool, **values: Any) -> None:
     Examples:  edgetl profile configs/digits.yaml -o runs/digits --threads 1
                edgetl profile new.onnx --against old.onnx --fail-if-slower 5%
                edgetl profile model.onnx --layers --images photos
+               edgetl profile signs.onnx people.onnx --scenario cadence --rate signs=5 --rate people=30
                edgetl profile --load nano.json --load orin.json
+               edgetl profile model.onnx --on nano --on orin
+               edgetl profile model.onnx --estimate "Orin Nano 8GB" --precision int8
     """
-    if values["load"]:
+    refuse_at_home(values)
+    if sum(bool(values[name]) for name in ("load", "on", "estimate")) > 1:
+        raise click.UsageError("--load, --on and --estimate exclude each other")
+    if values["estimate"]:
+        show_estimates(sources, values, as_json)
+    elif values["on"]:
+        for profile in profile_on_hosts(sources, values, as_json):
+            _judge(profile, values["fail_if_slower"], values["strict"])
+    elif values["load"]:
         if sources:
             raise click.UsageError("--load measures nothing; leave the models out")
         from edgetl.stages.reload import reload
@@ -63,28 +77,46 @@ def _profile_study(sources: tuple[Path, ...], values: dict[str, Any], as_json: b
         provider=values["provider"],
         energy=not values["no_energy"],
         layers=values["layers"],
+        scenarios=scenario_order(values),
     )
     run_study(sources[0], output, ["profile"], options)
     written = output / "measurements" / "latency.json"
     profile = read_json(written, Profile)
-    click.echo(written.read_text(encoding="utf-8").rstrip() if as_json else written)
-    if values["layers"] and not as_json:
-        from edgetl.report.shares import where_time_goes
-
-        click.echo(where_time_goes([profile]), nl=False)
+    if as_json:
+        click.echo(written.read_text(encoding="utf-8").rstrip())
+    else:
+        _show_scenarios(profile)
+        click.echo(written)
+        if values["layers"]:
+            _show_where_time_goes(profile)
     _judge(profile, None, values["strict"])
 
 
 def _show(profiles: Sequence[Profile], as_json: bool) -> None:
     from edgetl.report.profiled import profile_lines, profiles_json
-    from edgetl.report.shares import where_time_goes
 
     if as_json:
         click.echo(profiles_json(profiles))
         return
     for line in profile_lines(profiles):
         click.echo(line)
-    click.echo(where_time_goes(profiles), nl=False)
+    for profile in profiles:
+        _show_where_time_goes(profile)
+        _show_scenarios(profile)
+
+
+def _show_where_time_goes(profile: Profile) -> None:
+    from edgetl.report.shares import where_time_goes
+
+    echo(*where_time_goes(profile))
+
+
+def _show_scenarios(profile: Profile) -> None:
+    if not profile.scenarios:
+        return
+    from edgetl.report.scenarios import render_scenarios
+
+    echo("", *render_scenarios(profile.scenarios))
 
 
 def _judge(profile: Profile, limit: float | None, strict: bool) -> None:

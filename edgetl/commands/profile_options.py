@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from edgetl.engine.options import RunOptions
     from edgetl.stages.profile_files import FileOrder
+    from edgetl.stages.scenario_order import ScenarioOrder
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -47,6 +48,26 @@ _OPTIONS = (
         "--width", type=Percent(), default=0.01, show_default="1%", help="End early when intervals are narrower."
     ),
     click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Images of one inference."),
+    click.option(
+        "--scenario",
+        "scenarios",
+        type=click.Choice(["single-stream", "multi-stream", "offline", "cadence", "concurrent"]),
+        multiple=True,
+        help="Measure under a load too. Repeatable.",
+    ),
+    click.option(
+        "--rate",
+        "rates",
+        metavar="NAME=HZ",
+        multiple=True,
+        help="For cadence, how often a group's engine, or a file, is asked in a second. Repeatable.",
+    ),
+    click.option(
+        "--query-size", type=click.IntRange(1), default=8, show_default=True, help="Images of a query of multi-stream."
+    ),
+    click.option(
+        "--streams", type=click.IntRange(1), default=1, show_default=True, help="Batches at once, of offline."
+    ),
     click.option("--cuda-graph", is_flag=True, help="Run FILE.engine as a CUDA graph, checked against the plain run."),
     click.option("--spin-wait", is_flag=True, help="Wait for FILE.engine without sleeping."),
     click.option("--no-transfers", is_flag=True, help="Leave FILE.engine's inputs and outputs on the device."),
@@ -87,7 +108,7 @@ def profile_options(command: _Command) -> _Command:
 def refuse_in_study(values: dict[str, Any]) -> None:
     """What a study has no use for."""
     given = next((name for name in _OF_FILES if values[name]), None)
-    if given is None and values["batch"] > 1:
+    if given is None and values["batch"] > 1 and "offline" not in values["scenarios"]:
         given = "batch"
     if given is not None:
         raise click.UsageError(f"--{given.replace('_', '-')} is for models, MODEL.onnx or FILE.engine")
@@ -108,11 +129,24 @@ def file_order(files: tuple[Path, ...], values: dict[str, Any]) -> FileOrder:
         until=Precision(values["seconds"], values["width"], None if limit is None else 1.0 + limit),
         run=_run_options(values),
         batch=values["batch"],
+        scenarios=scenario_order(values),
         trust=values["trust"],
         output=values["output"],
         energy=not values["no_energy"],
         layers=values["layers"],
         images=values["images"],
+    )
+
+
+def scenario_order(values: dict[str, Any]) -> ScenarioOrder:
+    """What the options ask of scenarios."""
+    from edgetl.stages.scenario_order import ScenarioOrder, read_rates
+
+    scenarios = tuple(dict.fromkeys(values["scenarios"]))
+    if values["rates"] and "cadence" not in scenarios:
+        raise click.UsageError("--rate is for --scenario cadence")
+    return ScenarioOrder(
+        scenarios, read_rates(values["rates"]), values["query_size"], values["batch"], values["streams"]
     )
 
 

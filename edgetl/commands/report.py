@@ -1,18 +1,15 @@
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from edgetl.commands.console import echo, text_width
 from edgetl.commands.study_command import run_study, study_arguments
 
 if TYPE_CHECKING:
     from edgetl.artifacts.run import RunDirectory
-
-
-_PIPE_WIDTH = 100
 
 
 @click.command("report")
@@ -33,8 +30,6 @@ def command(study: Path, output: Path, strict: bool, as_json: bool) -> None:
 
 def show(run: RunDirectory, strict: bool, as_json: bool) -> None:
     """Print what the report stage wrote, and hold it against ``--strict``."""
-    from rich.console import Console
-
     from edgetl.artifacts.files import read_json
     from edgetl.artifacts.results import Results
     from edgetl.errors import NotMetError
@@ -44,12 +39,8 @@ def show(run: RunDirectory, strict: bool, as_json: bool) -> None:
     if as_json:
         click.echo(run.results.read_text(encoding="utf-8"), nl=False)
     else:
-        # A pipe has no width, and sentences are hard to read across a whole screen.
-        console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
-        with console.capture() as table:
-            console.print(render_table(results))
-        click.echo(table.get(), nl=False)  # unlike rich's own, fit for names that an ASCII environment cannot encode
-        click.echo(render_verdict(results.verdict, min(console.width, _PIPE_WIDTH)))
+        echo(render_table(results))
+        click.echo(render_verdict(results.verdict, text_width()))
         click.echo(f"\nReport: {run.report}")
     if strict and not results.verdict.budget_met:
         raise NotMetError("no deployment meets the budget")

@@ -48,6 +48,8 @@ _SETTINGS = {
     "Resize": {1, 2, 3},
 }
 
+_MULTIPLIES = 1 << 16  # more than any type has bits
+
 
 @dataclass(frozen=True)
 class NodeCost:
@@ -78,6 +80,18 @@ class Cost:
     weight_bytes: int
     activation_bytes: int
     estimate: float
+
+
+@dataclass(frozen=True)
+class KernelCost:
+    """One launch on a device: a node and the pointwise nodes that run with it. ``bits`` is the width of its operands.
+
+    ``bytes`` are all that it moves from and to memory, weights included.
+    """
+
+    flops: int
+    bits: int
+    bytes: int
 
 
 class CostModel:
@@ -120,6 +134,7 @@ class CostModel:
         self._kernels = np.array([entry.kernel for entry in entries], np.int64)
         self._work = np.array([entry.work for entry in entries], np.float64)
         self._traffic = np.array([entry.traffic for entry in entries], np.float64)
+        self._bits = np.array([entry.bits for entry in entries], np.int64)
         self._needed: dict[str, NDArray[np.bool_]] = {}
 
     def cost(self, outputs: Collection[str] | None = None) -> Cost:
@@ -130,13 +145,49 @@ class CostModel:
         Raises:
             EdgetlError: the graph has no tensor of that name.
         """
-        needed = np.zeros(len(self._kernels), np.bool_)
-        for name in self._outputs if outputs is None else outputs:
-            needed |= self._needed_by(name)
+        needed = self._needed_for(self._outputs if outputs is None else outputs)
         kernels = self._kernels[needed]
         work, traffic = (np.bincount(kernels, column[needed]) for column in (self._work, self._traffic))
         flops, parameters, weight_bytes, activation_bytes = self._amounts[needed].sum(axis=0).tolist()
         return Cost(flops, parameters, weight_bytes, activation_bytes, float(np.maximum(work, traffic).sum()))
+
+    def kernels(self) -> tuple[KernelCost, ...]:
+        """What all outputs need, launch by launch."""
+        needed = self._needed_for(self._outputs) & (self._kernels > 0)
+        kernels = self._kernels[needed]
+        # Of the nodes that multiply; a residual in FP32 does not make an INT8 convolution one of FP32.
+        widths = self._bits[needed] + (self._amounts[needed, 0] > 0) * _MULTIPLIES
+        bits = np.zeros(int(kernels.max(initial=0)) + 1, np.int64)
+        np.maximum.at(bits, kernels, widths)
+        bits %= _MULTIPLIES
+        # Sums of whole numbers below 2**53 are exact.
+        flops, moved = (np.bincount(kernels, column[needed]) for column in (self._amounts[:, 0], self._traffic))
+        return tuple(KernelCost(int(flops[one]), int(bits[one]), int(moved[one])) for one in np.unique(kernels))
+
+    def peak_activation_bytes(self) -> int:
+        """The most that activations take in memory at once, each kept from its kernel to the last that reads it.
+
+        The graph's inputs are not counted. A runtime that plans its memory well needs little more.
+        """
+        needed = self._needed_for(self._outputs)
+        last: dict[int, int] = {}
+        for position in np.flatnonzero(needed):
+            for need in self._ledger.entries[position].needs:
+                last[need] = max(last.get(need, 0), int(self._kernels[position]))
+        end = int(self._kernels.max(initial=0))
+        change = np.zeros(end + 2, np.int64)
+        for write in self._ledger.writes:
+            if needed[write]:
+                size = self._ledger.entries[write].activation_bytes
+                change[self._kernels[write]] += size
+                change[last.get(write, end) + 1] -= size
+        return int(np.cumsum(change).max())
+
+    def _needed_for(self, outputs: Iterable[str]) -> NDArray[np.bool_]:
+        needed = np.zeros(len(self._kernels), np.bool_)
+        for name in outputs:
+            needed |= self._needed_by(name)
+        return needed
 
     def _needed_by(self, tensor: str) -> NDArray[np.bool_]:
         if tensor not in self._needed:
@@ -164,6 +215,7 @@ class _Entry:
     weight_bytes: int = 0
     activation_bytes: int = 0
     kernel: int = 0
+    bits: int = 0
     work: float = 0.0
     traffic: int = 0
 
@@ -204,6 +256,11 @@ class _Ledger:
             raise EdgetlError(f"the graph has no tensor {tensor!r}; name one of its outputs")
         return list(self._data_needs([tensor], kernel=-1))
 
+    @property
+    def writes(self) -> Iterable[int]:
+        """The entries of tensors' ways to memory."""
+        return self._writes.values()
+
     def node_costs(self, outputs: Iterable[str]) -> tuple[NodeCost, ...]:
         wanted = {need for entry in self.entries for need in entry.needs}
         wanted.update(need for name in outputs for need in self.behind(name))
@@ -228,14 +285,15 @@ class _Ledger:
         weight_bytes = sum(self._tensors[name].bytes for name in constants)
         parameters = sum(self._tensors[name].elements for name, learned in constants.items() if learned)
         flops = _flops(node, lambda name: self._tensors[name].shape)
-        width = max(self._tensors[name].bits for name in origins) / 32
+        bits = max(self._tensors[name].bits for name in origins)
         entry = self._add(
             _Entry(
                 needs=(*self._constant_needs(constants), *self._data_needs(data, kernel)),
                 flops=flops,
                 activation_bytes=read,
                 kernel=kernel,
-                work=flops * width / BALANCE,
+                bits=bits,
+                work=flops * (bits / 32) / BALANCE,
                 traffic=read + weight_bytes,
             )
         )

@@ -11,7 +11,7 @@ Floats = npt.NDArray[np.float64]
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
-_TAILS = (100 * (1 - CONFIDENCE) / 2, 100 * (1 + CONFIDENCE) / 2)
+TAILS = (100 * (1 - CONFIDENCE) / 2, 100 * (1 + CONFIDENCE) / 2)
 
 
 def share(hits: npt.NDArray[np.bool_], seed: int = 0) -> Estimate:
@@ -26,7 +26,7 @@ def share(hits: npt.NDArray[np.bool_], seed: int = 0) -> Estimate:
         slack = _unseen(n)
         return Estimate(value=value, low=max(0.0, value - slack), high=min(1.0, value + slack), n=n)
     draws = np.random.default_rng(seed).binomial(n, value, RESAMPLES) / n
-    low, high = np.percentile(draws, _TAILS)
+    low, high = np.percentile(draws, TAILS)
     return Estimate(value=value, low=float(low), high=float(high), n=n)
 
 
@@ -48,7 +48,7 @@ def paired_difference(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_], seed: 
         return 0.0, -slack, slack
     chances = np.array([wins, losses, n - wins - losses]) / n
     draws = np.random.default_rng(seed).multinomial(n, chances, RESAMPLES)
-    low, high = np.percentile((draws[:, 0] - draws[:, 1]) / n, _TAILS)
+    low, high = np.percentile((draws[:, 0] - draws[:, 1]) / n, TAILS)
     return (wins - losses) / n, float(low), float(high)
 
 

@@ -28,8 +28,8 @@ def summarise(samples: Samples) -> Latency:
     why = why_unstable(per_round, (low, high), samples.warm)
     return Latency(
         p50=p50,
-        p90=_percentile(flat, 90),
-        p99=_percentile(flat, 99),
+        p90=percentile(flat, 90),
+        p99=percentile(flat, 99),
         mean=float(flat.mean()),
         low=min(low, p50),
         high=max(high, p50),
@@ -41,7 +41,7 @@ def summarise(samples: Samples) -> Latency:
     )
 
 
-def _percentile(ordered: Floats, percent: int) -> float:
+def percentile(ordered: Floats, percent: int) -> float:
     """As trtexec takes it: the sample that ``percent`` of all samples do not exceed, no interpolation.
 
     In whole numbers, because ``(1 - 0.9) * 10`` is a little less than one.
@@ -59,8 +59,8 @@ def _part(times: Floats) -> Part:
     ordered = np.sort(times)
     return Part(
         p50=float(np.median(ordered)),
-        p90=_percentile(ordered, 90),
-        p99=_percentile(ordered, 99),
+        p90=percentile(ordered, 90),
+        p99=percentile(ordered, 99),
         mean=float(ordered.mean()),
     )
 

@@ -16,6 +16,7 @@ from edgetl.report.evidence import Interval, candidates
 from edgetl.report.metric import Terms, terms
 from edgetl.report.names import is_truncated
 from edgetl.report.plots import accuracy_against_latency, frontier, group_accuracy
+from edgetl.report.scenarios import scenario_tables
 from edgetl.report.sweep import has_cuts, ranking
 from edgetl.report.sweep_plots import freeze_depth, search
 from edgetl.report.table import UNKNOWN, Row, rows, unit_of_flops
@@ -93,6 +94,7 @@ def _measurements(results: Results) -> dict[str, Any]:
         "waterfall_said": said_of_waterfalls(results),
         "energy_said": energy_said(results.deployments),
         "precision": precision_table(results),
+        "scenarios": scenario_tables(results.scenarios),
         "facts_by_heading": {
             "Data": results.data,
             "Training": training_facts(results.training),

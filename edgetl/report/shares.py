@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -19,18 +18,14 @@ _BAR = 30
 _NAME_WIDTH = 44
 
 
-def where_time_goes(profiles: Sequence[Profile], width: int = 100) -> str:
-    """Layers and ways of all candidates that have them, as text; empty where none has."""
-    rows = [row for profile in profiles for row in profile.deployments]
-    console = Console(width=width)
-    with console.capture() as text:
-        for row in rows:
-            for layers in row.layers:
-                console.print(*layer_tables(layers), sep="\n")
-            if row.waterfall is not None:
-                console.print(waterfall_table(row.name, row.waterfall))
-                console.print(Text(said_of_waterfall(row.waterfall)))
-    return text.get()
+def where_time_goes(profile: Profile) -> Iterator[Table | Text]:
+    """Layers and ways of all candidates that have them."""
+    for row in profile.deployments:
+        for layers in row.layers:
+            yield from layer_tables(layers)
+        if row.waterfall is not None:
+            yield waterfall_table(row.name, row.waterfall)
+            yield Text(said_of_waterfall(row.waterfall))
 
 
 def layer_tables(layers: Layers) -> Iterator[Table | Text]:

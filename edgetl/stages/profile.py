@@ -6,14 +6,14 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
-from edgetl.artifacts.deployment import Deployment
 from edgetl.artifacts.energy import Energy
 from edgetl.artifacts.engine import read_manifest
 from edgetl.artifacts.files import write_json
 from edgetl.artifacts.layers import Layers
 from edgetl.artifacts.results import EngineFile, Latency, Measured, Profile
+from edgetl.artifacts.scenarios import Scenario
 from edgetl.artifacts.waterfall import Waterfall
 from edgetl.engine.cpu import processor
 from edgetl.engine.footprint import footprint
@@ -21,57 +21,21 @@ from edgetl.measure.disturbances import disturbances
 from edgetl.measure.environment import describe
 from edgetl.measure.latency import compare, summarise
 from edgetl.measure.rounds import Load
+from edgetl.measure.scenarios.rounds import Plan
 from edgetl.stages import build_engine
 from edgetl.stages.build_engine import Candidate, candidates, engine_paths
 from edgetl.stages.energy import energies
 from edgetl.stages.layers import beside_latency, layers_of_study
 from edgetl.stages.measuring import Precision, time_all, write_samples
-from edgetl.stages.serving import Loaded, load, run_options
+from edgetl.stages.scenario_order import refuse_shared_scratch
+from edgetl.stages.scenarios import measure_scenarios
+from edgetl.stages.serving import load, run_options
 from edgetl.stages.stage import Context
+from edgetl.stages.study_scenarios import Serving, StudySubjects, Wanted, group_rates
 from edgetl.stages.waterfall import waterfalls_of_study
 
 _MS_PER_S = 1e3
 _WAY_SECONDS = 0.5
-
-
-def surroundings(context: Context) -> dict[str, Any]:
-    options = context.options
-    settings = ("threads", "seconds", "width", "energy", "layers")
-    return {**build_engine.surroundings(context), **{name: getattr(options, name) for name in settings}}
-
-
-def work(context: Context) -> list[Path]:
-    able = [candidate for candidate in candidates(context) if candidate.unsupported is None]
-    options, seed = context.options, context.study.seed
-    layers = layers_of_study(context, able) if options.layers else {}
-    loader = _loader(context, able)
-    titles, until = [one.title for one in able], Precision(options.seconds, options.width)
-    timed = time_all(titles, loader, until, seed, context.watcher)
-    raw = write_samples(context.run.measurements / "latency", timed.samples)
-    kept = {title: context.run.relative(path) for title, path in raw.items()}
-    latencies = {title: summarise(one).model_copy(update={"raw": kept[title]}) for title, one in timed.samples.items()}
-    found = _Found(
-        latencies=latencies,
-        energies=energies(titles, loader, options.seconds, seed, context.watcher) if options.energy else {},
-        waterfalls=waterfalls_of_study(context, _loaded(context, able), min(_WAY_SECONDS, options.seconds / 10)),
-        layers={title: beside_latency(own, latencies[title].p50) for title, own in layers.items()},
-    )
-    measured = tuple(_summarise(context, candidate, found) for candidate in candidates(context))
-    for one in measured:
-        if one.latency_ms is not None and not one.latency_ms.stable:
-            context.watcher.say(f"profile: {one.title} is UNSTABLE: {one.latency_ms.why_unstable}")
-    disturbed = disturbances(timed.states)
-    for reason in disturbed:
-        context.watcher.say(f"profile: {reason}")
-    profile = Profile(
-        environment=describe(processor(), options.threads),
-        deployments=measured,
-        comparisons=compare(timed.samples),
-        disturbances=disturbed,
-    )
-    written = context.run.measurements / "latency.json"
-    write_json(written, profile)
-    return [*raw.values(), written]
 
 
 @dataclass(frozen=True)
@@ -84,33 +48,81 @@ class _Found:
     layers: Mapping[str, tuple[Layers, ...]]
 
 
-class Serving(Protocol):
-    """The module of a task that asks its deployments."""
-
-    def workloads(
-        self, context: Context, loaded: Mapping[str, tuple[Deployment, Sequence[Loaded]]], number: int
-    ) -> dict[str, Callable[[], object]]:
-        """A call for each deployment, by title, that takes one image through all of its engines.
-
-        ``number``: how often they were loaded before; where images differ, other ones come first each time.
-        """
+def surroundings(context: Context) -> dict[str, Any]:
+    options = context.options
+    settings = {name: getattr(options, name) for name in ("threads", "seconds", "width", "energy", "layers")}
+    return {**build_engine.surroundings(context), **settings, **options.scenarios.settings()}
 
 
-def _loader(context: Context, able: list[Candidate]) -> Load:
-    serving = cast(Serving, importlib.import_module(f"edgetl.stages.{context.study.task}.serving"))
+def work(context: Context) -> list[Path]:
+    able = [candidate for candidate in candidates(context) if candidate.unsupported is None]
+    options, seed = context.options, context.study.seed
+    wanted = {one.title: (one.deployment, engine_paths(context, one)) for one in able}
+    refuse_shared_scratch(options.scenarios, context.study.engine.share_scratch)
+    rates = group_rates(options.scenarios, list(context.study.groups), wanted)
+    layers = layers_of_study(context, able) if options.layers else {}
+    loader, until = _loader(context, wanted), Precision(options.seconds, options.width)
+    timed = time_all(list(wanted), loader, until, seed, context.watcher)
+    raw = write_samples(context.run.measurements / "latency", timed.samples)
+    latencies = {
+        title: summarise(one).model_copy(update={"raw": context.run.relative(raw[title])})
+        for title, one in timed.samples.items()
+    }
+    found = _Found(
+        latencies=latencies,
+        energies=energies(list(wanted), loader, options.seconds, seed, context.watcher) if options.energy else {},
+        waterfalls=_waterfalls(context, wanted),
+        layers={title: beside_latency(own, latencies[title].p50) for title, own in layers.items()},
+    )
+    profile = Profile(
+        environment=describe(processor(), options.threads),
+        deployments=tuple(_summarise(context, candidate, found) for candidate in candidates(context)),
+        comparisons=compare(timed.samples),
+        disturbances=disturbances(timed.states),
+        scenarios=_scenarios(context, wanted, rates),
+    )
+    _tell(context, profile)
+    written = context.run.measurements / "latency.json"
+    write_json(written, profile)
+    return [*raw.values(), written]
+
+
+def _tell(context: Context, profile: Profile) -> None:
+    """What the user should know before believing the figures."""
+    for one in profile.deployments:
+        if one.latency_ms is not None and not one.latency_ms.stable:
+            context.watcher.say(f"profile: {one.title} is UNSTABLE: {one.latency_ms.why_unstable}")
+    for reason in profile.disturbances:
+        context.watcher.say(f"profile: {reason}")
+
+
+def _waterfalls(context: Context, wanted: Wanted) -> dict[str, Waterfall]:
+    loaded = load(wanted, run_options(context, context.options.threads))
+    ready = {title: (deployment, loaded[title]) for title, (deployment, _) in wanted.items()}
+    return waterfalls_of_study(context, ready, min(_WAY_SECONDS, context.options.seconds / 10))
+
+
+def _serving(context: Context) -> Serving:
+    return cast(Serving, importlib.import_module(f"edgetl.stages.{context.study.task}.serving"))
+
+
+def _loader(context: Context, wanted: Wanted) -> Load:
+    serving = _serving(context)
 
     def loader(titles: Sequence[str], number: int) -> dict[str, Callable[[], object]]:
-        wanted = {one.title: one for one in able}
-        return serving.workloads(context, _loaded(context, [wanted[title] for title in titles]), number)
+        loaded = load({title: wanted[title] for title in titles}, run_options(context, context.options.threads))
+        return serving.workloads(context, {title: (wanted[title][0], loaded[title]) for title in titles}, number)
 
     return loader
 
 
-def _loaded(context: Context, able: Sequence[Candidate]) -> dict[str, tuple[Deployment, tuple[Loaded, ...]]]:
-    """Deployments with their engines, by title, loaded in this order."""
-    wanted = {one.title: (one.deployment, engine_paths(context, one)) for one in able}
-    loaded = load(wanted, run_options(context, context.options.threads))
-    return {one.title: (one.deployment, loaded[one.title]) for one in able}
+def _scenarios(context: Context, wanted: Wanted, rates: Mapping[str, float]) -> tuple[Scenario, ...]:
+    order = context.options.scenarios
+    if not order.scenarios:
+        return ()
+    subjects = StudySubjects(context, _serving(context), wanted, rates)
+    plan = Plan(seconds=context.options.seconds, seed=context.study.seed)
+    return measure_scenarios(order, subjects, plan, context.watcher)
 
 
 def _summarise(context: Context, candidate: Candidate, found: _Found) -> Measured:

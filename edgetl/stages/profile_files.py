@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from edgetl.artifacts.energy import Energy
 from edgetl.artifacts.engine import read_manifest
 from edgetl.artifacts.files import write_json
 from edgetl.artifacts.results import EngineFile, Measured, Profile
+from edgetl.artifacts.scenarios import Scenario
 from edgetl.engine.cpu import processor
 from edgetl.engine.footprint import footprint
 from edgetl.engine.runtime import BuildOptions, RunOptions, build_engine, get_runtime, load_engine
@@ -22,10 +24,14 @@ from edgetl.measure.disturbances import disturbances
 from edgetl.measure.environment import describe
 from edgetl.measure.latency import compare, summarise
 from edgetl.measure.rounds import Call, Samples
+from edgetl.measure.scenarios.rounds import Plan
 from edgetl.stages.energy import energies
+from edgetl.stages.file_scenarios import FileSubjects, file_rates
 from edgetl.stages.layers import beside_latency, engine_layers, graph_beside
 from edgetl.stages.measuring import EngineCall, Precision, engine_call, time_all, write_samples
 from edgetl.stages.prepare import input_preprocessing
+from edgetl.stages.scenario_order import ScenarioOrder, refuse_shared_scratch
+from edgetl.stages.scenarios import measure_scenarios
 from edgetl.stages.stage import Watcher
 from edgetl.stages.waterfall import waterfall_of_model
 
@@ -40,15 +46,17 @@ _WAY_SECONDS = 2.0
 class FileOrder:
     """Files to be measured: ONNX files on ONNX Runtime, engines on what built them. Their paths are the names.
 
-    ``batch``: images of one inference. ``trust``: engines are loaded though they are not the files that their manifests
-    speak of. ``output``: a folder for the figures and the raw samples. ``energy`` and ``layers``: whether these are
-    measured too. ``images``: a folder of images whose way to the models' answers is measured.
+    ``batch``: images of one inference. ``scenarios``: what is measured beside latency. ``trust``: engines are loaded
+    though they are not the files that their manifests speak of. ``output``: a folder for figures and raw samples.
+    ``energy`` and ``layers``: whether these are measured too. ``images``: a folder of images whose way to the models'
+    answers is measured.
     """
 
     files: tuple[Path, ...]
     until: Precision = field(default_factory=Precision)
     run: RunOptions = field(default_factory=RunOptions)
     batch: int = 1
+    scenarios: ScenarioOrder = field(default_factory=ScenarioOrder)
     trust: bool = False
     output: Path | None = None
     energy: bool = True
@@ -61,11 +69,13 @@ def profile_files(order: FileOrder, watcher: Watcher) -> Profile:
 
     Raises:
         EdgetlError: a file cannot be read or loaded, is named twice, or is INT8 in TensorRT's spelling; or a run option
-            is none of its runtime's.
+            is none of its runtime's; or a scenario cannot be measured of these files.
     """
     names = [str(path) for path in order.files]
     if len(set(names)) < len(names):
         raise EdgetlError("a file is named twice; give each file once")
+    refuse_shared_scratch(order.scenarios, order.run.scratch is not None)
+    rates = file_rates(order.scenarios, names)
     with tempfile.TemporaryDirectory() as scratch:
         engines = {name: _engine(Path(name), Path(scratch) / f"{n}.onnx", order) for n, name in enumerate(names)}
 
@@ -77,17 +87,14 @@ def profile_files(order: FileOrder, watcher: Watcher) -> Profile:
         timed = time_all(names, load, order.until, 0, watcher)
         raw = {} if order.output is None else write_samples(order.output / "latency", timed.samples)
         joules = energies(names, load, order.until.seconds, 0, watcher) if order.energy else {}
-        rows = tuple(
-            _row(name, engines[name], timed.samples[name], raw.get(name), order).model_copy(
-                update={**details[name], **_energy(joules.get(name))}
-            )
-            for name in names
-        )
+        scenarios = _scenarios(engines, order, rates, watcher)
+        rows = [_row(name, engines[name], timed.samples[name], raw.get(name), order) for name in names]
     profile = Profile(
         environment=describe(processor(), order.run.threads),
-        deployments=tuple(_with_latency(row) for row in rows),
+        deployments=tuple(_with(row, details[row.name], joules.get(row.name)) for row in rows),
         comparisons=compare(timed.samples),
         disturbances=disturbances(timed.states),
+        scenarios=scenarios,
     )
     if order.output is not None:
         write_json(order.output / "profile.json", profile)
@@ -96,23 +103,21 @@ def profile_files(order: FileOrder, watcher: Watcher) -> Profile:
 
 def _details(name: str, engine: Path, order: FileOrder) -> dict[str, Any]:
     """What is measured apart from the others, before latency: what cannot be told is refused before that takes time."""
-    memory = footprint([engine], read_manifest(engine, trust=True).runtime, order.trust)
-    found: dict[str, Any] = {"memory": memory, "memory_mb": memory.process_mb}
+    found: dict[str, Any] = {}
+    if order.images is not None:
+        found["waterfall"] = waterfall_of_model(Path(name), order.images, order.run.threads, _WAY_SECONDS)
     if order.layers:
         graph = graph_beside(engine) if engine.suffix == ENGINE else Path(name)
         found["layers"] = (engine_layers(name, engine, graph, order.run, order.batch, order.trust),)
-    if order.images is not None:
-        found["waterfall"] = waterfall_of_model(Path(name), order.images, order.run.threads, _WAY_SECONDS)
-    return found
+    memory = footprint([engine], read_manifest(engine, trust=True).runtime, order.trust)
+    return {**found, "memory": memory, "memory_mb": memory.process_mb}
 
 
-def _energy(energy: Energy | None) -> dict[str, Any]:
-    return {} if energy is None else {"energy": energy, "energy_mj": energy.mj}
-
-
-def _with_latency(row: Measured) -> Measured:
+def _with(row: Measured, details: Mapping[str, Any], energy: Energy | None) -> Measured:
     assert row.latency_ms is not None, "plain files are always measured"
-    return row.model_copy(update={"layers": beside_latency(row.layers, row.latency_ms.p50)})
+    layers = beside_latency(details.get("layers", ()), row.latency_ms.p50)
+    joules = {} if energy is None else {"energy": energy, "energy_mj": energy.mj}
+    return row.model_copy(update={**details, "layers": layers, **joules})
 
 
 def _engine(path: Path, scratch: Path, order: FileOrder) -> Path:
@@ -138,6 +143,16 @@ def _engine(path: Path, scratch: Path, order: FileOrder) -> Path:
 def _call(engine: Path, order: FileOrder) -> EngineCall:
     timed = replace(order.run, timed=engine.suffix == ENGINE)
     return engine_call(load_engine(engine, trust=order.trust, run=timed), order.batch)
+
+
+def _scenarios(
+    engines: Mapping[str, Path], order: FileOrder, rates: Mapping[str, float], watcher: Watcher
+) -> tuple[Scenario, ...]:
+    if not order.scenarios.scenarios:
+        return ()
+    opens = {name: partial(load_engine, path, trust=order.trust, run=order.run) for name, path in engines.items()}
+    subjects = FileSubjects(opens, order.scenarios, rates)
+    return measure_scenarios(order.scenarios, subjects, Plan(seconds=order.until.seconds), watcher)
 
 
 def _row(name: str, engine: Path, samples: Samples, raw: Path | None, order: FileOrder) -> Measured:

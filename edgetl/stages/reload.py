@@ -42,6 +42,7 @@ def _read(path: Path) -> Profile:
         deployments=results.deployments,
         comparisons=(),
         disturbances=results.disturbances,
+        scenarios=results.scenarios,
     )
 
 

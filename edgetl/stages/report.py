@@ -49,6 +49,7 @@ def work(context: Context) -> list[Path]:
         comparisons=comparisons,
         trees=shortlist.trees,
         disturbances=profile.disturbances,
+        scenarios=profile.scenarios,
         verdict=decide(measured, comparisons, budget, evaluation.metric),
     )
     page = render_html(results)

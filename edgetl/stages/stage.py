@@ -12,6 +12,7 @@ from typing import Any, Protocol, cast
 from edgetl.artifacts.run import RunDirectory
 from edgetl.config import Study, Task
 from edgetl.errors import EdgetlError, MissingExtraError
+from edgetl.stages.scenario_order import ScenarioOrder
 
 
 class Watcher(Protocol):
@@ -39,6 +40,7 @@ class Options:
     width: float = 0.01
     energy: bool = True
     layers: bool = False
+    scenarios: ScenarioOrder = field(default_factory=ScenarioOrder)
 
 
 @dataclass(frozen=True)

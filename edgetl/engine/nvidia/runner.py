@@ -194,6 +194,11 @@ class NvidiaEngine:
         with suppress(Exception):
             self.close()
 
+    def is_done(self) -> bool:
+        """Whether the device has finished the inference under way."""
+        with self._cuda.current(), self._cuda.explained(f"{self.name} failed"):
+            return bool(self._done.query())
+
     def collect(self) -> dict[str, Array]:
         """Wait for the inference under way; outputs by name. They are copies."""
         with self._cuda.current(), self._cuda.explained(f"{self.name} failed"):
@@ -289,6 +294,11 @@ class Pending:
     def __init__(self, engine: NvidiaEngine) -> None:
         self._engine = engine
         self._outputs: dict[str, Array] | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether `result` would return at once."""
+        return self._outputs is not None or self._engine.is_done()
 
     def result(self) -> dict[str, Array]:
         """Wait for it; outputs by name."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import cycle
 
@@ -63,34 +64,40 @@ def answers(
 
 
 def workloads(
-    context: Context, loaded: Mapping[str, tuple[Deployment, Sequence[Loaded]]], number: int
+    context: Context, loaded: Mapping[str, tuple[Deployment, Sequence[Loaded]]], number: int, batch: int = 1
 ) -> dict[str, Callable[[], object]]:
-    """A call for each deployment that takes one image through it; see `workload`."""
+    """A call for each deployment that takes ``batch`` images through it at once; see `workload`."""
     bundle = read_json(context.run.bundle / "bundle.json", Bundle)
     gate, seed = read_json(context.run.shortlist, Shortlist).gate, context.study.seed + number
-    return {title: workload(deployment, own, bundle, gate, seed) for title, (deployment, own) in loaded.items()}
+    return {title: workload(deployment, own, bundle, gate, seed, batch) for title, (deployment, own) in loaded.items()}
+
+
+def image(context: Context, shape: tuple[int, ...]) -> Array:
+    """One that stands for all: how long a classifier takes does not depend on what is to be seen."""
+    return np.random.default_rng(context.study.seed).random(shape, dtype=np.float32)
 
 
 def workload(
-    deployment: Deployment, loaded: Sequence[Loaded], bundle: Bundle, gate: Gate | None, seed: int
+    deployment: Deployment, loaded: Sequence[Loaded], bundle: Bundle, gate: Gate | None, seed: int, batch: int = 1
 ) -> Callable[[], object]:
-    """A call that takes one image through a deployment: all engines one after another, batch 1.
+    """A call that takes a batch of images through a deployment: all engines one after another.
 
-    Of a cascade's second level those engines run that would for one image of the validation set; which image that
-    is changes from call to call, so that all calls together fire as often as the data do.
+    Of a cascade's second level those engines run that would for images of the validation set, on as many of the batch;
+    which images those are changes from call to call, so that all calls together fire as often as the data do.
     """
-    rng = np.random.default_rng(seed)
-    image = {IMAGES: rng.random(loaded[0].engine.shapes[0], dtype=np.float32)}
+    shape = (batch, *loaded[0].engine.shapes[0][1:])
+    images = {IMAGES: np.random.default_rng(seed).random(shape, dtype=np.float32)}
     if deployment.kind != CASCADE:
-        return lambda: [one.run(image) for one in loaded]
+        return lambda: [one.run(images) for one in loaded]
     heads = {head.name: head for head in bundle.heads}
     second = {heads[one.spec.heads[0]].role: one for one in loaded[1:]}
-    schedule = _schedule(gate, rng)
+    schedule = _schedule(gate, np.random.default_rng(seed))  # of its own: the same for every batch
 
     def infer() -> None:
-        tensors = {**image, **loaded[0].run(image)}
-        for group in next(schedule):
-            second[group].run(tensors)
+        tensors = {**images, **loaded[0].run(images)}
+        fired = Counter(group for _ in range(batch) for group in next(schedule))
+        for group, number in fired.items():
+            second[group].run(tensors, slice(number))
 
     return infer
 

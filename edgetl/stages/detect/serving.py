@@ -120,16 +120,17 @@ def answers(context: Context, loaded: Mapping[str, tuple[Deployment, Sequence[Lo
 
 
 def workloads(
-    context: Context, loaded: Mapping[str, tuple[Deployment, Sequence[Loaded]]], number: int
+    context: Context, loaded: Mapping[str, tuple[Deployment, Sequence[Loaded]]], number: int, batch: int = 1
 ) -> dict[str, Callable[[], object]]:
-    """A call for each deployment that takes one image through it: its engines one after another, and one list of boxes.
+    """A call for each deployment that takes ``batch`` images through its engines one after another, to lists of boxes.
 
     The images are some of the validation set, in an order of their own each time: how long suppression takes, and
     whether a cascade's second level runs, depends on what is to be seen.
     """
     samples = np.load(context.run.bundle / "samples.npy", allow_pickle=False)
     order = np.random.default_rng(context.study.seed + number).permutation(len(samples))
-    images = [to_input(samples[position][None]) for position in order]
+    batches = (order.take(range(start, start + batch), mode="wrap") for start in range(0, len(order), batch))
+    images = [to_input(samples[positions]) for positions in batches]
     serve = service(context)
 
     def call(deployment: Deployment, engines: Sequence[Loaded]) -> Callable[[], object]:
@@ -137,3 +138,9 @@ def workloads(
         return lambda: predict(next(following))
 
     return {title: call(deployment, engines) for title, (deployment, engines) in loaded.items()}
+
+
+def image(context: Context, shape: tuple[int, ...]) -> Array:
+    """One of the validation set."""
+    del shape
+    return to_input(np.load(context.run.bundle / "samples.npy", allow_pickle=False)[:1])

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.utils import Extractor
 
 from edgetl.errors import EdgetlError
-from edgetl.graph.cost import BALANCE, Cost, CostModel, NodeCost
+from edgetl.graph.cost import BALANCE, Cost, CostModel, KernelCost, NodeCost
 from edgetl.graph.half import to_fp16
 from edgetl.graph.model import model_bytes
 from edgetl.graph.quantise import quantise
@@ -132,6 +132,26 @@ def test_costs_of_a_residual_block_are_those_worked_out_by_hand() -> None:
     # All four kernels wait for memory: Conv and Relu, Conv and Add, the pooling, the linear layer.
     kernels = (448 + 768 + 1024, 592 + 1024 + 1024 + 1024, 1024 + 16, 40 + 16 + 8)
     assert model.cost() == Cost(32272, 270, 1080, 5928, estimate=sum(kernels))
+
+
+def test_kernels_of_a_residual_block_are_those_worked_out_by_hand() -> None:
+    model = CostModel(residual_block())
+    assert model.kernels() == (
+        KernelCost(flops=2 * 256 * 27, bits=32, bytes=448 + 768 + 1024),
+        KernelCost(flops=2 * 256 * 36, bits=32, bytes=592 + 1024 + 1024 + 1024),
+        KernelCost(flops=0, bits=32, bytes=1024 + 16),
+        KernelCost(flops=16, bits=32, bytes=40 + 16 + 8),
+    )
+    # While the second runs, the first's map is there for its input and for the shortcut, and so is what it makes.
+    assert model.peak_activation_bytes() == 1024 + 1024
+
+
+def test_kernels_of_an_int8_network_multiply_in_8_bits_though_residuals_do_not(
+    network: onnx.ModelProto, table_for: Callable[..., Any]
+) -> None:
+    plain, prepared = (CostModel(one).kernels() for one in (network, quantise(network, table_for(network), "tensorrt")))
+    quantised = [kernel for kernel in prepared if kernel.bits == 8 and kernel.flops]
+    assert sum(kernel.flops for kernel in quantised) > 0.9 * sum(kernel.flops for kernel in plain)
 
 
 def test_a_kernel_with_more_flops_than_its_bytes_hide_is_estimated_by_its_flops() -> None:

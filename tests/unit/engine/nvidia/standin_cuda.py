@@ -100,6 +100,10 @@ def _driver(gpu: Gpu) -> Any:
             while self.stream is not None and self.token in self.stream.queue:
                 self.stream.queue.pop(0)()
 
+        def query(self) -> bool:
+            gpu.check_current()
+            return self.token not in self.stream.queue
+
         def synchronize(self) -> None:
             gpu.check_current()
             self.finish()

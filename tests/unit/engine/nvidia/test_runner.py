@@ -84,6 +84,21 @@ def test_engines_run_side_by_side_from_one_thread(
         engine.close()
 
 
+def test_one_can_ask_whether_an_inference_is_done_without_waiting_for_it(
+    images: Array, generation: Callable[[str], Play], load: Load, gpu: Gpu
+) -> None:
+    generation("10.3.0")
+    with load() as engine:
+        pending = engine.start(images)
+        assert not pending.ready
+        while any(gpu.streams[stream].queue for stream in gpu.streams):
+            for stream in gpu.streams.values():
+                stream.queue.pop(0)()
+        assert pending.ready
+        pending.result()
+        assert pending.ready
+
+
 def test_shared_scratch_is_as_large_as_the_largest_needs(
     graph: Path, variants: dict[str, onnx.ModelProto], generation: Callable[[str], Play], load: Load, gpu: Gpu
 ) -> None:

@@ -192,6 +192,19 @@ def test_a_cascade_is_measured_at_the_rate_at_which_its_groups_fired_on_validati
         assert seen[fired] / 2000 == pytest.approx(share, abs=3 * (share * (1 - share) / 1000) ** 0.5)
 
 
+def test_of_a_batch_a_cascade_s_second_level_takes_as_many_images_as_fire(trained: Any, serve: Serve) -> None:
+    shares = gate(0.5, vehicles=0.5, nothing=0.3, vehicles_and_signs=0.2)
+    rows: dict[int, list[int]] = {}
+    for batch in (1, 4):
+        loaded, counters = counted(serve(cascade(trained)))
+        call = workload(cascade(trained), loaded, trained.bundle, shares, seed=0, batch=batch)
+        for _ in range(100 // batch):
+            call()
+        rows[batch] = [sum(counter.rows) for counter in counters]
+        assert set(counters[0].rows) == {batch}
+    assert rows[1] == rows[4], "in all, the same images fire"
+
+
 def test_a_group_that_never_fired_is_never_run(trained: Any, serve: Serve) -> None:
     loaded, (first, vehicles, signs) = counted(serve(cascade(trained)))
     call = workload(cascade(trained), loaded, trained.bundle, gate(0.99, signs=1.0), seed=0)

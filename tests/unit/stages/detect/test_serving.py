@@ -264,9 +264,22 @@ def context(trained: Any, tmp_path: Path, listener: Watcher) -> Context:
 def test_latency_is_measured_with_one_image_after_another(trained: Any, serve: Serve, context: Context) -> None:
     write_json(context.run.shortlist, Shortlist(deployments=(), trees=(), gate=Gate(threshold=0.05, firings=())))
     loaded, (first, *second) = counted(serve(cascade(trained)))
-    (call,) = workloads(context, {"cascade fp32": (cascade(trained), loaded)}).values()
+    (call,) = workloads(context, {"cascade fp32": (cascade(trained), loaded)}, 0).values()
     for _ in range(10):
         call()
     assert first.rows == [1] * 10
     for counter in second:
         assert len(counter.rows) % 2 == 0, "each image fires in both rounds, or in none"
+
+
+def test_batches_hold_one_image_after_another_and_begin_again_where_they_end(
+    trained: Any, serve: Serve, context: Context
+) -> None:
+    write_json(context.run.shortlist, Shortlist(deployments=(), trees=()))
+    combined = deployment("combined", layout("combined", [trained.head("combined")]))
+    loaded, (counter,) = counted(serve(combined))
+    for batch in (2, 8):
+        (call,) = workloads(context, {"combined fp32": (combined, loaded)}, 0, batch).values()
+        for _ in range(4):
+            call()
+    assert counter.rows == [2] * 4 + [8] * 4, "of five samples"

@@ -1,0 +1,159 @@
+"""`edgetl profile` on other machines: those that ssh reaches, and those that are not at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from edgetl.commands.profile_options import file_order
+from edgetl.commands.study_command import PATH, Terminal
+
+if TYPE_CHECKING:
+    from edgetl.artifacts.estimates import Estimated
+    from edgetl.artifacts.hosts import HostProfiles
+    from edgetl.artifacts.results import Profile
+    from edgetl.stages.remote import Job
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+_OPTIONS = (
+    click.option(
+        "--estimate",
+        metavar="DEVICE[@MODE]",
+        multiple=True,
+        help="Measure nothing: estimate for this Jetson, such as 'AGX Orin 64GB@30W'. Repeatable.",
+    ),
+    click.option(
+        "--precision",
+        type=click.Choice(["fp32", "fp16", "int8"]),
+        help="With --estimate: as if models were prepared so.",
+    ),
+    click.option("--on", metavar="HOST", multiple=True, help="Build and measure on this host through ssh. Repeatable."),
+    click.option(
+        "--runtime",
+        type=click.Choice(["auto", "onnxruntime", "tensorrt", "tensorrt-rtx"]),
+        default="auto",
+        show_default="TensorRT where a host has it and PyCUDA, else ONNX Runtime",
+        help="With --on: what runs MODEL.onnx.",
+    ),
+    click.option("--remote-python", default="python3", show_default=True, help="With --on: the hosts' Python."),
+    click.option("--ssh-config", type=PATH, help="With --on: a configuration for ssh instead of ~/.ssh/config."),
+)
+_PASSED = ("threads", "seconds", "width", "batch")
+_FLAGS = ("cuda_graph", "spin_wait", "no_transfers", "share_scratch", "trust", "layers", "no_energy")
+
+
+def elsewhere_options(command: _Command) -> _Command:
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def refuse_at_home(values: dict[str, Any]) -> None:
+    """What says nothing where it is measured here."""
+    unused = {"precision": values["precision"], "ssh-config": values["ssh_config"]}
+    unused |= {"runtime": values["runtime"] != "auto", "remote-python": values["remote_python"] != "python3"}
+    for name, given in unused.items():
+        if given and not (values["estimate"] if name == "precision" else values["on"]):
+            raise click.UsageError(f"--{name} is for {'--estimate' if name == 'precision' else '--on'}")
+
+
+def show_estimates(sources: tuple[Path, ...], values: dict[str, Any], as_json: bool) -> None:
+    """Of a study's deployments, or of models."""
+    rows = _estimates(sources, values)
+    if as_json:
+        from edgetl.artifacts.results import Profile
+
+        empty = Profile(environment={}, deployments=(), comparisons=(), estimates=rows)
+        click.echo(empty.model_dump_json(indent=1))
+        return
+    from rich.console import Console
+
+    from edgetl.report.estimates import estimate_table
+
+    Console().print(estimate_table(rows))
+
+
+def profile_on_hosts(sources: tuple[Path, ...], values: dict[str, Any], as_json: bool) -> Iterator[Profile]:
+    """Show what all hosts measured; then give their profiles, or fail where one did.
+
+    Raises:
+        EdgetlError: a host failed.
+    """
+    from edgetl.errors import EdgetlError
+    from edgetl.stages.remote import Hosts, profile_on
+
+    hosts = Hosts(values["on"], values["remote_python"], values["ssh_config"])
+    found = profile_on(hosts, _job(sources, values), Terminal())
+    _show_hosts(found, as_json)
+    if found.failed:
+        raise EdgetlError(f"{len(found.failed)} of {len(found.hosts)} hosts failed, as said above")
+    yield from (one.profile for one in found.hosts if one.profile is not None)
+
+
+def _show_hosts(found: HostProfiles, as_json: bool) -> None:
+    from rich.console import Console
+
+    from edgetl.report.hosts import failures, host_table
+
+    if as_json:
+        click.echo(found.model_dump_json(indent=1))
+    else:
+        Console().print(host_table(found))
+    for line in failures(found):
+        click.echo(line, err=True)
+
+
+def _estimates(sources: tuple[Path, ...], values: dict[str, Any]) -> tuple[Estimated, ...]:
+    from edgetl.stages.estimate import estimate_files, estimate_study
+
+    if sources and sources[0].suffix == ".onnx":
+        if values["output"] is not None:
+            raise click.UsageError("-o is for a study here: estimates of models are printed, with --json for programs")
+        return estimate_files(file_order(sources, values).files, values["estimate"], values["precision"])
+    study, run = _study(sources, values, "--estimate")
+    if values["precision"]:
+        raise click.UsageError("--precision is for models; a study names its own")
+    from edgetl.artifacts.run import RunDirectory
+    from edgetl.config import load_study
+
+    return estimate_study(load_study(study), RunDirectory(run), values["estimate"])
+
+
+def _job(sources: tuple[Path, ...], values: dict[str, Any]) -> Job:
+    from edgetl.artifacts.run import RunDirectory
+    from edgetl.stages.remote import files_job, study_job
+
+    if values["images"]:
+        raise click.UsageError("--images is measured here: the hosts have no images; leave it out")
+    if sources and sources[0].suffix == ".onnx":
+        options = [*_passed(values, _PASSED), *_flags(values, _FLAGS)]
+        return files_job(file_order(sources, values).files, values["runtime"], options, values["output"])
+    study, run = _study(sources, values, "--on")
+    if values["runtime"] != "auto":
+        raise click.UsageError("--runtime is for models; a study names its own")
+    options = [
+        *_passed(values, ("threads", "seconds", "width", "provider")),
+        *_flags(values, ("layers", "no_energy")),
+    ]
+    return study_job(study, RunDirectory(run), options)
+
+
+def _study(sources: tuple[Path, ...], values: dict[str, Any], option: str) -> tuple[Path, Path]:
+    if len(sources) != 1 or sources[0].suffix == ".engine" or values["output"] is None:
+        raise click.UsageError(
+            f"{option} takes MODEL.onnx files, or STUDY.yaml with -o DIR; engines are built over there"
+        )
+    return sources[0], values["output"]
+
+
+def _flags(values: dict[str, Any], names: tuple[str, ...]) -> Iterator[str]:
+    return (f"--{name.replace('_', '-')}" for name in names if values[name])
+
+
+def _passed(values: dict[str, Any], names: tuple[str, ...]) -> Iterator[str]:
+    for name in names:
+        yield from (f"--{name}", str(values[name]))

@@ -1,0 +1,93 @@
+"""Latency from what a graph has to do and what a device can do: a roofline for each kernel.
+
+Williams, Waterman, Patterson: Roofline. Communications of the ACM 52(4), 2009. A kernel takes as long as the slower of
+its arithmetic and its way to memory, each at the share of the peak that was seen to be reached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from edgetl.errors import EdgetlError
+from edgetl.measure.devices import Efficiency, Precision, Target
+
+_PRECISIONS: dict[int, Precision] = {32: "fp32", 16: "fp16", 8: "int8"}
+_BITS = {precision: bits for bits, precision in _PRECISIONS.items()}
+_MS = 1e3
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One launch: operations on numbers of so many bits, and bytes moved from and to memory."""
+
+    flops: int
+    bits: int
+    bytes: float
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Milliseconds. ``low`` <= ``middle`` <= ``high``."""
+
+    low: float
+    middle: float
+    high: float
+
+
+def estimate(kernels: Iterable[Kernel], target: Target) -> Bounds:
+    """How long kernels take on a device, one after another.
+
+    Raises:
+        EdgetlError: the device cannot compute in a precision of theirs.
+    """
+    work = list(kernels)
+    _refuse_what_it_cannot_do(work, target)
+    middle = latency_ms(work, target.peaks, target.bandwidth, target.efficiency)
+    return Bounds(middle / target.efficiency.spread, middle, middle * target.efficiency.spread)
+
+
+def latency_ms(
+    kernels: Iterable[Kernel], peaks: dict[Precision, float], bandwidth: float, efficiency: Efficiency
+) -> float:
+    """The calibrated model. ``peaks`` are operations and ``bandwidth`` bytes per second."""
+    seconds = 0.0
+    for kernel in kernels:
+        moving = kernel.bytes / (bandwidth * efficiency.bandwidth)
+        if kernel.flops:
+            precision = _PRECISIONS[kernel.bits]
+            moving = max(moving, kernel.flops / (peaks[precision] * efficiency.compute[precision]))
+        seconds += moving + efficiency.launch_us * 1e-6
+    return seconds * _MS
+
+
+def prepared(kernels: Iterable[Kernel], precision: Precision) -> list[Kernel]:
+    """The kernels of the same graph were it written in a precision; what is narrower already stays."""
+    bits = _BITS[precision]
+    return [
+        replace(kernel, bits=bits, bytes=kernel.bytes * bits / kernel.bits) if kernel.bits > bits else kernel
+        for kernel in kernels
+    ]
+
+
+def main_precision(kernels: Iterable[Kernel]) -> str:
+    """The one that most operations are done in."""
+    operations: dict[int, int] = {}
+    for kernel in kernels:
+        operations[kernel.bits] = operations.get(kernel.bits, 0) + kernel.flops
+    bits = max(operations, key=lambda width: operations[width], default=32)
+    return _PRECISIONS.get(bits, f"{bits} bits")
+
+
+def _refuse_what_it_cannot_do(kernels: Iterable[Kernel], target: Target) -> None:
+    for bits in sorted({kernel.bits for kernel in kernels if kernel.flops}):
+        precision = _PRECISIONS.get(bits)
+        if precision is None:
+            raise EdgetlError(
+                f"no device here has figures for arithmetic on {bits} bits; write the graph in fp32, fp16 or int8"
+            )
+        if precision not in target.peaks or precision not in target.efficiency.compute:
+            able = ", ".join(name for name in target.peaks if name in target.efficiency.compute)
+            raise EdgetlError(
+                f"{target.device} cannot run {precision}; it runs {able}: prepare the graph in one of these"
+            )

@@ -1,0 +1,1 @@
+"""Deployments under a load, as calls: this room knows nothing of engines."""

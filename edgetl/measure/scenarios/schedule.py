@@ -1,0 +1,100 @@
+"""When inferences are due, and what became of them. Times are in seconds from the beginning of the schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Arrivals:
+    """Jobs in the order in which they are due.
+
+    Attributes:
+        part: the number of the engine that each of them asks.
+        at: when it is due.
+        deadline: when it has to be done.
+        horizon: how long the schedule goes on.
+    """
+
+    part: Ints
+    at: Floats
+    deadline: Floats
+    horizon: float
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+
+def periodic(rates: Sequence[float], phases: Sequence[float], horizon: float) -> Arrivals:
+    """Each part at its own rate (Hz); a job has to be done when the next one of its part is due.
+
+    Args:
+        phases: when the first job of each part is due, as a share of its period, 0 to 1.
+    """
+    times = [
+        (phase + np.arange(np.ceil(horizon * rate - phase))) / rate for rate, phase in zip(rates, phases, strict=True)
+    ]
+    part = np.repeat(np.arange(len(times)), [len(own) for own in times])
+    at = np.concatenate([*times, np.empty(0)])
+    order = np.argsort(at, kind="stable")
+    deadline = at + 1.0 / np.asarray(rates, np.float64)[part]
+    return Arrivals(part[order], at[order], deadline[order], horizon)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """When each job of a schedule began and ended."""
+
+    arrivals: Arrivals
+    start: Floats
+    finish: Floats
+
+    @property
+    def service(self) -> Floats:
+        return self.finish - self.start
+
+    @property
+    def response(self) -> Floats:
+        """From when a job was due, not from when it could begin: what waits is not left out."""
+        return self.finish - self.arrivals.at
+
+    @property
+    def lateness(self) -> Floats:
+        """How long after its deadline a job was done; 0 where it was in time."""
+        result: Floats = np.maximum(self.finish - self.arrivals.deadline, 0.0)
+        return result
+
+    @property
+    def missed(self) -> npt.NDArray[np.bool_]:
+        result: npt.NDArray[np.bool_] = self.lateness > 0.0
+        return result
+
+    @property
+    def utilisation(self) -> float:
+        """Of periodic jobs, the share of the time that they keep the device busy; above 1 it cannot keep up.
+
+        Each part's mean service by its period: how many jobs of it happen to lie before the horizon does not matter.
+        """
+        periods = self.arrivals.deadline - self.arrivals.at
+        shares = self.service / periods
+        return sum(float(shares[self.arrivals.part == part].mean()) for part in np.unique(self.arrivals.part))
+
+    @property
+    def longest_queue(self) -> int:
+        """The most jobs that were due and not done at once."""
+        done = np.searchsorted(np.sort(self.finish), self.arrivals.at, side="right")
+        due = np.arange(1, len(self.arrivals) + 1)
+        return int((due - done).max(initial=0))
+
+    def of(self, part: int) -> Trace:
+        """The jobs of one part."""
+        own, all_of = self.arrivals.part == part, self.arrivals
+        arrivals = Arrivals(all_of.part[own], all_of.at[own], all_of.deadline[own], all_of.horizon)
+        return Trace(arrivals, self.start[own], self.finish[own])

@@ -1,0 +1,41 @@
+"""A device that is simulated, event by event: what a schedule would do if inferences took so long."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgetl.measure.scenarios.executor import Policy, execute
+from edgetl.measure.scenarios.schedule import Arrivals, Floats, Trace
+
+
+def simulate(arrivals: Arrivals, service: Floats, policy: Policy = "edf") -> Trace:
+    """The trace of a schedule. Pure.
+
+    Args:
+        service: how long each job takes, in seconds.
+    """
+    return execute(arrivals, _SimulatedDevice(service), policy)
+
+
+class _SimulatedDevice:
+    def __init__(self, service: Floats) -> None:
+        self._service = service
+        self._now = 0.0
+
+    def now(self) -> float:
+        return self._now
+
+    def wait_until(self, when: float) -> None:
+        self._now = when
+
+    def serve(self, job: int) -> None:
+        self._now += float(self._service[job])
+
+
+def drawn(arrivals: Arrivals, measured: tuple[Floats, ...], rng: np.random.Generator) -> Floats:
+    """Service times for the jobs of a schedule, drawn from those measured of each part."""
+    service = np.empty(len(arrivals))
+    for number, times in enumerate(measured):
+        own = arrivals.part == number
+        service[own] = rng.choice(times, size=int(own.sum()))
+    return service

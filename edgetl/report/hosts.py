@@ -1,0 +1,44 @@
+"""What several machines measured, in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from edgetl.artifacts.hosts import HostProfile, HostProfiles
+from edgetl.artifacts.results import Measured
+from edgetl.report.table import UNKNOWN
+from edgetl.report.wording import printable, significant
+
+
+def host_table(profiles: HostProfiles) -> Table:
+    """One row for each file on each machine, files together. Every cell is a `Text`: names are never read as markup."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption="ms for one image", caption_justify="left")
+    for header in ("", "host", "device", "runtime"):
+        table.add_column(header, overflow="fold")
+    for header in ("p50", "from - to", "p99"):
+        table.add_column(header, justify="right")
+    measured = [(row, one) for one in profiles.hosts if one.profile for row in one.profile.deployments]
+    order = list(dict.fromkeys(row.title for row, _ in measured))
+    for row, one in sorted(measured, key=lambda pair: order.index(pair[0].title)):
+        table.add_row(*map(Text, _cells(row, one)))
+    return table
+
+
+def failures(profiles: HostProfiles) -> Iterator[str]:
+    """A line for each machine that has no figures."""
+    for one in profiles.failed:
+        yield printable(f"{one.host}: {one.error}")
+
+
+def _cells(row: Measured, one: HostProfile) -> tuple[str, ...]:
+    cells = (printable(row.name), printable(one.host), printable(one.device or UNKNOWN), row.runtime)
+    latency = row.latency_ms
+    if latency is None:
+        return (*cells, UNKNOWN, printable(row.unsupported or "not measured"), UNKNOWN)
+    mark = "" if latency.stable else "\nUNSTABLE"
+    interval = f"{significant(latency.low)} - {significant(latency.high)}"
+    return (*cells, significant(latency.p50) + mark, interval, significant(latency.p99))

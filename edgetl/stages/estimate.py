@@ -1,0 +1,107 @@
+"""Latency and memory on devices that are not at hand, from graphs alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgetl.artifacts.deployment import Shortlist
+from edgetl.artifacts.estimates import Estimated
+from edgetl.artifacts.files import read_json
+from edgetl.artifacts.run import RunDirectory
+from edgetl.config import Study
+from edgetl.errors import EdgetlError
+from edgetl.graph.certain import certain_part
+from edgetl.graph.cost import CostModel
+from edgetl.graph.model import load_model
+from edgetl.measure.devices import Precision, Target, find_target
+from edgetl.measure.roofline import Kernel, estimate, main_precision, prepared
+
+_SPELLINGS = ("tensorrt", "onnxruntime")
+_MB = 1e6
+
+
+@dataclass(frozen=True)
+class _Need:
+    """What one graph asks of a device."""
+
+    kernels: tuple[Kernel, ...]
+    weight_bytes: int
+    activation_bytes: int
+    left_out: tuple[str, ...]
+
+
+def estimate_files(
+    graphs: Sequence[Path], devices: Sequence[str], precision: Precision | None = None
+) -> tuple[Estimated, ...]:
+    """Each graph on each device, as it is written, or as if it were prepared in a precision.
+
+    Raises:
+        EdgetlError: a file is no graph of one image size, a device is unknown, or cannot run a graph's precision.
+    """
+    targets = [find_target(device) for device in devices]
+    needs = {str(graph): _need(graph, precision) for graph in graphs}
+    return tuple(_estimated(name, [need], target) for name, need in needs.items() for target in targets)
+
+
+def estimate_study(study: Study, run: RunDirectory, devices: Sequence[str]) -> tuple[Estimated, ...]:
+    """Every deployment in every precision on each device; several engines one after another.
+
+    Of a cascade all second levels are counted: images in which they do not run take less.
+
+    Raises:
+        EdgetlError: as `estimate_files`; or the graphs are not there yet.
+    """
+    targets = [find_target(device) for device in devices]
+    rows = []
+    for deployment in read_json(run.shortlist, Shortlist).deployments:
+        for precision in study.precisions:
+            files = [_graph(run, [spec.file(precision, target) for target in _SPELLINGS]) for spec in deployment.graphs]
+            needs = [_need(file, None) for file in files]
+            rows += [_estimated(deployment.name, needs, target) for target in targets]
+    return tuple(rows)
+
+
+def _graph(run: RunDirectory, names: Sequence[str]) -> Path:
+    """The graph in the spelling that is there: what is to be computed is the same in both."""
+    found = next((path for name in names if (path := run.graphs / name).is_file()), None)
+    if found is None:
+        raise EdgetlError(f"{run.graphs / names[0]} does not exist; run edgetl export on the study first")
+    return found
+
+
+def _need(graph: Path, precision: Precision | None) -> _Need:
+    certain, left_out = certain_part(load_model(graph))
+    model = CostModel(certain)
+    kernels: Sequence[Kernel] = [Kernel(one.flops, one.bits, one.bytes) for one in model.kernels()]
+    weights, activations = model.cost().weight_bytes, model.peak_activation_bytes()
+    if precision is None:
+        return _Need(tuple(kernels), weights, activations, left_out)
+    moved = sum(kernel.bytes for kernel in kernels)
+    kernels = prepared(kernels, precision)
+    narrower = sum(kernel.bytes for kernel in kernels) / moved if moved else 1.0
+    return _Need(tuple(kernels), round(weights * narrower), round(activations * narrower), left_out)
+
+
+def _estimated(name: str, needs: Sequence[_Need], target: Target) -> Estimated:
+    try:
+        bounds = [estimate(need.kernels, target) for need in needs]
+    except EdgetlError as error:
+        raise EdgetlError(f"{name}: {error}") from None
+    kernels = [kernel for need in needs for kernel in need.kernels]
+    # Engines run one after another: their activations need not be there at once, their weights do.
+    memory = sum(need.weight_bytes for need in needs) + max(need.activation_bytes for need in needs)
+    return Estimated(
+        name=name,
+        precision=main_precision(kernels),
+        device=target.device,
+        mode=target.mode,
+        low=sum(one.low for one in bounds),
+        middle=sum(one.middle for one in bounds),
+        high=sum(one.high for one in bounds),
+        memory_mb=memory / _MB,
+        device_memory_mb=target.memory_mb,
+        unverified=target.unverified,
+        left_out=tuple(dict.fromkeys(name for need in needs for name in need.left_out)),
+    )

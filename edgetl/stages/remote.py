@@ -1,0 +1,192 @@
+"""Profiles of the same files from several machines at once, through ssh."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import tarfile
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+from pydantic import ValidationError
+
+from edgetl import __version__
+from edgetl.artifacts.files import file_stem, read_bytes, sha256_bytes, write_bytes, write_json
+from edgetl.artifacts.hosts import HostProfile, HostProfiles
+from edgetl.artifacts.results import Measured, Profile
+from edgetl.artifacts.run import RunDirectory
+from edgetl.errors import EdgetlError
+from edgetl.report.profiled import device_of
+from edgetl.stages.ssh import Connections, check_host
+from edgetl.stages.stage import Watcher
+from edgetl.stages.wheel import build_wheel
+
+_FIGURES = "figures"
+_NOT_SENT = ("cache", "engines", "measurements", "results.json", "report.html", ".lock")
+"""Of a run directory: what is large, tied to this machine, or made anew over there."""
+
+
+@dataclass(frozen=True)
+class Hosts:
+    """Who is asked, as the user's ssh knows them; which Python they run, and another ssh configuration, if any."""
+
+    names: tuple[str, ...]
+    python: str = "python3"
+    config: Path | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a host does: edgetl's commands, one after another, in a folder with these files. The last prints a profile.
+
+    ``commands`` are those for a runtime; ``runtime`` is one, or ``auto``: TensorRT where the host has it and PyCUDA,
+    else ONNX Runtime. ``names`` are those that the files have here. What matches ``wanted`` is brought back into a
+    folder of the host's below ``output``, without the first part of its path.
+    """
+
+    files: Mapping[str, bytes]
+    commands: Callable[[str], Sequence[Sequence[str]]]
+    wanted: str
+    runtime: str = "auto"
+    names: Mapping[str, str] = field(default_factory=dict)
+    output: Path | None = None
+
+
+@dataclass(frozen=True)
+class _Wheel:
+    name: str
+    content: bytes
+
+    def key(self, python: str) -> str:
+        """Where it is installed below a host's cache, for one of its Pythons."""
+        return f"{__version__}/{sha256_bytes(self.content + python.encode())[:16]}"
+
+
+def files_job(graphs: Sequence[Path], runtime: str, options: Sequence[str], output: Path | None = None) -> Job:
+    """Build plain ONNX files for a runtime and profile them. ``options`` are those of ``edgetl profile``.
+
+    Raises:
+        EdgetlError: a file cannot be read, or is named twice.
+    """
+    if len({str(graph) for graph in graphs}) < len(graphs):
+        raise EdgetlError("a file is named twice; give each file once")
+    there = {f"{number}/{graph.name}": graph for number, graph in enumerate(graphs)}
+    engines = {name: f"{name.removesuffix('.onnx')}.engine" for name in there}
+
+    def commands(chosen: str) -> Sequence[Sequence[str]]:
+        built = list(there) if chosen == "onnxruntime" else list(engines.values())
+        profile = ["profile", *built, "--json", "-o", _FIGURES, *options]
+        if chosen == "onnxruntime":
+            return [profile]
+        builds = [["build-engine", name, "--runtime", chosen, "-o", engine] for name, engine in engines.items()]
+        return [*builds, profile]
+
+    names = {file: str(graph) for name, graph in there.items() for file in (name, engines[name])}
+    files = {name: read_bytes(graph) for name, graph in there.items()}
+    return Job(files, commands, f"{_FIGURES}/**/*", runtime, names, output)
+
+
+def study_job(study: Path, run: RunDirectory, options: Sequence[str]) -> Job:
+    """Build and profile all deployments of a study that was exported here. Figures come to ``hosts/`` in its run.
+
+    Raises:
+        EdgetlError: the study has no graphs yet, or a file cannot be read.
+    """
+    if not run.shortlist.is_file():
+        raise EdgetlError(f"{run.graphs} holds no graphs of the study; run edgetl export on it first")
+    left = {run.path / name for name in _NOT_SENT} | {run.path / "hosts"}
+    paths = [path for path in run.path.rglob("*") if path.is_file() and not left & {path, *path.parents}]
+    files = {f"run/{run.relative(path)}": read_bytes(path) for path in paths}
+    commands = [[*words, "study.yaml", "-o", "run"] for words in (["build-engine"], ["profile", "--json", *options])]
+    there = {"study.yaml": read_bytes(study), **files}
+    return Job(there, lambda _: commands, "run/measurements/**/*", output=run.path / "hosts")
+
+
+def profile_on(hosts: Hosts, job: Job, watcher: Watcher) -> HostProfiles:
+    """Do the job on all hosts at once. A host that fails is a line, and costs the others nothing.
+
+    Raises:
+        EdgetlError: a host's name is none, is given twice, or edgetl is not installed here.
+    """
+    for host in hosts.names:
+        check_host(host)
+    if len(set(hosts.names)) < len(hosts.names):
+        raise EdgetlError("a host is named twice; give each host once")
+    connections = Connections(hosts.config, hosts.python)
+    one = partial(_profile_on, connections, _Wheel(*build_wheel()), _tar(job.files), job, watcher)
+    try:
+        with ThreadPoolExecutor(len(hosts.names)) as pool:
+            try:
+                return HostProfiles(hosts=tuple(pool.map(one, hosts.names)))
+            except BaseException:
+                connections.close()  # before the pool waits for its threads
+                raise
+    finally:
+        connections.close()
+
+
+def _profile_on(
+    connections: Connections, wheel: _Wheel, tar: bytes, job: Job, watcher: Watcher, host: str
+) -> HostProfile:
+    device, key = None, wheel.key(connections.python)
+    try:
+        found = connections.ask(host, "look", key)
+        device = found["device"]
+        if not found["ready"]:
+            watcher.say(f"{host}: installing edgetl {__version__} in ~/.cache/edgetl")
+            connections.ask(host, "install", key, wheel.name, data=wheel.content)
+        watcher.say(f"{host}: measuring")
+        chosen = ("tensorrt" if found["tensorrt"] else "onnxruntime") if job.runtime == "auto" else job.runtime
+        answer = connections.ask(host, "work", key, json.dumps(job.commands(chosen)), job.wanted, data=tar)
+        profile = _profile(answer["output"], job.names)
+        if job.output is not None:
+            _keep(job.output / file_stem(host.replace("/", "_")), answer["files"], profile)
+    except EdgetlError as error:
+        return HostProfile(host=host, device=device, error=str(error))
+    return HostProfile(host=host, device=device or device_of(profile), profile=profile)
+
+
+def _profile(output: str, names: Mapping[str, str]) -> Profile:
+    """What the host printed, with the names that the files have here."""
+    try:
+        profile = Profile.model_validate_json(output)
+    except ValidationError as error:
+        raise EdgetlError("its answer is no profile; run the command again") from error
+    here = {
+        "deployments": tuple(_renamed(row, names) for row in profile.deployments),
+        "comparisons": tuple(
+            pair.model_copy(update={"a": names.get(pair.a, pair.a), "b": names.get(pair.b, pair.b)})
+            for pair in profile.comparisons
+        ),
+    }
+    return profile.model_copy(update=here)
+
+
+def _keep(folder: Path, files: Mapping[str, str], profile: Profile) -> None:
+    """Write what a host sent; its paths are only trusted as far as they stay in its folder."""
+    for name, content in files.items():
+        inside = Path(*PurePosixPath(name).parts[1:])
+        if inside.is_absolute() or ".." in inside.parts:
+            raise EdgetlError(f"it sent a file outside of its folder: {name}")
+        write_bytes(folder / inside, base64.b64decode(content))
+    if f"{_FIGURES}/profile.json" in files:
+        write_json(folder / "profile.json", profile)
+
+
+def _renamed(row: Measured, names: Mapping[str, str]) -> Measured:
+    engines = tuple(one.model_copy(update={"file": names.get(one.file, one.file)}) for one in row.engines)
+    return row.model_copy(update={"name": names.get(row.name, row.name), "engines": engines})
+
+
+def _tar(files: Mapping[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return buffer.getvalue()

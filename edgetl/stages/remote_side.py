@@ -1,0 +1,181 @@
+"""What another machine runs with its own Python, before edgetl is there: only the standard library.
+
+`edgetl.stages.ssh` sends the text of this file; the first argument names the action. The answer is one line of JSON on
+stdout. All that is left behind is an environment in ``~/.cache/edgetl``, which is whole or not there.
+"""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+NEEDED = "import edgetl.commands.profile, edgetl.stages.profile, edgetl.stages.profile_files"
+"""Fails where a dependency is missing."""
+
+_MODEL = Path("/proc/device-tree/model")
+
+
+def main() -> int:
+    action, *arguments = sys.argv[1:]
+    actions: dict[str, Callable[..., dict[str, Any]]] = {"look": look, "install": install, "work": work}
+    try:
+        answer = actions[action](*arguments)
+    except OSError as error:
+        answer = {"error": f"{error.strerror or error} ({error.filename or 'no file'}); free space or mend the folder"}
+    print(json.dumps(answer), flush=True)
+    return 1 if "error" in answer else 0
+
+
+def look(key: str) -> dict[str, Any]:
+    """What the machine is, and whether edgetl is installed there already."""
+    try:
+        model = _MODEL.read_text(encoding="utf-8", errors="replace").strip("\0\n ")
+    except OSError:
+        model = ""
+    seen = subprocess.run([_python(_folder(key)), "-c", NEEDED], capture_output=True) if _folder(key).is_dir() else None
+    ready = seen is not None and seen.returncode == 0
+    tensorrt = all(importlib.util.find_spec(name) is not None for name in ("tensorrt", "pycuda"))
+    return {"device": model or None, "ready": ready, "tensorrt": tensorrt}
+
+
+def install(key: str, wheel_name: str) -> dict[str, Any]:
+    """Make the environment from the wheel on stdin: beside it first, then renamed."""
+    folder = _folder(key)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".installing-") as scratch:
+        wheel, made = Path(scratch) / wheel_name, Path(scratch) / "env"
+        wheel.write_bytes(sys.stdin.buffer.read())
+        fault = _make(made, wheel)
+        if fault is None:
+            _replace(made, folder)
+    return {} if fault is None else {"error": fault}
+
+
+def _make(made: Path, wheel: Path) -> str | None:
+    """Fill an environment; what is missing for it, with the command that mends it."""
+    alone = [sys.executable, "-m", "venv", "--system-site-packages", "--without-pip", str(made)]
+    done = subprocess.run(alone, capture_output=True, text=True)
+    if done.returncode:
+        why = _last(done.stdout + done.stderr)
+        return f"{sys.executable} cannot make an environment: {why}; on a Jetson: sudo apt install python3-venv"
+    _see_packages_of_this_python(made)
+    pip = [_python(made), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    done = subprocess.run(
+        [*pip, "--no-index", "--no-deps", "--ignore-installed", str(wheel)], capture_output=True, text=True
+    )
+    if done.returncode:
+        why = _last(done.stderr)
+        return f"{sys.executable} cannot install a wheel: {why}; on a Jetson: sudo apt install python3-pip"
+    if _missing(made) is None:
+        return None
+    subprocess.run([*pip, str(wheel)], capture_output=True)
+    if (missing := _missing(made)) is None:
+        return None
+    return (
+        f"{missing} is missing and the package index could not be reached; on that machine: {sys.executable} -m pip "
+        "install edgetl"
+    )
+
+
+def _see_packages_of_this_python(made: Path) -> None:
+    """``--system-site-packages`` are those of the Python that an environment was made from, not the environment's."""
+    if sys.prefix != sys.base_prefix:
+        packages = next(made.glob("lib/python3*/site-packages"))
+        paths = [path for path in sys.path if path.endswith("-packages")]
+        (packages / "parent.pth").write_text("".join(f"{path}\n" for path in paths), encoding="utf-8")
+
+
+def _missing(made: Path) -> str | None:
+    done = subprocess.run([_python(made), "-c", NEEDED], capture_output=True, text=True)
+    return None if done.returncode == 0 else _last(done.stderr)
+
+
+def _replace(made: Path, folder: Path) -> None:
+    """Put what was made in its place; where another did so meanwhile, theirs is as good."""
+    if folder.is_dir() and _missing(folder) is None:
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    made.rename(folder)
+
+
+def work(key: str, orders: str, wanted: str) -> dict[str, Any]:
+    """Run edgetl in a new folder that holds the files of the tar on stdin, and bring back what matches ``wanted``.
+
+    Stdin stays open as long as somebody waits for the answer: when it ends, the work is killed.
+    """
+    with tempfile.TemporaryDirectory(dir=_folder(key).parent, prefix=".work-") as scratch:
+        with tarfile.open(fileobj=sys.stdin.buffer, mode="r|") as archive:
+            archive.extraction_filter = getattr(tarfile, "data_filter", None)  # the earliest 3.10 have none
+            archive.extractall(scratch)
+        running: list[int] = []
+        threading.Thread(target=_end_with_stdin, args=(running, scratch), daemon=True).start()
+        output = ""
+        for order in json.loads(orders):
+            command = [_python(_folder(key)), "-m", "edgetl", *order]
+            code, output, fault = _run(command, scratch, running)
+            if code:
+                return {"error": fault.removeprefix("error: ") or f"edgetl {order[0]} ended with code {code}"}
+        files = {
+            path.relative_to(scratch).as_posix(): base64.b64encode(path.read_bytes()).decode()
+            for path in (Path(scratch).glob(wanted) if wanted else ())
+            if path.is_file()
+        }
+    return {"output": output, "files": files}
+
+
+def _run(command: list[str], folder: str, running: list[int]) -> tuple[int, str, str]:
+    """Code, stdout, and the last line of stderr, all of which is passed on."""
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen(
+            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.PIPE, text=True,
+            errors="replace", start_new_session=True,
+        )  # fmt: skip
+        running.append(process.pid)
+        last = ""
+        assert process.stderr is not None, "a pipe was asked for"
+        for line in process.stderr:
+            print(line, end="", file=sys.stderr, flush=True)
+            last = line.strip() or last
+        code = process.wait()
+        running.clear()
+        output.seek(0)
+        return code, output.read(), last
+
+
+def _end_with_stdin(running: list[int], folder: str) -> None:
+    while os.read(0, 1 << 16):
+        pass
+    for group in running:
+        with suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGKILL)
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(1)
+
+
+def _folder(key: str) -> Path:
+    return Path.home() / ".cache" / "edgetl" / key
+
+
+def _python(environment: Path) -> str:
+    return str(environment / "bin" / "python")
+
+
+def _last(text: str) -> str:
+    return (text.strip().splitlines() or ["no reason given"])[-1]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,144 @@
+"""Another machine through the system's own ``ssh``: its configuration, keys and agents are the user's."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import threading
+from contextlib import suppress
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from edgetl.errors import EdgetlError
+
+_OLDEST = (3, 10)
+_TOO_OLD = 78
+# An older Python ends here, before it reads what it may not understand.
+_BOOT = (
+    f"import sys; sys.version_info >= {_OLDEST} or "
+    f"(sys.stderr.write('Python %d.%d' % sys.version_info[:2]), sys.exit({_TOO_OLD})); exec(sys.argv.pop(1))"
+)
+_SSH_FAILED, _NOT_FOUND = 255, (126, 127)
+_OPTIONS = (
+    "BatchMode=yes",
+    "RemoteCommand=none",
+    "ControlMaster=no",
+    "ConnectTimeout=10",
+    "ServerAliveInterval=15",
+    "ServerAliveCountMax=3",
+)
+_HOST = re.compile(r"[^-\s\x00-\x1f][^\s\x00-\x1f]*")
+
+
+def check_host(host: str) -> None:
+    """Refuse what ssh would take for an option, or what is no name.
+
+    Raises:
+        EdgetlError: it is one of these.
+    """
+    if not _HOST.fullmatch(host):
+        raise EdgetlError(f"{host!r} is no host; give user@host, or a name from ~/.ssh/config")
+
+
+@dataclass
+class Connections:
+    """All connections of a command. ``close`` ends them, and with them what runs at their other ends."""
+
+    config: Path | None
+    python: str
+    _running: set[subprocess.Popen[bytes]] = field(default_factory=set)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _closed: bool = False
+
+    def ask(self, host: str, action: str, *arguments: str, data: bytes = b"") -> dict[str, Any]:
+        """Let the host's Python do an action of `edgetl.stages.remote_side` with ``data`` on its stdin.
+
+        Raises:
+            EdgetlError: the host cannot be reached, has no Python that is new enough, cannot do it, or broke off.
+        """
+        process = self._start(host, action, arguments)
+        try:
+            output, errors = _exchange(process, data, keep_open=action == "work")
+        finally:
+            _end(process)
+            with self._lock:
+                self._running.discard(process)
+        return _answer(process.returncode, output, errors, self.python, host)
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            for process in self._running:
+                _end(process)
+
+    def _start(self, host: str, action: str, arguments: tuple[str, ...]) -> subprocess.Popen[bytes]:
+        source = (resources.files("edgetl.stages") / "remote_side.py").read_text(encoding="utf-8")
+        there = shlex.join([self.python, "-c", _BOOT, source, action, *arguments])
+        config = ["-F", str(self.config)] if self.config else []
+        options = [part for option in _OPTIONS for part in ("-o", option)]
+        command = ["ssh", "-T", *config, *options, "--", host, there]
+        with self._lock:
+            if self._closed:
+                raise EdgetlError("interrupted")
+            try:
+                pipe = subprocess.PIPE
+                process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True)
+            except FileNotFoundError as error:
+                raise EdgetlError("there is no ssh here; install it: sudo apt install openssh-client") from error
+            self._running.add(process)
+        return process
+
+
+def _exchange(process: subprocess.Popen[bytes], data: bytes, keep_open: bool) -> tuple[bytes, bytes]:
+    """Send data, and take what comes. What is kept open tells the other end that somebody still waits."""
+    assert process.stdin and process.stdout and process.stderr, "pipes were asked for"
+    errors: list[bytes] = []
+    reader = threading.Thread(target=lambda: errors.append(process.stderr.read()), daemon=True)  # type: ignore[union-attr]
+    reader.start()
+    with suppress(BrokenPipeError):  # the host ended early: its answer says why
+        process.stdin.write(data)
+        process.stdin.flush()
+    if not keep_open:
+        with suppress(BrokenPipeError):
+            process.stdin.close()
+    output = process.stdout.read()
+    process.wait()
+    reader.join()
+    return output, b"".join(errors)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.kill()
+        process.wait()
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            with suppress(OSError):
+                pipe.close()
+
+
+def _answer(code: int, output: bytes, errors: bytes, python: str, host: str) -> dict[str, Any]:
+    last = (errors.decode(errors="replace").strip().splitlines() or [""])[-1].strip()
+    try:
+        answer = json.loads(output.splitlines()[-1]) if output.strip() else None
+    except ValueError:
+        answer = None
+    if isinstance(answer, dict) and "error" in answer:
+        raise EdgetlError(str(answer["error"]))
+    if isinstance(answer, dict) and code == 0:
+        return answer
+    raise EdgetlError(_fault(code, last, python, host))
+
+
+def _fault(code: int, last: str, python: str, host: str) -> str:
+    if code == _SSH_FAILED:
+        return f"{last or 'ssh failed'}; try: ssh {shlex.quote(host)} true"
+    if code == _TOO_OLD:
+        return f"{python} there is {last}, edgetl needs 3.10 or newer; name another with --remote-python"
+    if code in _NOT_FOUND:
+        return f"there is no {python} there; install Python 3.10 or newer, or name it with --remote-python"
+    return f"it broke off{f' ({last})' if last else f' with code {code}'}; run the command again"
