@@ -43,7 +43,7 @@ _OPTIONS = (
     click.option("--ssh-config", type=PATH, help="With --on: a configuration for ssh instead of ~/.ssh/config."),
 )
 _PASSED = ("threads", "seconds", "width", "batch")
-_FLAGS = ("cuda_graph", "spin_wait", "no_transfers", "share_scratch", "trust")
+_FLAGS = ("cuda_graph", "spin_wait", "no_transfers", "share_scratch", "trust", "layers", "no_energy")
 
 
 def elsewhere_options(command: _Command) -> _Command:
@@ -127,13 +127,19 @@ def _job(sources: tuple[Path, ...], values: dict[str, Any]) -> Job:
     from edgetl.artifacts.run import RunDirectory
     from edgetl.stages.remote import files_job, study_job
 
+    if values["images"]:
+        raise click.UsageError("--images is measured here: the hosts have no images; leave it out")
     if sources and sources[0].suffix == ".onnx":
-        options = [*_passed(values, _PASSED), *(f"--{name.replace('_', '-')}" for name in _FLAGS if values[name])]
+        options = [*_passed(values, _PASSED), *_flags(values, _FLAGS)]
         return files_job(file_order(sources, values).files, values["runtime"], options, values["output"])
     study, run = _study(sources, values, "--on")
     if values["runtime"] != "auto":
         raise click.UsageError("--runtime is for models; a study names its own")
-    return study_job(study, RunDirectory(run), list(_passed(values, ("threads", "seconds", "width", "provider"))))
+    options = [
+        *_passed(values, ("threads", "seconds", "width", "provider")),
+        *_flags(values, ("layers", "no_energy")),
+    ]
+    return study_job(study, RunDirectory(run), options)
 
 
 def _study(sources: tuple[Path, ...], values: dict[str, Any], option: str) -> tuple[Path, Path]:
@@ -142,6 +148,10 @@ def _study(sources: tuple[Path, ...], values: dict[str, Any], option: str) -> tu
             f"{option} takes MODEL.onnx files, or STUDY.yaml with -o DIR; engines are built over there"
         )
     return sources[0], values["output"]
+
+
+def _flags(values: dict[str, Any], names: tuple[str, ...]) -> Iterator[str]:
+    return (f"--{name.replace('_', '-')}" for name in names if values[name])
 
 
 def _passed(values: dict[str, Any], names: tuple[str, ...]) -> Iterator[str]:

@@ -166,9 +166,9 @@ class Guarding:
     def _missed(self, nearest: _Tried) -> str:
         attempt, layers = nearest.attempt, len(self._layers(nearest.mix.model))
         return (
-            f"INT8 loses more than {self.budget:.2%} of {self.judge.what} on {self.judge.images} images: the nearest "
-            f"of {len(self.attempts)} attempts ({attempt.what}, {attempt.returned} of {layers} layers out of INT8) loses "
-            f"{attempt.drop:.2%}, give or take {attempt.error:.2%}"
+            f"INT8 loses more than {self.budget:.2%} of {self.judge.what} on {self.judge.images} images: the "
+            f"nearest of {len(self.attempts)} attempts ({attempt.what}, {attempt.returned} of {layers} layers out of "
+            f"INT8) loses {attempt.drop:.2%}, give or take {attempt.error:.2%}"
         )
 
     def _report(self, losses: Sequence[LayerLoss], chosen: _Tried, missed: str | None) -> Guard:
