@@ -44,6 +44,7 @@ _OPTIONS = (
 )
 _PASSED = ("threads", "seconds", "width", "batch")
 _FLAGS = ("cuda_graph", "spin_wait", "no_transfers", "share_scratch", "trust", "layers", "no_energy")
+_HERE_ALONE = {"scenarios": "scenario", "images": "images", "runtime_cache": "runtime-cache"}
 
 
 def elsewhere_options(command: _Command) -> _Command:
@@ -53,7 +54,11 @@ def elsewhere_options(command: _Command) -> _Command:
 
 
 def refuse_at_home(values: dict[str, Any]) -> None:
-    """What says nothing where it is measured here."""
+    """What says nothing where it is measured here, and what is measured here alone."""
+    elsewhere = next((option for option in ("on", "estimate") if values[option]), None)
+    given = next((option for name, option in _HERE_ALONE.items() if values[name]), None)
+    if elsewhere and given:
+        raise click.UsageError(f"--{given} is not for --{elsewhere}; run edgetl on that device for it")
     unused = {"precision": values["precision"], "ssh-config": values["ssh_config"]}
     unused |= {"runtime": values["runtime"] != "auto", "remote-python": values["remote_python"] != "python3"}
     for name, given in unused.items():
@@ -127,8 +132,6 @@ def _job(sources: tuple[Path, ...], values: dict[str, Any]) -> Job:
     from edgetl.artifacts.run import RunDirectory
     from edgetl.stages.remote import files_job, study_job
 
-    if values["images"]:
-        raise click.UsageError("--images is measured here: the hosts have no images; leave it out")
     if sources and sources[0].suffix == ".onnx":
         options = [*_passed(values, _PASSED), *_flags(values, _FLAGS)]
         return files_job(file_order(sources, values).files, values["runtime"], options, values["output"])
