@@ -6,12 +6,16 @@ from typing import Any, Literal
 
 from pydantic import Field, model_serializer, model_validator
 
+from edgetl.artifacts.energy import Energy
 from edgetl.artifacts.estimate import Estimate
 from edgetl.artifacts.estimates import Estimated
 from edgetl.artifacts.files import Artifact
 from edgetl.artifacts.guard import Guard
 from edgetl.artifacts.index import BrokenFile
+from edgetl.artifacts.layers import Layers
+from edgetl.artifacts.memory import Memory
 from edgetl.artifacts.scenarios import Scenario
+from edgetl.artifacts.waterfall import Waterfall
 
 Metric = Literal["top-1", "mAP@0.5"]
 """What ``accuracy`` is, in a whole study."""
@@ -132,7 +136,9 @@ class Measured(Artifact):
     """One deployment in one precision. Where it could not be run, ``unsupported`` says why and the figures are null.
 
     ``cuts`` says for each group (or ``combined``) where its frozen layers end; ``flops`` are those of one image.
-    ``average_precision`` is a detector's, in full.
+    ``average_precision`` is a detector's, in full. ``memory_mb`` is the process's part of ``memory``, ``energy_mj`` the
+    figure of ``energy``; ``layers`` are those of each engine, where they were asked for;
+    ``waterfall`` is the way from an image's file to its answer.
     """
 
     name: str
@@ -147,7 +153,11 @@ class Measured(Artifact):
     latency_ms: Latency | None = None
     throughput_ips: float | None = None
     memory_mb: float | None = None
+    memory: Memory | None = None
     energy_mj: float | None = None
+    energy: Energy | None = None
+    layers: tuple[Layers, ...] = ()
+    waterfall: Waterfall | None = None
 
     @property
     def title(self) -> str:
@@ -237,6 +247,7 @@ class Results(Artifact):
     deployments: tuple[Measured, ...]
     comparisons: tuple[Comparison, ...]
     trees: tuple[Tree, ...] = ()
+    disturbances: tuple[str, ...] = ()
     scenarios: tuple[Scenario, ...] = ()
     guard: Guard | None = None
     verdict: Verdict

@@ -27,6 +27,7 @@ def command(sources: tuple[Path, ...], as_json: bool, **values: Any) -> None:
     \b
     Examples:  edgetl profile configs/digits.yaml -o runs/digits --threads 1
                edgetl profile new.onnx --against old.onnx --fail-if-slower 5%
+               edgetl profile model.onnx --layers --images photos
                edgetl profile signs.onnx people.onnx --scenario cadence --rate signs=5 --rate people=30
                edgetl profile --load nano.json --load orin.json
                edgetl profile model.onnx --on nano --on orin
@@ -74,6 +75,8 @@ def _profile_study(sources: tuple[Path, ...], values: dict[str, Any], as_json: b
         seconds=values["seconds"],
         width=values["width"],
         provider=values["provider"],
+        energy=not values["no_energy"],
+        layers=values["layers"],
         scenarios=scenario_order(values),
     )
     run_study(sources[0], output, ["profile"], options)
@@ -84,6 +87,8 @@ def _profile_study(sources: tuple[Path, ...], values: dict[str, Any], as_json: b
     else:
         _show_scenarios(profile)
         click.echo(written)
+        if values["layers"]:
+            _show_where_time_goes(profile)
     _judge(profile, None, values["strict"])
 
 
@@ -96,7 +101,14 @@ def _show(profiles: Sequence[Profile], as_json: bool) -> None:
     for line in profile_lines(profiles):
         click.echo(line)
     for profile in profiles:
+        _show_where_time_goes(profile)
         _show_scenarios(profile)
+
+
+def _show_where_time_goes(profile: Profile) -> None:
+    from edgetl.report.shares import where_time_goes
+
+    echo(*where_time_goes(profile))
 
 
 def _show_scenarios(profile: Profile) -> None:

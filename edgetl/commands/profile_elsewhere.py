@@ -43,7 +43,8 @@ _OPTIONS = (
     click.option("--ssh-config", type=PATH, help="With --on: a configuration for ssh instead of ~/.ssh/config."),
 )
 _PASSED = ("threads", "seconds", "width", "batch")
-_FLAGS = ("cuda_graph", "spin_wait", "no_transfers", "share_scratch", "trust")
+_FLAGS = ("cuda_graph", "spin_wait", "no_transfers", "share_scratch", "trust", "layers", "no_energy")
+_HERE_ALONE = {"scenarios": "scenario", "images": "images", "runtime_cache": "runtime-cache"}
 
 
 def elsewhere_options(command: _Command) -> _Command:
@@ -53,7 +54,11 @@ def elsewhere_options(command: _Command) -> _Command:
 
 
 def refuse_at_home(values: dict[str, Any]) -> None:
-    """What says nothing where it is measured here."""
+    """What says nothing where it is measured here, and what is measured here alone."""
+    elsewhere = next((option for option in ("on", "estimate") if values[option]), None)
+    given = next((option for name, option in _HERE_ALONE.items() if values[name]), None)
+    if elsewhere and given:
+        raise click.UsageError(f"--{given} is not for --{elsewhere}; run edgetl on that device for it")
     unused = {"precision": values["precision"], "ssh-config": values["ssh_config"]}
     unused |= {"runtime": values["runtime"] != "auto", "remote-python": values["remote_python"] != "python3"}
     for name, given in unused.items():
@@ -128,12 +133,16 @@ def _job(sources: tuple[Path, ...], values: dict[str, Any]) -> Job:
     from edgetl.stages.remote import files_job, study_job
 
     if sources and sources[0].suffix == ".onnx":
-        options = [*_passed(values, _PASSED), *(f"--{name.replace('_', '-')}" for name in _FLAGS if values[name])]
+        options = [*_passed(values, _PASSED), *_flags(values, _FLAGS)]
         return files_job(file_order(sources, values).files, values["runtime"], options, values["output"])
     study, run = _study(sources, values, "--on")
     if values["runtime"] != "auto":
         raise click.UsageError("--runtime is for models; a study names its own")
-    return study_job(study, RunDirectory(run), list(_passed(values, ("threads", "seconds", "width", "provider"))))
+    options = [
+        *_passed(values, ("threads", "seconds", "width", "provider")),
+        *_flags(values, ("layers", "no_energy")),
+    ]
+    return study_job(study, RunDirectory(run), options)
 
 
 def _study(sources: tuple[Path, ...], values: dict[str, Any], option: str) -> tuple[Path, Path]:
@@ -142,6 +151,10 @@ def _study(sources: tuple[Path, ...], values: dict[str, Any], option: str) -> tu
             f"{option} takes MODEL.onnx files, or STUDY.yaml with -o DIR; engines are built over there"
         )
     return sources[0], values["output"]
+
+
+def _flags(values: dict[str, Any], names: tuple[str, ...]) -> Iterator[str]:
+    return (f"--{name.replace('_', '-')}" for name in names if values[name])
 
 
 def _passed(values: dict[str, Any], names: tuple[str, ...]) -> Iterator[str]:

@@ -75,6 +75,9 @@ _OPTIONS = (
     click.option(
         "--runtime-cache", type=PATH, help="Folder of what TensorRT-RTX compiles.", show_default="~/.cache/edgetl"
     ),
+    click.option("--layers", is_flag=True, help="Tell where the time goes, layer by layer."),
+    click.option("--images", type=PATH, help="Folder: measure the way from its images to MODEL.onnx's answers."),
+    click.option("--no-energy", is_flag=True, help="Leave out energy, which takes as long again as latency."),
     click.option("--trust", is_flag=True, help="Load FILE.engine though it is not what its manifest speaks of."),
     click.option(
         "--load", type=PATH, multiple=True, help="Measure nothing: recompute from a results.json. Repeatable."
@@ -91,6 +94,7 @@ _OF_FILES = (
     "no_transfers",
     "share_scratch",
     "runtime_cache",
+    "images",
     "trust",
 )
 
@@ -128,6 +132,9 @@ def file_order(files: tuple[Path, ...], values: dict[str, Any]) -> FileOrder:
         scenarios=scenario_order(values),
         trust=values["trust"],
         output=values["output"],
+        energy=not values["no_energy"],
+        layers=values["layers"],
+        images=values["images"],
     )
 
 

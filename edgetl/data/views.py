@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from edgetl.artifacts.bundle import Preprocessing
-from edgetl.data.geometry import placement
+from edgetl.data.geometry import Placement, placement
 from edgetl.data.images import RESAMPLING, Pixels, decode, fit, generator, upright_size
 from edgetl.data.stream import ImageFile
 
@@ -24,11 +24,21 @@ def plain(content: bytes, preprocessing: Preprocessing) -> Pixels:
     Raises:
         BrokenImageError: as `decode` and `fit` do.
     """
+    image, place = decoded(content, preprocessing)
+    return fit(image, preprocessing, place)
+
+
+def decoded(content: bytes, preprocessing: Preprocessing) -> tuple[Image.Image, Placement | None]:
+    """The image, decoded no larger than its preprocessing needs, and where it lands if that is not told by its size.
+
+    Raises:
+        BrokenImageError: as `decode` does.
+    """
     if preprocessing.fit == "crop":
-        return fit(decode(content, preprocessing.width), preprocessing)
+        return decode(content, preprocessing.width), None
     # Where boxes land follows from the whole image's size: what is decoded smaller is rounded.
     place = placement(upright_size(content), preprocessing)
-    return fit(decode(content, place.detail), preprocessing, place)
+    return decode(content, place.detail), place
 
 
 def renderer(

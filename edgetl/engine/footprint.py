@@ -8,28 +8,36 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from edgetl.engine.resident import forget_peak, status_mb
-from edgetl.engine.runtime import get_runtime, load_engine
+from edgetl.artifacts.memory import Memory
+from edgetl.engine.nvidia.free_memory import device_memory
+from edgetl.engine.resident import available_mb, forget_peak, status_mb
+from edgetl.engine.runtime import Engine, get_runtime, load_engine
 from edgetl.errors import EdgetlError
 
+_PROCESSOR = "onnxruntime"
 
-def peak_mb(engines: Sequence[Path], runtime: str) -> float:
-    """Growth of resident memory, at its peak, from loading all engines and running each once.
+
+def footprint(engines: Sequence[Path], runtime: str, trust: bool = False) -> Memory:
+    """Growth of memory from loading all engines and running each once.
+
+    Args:
+        trust: load engines though they are not the files that their manifests speak of.
 
     Raises:
         EdgetlError: the process that loads them failed.
     """
-    command = [sys.executable, "-m", __name__, runtime, *map(str, engines)]
+    command = [sys.executable, "-m", __name__, runtime, str(int(trust)), *map(str, engines)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         reason = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit code {done.returncode}"
         raise EdgetlError(f"the process that measures memory failed: {reason}")
-    return float(done.stdout)
+    return Memory.model_validate_json(done.stdout.splitlines()[-1])
 
 
 def _held_mb(field: str) -> float:
@@ -39,18 +47,59 @@ def _held_mb(field: str) -> float:
     return held
 
 
-def _main(runtime: str, *engines: str) -> None:
+def _main(runtime: str, trust: str, *engines: str) -> None:
     get_runtime(runtime)  # its libraries belong to the process, not to the deployment
+    device = _OnDevice.of(runtime)
+    available = available_mb()
     forget_peak()  # of the imports
     before = _held_mb("VmRSS")
-    loaded = [load_engine(Path(path), threads=1) for path in engines]
+    loaded = [load_engine(Path(path), threads=1, trust=trust == "1") for path in engines]
+    device.loaded()
     for engine in loaded:
         engine.infer(*(np.zeros(shape, dtype=np.float32) for shape in engine.shapes))
-    print(round(_held_mb("VmHWM") - before, 2))
+    left = available_mb()
+    found = Memory(
+        process_mb=round(_held_mb("VmHWM") - before, 2),
+        system_mb=None if available is None or left is None else round(available - left, 2),
+        **device.figures(loaded),
+    )
+    print(found.model_dump_json())
+
+
+class _OnDevice:
+    """What engines take of a GPU's memory; nothing for those that run on the processor."""
+
+    def __init__(self, free: Callable[[], float] | None, shared: bool | None) -> None:
+        self._free, self._shared = free, shared
+        self._before = self._after_loading = 0.0 if free is None else free()
+
+    @classmethod
+    def of(cls, runtime: str) -> _OnDevice:
+        return cls(None, None) if runtime == _PROCESSOR else cls(*device_memory())
+
+    def loaded(self) -> None:
+        self._after_loading = 0.0 if self._free is None else self._free()
+
+    def figures(self, engines: Sequence[Engine]) -> dict[str, Any]:
+        if self._free is None:
+            return {"reason": "the engines run on the processor"}
+        scratch = [engine.scratch_mb for engine in engines if isinstance(engine, _TellsScratch)]
+        return {
+            "device_loaded_mb": round(self._before - self._after_loading, 2),
+            "device_mb": round(self._before - self._free(), 2),
+            "device_scratch_mb": round(sum(scratch), 2) if scratch else None,
+            "shared": self._shared,
+        }
+
+
+@runtime_checkable
+class _TellsScratch(Protocol):
+    @property
+    def scratch_mb(self) -> float: ...
 
 
 if __name__ == "__main__":
     try:
         _main(*sys.argv[1:])
     except EdgetlError as error:
-        sys.exit(str(error))  # to stderr, without a traceback: `peak_mb` hands the line on
+        sys.exit(str(error))  # to stderr, without a traceback: `footprint` hands the line on

@@ -5,6 +5,7 @@ Its engine is the graph after ONNX Runtime's own optimiser, laid out for this pr
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ import numpy.typing as npt
 import onnxruntime
 
 from edgetl.engine.cpu import multiplies_bytes_exactly, processor
+from edgetl.engine.layer_times import LayerTimes
 from edgetl.engine.layers import graph_layers, read_structure
 from edgetl.engine.options import BATCHES, BuildOptions, RunOptions, Workshop, refuse_options
+from edgetl.engine.ort_profile import read_profile
 from edgetl.engine.runtime import Built, Engine, Spelling
 from edgetl.errors import EdgetlError
 
@@ -27,6 +30,8 @@ SPELLING: Spelling = "onnxruntime"
 
 _CPU = ("CPUExecutionProvider",)
 _ERRORS_ONLY = 3
+_WARM = 3
+"""Runs before those that count."""
 
 
 def target(options: BuildOptions) -> dict[str, str]:
@@ -64,6 +69,23 @@ def load(engine: Path, options: BuildOptions, run: RunOptions) -> Engine:
     # The file is what the optimiser left: to optimise it once more would cost start-up time and change nothing.
     settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return OrtEngine(engine.name, session(engine, settings))
+
+
+def layer_times(engine: Path, options: BuildOptions, run: RunOptions, inputs: Sequence[Array], runs: int) -> LayerTimes:
+    del options
+    settings = _session_options(run.threads)
+    settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    settings.enable_profiling = True
+    with tempfile.TemporaryDirectory() as scratch:
+        settings.profile_file_prefix = str(Path(scratch) / "profile")
+        watched = session(engine, settings)
+        loaded = OrtEngine(engine.name, watched)
+        try:
+            for _ in range(_WARM + runs):
+                loaded.infer(*inputs)
+        finally:
+            profile = Path(watched.end_profiling())
+        return read_profile(profile, _WARM)
 
 
 def _session_options(threads: int) -> onnxruntime.SessionOptions:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import onnxruntime
 
+from edgetl.engine.layer_times import LayerTimes
 from edgetl.engine.layers import graph_layers, graph_precisions, read_structure
 from edgetl.engine.nvidia.device import find_device
 from edgetl.engine.nvidia.timing_cache import cache_folder
 from edgetl.engine.options import BATCHES, BuildOptions, RunOptions, Workshop, refuse_options
-from edgetl.engine.ort import OrtEngine, session
+from edgetl.engine.ort import Array, OrtEngine, session
 from edgetl.engine.runtime import Built, Engine, Spelling
 from edgetl.errors import EdgetlError
 
@@ -71,6 +73,15 @@ class GpuProvider:
         if run.cuda_graph or run.scratch is not None:
             raise EdgetlError(f"{self.NAME} takes no CUDA graphs and no shared scratch memory; use runtime tensorrt")
         return OrtEngine(engine.name, self._session(engine, self._settings()))
+
+    def layer_times(
+        self, engine: Path, options: BuildOptions, run: RunOptions, inputs: Sequence[Array], runs: int
+    ) -> LayerTimes:
+        del engine, options, run, inputs, runs
+        raise EdgetlError(
+            f"{self.NAME} tells no times of layers: on a GPU ONNX Runtime's profiler times how long work takes to "
+            "queue; use runtime tensorrt"
+        )
 
     def _settings(self) -> onnxruntime.SessionOptions:
         settings = onnxruntime.SessionOptions()

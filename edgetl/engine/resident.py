@@ -15,6 +15,15 @@ def status_mb(field: str) -> float | None:
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(field + ":")), None)
 
 
+def available_mb() -> float | None:
+    """Memory that the machine can still give to programs."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("MemAvailable:")), None)
+
+
 def forget_peak() -> None:
     """Let the peak begin anew with what is held now: man 5 proc, clear_refs."""
     path = Path("/proc/self/clear_refs")

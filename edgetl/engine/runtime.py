@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import reduce
 from pathlib import Path
@@ -18,6 +18,7 @@ from edgetl import __version__
 from edgetl.artifacts.engine import EngineLayer, EngineManifest, check_target, manifest_path, read_manifest
 from edgetl.artifacts.files import sha256_file, whole_file, write_json
 from edgetl.artifacts.lock import locked
+from edgetl.engine.layer_times import LayerTimes
 from edgetl.engine.layers import graph_layers, graph_tensors, read_structure
 from edgetl.engine.options import BuildOptions, RunOptions, Workshop
 from edgetl.engine.resident import forget_peak, status_mb
@@ -34,6 +35,7 @@ __all__ = [
     "build_engine",
     "get_runtime",
     "load_engine",
+    "time_layers",
 ]
 
 Array = npt.NDArray[np.float32]
@@ -87,6 +89,11 @@ class Runtime(Protocol):
 
     def load(self, engine: Path, options: BuildOptions, run: RunOptions) -> Engine:
         """Load an engine file that was built with some options."""
+
+    def layer_times(
+        self, engine: Path, options: BuildOptions, run: RunOptions, inputs: Sequence[Array], runs: int
+    ) -> LayerTimes:
+        """Run an engine file on some inputs with the runtime's own profiler looking on."""
 
 
 RUNTIMES: Mapping[str, str] = {
@@ -174,6 +181,18 @@ def _is_current(engine: Path, graph_sha256: str, target: dict[str, str], options
     return (manifest.graph_sha256, manifest.target, manifest.options) == (graph_sha256, target, asdict(options))
 
 
+def time_layers(
+    engine: Path, inputs: Sequence[Array], runs: int = 30, trust: bool = False, run: RunOptions | None = None
+) -> LayerTimes:
+    """Milliseconds of each layer of an engine.
+
+    Raises:
+        EdgetlError: as `load_engine` does, or the runtime tells no times of layers.
+    """
+    runtime, options = _checked(engine, trust)
+    return runtime.layer_times(engine, options, run or RunOptions(), inputs, runs)
+
+
 def load_engine(engine: Path, threads: int = 0, trust: bool = False, run: RunOptions | None = None) -> Engine:
     """Load an engine after checking that it is whole and was built for this machine.
 
@@ -184,6 +203,12 @@ def load_engine(engine: Path, threads: int = 0, trust: bool = False, run: RunOpt
     Raises:
         EdgetlError: the engine is missing, damaged, or was built for something else.
     """
+    runtime, options = _checked(engine, trust)
+    return runtime.load(engine, options, run or RunOptions(threads=threads))
+
+
+def _checked(engine: Path, trust: bool) -> tuple[Runtime, BuildOptions]:
+    """The runtime of an engine that is whole and was built for this machine, and what it was built with."""
     manifest = read_manifest(engine, trust)
     runtime = get_runtime(manifest.runtime)
     try:
@@ -193,4 +218,4 @@ def load_engine(engine: Path, threads: int = 0, trust: bool = False, run: RunOpt
             f"{manifest_path(engine)} holds options that this version of edgetl does not know; build the engine again"
         ) from None
     check_target(engine, manifest.target, runtime.here(options))
-    return runtime.load(engine, options, run or RunOptions(threads=threads))
+    return runtime, options

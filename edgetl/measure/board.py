@@ -6,9 +6,12 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgetl.measure.sysfs import number, text
+
 _GPU_CLOCKS = "sys/class/devfreq/*{}*"
 _GPUS = ("gpu", "ga10b", "gv11b", "gb10b")
 _MHZ = 1_000_000
+_MOST_PACKAGES, _MOST_SETTINGS = 1 << 24, 1 << 20
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,8 @@ def read_board(root: Path = Path("/")) -> Board:
     """Look at the files below ``root``."""
     clocks = next((path for name in _GPUS for path in sorted(root.glob(_GPU_CLOCKS.format(name)))), None)
     return Board(
-        model=_text(root / "proc/device-tree/model"),
-        l4t=_l4t(_text(root / "etc/nv_tegra_release")),
+        model=text(root / "proc/device-tree/model"),
+        l4t=_l4t(text(root / "etc/nv_tegra_release")),
         jetpack=_jetpack(root),
         power_mode=_power_mode(root),
         gpu_mhz=_mhz(clocks, "cur_freq"),
@@ -42,13 +45,6 @@ def read_board(root: Path = Path("/")) -> Board:
     )
 
 
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip().strip("\0") or None
-    except OSError:
-        return None
-
-
 def _l4t(text: str | None) -> str | None:
     """``# R36 (release), REVISION: 4.3, ...`` is 36.4.3."""
     found = re.search(r"R(\d+) \(release\), REVISION: ([\d.]+)", text or "")
@@ -57,26 +53,27 @@ def _l4t(text: str | None) -> str | None:
 
 def _jetpack(root: Path) -> str | None:
     """The version of the package nvidia-jetpack, without its build number."""
-    status = _text(root / "var/lib/dpkg/status") or ""
+    status = text(root / "var/lib/dpkg/status", _MOST_PACKAGES) or ""
     found = re.search(r"^Package: nvidia-jetpack\n(?:.+\n)*?Version: ([\d.]+)", status, flags=re.M)
     return None if found is None else found[1]
 
 
 def _power_mode(root: Path) -> str | None:
     """The name that nvpmodel's settings give to the mode that its state tells."""
-    state = re.search(r"pmode:(\d+)", _text(root / "var/lib/nvpmodel/status") or "")
+    state = re.search(r"pmode:(\d+)", text(root / "var/lib/nvpmodel/status") or "")
     if state is None:
         return None
-    number = int(state[1])
-    named = re.search(rf"POWER_MODEL ID={number} NAME=(\S+)", _text(root / "etc/nvpmodel.conf") or "")
-    return f"{number} ({named[1]})" if named else str(number)
+    mode = int(state[1])
+    settings = text(root / "etc/nvpmodel.conf", _MOST_SETTINGS) or ""
+    named = re.search(rf"POWER_MODEL ID={mode} NAME=(\S+)", settings)
+    return f"{mode} ({named[1]})" if named else str(mode)
 
 
 def _mhz(clocks: Path | None, name: str) -> int | None:
-    text = None if clocks is None else _text(clocks / name)
-    return int(text) // _MHZ if text and text.isdecimal() else None
+    hertz = None if clocks is None else number(clocks / name)
+    return None if hertz is None else hertz // _MHZ
 
 
 def _memory(root: Path, field: str) -> int | None:
-    found = re.search(rf"^{field}:\s+(\d+) kB", _text(root / "proc/meminfo") or "", flags=re.M)
+    found = re.search(rf"^{field}:\s+(\d+) kB", text(root / "proc/meminfo") or "", flags=re.M)
     return None if found is None else int(found[1]) // 1024

@@ -9,6 +9,7 @@ from typing import Any
 
 from edgetl.artifacts.results import Comparison, Results
 from edgetl.errors import EdgetlError, MissingExtraError
+from edgetl.report.costs import energy_said
 from edgetl.report.detectors import precision_table, trained_heads, training_facts
 from edgetl.report.drawing import Figure, colour, symbol
 from edgetl.report.evidence import Interval, candidates
@@ -22,6 +23,7 @@ from edgetl.report.sweep_plots import freeze_depth, search
 from edgetl.report.table import UNKNOWN, Row, rows, unit_of_flops
 from edgetl.report.text import headline
 from edgetl.report.training import cascade_note, tuned_heads
+from edgetl.report.waterfall_plot import said_of_waterfalls, step_colours, waterfall_figure
 from edgetl.report.wording import percent, points, printable, signed, significant, times
 
 _TEMPLATE = Path(__file__).with_name("template.html")
@@ -90,6 +92,9 @@ def _measurements(results: Results) -> dict[str, Any]:
         "figures": _figures(results, groups),
         "cascade": cascade_note(results),
         "guard": guard_page(results),
+        "steps": step_colours(results),
+        "waterfall_said": said_of_waterfalls(results),
+        "energy_said": energy_said(results.deployments),
         "precision": precision_table(results),
         "scenarios": scenario_tables(results.scenarios),
         "facts_by_heading": {
@@ -124,6 +129,7 @@ def _figures(results: Results, groups: list[str]) -> dict[str, Figure]:
         "overview": accuracy_against_latency(results),
         "depth": freeze_depth(results) if results.trees else None,
         "search": search(results),
+        "waterfall": waterfall_figure(results),
         **{f"group-{position}": group_accuracy(results, group) for position, group in enumerate(groups)},
     }
     return {place: figure for place, figure in drawn.items() if figure is not None}

@@ -27,6 +27,7 @@ class Standing:
 
     ``value`` is None where it was not measured; ``interval`` is None where the measurement has none. ``at_most`` is
     false for a limit from below. ``images`` is the number of test images behind a share, else None.
+    ``why_unknown`` is the machine's reason for having no figure.
     """
 
     what: str
@@ -37,6 +38,7 @@ class Standing:
     met: bool
     at_most: bool = True
     images: int | None = None
+    why_unknown: str | None = None
 
     @property
     def is_drop(self) -> bool:
@@ -111,10 +113,15 @@ def _accuracy(
 def _costs(candidate: Candidate, budget: Budget) -> Iterator[Standing]:
     latency, row = candidate.latency, candidate.row
     interval = Interval(latency.p50, latency.low, latency.high)
+    energy = row.energy
+    joules = None
+    if row.energy_mj is not None and energy is not None and energy.low is not None and energy.high is not None:
+        joules = Interval(row.energy_mj, energy.low, energy.high)
     for what, unit, value, spread, limit in (
         ("latency", "ms", latency.p50, interval, budget.max_latency_ms),
         ("memory", "MB", row.memory_mb, None, budget.max_memory_mb),
-        ("energy", "mJ", row.energy_mj, None, budget.max_energy_mj),
+        ("energy", "mJ", row.energy_mj, joules, budget.max_energy_mj),
     ):
         if limit is not None:
-            yield Standing(what, unit, value, spread, limit, value is not None and value <= limit)
+            why = None if what != "energy" or energy is None else energy.reason
+            yield Standing(what, unit, value, spread, limit, value is not None and value <= limit, why_unknown=why)

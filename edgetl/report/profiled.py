@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from edgetl.artifacts.results import Comparison, DeviceTimes, Measured, Profile
 from edgetl.errors import NotMetError
+from edgetl.report.costs import energy_line, memory_line
 from edgetl.report.wording import printable
 
 
@@ -50,6 +51,10 @@ def _row_lines(row: Measured) -> Iterator[str]:
     )
     if latency.device is not None:
         yield f"  {_device(latency.device)}"
+    if row.energy is not None:
+        yield f"  {energy_line(row.energy)}"
+    if row.memory is not None:
+        yield f"  {memory_line(row.memory)}"
 
 
 def _device(times: DeviceTimes) -> str:

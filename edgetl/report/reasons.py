@@ -151,7 +151,8 @@ def _more_images(standing: Standing) -> str:
 def _miss(standing: Standing) -> str:
     if standing.value is None:
         limit = f"{standing.written(standing.limit)} {standing.unit}"
-        return f"the limit on {standing.what} ({limit}), because it was not measured"
+        why = f": {printable(standing.why_unknown)}" if standing.why_unknown else ""
+        return f"the limit on {standing.what} ({limit}), because it was not measured{why}"
     excess = standing.written(abs(standing.value - standing.limit))
     proven = "" if standing.interval is None or standing.proven else ", not proven"
     return f"{written(standing)} (by {excess}{proven})"

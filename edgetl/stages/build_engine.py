@@ -12,7 +12,7 @@ from edgetl.artifacts.engine import manifest_path
 from edgetl.artifacts.files import read_json
 from edgetl.artifacts.guard import Guard, StudyGuard
 from edgetl.engine.nvidia.timing_cache import cache_folder
-from edgetl.engine.runtime import BuildOptions, Runtime, Workshop, build_engine, get_runtime
+from edgetl.engine.runtime import BuildOptions, Workshop, build_engine, get_runtime
 from edgetl.errors import EdgetlError
 from edgetl.stages.stage import Context
 
@@ -89,7 +89,7 @@ def work(context: Context) -> list[Path]:
             context.watcher.say(f"build-engine: no {candidate.title}: {candidate.unsupported}")
     if not able:
         raise EdgetlError(f"none of the study's precisions can be run by {context.runtime}; name another in precisions")
-    graphs = {engine: graph for candidate in able for engine, graph in _orders(context, runtime, candidate)}
+    graphs = {engine: graph for candidate in able for engine, graph in engine_graphs(context, candidate)}
     with context.watcher.progress("building engines", len(graphs)) as advance:
         for engine, graph in graphs.items():
             build_engine(runtime, graph, engine, _options(context), Workshop(cache_folder()))
@@ -98,7 +98,8 @@ def work(context: Context) -> list[Path]:
     return [file for engine in graphs for file in (engine, manifest_path(engine))]
 
 
-def _orders(context: Context, runtime: Runtime, candidate: Candidate) -> Iterator[tuple[Path, Path]]:
+def engine_graphs(context: Context, candidate: Candidate) -> Iterator[tuple[Path, Path]]:
     """A candidate's engines and the graphs to build them from. Trees of ``specialised`` have some in common."""
+    runtime = get_runtime(context.runtime)
     for spec, engine in zip(candidate.graphs, engine_paths(context, candidate), strict=True):
         yield engine, context.run.graphs / spec.file(candidate.precision, runtime.SPELLING)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from edgetl.artifacts.files import file_stem, write_bytes
 from edgetl.engine.runtime import Engine
 from edgetl.measure.latency import narrow
+from edgetl.measure.machine import State, probe
 from edgetl.measure.rounds import Floats, Load, Measurement, Parted, Plan, Samples, measure
 from edgetl.stages.stage import Watcher
 
@@ -60,8 +61,8 @@ def engine_call(engine: Engine, batch: int = 1) -> EngineCall:
     return (TimedCall if isinstance(engine, Parted) else EngineCall)(engine, inputs)
 
 
-def time_all(names: Sequence[str], load: Load, until: Precision, seed: int, watcher: Watcher) -> Measurement[None]:
-    """Measure candidates side by side, watched by a bar."""
+def time_all(names: Sequence[str], load: Load, until: Precision, seed: int, watcher: Watcher) -> Measurement[State]:
+    """Measure candidates side by side, watched by a bar, the machine's state read after every round."""
     done = 0.0
     with watcher.progress("measuring latency", _ALL) as advance:
 
@@ -71,7 +72,7 @@ def time_all(names: Sequence[str], load: Load, until: Precision, seed: int, watc
             done = share
 
         plan = Plan(seconds=until.seconds, seed=seed)
-        return measure(names, load, plan, narrow(until.width, until.limit), watch)
+        return measure(names, load, plan, narrow(until.width, until.limit), watch, probe())
 
 
 def write_samples(folder: Path, samples: Mapping[str, Samples]) -> dict[str, Path]:

@@ -7,13 +7,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from edgetl.artifacts.files import whole_file
 from edgetl.artifacts.index import BrokenFile
 from edgetl.artifacts.predictions import Predicted
-from edgetl.data.geometry import Size
 from edgetl.data.images import BrokenImageError, decode, fit, read, upright_size
 from edgetl.data.paths import IMAGE_SUFFIXES, files_below, utf8
 from edgetl.data.pictures import annotated
@@ -21,8 +17,6 @@ from edgetl.data.video import is_video, open_video, video_writer
 from edgetl.data.views import plain
 from edgetl.errors import EdgetlError
 from edgetl.stages.predictor import Predictor, load_predictor
-
-Array = npt.NDArray[np.float32]
 
 _AS_THEY_ARE = frozenset({".jpg", ".jpeg", ".png"})
 _QUALITY = 92
@@ -81,7 +75,7 @@ class _OneByOne:
         try:
             content = read(file)
             outputs = self.predictor.run(plain(content, self.predictor.preprocessing))
-            said = self._said(file, outputs, upright_size(content))
+            said = self.predictor.said(file, outputs, upright_size(content), self.least, self.top)
             if target is not None:
                 picture = annotated(decode(content), said)
                 kind = "PNG" if target.suffix.lower() == ".png" else "JPEG"
@@ -97,21 +91,12 @@ class _OneByOne:
                 add = writing.enter_context(video_writer(target, video.rate)) if target is not None else None
                 for frame in video.frames:
                     outputs = self.predictor.run(fit(frame.image, self.predictor.preprocessing))
-                    said = self._said(file, outputs, frame.image.size)
+                    said = self.predictor.said(file, outputs, frame.image.size, self.least, self.top)
                     if add is not None:
                         add(annotated(frame.image, said), frame.seconds)
                     yield said.model_copy(update={"frame": frame.number, "seconds": round(frame.seconds, 3)})
         except (BrokenImageError, OSError) as error:
             yield _broken(file, error)
-
-    def _said(self, file: Path, outputs: dict[str, Array], size: Size) -> Predicted:
-        return Predicted(
-            path=utf8(file),
-            width=size[0],
-            height=size[1],
-            detections=self.predictor.detections(outputs, size, self.least),
-            labels=self.predictor.labels(outputs, self.top),
-        )
 
 
 def _broken(file: Path, error: BrokenImageError | OSError) -> BrokenFile:

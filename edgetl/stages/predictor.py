@@ -15,10 +15,11 @@ from edgetl.artifacts.bundle import Preprocessing
 from edgetl.artifacts.detections import Detecting, merge
 from edgetl.artifacts.detector import VALUES
 from edgetl.artifacts.engine import manifest_path, read_manifest
-from edgetl.artifacts.predictions import Detection, Guess
+from edgetl.artifacts.predictions import Detection, Guess, Predicted
 from edgetl.config import Suppression
 from edgetl.data.geometry import Size, placement
 from edgetl.data.images import Pixels
+from edgetl.data.paths import utf8
 from edgetl.data.stream import to_input
 from edgetl.engine.runtime import BuildOptions, Engine, build_engine, get_runtime, load_engine
 from edgetl.errors import EdgetlError
@@ -53,12 +54,33 @@ class Predictor:
         Raises:
             EdgetlError: an output holds what is no number.
         """
+        return self.checked(self.engine.infer(self.to_input(pixels)))
+
+    def to_input(self, pixels: Pixels) -> Array:
+        """The image as often as the engine takes."""
         ((batch, *_),) = self.engine.shapes
-        outputs = self.engine.infer(to_input(np.repeat(pixels[None], batch, axis=0)))
+        return to_input(np.repeat(pixels[None], batch, axis=0))
+
+    def checked(self, outputs: dict[str, Array]) -> dict[str, Array]:
+        """What the engine says of the first image.
+
+        Raises:
+            EdgetlError: an output holds what is no number.
+        """
         broken = next((name for name, value in outputs.items() if not np.isfinite(value).all()), None)
         if broken is not None:
             raise EdgetlError(f"output {broken!r} of the model holds NaN or infinity; check its weights")
         return {name: value[0] for name, value in outputs.items()}
+
+    def said(self, file: Path, outputs: dict[str, Array], size: Size, least: float, top: int) -> Predicted:
+        """All that is said of an image of ``size``: see `detections` and `labels`."""
+        return Predicted(
+            path=utf8(file),
+            width=size[0],
+            height=size[1],
+            detections=self.detections(outputs, size, least),
+            labels=self.labels(outputs, top),
+        )
 
     def detections(self, outputs: dict[str, Array], size: Size, least: float) -> tuple[Detection, ...] | None:
         """What all detectors found in an image of ``size``, best first; None where there is no detector."""
@@ -100,7 +122,7 @@ def _renumbered(found: Array, labels: tuple[str, ...], names: list[str]) -> Arra
     return rows
 
 
-def load_predictor(model: Path, least: float | None) -> tuple[Predictor, float]:
+def load_predictor(model: Path, least: float | None, threads: int = 0) -> tuple[Predictor, float]:
     """Load an ONNX file that edgetl wrote, or an engine of ONNX Runtime that it built, and settle the least score.
 
     Raises:
@@ -125,7 +147,7 @@ def load_predictor(model: Path, least: float | None) -> tuple[Predictor, float]:
     shapes = {name: (len(known),) for name, known in classifiers.items()}
     _refuse_other_shapes(model, graph, shapes | {name: (one.detections, VALUES) for name, one in suppressions.items()})
     predictor = Predictor(
-        engine=load_engine(model) if built else _build(model),
+        engine=load_engine(model, threads) if built else _build(model, threads),
         preprocessing=input_preprocessing(graph),
         classifiers=classifiers,
         detectors={name: labels.get(name, ()) for name in detecting},
@@ -134,11 +156,11 @@ def load_predictor(model: Path, least: float | None) -> tuple[Predictor, float]:
     return predictor, max(DEFAULT_SCORE, lowest) if least is None else least
 
 
-def _build(model: Path) -> Engine:
+def _build(model: Path, threads: int) -> Engine:
     with tempfile.TemporaryDirectory() as scratch:
         engine = Path(scratch) / "model.onnx"
         build_engine(get_runtime(_RUNTIME), model, engine, BuildOptions())
-        return load_engine(engine)
+        return load_engine(engine, threads)
 
 
 def _suppression(model: Path, output: str, detecting: Detecting) -> Suppression:

@@ -7,31 +7,39 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+from edgetl.artifacts.energy import Energy
 from edgetl.artifacts.engine import read_manifest
 from edgetl.artifacts.files import write_json
 from edgetl.artifacts.results import EngineFile, Measured, Profile
 from edgetl.artifacts.scenarios import Scenario
 from edgetl.engine.cpu import processor
+from edgetl.engine.footprint import footprint
 from edgetl.engine.runtime import BuildOptions, RunOptions, build_engine, get_runtime, load_engine
 from edgetl.errors import EdgetlError
 from edgetl.graph.model import load_model
 from edgetl.graph.quantise import spelling
+from edgetl.measure.disturbances import disturbances
 from edgetl.measure.environment import describe
 from edgetl.measure.latency import compare, summarise
 from edgetl.measure.rounds import Call, Samples
 from edgetl.measure.scenarios.rounds import Plan
+from edgetl.stages.energy import energies
 from edgetl.stages.file_scenarios import FileSubjects, file_rates
+from edgetl.stages.layers import beside_latency, engine_layers, graph_beside
 from edgetl.stages.measuring import EngineCall, Precision, engine_call, time_all, write_samples
 from edgetl.stages.prepare import input_preprocessing
 from edgetl.stages.scenario_order import ScenarioOrder, refuse_shared_scratch
 from edgetl.stages.scenarios import measure_scenarios
 from edgetl.stages.stage import Watcher
+from edgetl.stages.waterfall import waterfall_of_model
 
 ENGINE = ".engine"
 """Ends the name of TensorRT's engines; those of ONNX Runtime are ONNX files."""
 
 _MS_PER_S = 1e3
+_WAY_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -40,6 +48,8 @@ class FileOrder:
 
     ``batch``: images of one inference. ``scenarios``: what is measured beside latency. ``trust``: engines are loaded
     though they are not the files that their manifests speak of. ``output``: a folder for figures and raw samples.
+    ``energy`` and ``layers``: whether these are measured too. ``images``: a folder of images whose way to the models'
+    answers is measured.
     """
 
     files: tuple[Path, ...]
@@ -49,6 +59,9 @@ class FileOrder:
     scenarios: ScenarioOrder = field(default_factory=ScenarioOrder)
     trust: bool = False
     output: Path | None = None
+    energy: bool = True
+    layers: bool = False
+    images: Path | None = None
 
 
 def profile_files(order: FileOrder, watcher: Watcher) -> Profile:
@@ -70,15 +83,41 @@ def profile_files(order: FileOrder, watcher: Watcher) -> Profile:
             del number
             return {name: _call(engines[name], order) for name in wanted}
 
-        samples = time_all(names, load, order.until, 0, watcher).samples
-        raw = {} if order.output is None else write_samples(order.output / "latency", samples)
+        details = {name: _details(name, engine, order) for name, engine in engines.items()}
+        timed = time_all(names, load, order.until, 0, watcher)
+        raw = {} if order.output is None else write_samples(order.output / "latency", timed.samples)
+        joules = energies(names, load, order.until.seconds, 0, watcher) if order.energy else {}
         scenarios = _scenarios(engines, order, rates, watcher)
-        rows = tuple(_row(name, engines[name], samples[name], raw.get(name), order) for name in names)
-    environment = describe(processor(), order.run.threads)
-    profile = Profile(environment=environment, deployments=rows, comparisons=compare(samples), scenarios=scenarios)
+        rows = [_row(name, engines[name], timed.samples[name], raw.get(name), order) for name in names]
+    profile = Profile(
+        environment=describe(processor(), order.run.threads),
+        deployments=tuple(_with(row, details[row.name], joules.get(row.name)) for row in rows),
+        comparisons=compare(timed.samples),
+        disturbances=disturbances(timed.states),
+        scenarios=scenarios,
+    )
     if order.output is not None:
         write_json(order.output / "profile.json", profile)
     return profile
+
+
+def _details(name: str, engine: Path, order: FileOrder) -> dict[str, Any]:
+    """What is measured apart from the others, before latency: what cannot be told is refused before that takes time."""
+    found: dict[str, Any] = {}
+    if order.images is not None:
+        found["waterfall"] = waterfall_of_model(Path(name), order.images, order.run.threads, _WAY_SECONDS)
+    if order.layers:
+        graph = graph_beside(engine) if engine.suffix == ENGINE else Path(name)
+        found["layers"] = (engine_layers(name, engine, graph, order.run, order.batch, order.trust),)
+    memory = footprint([engine], read_manifest(engine, trust=True).runtime, order.trust)
+    return {**found, "memory": memory, "memory_mb": memory.process_mb}
+
+
+def _with(row: Measured, details: Mapping[str, Any], energy: Energy | None) -> Measured:
+    assert row.latency_ms is not None, "plain files are always measured"
+    layers = beside_latency(details.get("layers", ()), row.latency_ms.p50)
+    joules = {} if energy is None else {"energy": energy, "energy_mj": energy.mj}
+    return row.model_copy(update={**details, "layers": layers, **joules})
 
 
 def _engine(path: Path, scratch: Path, order: FileOrder) -> Path:

@@ -38,7 +38,11 @@ def _read(path: Path) -> Profile:
         return read_json(path, Profile)
     results = read_json(path, Results)
     return Profile(
-        environment=results.environment, deployments=results.deployments, comparisons=(), scenarios=results.scenarios
+        environment=results.environment,
+        deployments=results.deployments,
+        comparisons=(),
+        disturbances=results.disturbances,
+        scenarios=results.scenarios,
     )
 
 

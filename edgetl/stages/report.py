@@ -49,6 +49,7 @@ def work(context: Context) -> list[Path]:
         deployments=measured,
         comparisons=comparisons,
         trees=shortlist.trees,
+        disturbances=profile.disturbances,
         scenarios=profile.scenarios,
         guard=guard,
         verdict=decide(measured, comparisons, budget, evaluation.metric, guard),

@@ -27,13 +27,19 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True)
 class Options:
-    """What a command may set beside the study file. None of it changes what is trained."""
+    """What a command may set beside the study file. None of it changes what is trained.
+
+    ``width`` is the share to which a latency is to be known, where measuring may end before ``seconds``. ``energy`` and
+    ``layers``: whether these are measured too.
+    """
 
     compute_capability: str | None = None
     provider: str = "cpu"
     threads: int = 0
     seconds: float = 10.0
     width: float = 0.01
+    energy: bool = True
+    layers: bool = False
     scenarios: ScenarioOrder = field(default_factory=ScenarioOrder)
 
 

@@ -74,6 +74,8 @@ def test_hosts_are_in_one_table_and_one_that_fails_is_a_line(call: Command, fini
     ("options", "told"),
     [
         (["m.onnx", "--estimate", "Nano", "--on", "nano"], "exclude each other"),
+        (["m.onnx", "--on", "nano", "--scenario", "offline"], "--scenario is not for --on"),
+        (["m.onnx", "--estimate", "Nano", "--images", "photos"], "--images is not for --estimate"),
         (["m.onnx", "--precision", "int8"], "--precision is for --estimate"),
         (["m.onnx", "--runtime", "tensorrt"], "--runtime is for --on"),
         (["m.onnx", "--estimate", "Nano", "-o", "x"], "-o is for a study here"),

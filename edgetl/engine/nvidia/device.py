@@ -39,16 +39,16 @@ def find_device() -> Device:
         cuda = ctypes.CDLL("libcuda.so.1")
     except OSError:
         raise EdgetlError("no NVIDIA driver is here (libcuda.so.1 is not found); install it, then reboot") from None
-    _ask(cuda, "cuInit", 0)
+    ask_driver(cuda, "cuInit", 0)
     count, device, driver = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
-    _ask(cuda, "cuDeviceGetCount", ctypes.byref(count))
+    ask_driver(cuda, "cuDeviceGetCount", ctypes.byref(count))
     if count.value == 0:
         raise EdgetlError("the NVIDIA driver shows no GPU; is CUDA_VISIBLE_DEVICES empty?")
-    _ask(cuda, "cuDeviceGet", ctypes.byref(device), 0)
-    _ask(cuda, "cuDriverGetVersion", ctypes.byref(driver))
+    ask_driver(cuda, "cuDeviceGet", ctypes.byref(device), 0)
+    ask_driver(cuda, "cuDriverGetVersion", ctypes.byref(driver))
     name, memory = ctypes.create_string_buffer(256), ctypes.c_size_t()
-    _ask(cuda, "cuDeviceGetName", name, len(name), device)
-    _ask(cuda, "cuDeviceTotalMem_v2", ctypes.byref(memory), device)
+    ask_driver(cuda, "cuDeviceGetName", name, len(name), device)
+    ask_driver(cuda, "cuDeviceTotalMem_v2", ctypes.byref(memory), device)
     return Device(
         name=name.value.decode("utf-8", "replace"),
         capability=f"SM{_attribute(cuda, device, _MAJOR)}{_attribute(cuda, device, _MINOR)}",
@@ -61,11 +61,16 @@ def find_device() -> Device:
 
 def _attribute(cuda: ctypes.CDLL, device: ctypes.c_int, number: int) -> int:
     value = ctypes.c_int()
-    _ask(cuda, "cuDeviceGetAttribute", ctypes.byref(value), number, device)
+    ask_driver(cuda, "cuDeviceGetAttribute", ctypes.byref(value), number, device)
     return value.value
 
 
-def _ask(cuda: ctypes.CDLL, function: str, *arguments: object) -> None:
+def ask_driver(cuda: ctypes.CDLL, function: str, *arguments: object) -> None:
+    """Call a function of the driver's.
+
+    Raises:
+        EdgetlError: it answers with an error.
+    """
     code = getattr(cuda, function)(*arguments)
     if code:
         text = ctypes.c_char_p()

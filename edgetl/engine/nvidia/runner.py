@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edgetl.engine.layer_times import LayerTimes, from_runs
 from edgetl.engine.nvidia.capture import CapturedGraph
 from edgetl.engine.nvidia.contexts import OutputShapes, RuntimeCache, make_context, scratch_size
 from edgetl.engine.nvidia.cuda import Cuda, primary_context
@@ -17,6 +18,7 @@ from edgetl.engine.nvidia.generations import Product, has
 from edgetl.engine.nvidia.memory import Buffer, Scratch, shared_scratch
 from edgetl.engine.nvidia.plan import Plan, deserialise
 from edgetl.engine.nvidia.ports import Array, Port, Shapes, check_inputs, read_ports
+from edgetl.engine.nvidia.profiler import make_profiler
 from edgetl.engine.nvidia.stopwatch import Floats, Stopwatch
 from edgetl.engine.options import BuildOptions, RunOptions
 from edgetl.errors import EdgetlError
@@ -70,6 +72,11 @@ class NvidiaEngine:
     @property
     def shapes(self) -> Shapes:
         return tuple(port.least for port in self._inputs)
+
+    @property
+    def scratch_mb(self) -> float:
+        """What TensorRT says the engine's insides need on the device."""
+        return scratch_size(self._plan) / 2**20
 
     def infer(self, *inputs: Array) -> dict[str, Array]:
         return self.start(*inputs).result()
@@ -138,6 +145,24 @@ class NvidiaEngine:
                 self._done.synchronize()
                 times.append(float(self._done.time_since(self._begun)))
         return times
+
+    def time_layers(self, inputs: Sequence[Array], runs: int) -> LayerTimes:
+        """As trtexec does with ``--dumpProfile``: each run is waited for, then its layers are asked for."""
+        self.infer(*inputs)
+        profiler, whole = make_profiler(self._plan.trt), []
+        with self._cuda.current(), self._cuda.explained(f"{self.name} cannot run"):
+            self._context.profiler = profiler
+            self._context.enqueue_emits_profile = False
+            for _ in range(runs):
+                profiler.begin()
+                self._begun.record(self._stream)
+                self._enqueue()
+                self._done.record(self._stream)
+                self._done.synchronize()
+                whole.append(float(self._done.time_since(self._begun)))
+                if not self._context.report_to_profiler():
+                    raise EdgetlError(f"{self.name} tells no times of its layers: {_reason(self._plan)}")
+        return from_runs("TensorRT's profiler", profiler.runs, whole)
 
     def close(self) -> None:
         """Give back all memory. TensorRT's objects go before the context that they live in."""

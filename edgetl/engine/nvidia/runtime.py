@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from edgetl.artifacts.engine import OR_NEWER, EngineLayer
+from edgetl.engine.layer_times import LayerTimes
 from edgetl.engine.nvidia import builder
 from edgetl.engine.nvidia.device import Device, find_device
 from edgetl.engine.nvidia.generations import TENSORRT, TENSORRT_RTX, Product
 from edgetl.engine.options import BATCHES, BuildOptions, RunOptions, Workshop, refuse_options
-from edgetl.engine.runtime import Built, Engine, Spelling
+from edgetl.engine.runtime import Array, Built, Engine, Spelling
 from edgetl.errors import EdgetlError
 
 _DEFAULT_CAPABILITY = "SM86"
@@ -66,6 +68,16 @@ class NvidiaRuntime:
         from edgetl.engine.nvidia.runner import load  # needs PyCUDA, which building does not
 
         return load(self.product, engine, options, run)
+
+    def layer_times(
+        self, engine: Path, options: BuildOptions, run: RunOptions, inputs: Sequence[Array], runs: int
+    ) -> LayerTimes:
+        from edgetl.engine.nvidia.runner import load
+
+        if run.cuda_graph:
+            raise EdgetlError(f"{self.product.title} tells no times of layers in a CUDA graph; leave cuda-graph out")
+        with load(self.product, engine, options, run) as loaded:
+            return loaded.time_layers(inputs, runs)
 
     def _runs_here(self, device: Device | None, options: BuildOptions) -> bool:
         if device is None:

@@ -9,7 +9,7 @@ from itertools import cycle
 import numpy as np
 import numpy.typing as npt
 
-from edgetl.artifacts.bundle import IMAGES, Bundle
+from edgetl.artifacts.bundle import IMAGES, Bundle, Preprocessing
 from edgetl.artifacts.deployment import CASCADE, COMBINED, Deployment, Gate, Shortlist, fires, merge, refine
 from edgetl.artifacts.files import read_json
 from edgetl.stages.serving import Loaded
@@ -47,6 +47,20 @@ def predictor(
 def _threshold(gate: Gate | None) -> float:
     assert gate is not None, "a cascade has a gate"
     return gate.threshold
+
+
+def preprocessing(context: Context) -> Preprocessing:
+    """That of the study's networks."""
+    return read_json(context.run.bundle / "bundle.json", Bundle).preprocessing
+
+
+def answers(
+    context: Context, loaded: Mapping[str, tuple[Deployment, Sequence[Loaded]]]
+) -> dict[str, Callable[[Array], Array]]:
+    """For each deployment a function from images to probabilities; see `predictor`."""
+    bundle = read_json(context.run.bundle / "bundle.json", Bundle)
+    gate = read_json(context.run.shortlist, Shortlist).gate
+    return {title: predictor(deployment, own, bundle, gate) for title, (deployment, own) in loaded.items()}
 
 
 def workloads(

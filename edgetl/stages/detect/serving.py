@@ -8,7 +8,7 @@ from itertools import cycle
 import numpy as np
 import numpy.typing as npt
 
-from edgetl.artifacts.bundle import IMAGES
+from edgetl.artifacts.bundle import IMAGES, Preprocessing
 from edgetl.artifacts.deployment import CASCADE, COMBINED, Deployment, Rows, Shortlist
 from edgetl.artifacts.detections import merge
 from edgetl.artifacts.detector import DetectionBundle
@@ -124,6 +124,17 @@ def service(context: Context) -> Service:
     bundle = read_json(context.run.bundle / "bundle.json", DetectionBundle)
     gate = read_json(context.run.shortlist, Shortlist).gate
     return Service(bundle, context.study.detection.suppression, None if gate is None else gate.threshold)
+
+
+def preprocessing(context: Context) -> Preprocessing:
+    """That of the study's networks."""
+    return read_json(context.run.bundle / "bundle.json", DetectionBundle).preprocessing
+
+
+def answers(context: Context, loaded: Mapping[str, tuple[Deployment, Sequence[Loaded]]]) -> dict[str, Predictor]:
+    """For each deployment a function from images to boxes."""
+    serve = service(context)
+    return {title: serve.predictor(deployment, own) for title, (deployment, own) in loaded.items()}
 
 
 def workloads(

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from edgetl.artifacts.energy import Energy
 from edgetl.artifacts.results import Measured, Results, Verdict
 from edgetl.config import Budget
 from edgetl.report.text import render_verdict
@@ -169,6 +170,20 @@ def test_a_limit_on_what_was_not_measured_is_not_met(make: SimpleNamespace) -> N
     verdict = decide(rows, [], Budget(max_energy_mj=10.0))
     assert (verdict.deployment, verdict.precision, verdict.budget_met) == (None, None, False)
     assert "the limit on energy (10.0 mJ), because it was not measured" in reason(verdict, "The nearest")
+
+
+def test_the_machines_reason_for_telling_no_energy_is_handed_on(make: SimpleNamespace) -> None:
+    silent = make.row("combined", "fp32", 0.95, 4.0, 5).model_copy(update={"energy": Energy(reason="no meter is here")})
+    verdict = decide([silent], [], Budget(max_energy_mj=10.0))
+    assert "because it was not measured: no meter is here" in reason(verdict, "The nearest")
+
+
+def test_a_limit_on_energy_is_held_against_its_interval(make: SimpleNamespace) -> None:
+    energy = Energy(mj=9.0, low=8.0, high=11.0)
+    row = make.row("combined", "fp32", 0.95, 4.0, 5).model_copy(update={"energy": energy, "energy_mj": 9.0})
+    verdict = decide([row], [], Budget(max_energy_mj=10.0))
+    assert verdict.budget_met
+    assert "energy 9.00 of at most 10.0 mJ, perhaps 11.0" in reason(verdict, "keeps to")
 
 
 def test_where_nothing_meets_the_budget_the_nearest_candidate_says_what_it_misses_by(make: SimpleNamespace) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -62,12 +63,19 @@ def test_what_cannot_be_profiled_is_one_line(graph: Path, tmp_path: Path, listen
         assert "\n" not in str(caught.value)
 
 
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory, module_listener: Watcher) -> Path:
+    """The folder of a finished measurement of two files. Not to be changed."""
+    folder = tmp_path_factory.mktemp("measured")
+    files = (saved(plain_model(), folder / "plain.onnx"), saved(plain_model(batch=1), folder / "other.onnx"))
+    profile_files(order(*files, output=folder / "kept"), module_listener)
+    return folder / "kept"
+
+
 @pytest.fixture
-def kept(graph: Path, tmp_path: Path, listener: Watcher) -> Path:
-    """The folder of a finished measurement of two files."""
-    other = saved(plain_model(batch=1), tmp_path / "other.onnx")
-    profile_files(order(graph, other, output=tmp_path / "kept"), listener)
-    return tmp_path / "kept"
+def kept(measured: Path, tmp_path: Path) -> Path:
+    """The same in a copy for a test that changes it."""
+    return Path(shutil.copytree(measured, tmp_path / "kept"))
 
 
 def test_figures_are_recomputed_from_the_samples_that_were_kept(kept: Path, tmp_path: Path) -> None:
@@ -141,3 +149,19 @@ def test_what_is_no_profile_is_one_line(kept: Path, tmp_path: Path) -> None:
         path.unlink()
     with pytest.raises(EdgetlError, match="do not exist; copy them along"):
         reload(kept / "profile.json")
+
+
+def test_memory_energy_and_layers_stand_beside_latency(graph: Path, listener: Watcher) -> None:
+    (row,) = profile_files(order(graph, layers=True), listener).deployments
+    assert row.memory is not None and row.memory_mb == row.memory.process_mb
+    assert row.energy is not None and row.energy_mj == row.energy.mj
+    assert (row.energy.mj is None) == (row.energy.reason is not None)
+    (layers,) = row.layers
+    assert row.latency_ms is not None and layers.latency_ms == row.latency_ms.p50
+    assert layers.sum_ms == pytest.approx(sum(layer.ms for layer in layers.layers), abs=1e-4)
+    assert len(layers.layers) > 1
+
+
+def test_what_nobody_asks_for_is_left_out(graph: Path, listener: Watcher) -> None:
+    (row,) = profile_files(order(graph, energy=False), listener).deployments
+    assert row.energy is None and row.layers == () and row.waterfall is None

@@ -22,8 +22,8 @@ from typing import Any
 CLASSES = (
     "Builder", "EngineInspector", "ICudaEngine", "IBuilderConfig", "IExecutionContext", "IHostMemory",
     "IInt8EntropyCalibrator2", "ILogger", "INetworkDefinition", "IOptimizationProfile", "IOutputAllocator",
-    "IProgressMonitor", "IRuntimeCache", "IRuntimeConfig", "ITensor", "ITimingCache", "Logger", "OnnxParser",
-    "ParserError", "Runtime",
+    "IProfiler", "IProgressMonitor", "IRuntimeCache", "IRuntimeConfig", "ITensor", "ITimingCache", "Logger",
+    "OnnxParser", "ParserError", "Runtime",
 )  # fmt: skip
 ENUMS = (
     "BuilderFlag", "ComputeCapability", "CudaGraphStrategy", "DataType", "DeviceType", "ErrorCode",

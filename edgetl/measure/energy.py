@@ -1,0 +1,148 @@
+"""Energy of an inference: the power while it runs, less that of the idle machine, by how often it ran.
+
+A phase of its own after latency was measured, because reading power sensors takes time on the processor. Candidates
+take turns in rounds, each between two stretches of doing nothing: a machine that warms up is then idle as warm as it is
+busy.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from edgetl.artifacts.energy import Energy, RailPower
+from edgetl.measure import bootstrap
+from edgetl.measure.power import Meter
+from edgetl.measure.sampler import Sampler
+
+Watts = Mapping[str, float]
+
+_LEAST_WORK = 0.3
+_LEAST_RISE = 1e-3
+"""As a share of the power at rest: no meter tells less."""
+
+
+@dataclass(frozen=True)
+class EnergyPlan:
+    """Seconds of work and of rest; ``settle`` of each is not counted, while clocks and regulators follow the load.
+
+    ``period`` is 50 ms because a monitor on the I2C bus takes some milliseconds to read, and drivers renew their
+    figures no faster.
+    """
+
+    rounds: int = 6
+    work: float = 1.0
+    rest: float = 0.5
+    settle: float = 0.2
+    period: float = 0.05
+    seed: int = 0
+
+    @classmethod
+    def within(cls, seconds: float, candidates: int, seed: int) -> EnergyPlan:
+        """A plan that takes about so many seconds; turns have a least length, below which no meter tells anything."""
+        work = min(max(seconds / (cls.rounds * candidates), _LEAST_WORK), cls.work)
+        return cls(work=work, rest=work / 2, seed=seed)
+
+
+@dataclass(frozen=True)
+class _Turn:
+    begin: float
+    end: float
+    inferences: int
+
+
+def measure_energy(
+    candidates: Mapping[str, Callable[[], object]],
+    meter: Meter,
+    plan: EnergyPlan,
+    watch: Callable[[], object] = bool,
+) -> dict[str, Energy]:
+    """Each candidate's energy for one call; ``watch`` is called after each round."""
+    names, rng = list(candidates), np.random.default_rng(plan.seed)
+    turns: dict[str, list[tuple[_Turn, _Turn, _Turn]]] = {name: [] for name in names}
+    with Sampler(meter, plan.period) as sampler:
+        for _ in range(plan.rounds):
+            order = [names[position] for position in rng.permutation(len(names))]
+            rests, works = [_rest(plan)], []
+            for name in order:
+                works.append(_work(candidates[name], plan))
+                rests.append(_rest(plan))
+            for name, work, (before, after) in zip(order, works, pairwise(rests), strict=True):
+                turns[name].append((before, work, after))
+            watch()
+    return {name: _energy(rounds, sampler, meter) for name, rounds in turns.items()}
+
+
+def _rest(plan: EnergyPlan) -> _Turn:
+    time.sleep(plan.settle)
+    begin = time.perf_counter()
+    time.sleep(plan.rest)
+    return _Turn(begin, time.perf_counter(), 0)
+
+
+def _work(call: Callable[[], object], plan: EnergyPlan) -> _Turn:
+    _repeat(call, plan.settle)
+    return _repeat(call, plan.work)
+
+
+def _repeat(call: Callable[[], object], seconds: float) -> _Turn:
+    begin, done = time.perf_counter(), 0
+    while (now := time.perf_counter()) - begin < seconds or not done:
+        call()
+        done += 1
+    return _Turn(begin, max(now, time.perf_counter()), done)
+
+
+def _energy(rounds: list[tuple[_Turn, _Turn, _Turn]], sampler: Sampler, meter: Meter) -> Energy:
+    """The median over rounds. A round in which the meter did not answer is left out."""
+    figures, idle, active, inferences = [], [], [], 0
+    for before, work, after in rounds:
+        told = [sampler.between(turn.begin, turn.end) for turn in (before, work, after)]
+        first, busy, last = told
+        if first is None or busy is None or last is None:
+            continue
+        calm = {name: (first[name] + last[name]) / 2 for name in first}
+        idle.append(calm)
+        active.append(busy)
+        inferences += work.inferences
+        seconds = (work.end - work.begin) / work.inferences
+        figures.append(1e3 * seconds * sum(busy[name] - calm[name] for name in meter.total_of))
+    if not figures:
+        return Energy(source=meter.source, reason=f"the {meter.source} stopped answering, or answers too slowly")
+    value, low, high = bootstrap.median(np.array(figures))
+    return _described(meter, idle, active, (value, low, high), inferences)
+
+
+def _described(
+    meter: Meter, idle: Sequence[Watts], active: Sequence[Watts], figure: tuple[float, float, float], inferences: int
+) -> Energy:
+    rails = tuple(
+        RailPower(name=name, idle_w=_median(idle, name), active_w=_median(active, name)) for name in meter.rails
+    )
+    whole = [rail for rail in rails if rail.name in meter.total_of]
+    found = Energy(
+        source=meter.source,
+        total_of=meter.total_of,
+        idle_w=round(sum(rail.idle_w for rail in whole), 4),
+        active_w=round(sum(rail.active_w for rail in whole), 4),
+        rails=rails,
+        inferences=inferences,
+        rounds=len(idle),
+    )
+    value, low, high = figure
+    rise = (found.active_w or 0.0) - (found.idle_w or 0.0)
+    if low <= 0.0 or rise <= _LEAST_RISE * (found.idle_w or 0.0):
+        reason = (
+            "it is not proven that the machine takes more power at work than at rest: other programs ran, or the meter "
+            "is too coarse"
+        )
+        return found.model_copy(update={"reason": reason})
+    return found.model_copy(update={"mj": value, "low": low, "high": high})
+
+
+def _median(rounds: Sequence[Watts], name: str) -> float:
+    return round(float(np.median([watts[name] for watts in rounds])), 4)

@@ -1,0 +1,140 @@
+"""What the machine can tell of its power: a Jetson's supply rails, NVIDIA's driver, or the processor's own counters.
+
+Sources: NVIDIA's Jetson Linux Developer Guide, "Platform Power and Performance" (the INA3221, its rails per module);
+the kernel's ``hwmon/ina3221`` (millivolts, milliamperes) and ``hwmon/ina238`` (microwatts); the driver of JetPack 4
+(``iio:device``, milliwatts), as jetson-stats reads it; ``powercap`` (microjoules, counters that wrap).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from edgetl.errors import EdgetlError
+from edgetl.measure import nvml
+from edgetl.measure.sysfs import found, name, number
+
+Read = Callable[[], float | None]
+
+_ALL = ("VDD_IN", "POM_5V_IN", "5V_IN")
+"""A module's whole input, where it is measured: Orin Nano and NX, Xavier NX, TX2 NX, Nano."""
+_MODULES = (
+    ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"),  # AGX Orin; VDDQ_VDD2_1V8AO is fed from VIN_SYS_5V0
+    ("VDD_GPU", "VDD_CPU_SOC_MSS", "VIN_SYS_5V0"),  # Thor
+    ("GPU", "CPU", "SOC", "CV", "VDDRQ", "SYS5V"),  # AGX Xavier
+)
+_MICRO, _MILLI = 1e6, 1e3
+
+
+@dataclass(frozen=True)
+class Meter:
+    """``rails`` read watts, or joules where ``counts``; those of ``total_of`` add up to the whole.
+
+    ``wraps`` is the number of joules after which a counter begins anew.
+    """
+
+    source: str
+    rails: Mapping[str, Read]
+    total_of: tuple[str, ...]
+    counts: bool = False
+    wraps: Mapping[str, float] | None = None
+
+
+def find_meter(root: Path = Path("/")) -> Meter:
+    """The meter that takes in most of the machine: a Jetson's rails before the GPU's driver before the processor.
+
+    Raises:
+        EdgetlError: there is none that can be read; says what was looked for.
+    """
+    reasons = []
+    for look in (_rails, _driver, _processor):
+        meter = look(root)
+        if isinstance(meter, Meter):
+            return meter
+        reasons.append(meter)
+    raise EdgetlError("; ".join(reasons))
+
+
+def _rails(root: Path) -> Meter | str:
+    rails = {**dict(_hwmon(root)), **dict(_iio(root))}
+    if not rails:
+        return "no INA3221 power monitor can be read"
+    whole = next(((rail,) for rail in _ALL if rail in rails), None)
+    module = next((names for names in _MODULES if rails.keys() >= set(names)), None)
+    total = whole or module
+    if total is None:
+        return f"the power rails {', '.join(rails)} are of no module that is known"
+    return Meter("INA3221 power monitor", rails, total)
+
+
+def _hwmon(root: Path) -> Iterator[tuple[str, Read]]:
+    """Channels with a label and a current; channels without a wire are called NC, the sum of shunts is no rail."""
+    folders = [*found(root, "sys/bus/i2c/devices/*/hwmon/hwmon*"), *found(root, "sys/bus/i2c/devices/*/hwmon*")]
+    for folder in dict.fromkeys(folders):
+        for label in found(folder, "in*_label"):
+            rail, channel = name(label), label.name[2 : -len("_label")]
+            read = partial(_product, folder / f"in{channel}_input", folder / f"curr{channel}_input")
+            if rail and rail != "NC" and read() is not None:
+                yield rail, read
+        read = partial(_scaled, folder / "power1_input", _MICRO)
+        if name(folder / "name") == "ina238" and read() is not None:
+            yield "VIN", read
+
+
+def _iio(root: Path) -> Iterator[tuple[str, Read]]:
+    for label in found(root, "sys/bus/i2c/drivers/ina3221x/*/iio:device*/rail_name_*"):
+        read = partial(_scaled, label.with_name(f"in_power{label.name.rpartition('_')[2]}_input"), _MILLI)
+        if (rail := name(label)) and read() is not None:
+            yield rail, read
+
+
+def _driver(root: Path) -> Meter | str:
+    """Not of a machine in another root: the library asks the one that it runs on."""
+    if root != Path("/"):
+        return "NVIDIA's driver is not asked"
+    try:
+        gpu = nvml.Gpu()
+    except EdgetlError as error:
+        return str(error)
+    if gpu.joules() is not None:
+        return Meter("NVIDIA driver (energy counter)", {"GPU": gpu.joules}, ("GPU",), counts=True)
+    if gpu.watts() is not None:
+        return Meter("NVIDIA driver (power)", {"GPU": gpu.watts}, ("GPU",))
+    return "NVIDIA's driver tells no power of this GPU"
+
+
+def _processor(root: Path) -> Meter | str:
+    """RAPL. Its packages add up; cores and memory controllers are parts of them."""
+    rails, wraps, refused = {}, {}, False
+    for folder in found(root, "sys/class/powercap/intel-rapl:*"):
+        part, read = name(folder / "name"), partial(_scaled, folder / "energy_uj", _MICRO)
+        if part is None:
+            continue
+        if read() is None:
+            refused = True
+            continue
+        title = part if part not in rails else f"{part} {folder.name.rpartition('intel-rapl:')[2]}"
+        rails[title], wraps[title] = read, (number(folder / "max_energy_range_uj") or 0) / _MICRO
+    packages = tuple(part for part in rails if re.match(r"package-\d+", part))
+    if packages:
+        return Meter("RAPL counters of the processor", rails, packages, counts=True, wraps=wraps)
+    if refused:
+        return (
+            "the processor's energy counters are for root alone "
+            "(sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj)"
+        )
+    return "the processor has no energy counters"
+
+
+def _scaled(path: Path, unit: float) -> float | None:
+    value = number(path)
+    return None if value is None or value < 0 else value / unit
+
+
+def _product(millivolts: Path, milliamperes: Path) -> float | None:
+    """Watts. A small negative current is the monitor's offset."""
+    volts, amperes = number(millivolts), number(milliamperes)
+    return None if volts is None or amperes is None else max(0.0, volts * amperes / (_MILLI * _MILLI))

@@ -1,0 +1,48 @@
+"""Small files in which the kernel tells of the machine. Any of them may be missing, odd, or vanish while it is read."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+_MOST_BYTES = 4096
+_LONGEST_NAME = 64
+_NUMBER = re.compile(r"-?[0-9]{1,18}")
+
+
+def text(path: Path, most: int = _MOST_BYTES) -> str | None:
+    """What a file says, without the white space and zero bytes around it; None where it says nothing.
+
+    Never waits: a pipe in a file's place is a file that says nothing.
+    """
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, ValueError):
+        return None
+    try:
+        return os.read(file, most).decode("utf-8", "replace").strip().strip("\0") or None
+    except OSError:
+        return None
+    finally:
+        os.close(file)
+
+
+def name(path: Path) -> str | None:
+    """What a file says, if it can be a name: one short line of letters that can be printed."""
+    said = text(path)
+    return said if said is not None and len(said) <= _LONGEST_NAME and said.isprintable() else None
+
+
+def number(path: Path) -> int | None:
+    """The whole number that a file holds and nothing else; None where it holds something else."""
+    found = text(path)
+    return int(found) if found is not None and _NUMBER.fullmatch(found) else None
+
+
+def found(root: Path, pattern: str) -> list[Path]:
+    """The paths below ``root`` that match, in order; those in folders that cannot be read are left out."""
+    try:
+        return sorted(root.glob(pattern))
+    except OSError:
+        return []

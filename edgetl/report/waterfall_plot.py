@@ -1,0 +1,75 @@
+"""The figure of the way from an image's file to its answer: a bar for each deployment, a part of it for each step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgetl.artifacts.results import Measured, Results
+from edgetl.artifacts.waterfall import Waterfall
+from edgetl.report.drawing import Figure, axis, layout, narrow, text
+from edgetl.report.wording import listed, percent, printable, significant
+
+_PAINTS = {"decode": "--combined", "preprocess": "--shared", "inference": "--specialised", "post-process": "--other"}
+_LABEL_WIDTH = 24
+_ROW_HEIGHT, _LINE_HEIGHT = 36, 17
+_MOST_BARS = 16
+
+
+def waterfall_figure(results: Results) -> Figure | None:
+    """Each step begins where the one before it ends: shares of the median of a whole pass, in milliseconds."""
+    shown = _shown(results)
+    if not shown:
+        return None
+    steps = [step.name for step in shown[0][1].steps]
+    labels = [narrow(row.title, _LABEL_WIDTH) for row, _ in shown]
+    heights = [max(_ROW_HEIGHT, _LINE_HEIGHT * (label.count("<br>") + 1)) for label in labels]
+    longest = max(waterfall.total_ms for _, waterfall in shown)
+    y_axis = axis("", [len(shown) - 0.4, -0.6]) | {
+        "tickvals": list(range(len(shown))), "ticktext": labels, "showgrid": False, "automargin": True,
+    }  # fmt: skip
+    x_axis = axis("Milliseconds from file to answer", (0.0, 1.05 * longest))
+    return {
+        "data": [_step(shown, number, name) for number, name in enumerate(steps)],
+        "layout": layout(90 + sum(heights), xaxis=x_axis, yaxis=y_axis, barmode="stack"),
+    }
+
+
+def step_colours(results: Results) -> dict[str, str]:
+    """The colour of each step, for a legend; empty where no way was measured."""
+    shown = _shown(results)
+    return {step.name: _paint(step.name) for step in shown[0][1].steps} if shown else {}
+
+
+def said_of_waterfalls(results: Results) -> str | None:
+    """Which deployments spend more on the way than on inference; None where none does."""
+    heavy = [(row, way) for row, way in _shown(results) if way.not_inference > 0.5]
+    if not heavy:
+        return None
+    most = max(way.not_inference for _, way in heavy)
+    named = listed([printable(row.title) for row, _ in heavy[:4]]) + (" and others" if len(heavy) > 4 else "")
+    return f"Of {named} the greater part is not inference (up to {percent(most)} %): a faster engine can save no more."
+
+
+def _shown(results: Results) -> list[tuple[Measured, Waterfall]]:
+    return [(row, row.waterfall) for row in results.deployments if row.waterfall is not None][:_MOST_BARS]
+
+
+def _paint(step: str) -> str:
+    return _PAINTS.get(step, "--muted")
+
+
+def _step(shown: Sequence[tuple[Measured, Waterfall]], number: int, name: str) -> Figure:
+    steps = [waterfall.steps[number] for _, waterfall in shown]
+    return {
+        "type": "bar",
+        "orientation": "h",
+        "x": [step.share * waterfall.total_ms for step, (_, waterfall) in zip(steps, shown, strict=True)],
+        "y": list(range(len(shown))),
+        "width": 0.6,
+        "marker": {"color": _paint(name)},
+        "hovertext": [
+            f"<b>{text(row.title)}</b>, {text(name)}<br>{significant(step.ms)} ms (median), {percent(step.share)} %"
+            for step, (row, _) in zip(steps, shown, strict=True)
+        ],
+        "hoverinfo": "text",
+    }

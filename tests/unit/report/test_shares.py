@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+from rich.console import Console
+
+from edgetl.artifacts.energy import Energy
+from edgetl.artifacts.layers import Layers, LayerTime, PartTime
+from edgetl.artifacts.memory import Memory
+from edgetl.artifacts.results import Results
+from edgetl.artifacts.waterfall import StepTime, Waterfall
+from edgetl.report.costs import energy_line, energy_said, memory_line
+from edgetl.report.html import render_html
+from edgetl.report.shares import layer_tables, said_of_waterfall, waterfall_table
+from edgetl.report.waterfall_plot import said_of_waterfalls, waterfall_figure
+
+NAMES = ("decode", "preprocess", "inference", "post-process")
+
+
+def waterfall(*ms: float) -> Waterfall:
+    steps = (StepTime(name=name, ms=one, share=one / sum(ms)) for name, one in zip(NAMES, ms, strict=True))
+    return Waterfall(images=8, samples=400, total_ms=sum(ms), steps=tuple(steps))
+
+
+def layers(node: str | None = "/features/3/Conv") -> Layers:
+    one = LayerTime(layer="r_nchwc", node=node, operator="Conv", part="trunk", ms=6.0, share=0.75)
+    other = LayerTime(layer="head", node="head/a/linear", operator="Gemm", part="a", ms=2.0, share=0.25)
+    return Layers(
+        engine="m.onnx", source="ONNX Runtime's profiler", runs=30, sum_ms=8.0, profiled_ms=9.0, latency_ms=7.5,
+        layers=(other, one), blocks=(PartTime(name="features", layers=2, ms=8.0, share=1.0),),
+        parts=(PartTime(name="trunk", layers=1, ms=6.0, share=0.75), PartTime(name="a", layers=1, ms=2.0, share=0.25)),
+    )  # fmt: skip
+
+
+def printed(*parts: object, width: int = 80) -> str:
+    console = Console(width=width)
+    with console.capture() as text:
+        for part in parts:
+            console.print(part)
+    return text.get()
+
+
+def test_layers_are_named_by_their_nodes_the_longest_first_and_wholes_are_told() -> None:
+    text = printed(*layer_tables(layers()))
+    assert "8.00 ms in layers of 9.00 ms while ONNX Runtime's profiler looked on, 7.50 ms without it" in " ".join(
+        text.split()
+    )
+    assert text.index("/features/3/Conv (Conv)") < text.index("head/a/linear (Gemm)")
+    assert "trunk (1 layer)" in text and "75.0" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_names_from_files_are_neither_markup_nor_escapes() -> None:
+    text = printed(*layer_tables(layers("[red]x[/red]\x1b[31m")))
+    assert "[red]x[/red]" in text and "\x1b" not in text
+
+
+def test_each_step_begins_where_the_last_one_ends() -> None:
+    bars = [
+        line for line in printed(waterfall_table("m.onnx", waterfall(4.0, 2.0, 3.0, 1.0))).splitlines() if "#" in line
+    ]
+    begins = [line.index("#") for line in bars]
+    ends = [line.rindex("#") + 1 for line in bars]
+    assert begins[1:] == ends[:-1]
+    assert [end - begin for begin, end in zip(begins, ends, strict=True)] == [12, 6, 9, 3]
+
+
+def test_where_inference_is_the_smaller_part_that_is_said() -> None:
+    assert "70.0 % of it is not inference" in said_of_waterfall(waterfall(4.0, 2.0, 3.0, 1.0))
+    assert "not inference" not in said_of_waterfall(waterfall(1.0, 1.0, 7.0, 1.0))
+
+
+def test_the_report_draws_the_way_of_every_deployment(results: Results) -> None:
+    rows = tuple(
+        row.model_copy(update={"waterfall": waterfall(4.0, 2.0, 3.0, 1.0)}) if row.unsupported is None else row
+        for row in results.deployments
+    )
+    told = results.model_copy(update={"deployments": rows})
+    figure = waterfall_figure(told)
+    assert figure is not None
+    assert [sum(trace["x"][0] for trace in figure["data"])] == [10.0]
+    assert len(figure["data"][0]["x"]) == sum(row.unsupported is None for row in rows)
+    assert "not inference (up to 70.0 %)" in (said_of_waterfalls(told) or "")
+    page = render_html(told)
+    assert 'id="waterfall"' in page and "From file to answer" in page
+    assert 'id="waterfall"' not in render_html(results)
+
+
+def test_what_disturbed_the_measurement_is_on_the_page(results: Results) -> None:
+    reason = "the GPU ran at 306 MHz, below its 918: sudo jetson_clocks"
+    assert reason in render_html(results.model_copy(update={"disturbances": (reason,)}))
+    assert "did not hold still" not in render_html(results)
+
+
+def test_energy_is_told_with_its_source_or_with_the_reason(results: Results) -> None:
+    measured = Energy(
+        mj=12.5, low=12.0, high=13.0, source="INA3221 power monitor", total_of=("VDD_IN",), idle_w=4.0, active_w=9.0
+    )
+    row = results.deployments[0]
+    known = row.model_copy(update={"energy": measured, "energy_mj": 12.5})
+    unknown = row.model_copy(update={"energy": Energy(reason="no meter")})
+    assert "by INA3221 power monitor (VDD_IN)" in (energy_said([unknown, known]) or "")
+    assert energy_said([unknown]) == "Energy cannot be told: no meter."
+    assert energy_said([row]) is None
+    assert energy_line(measured).startswith(
+        "energy: 12.5 mJ for one inference over idle (12.0 to 13.0), 9.00 W at work"
+    )
+    assert energy_line(Energy(reason="no meter")) == "energy: not told (no meter)"
+    assert "Energy cannot be told: no meter." in render_html(results.model_copy(update={"deployments": (unknown,)}))
+
+
+def test_memory_that_the_gpu_shares_is_told_apart() -> None:
+    shared = Memory(process_mb=100.0, system_mb=240.0, device_mb=130.0, device_scratch_mb=20.0, shared=True)
+    assert memory_line(shared) == (
+        "memory: 100 MB in the process; 130 MB on the GPU, 20.0 of it scratch memory; 240 MB less in the machine, "
+        "which shares its memory with the GPU"
+    )
+    assert memory_line(Memory(process_mb=12.3, system_mb=12.0)) == "memory: 12.3 MB in the process"
