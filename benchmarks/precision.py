@@ -2,8 +2,12 @@
 and memory, what TensorRT's parser makes of the graphs, and how fast the other spelling is on a CPU.
 
 Peers: ONNX Runtime's static quantisation as it comes and tuned for TensorRT, and NVIDIA ModelOpt, which needs an
-environment of its own (``--modelopt PYTHON``: it pins another ONNX Runtime). The same images judge all graphs, on
-ONNX Runtime's exact kernels. Guard and calibration never see those images.
+environment of its own (``--modelopt PYTHON``: it pins another ONNX Runtime). All test images judge all graphs, on ONNX
+Runtime's exact kernels; a drop is paired with FP32 image by image. Of the training images a fifth is put aside for
+validation: no head learns from it, and the guard judges by it. Calibration draws from the rest.
+
+A ``--work`` folder keeps graphs and answers, so that a run can go on. Runs of single ``--models`` add up in one result
+file where commit, machine and images are the same; else it begins anew.
 """
 
 from __future__ import annotations
@@ -23,14 +27,20 @@ import numpy as np
 import onnx
 from record import MATERIAL, save
 
+from edgetl.engine.cpu import processor
+from edgetl.measure.environment import describe
+
 CALIBRATED_ON = 512
+VALIDATION = 0.2
+BUDGET = 0.005
 STUDY = """
 name: {name}
-data: {{format: image-folder, root: {data}, train: train, val: 0.1, test: test}}
+data: {{format: image-folder, root: {data}, train: train, val: val, test: test, overlap: drop}}
 groups: {{all: [{labels}]}}
 backbone: {{name: {backbone}, weights: {weights}, image_size: {size}}}
 deployments: [combined]
-precisions: [fp32]
+precisions: [{precision}]
+{more}
 """
 BACKBONES = {
     "mobilenet_v2": ("torchvision/mobilenet_v2", "backbones/mobilenet_v2/mobilenet_v2.torchvision.safetensors", 128),
@@ -41,7 +51,14 @@ BACKBONES = {
         128,
     ),
 }
-MODELS = [*BACKBONES, "tiny_darknet", "resnet"]
+MODELS = [*BACKBONES, "resnet"]
+AWARE = "mobilenet_v2"
+"""Whose head is trained on what INT8 hands it, too."""
+FOR_INT8 = """
+training: {{quantization_aware: true}}
+runtime: tensorrt-rtx
+calibration: {recipe}
+"""
 MODELOPT = """
 import sys, numpy as np
 from modelopt.onnx.quantization import quantize
@@ -56,43 +73,79 @@ def main() -> None:
     parser.add_argument("--modelopt", type=Path, help="The Python of an environment with nvidia-modelopt[onnx].")
     parser.add_argument("--models", nargs="+", default=MODELS, choices=MODELS)
     parser.add_argument("--detector", type=Path, help="A YOLO graph of `edgetl export`: mAP too.")
-    parser.add_argument("--images", type=int, default=2000, help="Judge on so many.")
+    parser.add_argument("--images", type=int, help="Judge on so many test images, and the guard on as many; else all.")
     parser.add_argument("--work", type=Path, help="Keep graphs here, and take those that are there.")
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         work = options.work or Path(scratch)
         work.mkdir(parents=True, exist_ok=True)
-        figures: dict[str, Any] = {"calibrated_on": CALIBRATED_ON, "judged_on": options.images, "models": {}}
+        data = splits(options.data, work / f"data-{options.images or 'all'}", options.images)
+        sizes = {part: sum(1 for _ in (data / part).glob("*/*")) for part in ("train", "val", "test")}
+        facts = {"commit": commit(), "calibrated_on": CALIBRATED_ON, "budget": BUDGET, "images": sizes}
+        figures = facts | {"models": earlier(options.output / "precision.json", facts)}
         figures["resnet18_at_224_on_one_thread"] = speed(work, options.data)
         for name in options.models:
-            figures["models"][name] = model_figures(name, work, options)
+            figures["models"][name] = model_figures(name, work, data, options.modelopt)
             save(options.output, "precision", figures, threads=1)  # what follows may take an hour
         if options.detector is not None:
             figures["detector"] = detector(options.detector, options.data.parent / "coco128", work)
         save(options.output, "precision", figures, threads=1)
 
 
-def model_figures(name: str, work: Path, options: argparse.Namespace) -> dict[str, Any]:
+def commit() -> str:
+    """Which edgetl it was; what is not committed has no name."""
+    command = ["git", "describe", "--always", "--abbrev=40", "--dirty"]
+    return subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def earlier(path: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """Models of an earlier run of the same commit, on the same machine and images."""
+    if not path.exists() or facts["commit"].endswith("-dirty"):
+        return {}
+    found = json.loads(path.read_text())
+    now = facts | {"environment": describe(processor(), 1)}
+    changed = [key for key, value in now.items() if found.get(key) != value]
+    if changed:
+        print(f"{path} was made with another {changed[0]}: it begins anew", file=sys.stderr)
+    return {} if changed else dict(found["models"])
+
+
+def splits(data: Path, folder: Path, count: int | None) -> Path:
+    """Links to the images: ``train``, a part of it put aside as ``val``, and ``test``; of these two so many alone."""
+    rng = np.random.default_rng(0)
+    parts: dict[str, list[Path]] = {"train": [], "val": [], "test": []}
+    for label in sorted(data.glob("train/*")):
+        ordered = sorted(label.iterdir())
+        files = [ordered[row] for row in rng.permutation(len(ordered))]
+        aside = round(VALIDATION * len(files))
+        parts["val"] += files[:aside]
+        parts["train"] += files[aside:]
+    parts["test"] = sorted(data.glob("test/*/*"))
+    for name, files in parts.items():
+        chosen = files if count is None or name == "train" else [files[row] for row in rng.permutation(len(files))]
+        for file in chosen[: None if name == "train" else count]:
+            link = folder / name / file.parent.name / file.name
+            link.parent.mkdir(parents=True, exist_ok=True)
+            if not link.is_symlink():
+                link.symlink_to(file.resolve())
+    return folder
+
+
+def model_figures(name: str, work: Path, data: Path, modelopt: Path | None) -> dict[str, Any]:
     """Accuracy of every graph against FP32, image by image; what making them took; what TensorRT makes of ours."""
     folder = work / name
     folder.mkdir(exist_ok=True)
     graph = folder / "fp32.onnx"
     if not graph.exists():
-        {"resnet": resnet, "tiny_darknet": tiny_darknet}.get(name, pretrained)(name, graph, options.data)
-    judged, guarded = split(options.data / "test", folder, options.images)
-    made, costs = {}, {}
-    for title, make in recipes(graph, folder, options, guarded).items():
-        path = folder / f"{title}.onnx"
-        begin = time.perf_counter()
-        peak = make(path)
-        if peak is not None:
-            costs[title] = {"seconds": round(time.perf_counter() - begin, 1), "peak_mb": round(peak)}
-            made[title] = path
-    exact = hits(graph, judged)
+        (resnet if name == "resnet" else pretrained)(name, graph, data)
+    made = {title: (folder / f"{title}.onnx", make) for title, make in recipes(name, graph, data, modelopt).items()}
+    costs = {title: found for title, (path, make) in made.items() if (found := cost(path, make)) is not None}
+    exact = hits(graph, data / "test")
     figures = {"fp32": float(exact.mean()), "costs": costs, "drop_points": {}, "tensorrt": {}}
-    for title, path in made.items():
-        figures["drop_points"][title] = drop(exact, path, judged)
+    for title in costs:
+        path = made[title][0]
+        figures["drop_points"][title] = drop(exact, path, data / "test")
         if "onnxruntime" not in title or title.startswith("ort"):
             figures["tensorrt"][title] = parsed(path)
     note = folder / "int8_guarded.onnx.json"
@@ -102,10 +155,27 @@ def model_figures(name: str, work: Path, options: argparse.Namespace) -> dict[st
     return figures
 
 
-def recipes(graph: Path, folder: Path, options: argparse.Namespace, guarded: Path) -> dict[str, Any]:
+def cost(path: Path, make: Any) -> dict[str, float] | None:
+    """Seconds and peak memory of making a graph; what the same commit has made before is not made again."""
+    note, version = path.with_suffix(".cost.json"), commit()
+    if note.exists() and path.exists() and not version.endswith("-dirty"):
+        known = json.loads(note.read_text())
+        if known.pop("commit") == version:
+            return dict(known)
+    begin = time.perf_counter()
+    peak = make(path)
+    if peak is None:
+        return None
+    found = {"seconds": round(time.perf_counter() - begin, 1), "peak_mb": round(peak)}
+    note.write_text(json.dumps(found | {"commit": version}))
+    return found
+
+
+def recipes(name: str, graph: Path, data: Path, modelopt_python: Path | None) -> dict[str, Any]:
     """By the title of each graph a function that writes it and tells its peak of memory, None where it cannot."""
-    images = ["--calibration-images", drawn(options.data / "train", folder), "--recipe", recipe(folder)]
-    budget = ["--max-accuracy-drop", 0.005, "--eval-images", guarded]
+    folder = graph.parent
+    images = ["--calibration-images", drawn(data / "train", folder), "--recipe", recipe(folder)]
+    budget = ["--max-accuracy-drop", BUDGET, "--eval-images", data / "val"]
 
     def ours(*arguments: object) -> Any:
         return lambda path: measured(sys.executable, "-m", "edgetl", "prepare", graph, *arguments, "-o", path)
@@ -114,13 +184,13 @@ def recipes(graph: Path, folder: Path, options: argparse.Namespace, guarded: Pat
         return lambda path: measured(sys.executable, __file__, "--peer", kind, graph, calibration(graph, folder), path)
 
     def modelopt(path: Path) -> float | None:
-        if options.modelopt is None:
+        if modelopt_python is None:
             return None
-        data, copy = calibration(graph, folder), folder / "for_modelopt.onnx"
+        array, copy = calibration(graph, folder), folder / "for_modelopt.onnx"
         copy.write_bytes(graph.read_bytes())  # it writes names into the file that it is given
-        return measured(options.modelopt, "-c", MODELOPT, copy, data, path, onnx.load(graph).graph.input[0].name)
+        return measured(modelopt_python, "-c", MODELOPT, copy, array, path, onnx.load(graph).graph.input[0].name)
 
-    return {
+    made = {
         "fp16": ours("--precision", "fp16", *images[:2]),
         "int8": ours("--precision", "int8", *images),
         "int8_onnxruntime": ours("--precision", "int8", *images, "--target", "onnxruntime"),
@@ -129,6 +199,19 @@ def recipes(graph: Path, folder: Path, options: argparse.Namespace, guarded: Pat
         "ort_for_tensorrt": peer("tensorrt"),
         "modelopt": modelopt,
     }
+    return made | ({"int8_aware": lambda path: aware(name, path, data)} if name == AWARE else {})
+
+
+def aware(name: str, graph: Path, data: Path) -> float | None:
+    """The same backbone with a head that was trained on what it hands on in INT8."""
+    folder = graph.parent
+    study, run = folder / "aware.yaml", folder / "aware"
+    study.write_text(study_text(name, data, "int8", FOR_INT8.format(recipe=recipe(folder))))
+    peaks = [measured(sys.executable, "-m", "edgetl", command, study, "-o", run) for command in ("finetune", "export")]
+    if any(peak is None for peak in peaks):
+        return None
+    graph.write_bytes((run / "graphs" / "combined.int8.tensorrt.onnx").read_bytes())
+    return max(peak for peak in peaks if peak is not None)
 
 
 def recipe(folder: Path) -> Path:
@@ -161,61 +244,25 @@ def measured(*command: object) -> float | None:
 
 def pretrained(name: str, graph: Path, data: Path) -> None:
     """A frozen ImageNet backbone with a head for the data set, by edgetl itself."""
-    backbone, weights, size = BACKBONES[name]
     study, run = graph.with_name("study.yaml"), graph.with_name("run")
-    labels = ", ".join(sorted(path.name for path in (data / "train").iterdir()))
-    text = STUDY.format(
-        name=name,
-        data=data.resolve(),
-        labels=labels,
-        backbone=backbone,
-        weights=(MATERIAL / weights).resolve(),
-        size=size,
-    )
-    study.write_text(text)
+    study.write_text(study_text(name, data, "fp32"))
     for command in ("finetune", "export"):
         subprocess.run([sys.executable, "-m", "edgetl", command, study, "-o", run], check=True)
     graph.write_bytes((run / "graphs" / "combined.fp32.onnx").read_bytes())
 
 
-def tiny_darknet(name: str, graph: Path, data: Path) -> None:
-    """Tiny Darknet's ImageNet weights, frozen, with a logistic regression by scikit-learn as head."""
-    import torch
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.preprocessing import StandardScaler
-    from torch import nn
-
-    from edgetl.artifacts.bundle import Preprocessing
-    from edgetl.graph.metadata import describe
-    from edgetl.train.darknet.cfg import read_cfg
-    from edgetl.train.darknet.network import build, take_classifier_off
-    from edgetl.train.darknet.weights import read_weights
-    from edgetl.train.export import export_network
-
-    folder, size = MATERIAL / "darknet" / "tiny-classifier", 128
-    cfg = read_cfg(folder / "tiny.cfg", size)
-    trunk = build(cfg)
-    trunk.load_state_dict(read_weights(folder / "tiny.weights", cfg))
-    take_classifier_off(trunk)
-    labels = sorted(path.name for path in (data / "train").iterdir())
-    shape = graph.with_name("shape.onnx")
-    model = export_network(trunk, (3, size, size), ["features"], name)
-    describe(model, {}, {}, Preprocessing.square(size))
-    onnx.save(model, shape)
-    files = [file for label in labels for file in sorted((data / "train" / label).iterdir())]
-    with torch.inference_mode():
-        features = [trunk(torch.from_numpy(images)) for images in batches(shape, files, data)]
-    scaler = StandardScaler()
-    found = scaler.fit_transform(torch.cat(features).numpy())
-    fitted = LogisticRegression(C=0.1, max_iter=300).fit(found, [labels.index(file.parent.name) for file in files])
-    head = nn.Linear(found.shape[1], len(labels))
-    weight = fitted.coef_ / scaler.scale_
-    head.weight.data = torch.from_numpy(weight).float()
-    head.bias.data = torch.from_numpy(fitted.intercept_ - weight @ scaler.mean_).float()
-    whole = nn.Sequential(trunk, head, nn.Softmax(1)).eval()
-    model = export_network(whole, (3, size, size), ["classes"], name)
-    describe(model, {"classes": tuple(labels)}, {}, Preprocessing.square(size))
-    onnx.save(model, graph)
+def study_text(name: str, data: Path, precision: str, more: str = "") -> str:
+    backbone, weights, size = BACKBONES[name]
+    return STUDY.format(
+        name=name,
+        data=data.resolve(),
+        labels=", ".join(sorted(path.name for path in (data / "train").iterdir())),
+        backbone=backbone.format(material=MATERIAL.resolve()),
+        weights=(MATERIAL / weights).resolve(),
+        size=size,
+        precision=precision,
+        more=more,
+    )
 
 
 def resnet(name: str, graph: Path, data: Path) -> None:
@@ -283,20 +330,6 @@ def pixels(file: Path) -> np.ndarray:
     return (np.asarray(Image.open(file).convert("RGB"), np.float32) / np.float32(255)).transpose(2, 0, 1)
 
 
-def split(test: Path, folder: Path, count: int) -> tuple[Path, Path]:
-    """The test images in two folders of links: those to judge by, and as many others for the guard."""
-    files = sorted(file for file in test.rglob("*") if file.is_file())
-    order = np.random.default_rng(0).permutation(len(files))
-    parts = {"judged": order[:count], "guarded": order[count : 2 * count]}
-    for name, rows in parts.items():
-        for row in rows:
-            link = folder / name / files[row].parent.name / files[row].name
-            link.parent.mkdir(parents=True, exist_ok=True)
-            if not link.exists():
-                link.symlink_to(files[row].resolve())
-    return folder / "judged", folder / "guarded"
-
-
 def batches(graph: Path, files: list[Path], root: Path) -> Iterator[np.ndarray]:
     from edgetl.artifacts.files import sha256_file
     from edgetl.artifacts.index import Sample
@@ -332,18 +365,23 @@ def calibration(graph: Path, folder: Path) -> Path:
 
 
 def hits(graph: Path, judged: Path) -> np.ndarray:
+    """Which images a graph gets right, in the order of their names; kept beside it."""
+    from edgetl.artifacts.files import sha256_file
     from edgetl.graph.parity import Session
 
-    session = Session(graph)
-    fp32 = graph.with_name("fp32.onnx")
     files = sorted(file for file in judged.rglob("*") if file.is_file())
-    labels = sorted(path.name for path in judged.iterdir())
+    kept = graph.with_name(f"{graph.stem}.{sha256_file(graph)[:16]}.{len(files)}.npy")
+    if kept.exists():
+        return np.load(kept)
+    session, labels = Session(graph), sorted(path.name for path in judged.iterdir())
     found = []
-    for images in batches(fp32, files, judged):
+    for images in batches(graph.with_name("fp32.onnx"), files, judged):
         for position in range(len(images)):
             (answer,) = session.run({session.inputs[0]: images[position : position + 1]}).values()
             found.append(int(answer.argmax()))
-    return np.array(found) == [labels.index(file.parent.name) for file in files]
+    right = np.array(found) == [labels.index(file.parent.name) for file in files]
+    np.save(kept, right)
+    return right
 
 
 def drop(exact: np.ndarray, graph: Path, judged: Path) -> dict[str, Any]:

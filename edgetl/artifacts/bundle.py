@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from edgetl.artifacts.files import Artifact
 from edgetl.artifacts.index import BrokenFile
-from edgetl.config import LARGEST_IMAGE
+from edgetl.config import LARGEST_IMAGE, Recipe
 
 Activation = Literal["softmax", "sigmoid"]
 
@@ -104,8 +104,18 @@ class Head(Artifact):
         return f"{TRUNCATED}{self.cut}" if self.truncated else self.cut
 
 
+class Int8Training(Artifact):
+    """That heads learned from the features of the INT8 trunk: whose spelling it was, and how it was calibrated."""
+
+    spelling: Literal["tensorrt", "onnxruntime"]
+    recipe: Recipe
+
+
 class Bundle(Artifact):
-    """The trained heads (weights in ``heads.safetensors``) and the trunk (``trunk.onnx``) they stand on."""
+    """The trained heads (weights in ``heads.safetensors``) and the trunk (``trunk.onnx``) they stand on.
+
+    Where they were trained for INT8, ``int8`` says for which, and ``calibration.json`` holds the ranges.
+    """
 
     schema_version: Literal[1] = 1
     backbone: BackboneReference
@@ -114,6 +124,7 @@ class Bundle(Artifact):
     heads: tuple[Head, ...]
     data_digest: str
     broken: tuple[BrokenFile, ...] = ()
+    int8: Int8Training | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -64,6 +64,10 @@ class Deployment(Artifact):
     cuts: dict[str, str]
     flops: int
 
+    @property
+    def heads(self) -> tuple[str, ...]:
+        return tuple(name for spec in self.graphs for name in spec.heads)
+
 
 class Firing(Artifact):
     """Which groups the first level of a cascade found in an image, and the share of images it is so for."""
@@ -89,6 +93,19 @@ class Shortlist(Artifact):
     deployments: tuple[Deployment, ...]
     trees: tuple[Tree, ...]
     gate: Gate | None = None
+
+    @property
+    def graphs(self) -> tuple[GraphSpec, ...]:
+        """Those of all deployments, each once."""
+        return tuple(dict.fromkeys(spec for deployment in self.deployments for spec in deployment.graphs))
+
+
+def distinct(deployments: Sequence[Deployment]) -> tuple[Deployment, ...]:
+    """Those that predict differently: the same heads in other graphs say the same. Of equals the first."""
+    found: dict[object, Deployment] = {}
+    for one in deployments:
+        found.setdefault((one.kind == CASCADE, frozenset(one.heads)), one)
+    return tuple(found.values())
 
 
 def roles(kind: str, groups: Sequence[str]) -> tuple[str, ...]:

@@ -8,46 +8,7 @@ from typing import Literal
 from edgetl.artifacts.calibration import CalibrationTable
 from edgetl.artifacts.comparison import GraphComparison
 from edgetl.artifacts.files import Artifact
-from edgetl.artifacts.results import Estimate
-
-
-class Attempt(Artifact):
-    """What was tried to keep the accuracy, and what came of it: ``drop`` from FP32 over the same images.
-
-    ``returned``: how many layers were not INT8. ``error``: the standard error of the drop. Of several outputs, that
-    which lost most.
-    """
-
-    what: str
-    returned: int
-    accuracy: Estimate
-    drop: float
-    error: float
-    drop_low: float
-    drop_high: float
-
-
-class LayerNote(Artifact):
-    """Layers that read one tensor, by the tensors they make. See `edgetl.graph.sensitivity.LayerLoss`."""
-
-    layers: tuple[str, ...]
-    snr_db: float
-    latency_cost: float | None
-    returned: bool
-
-
-class Guard(Artifact):
-    """How the accuracy budget was met, on ``images`` labelled images: ``attempts`` in order, ``taken`` counts from 0.
-
-    ``layers``: the most harmful first; empty where INT8 as a whole was good enough.
-    """
-
-    max_accuracy_drop: float
-    images: int
-    fp32: dict[str, Estimate]
-    attempts: tuple[Attempt, ...]
-    taken: int
-    layers: tuple[LayerNote, ...]
+from edgetl.artifacts.guard import Guard
 
 
 class Prepared(Artifact):

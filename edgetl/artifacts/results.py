@@ -7,8 +7,10 @@ from typing import Any, Literal
 from pydantic import Field, model_serializer, model_validator
 
 from edgetl.artifacts.energy import Energy
+from edgetl.artifacts.estimate import Estimate
 from edgetl.artifacts.estimates import Estimated
 from edgetl.artifacts.files import Artifact
+from edgetl.artifacts.guard import Guard
 from edgetl.artifacts.index import BrokenFile
 from edgetl.artifacts.layers import Layers
 from edgetl.artifacts.memory import Memory
@@ -25,15 +27,6 @@ class EngineFile(Artifact):
     file: str
     sha256: str
     bytes: int
-
-
-class Estimate(Artifact):
-    """A share, or a mean average precision, of ``n`` images with its 95 % bootstrap interval."""
-
-    value: float
-    low: float
-    high: float
-    n: int
 
 
 class Accuracy(Artifact):
@@ -242,7 +235,7 @@ class Verdict(Artifact):
 
 
 class Results(Artifact):
-    """The whole answer of a study."""
+    """The whole answer of a study. ``guard``: that of the spelling of INT8 that was run, where the study has one."""
 
     schema_version: Literal[1] = 1
     study: str
@@ -256,4 +249,5 @@ class Results(Artifact):
     trees: tuple[Tree, ...] = ()
     disturbances: tuple[str, ...] = ()
     scenarios: tuple[Scenario, ...] = ()
+    guard: Guard | None = None
     verdict: Verdict

@@ -63,6 +63,10 @@ class RunDirectory:
         return self.path / "graphs"
 
     @property
+    def guard(self) -> Path:
+        return self.graphs / "guard.json"
+
+    @property
     def engines(self) -> Path:
         return self.path / "engines"
 

@@ -9,13 +9,22 @@ from edgetl.commands.study_command import run_study, study_arguments
 
 @click.command("finetune")
 @study_arguments
-def command(study: Path, output: Path) -> None:
+@click.option(
+    "--quantization-aware",
+    is_flag=True,
+    help="Fit heads on what the backbone in INT8 hands them; a study can say so too.",
+)
+def command(study: Path, output: Path, quantization_aware: bool) -> None:
     """Train the heads of every deployment on the frozen backbone.
 
     The images go through the backbone once; all heads are fitted together on the cached features.
 
     \b
-    Example:  edgetl finetune configs/digits.yaml -o runs/digits
+    Examples:  edgetl finetune configs/digits.yaml -o runs/digits
+               edgetl finetune configs/digits.yaml -o runs/int8 --quantization-aware
     """
-    run_study(study, output, ["index", "finetune", "search"])
+    from edgetl.config import Study
+
+    aware = Study.quantization_aware if quantization_aware else None
+    run_study(study, output, ["index", "finetune", "search"], change=aware)
     click.echo(output / "bundle" / "bundle.json")

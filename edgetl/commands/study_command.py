@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from edgetl.config import Study
     from edgetl.stages.stage import Context, Options
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -46,8 +47,17 @@ def seconds_option(command: _Command) -> _Command:
     )(command)
 
 
-def run_study(study: Path, output: Path, stages: Sequence[str], options: Options | None = None) -> Context:
+def run_study(
+    study: Path,
+    output: Path,
+    stages: Sequence[str],
+    options: Options | None = None,
+    change: Callable[[Study], Study] | None = None,
+) -> Context:
     """Run stages of a study, watched on the terminal.
+
+    Args:
+        change: what a command makes of the study that the file holds.
 
     Raises:
         EdgetlError: the study file has faults, or a stage failed.
@@ -57,7 +67,8 @@ def run_study(study: Path, output: Path, stages: Sequence[str], options: Options
     from edgetl.stages.stage import Context, Options
     from edgetl.stages.study import run_stages
 
-    context = Context(load_study(study), study.parent, RunDirectory(output), Terminal(), options or Options())
+    wanted = load_study(study) if change is None else change(load_study(study))
+    context = Context(wanted, study.parent, RunDirectory(output), Terminal(), options or Options())
     run_stages(context, stages)
     return context
 

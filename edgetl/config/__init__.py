@@ -16,13 +16,14 @@ from edgetl.config.fields import (
 )
 from edgetl.config.recipe import Recipe, load_recipe
 from edgetl.config.study import Study, load_study
-from edgetl.config.training import Budget, Finetuning, Search, Training
+from edgetl.config.training import AccuracyGuard, Budget, Finetuning, Search, Training
 
 __all__ = [
     "FORMATS",
     "GENERATED",
     "LARGEST_IMAGE",
     "OTHER",
+    "AccuracyGuard",
     "Augmentation",
     "Backbone",
     "Budget",

@@ -12,7 +12,8 @@ from edgetl.config.data import FORMATS, Data
 from edgetl.config.detection import Detection
 from edgetl.config.engine import EngineSettings
 from edgetl.config.fields import OTHER, DeploymentName, Label, Name, Precision, RuntimeName, Seed, Task
-from edgetl.config.training import Budget, Search, Training
+from edgetl.config.training import AccuracyGuard, Budget, Search, Training
+from edgetl.errors import EdgetlError
 from edgetl.yaml_file import Frozen, load_yaml
 
 # Heads of other deployments, the input of every graph, and a key of results.json beside the groups.
@@ -34,6 +35,7 @@ class Study(Frozen):
     runtime: RuntimeName = "auto"
     engine: EngineSettings = EngineSettings()
     calibration: str = "default"
+    guard: AccuracyGuard | None = None
     budget: Budget = Budget()
     training: Training = Training()
     detection: Detection = Detection()
@@ -94,6 +96,39 @@ class Study(Frozen):
             yield "has a pair for backbone.image_size; a classification network takes squares: give one number"
         if self.backbone.fit is not None or self.backbone.labels is not None:
             yield "has backbone.fit or labels, which are for task detect; leave them out"
+
+    @model_validator(mode="after")
+    def _can_be_aware(self) -> Study:
+        faults = list(self._unaware()) if self.training.quantization_aware else []
+        if faults:
+            raise ValueError(f"has training.quantization_aware, which {'; and '.join(faults)}")
+        return self
+
+    def _unaware(self) -> Iterator[str]:
+        """What stands in the way of training for INT8."""
+        if self.task != "classify":
+            yield "is for task classify: a detector's convolutions are quantised themselves, and are not trained for it"
+        if "int8" not in self.precisions:
+            yield "is for int8; add int8 to precisions"
+        if self.backbone.cut is not None:
+            yield "is for heads on a frozen trunk: tuned layers are not trained for INT8; leave backbone.cut out"
+
+    def quantization_aware(self) -> Study:
+        """The same study with ``training.quantization_aware``.
+
+        Raises:
+            EdgetlError: it cannot be had in this study.
+        """
+        faults = list(self._unaware())
+        if faults:
+            raise EdgetlError(f"quantization-aware training {'; and '.join(faults)}")
+        return self.model_copy(update={"training": self.training.model_copy(update={"quantization_aware": True})})
+
+    @model_validator(mode="after")
+    def _guards_something(self) -> Study:
+        if self.guard is not None and "int8" not in self.precisions:
+            raise ValueError("has guard, which keeps the accuracy of int8; add int8 to precisions, or leave guard out")
+        return self
 
     @model_validator(mode="after")
     def _specialists_need_negatives(self) -> Study:

@@ -1,4 +1,4 @@
-"""The sections ``training``, ``search`` and ``budget`` of a study file."""
+"""The sections ``training``, ``search``, ``guard`` and ``budget`` of a study file."""
 
 from __future__ import annotations
 
@@ -25,11 +25,15 @@ class Finetuning(Frozen):
 
 
 class Training(Frozen):
-    """How heads are fitted. Every strength is tried for every head; validation loss chooses."""
+    """How heads are fitted. Every strength is tried for every head; validation loss chooses.
+
+    ``quantization_aware``: on the features of the trunk in INT8, which is what INT8 will hand them.
+    """
 
     regularisation: tuple[Annotated[float, Field(gt=0.0)], ...] = (3e-4, 3e-3, 1e-2, 3e-2, 1e-1)
     views: int = Field(default=1, ge=1, le=64)
     flip: bool = False
+    quantization_aware: bool = False
     finetune: Finetuning = Finetuning()
 
     @field_validator("regularisation")
@@ -44,6 +48,12 @@ class Search(Frozen):
     """How many trees of one deployment are built and measured, of all that the cuts make possible."""
 
     trees: int = Field(default=6, ge=1)
+
+
+class AccuracyGuard(Frozen):
+    """INT8 is mended until no deployment loses more than this on validation, against itself in FP32."""
+
+    max_accuracy_drop: float = Field(ge=0.0, le=1.0)
 
 
 class Budget(Frozen):

@@ -82,9 +82,10 @@ def mix(
 
     Args:
         returned: layers that are not INT8, by the tensor they make.
-        float32: those among them that overflow in FP16.
+        float32: those among them that overflow in FP16. Where none of a graph's layers is left, it stays in float.
     """
-    quantised = quantise(model, table, target, returned)
+    none_left = returned and not place(Wiring(model.graph), target, returned).layers
+    quantised = model if none_left else quantise(model, table, target, returned)
     halves = [name for name in returned if name not in float32]
     return layers_to_fp16(quantised, halves) if target == "tensorrt" and halves else quantised
 

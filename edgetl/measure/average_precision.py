@@ -8,7 +8,8 @@ from itertools import combinations, pairwise
 import numpy as np
 import numpy.typing as npt
 
-from edgetl.artifacts.results import Accuracy, AveragePrecision, Comparison, Estimate, LabelPrecision, MeanPrecision
+from edgetl.artifacts.estimate import Estimate
+from edgetl.artifacts.results import Accuracy, AveragePrecision, Comparison, LabelPrecision, MeanPrecision
 from edgetl.errors import EdgetlError
 from edgetl.measure import bootstrap
 from edgetl.measure.matching import IOU_THRESHOLDS, Bools, Floats, Ints, Matches
@@ -66,6 +67,26 @@ def score(matches: Matches, groups: Mapping[str, Sequence[str]]) -> AveragePreci
     )
 
 
+def estimate(matches: Matches) -> Estimate:
+    """mAP@0.5 with its interval.
+
+    Raises:
+        EdgetlError: no image has an object.
+    """
+    return _estimate(_sampled(matches)[None], matches.objects)
+
+
+def drop(a: Matches, b: Matches) -> tuple[float, float, float, float]:
+    """By how much b's mAP@0.5 is below a's on the same images: the drop, its standard error, and its interval.
+
+    Raises:
+        EdgetlError: no image has an object.
+    """
+    differences = _sampled(a) - _sampled(b)
+    value, low, high = _interval(differences, (-1.0, 1.0), a.objects)
+    return value, float(np.nanstd(differences[1:])), low, high
+
+
 def as_accuracy(measured: AveragePrecision) -> Accuracy:
     """mAP@0.5, where a study of classification has its accuracy."""
     return Accuracy(overall=measured.overall.ap50, groups={name: one.ap50 for name, one in measured.groups.items()})
@@ -77,10 +98,7 @@ def compare(matches: Mapping[str, Matches]) -> tuple[Comparison, ...]:
     Raises:
         EdgetlError: no image has an object.
     """
-    sampled = {
-        title: _mean(precisions(one, _samples(one), thresholds=1)[0, _with_objects(one)])
-        for title, one in matches.items()
-    }
+    sampled = {title: _sampled(one) for title, one in matches.items()}
     comparisons = []
     for a, b in combinations(matches, 2):
         if not np.array_equal(matches[a].objects, matches[b].objects):
@@ -108,6 +126,11 @@ def _samples(matches: Matches) -> Counts:
     n = len(matches.objects)
     drawn = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), RESAMPLES).astype(np.int32)
     return np.concatenate([_itself(matches), drawn.T], axis=1)
+
+
+def _sampled(matches: Matches) -> Floats:
+    """mAP@0.5 of the test set itself, and of each one drawn from it."""
+    return _mean(precisions(matches, _samples(matches), thresholds=1)[0, _with_objects(matches)])
 
 
 def _mean(sampled: Floats) -> Floats:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from edgetl.artifacts.results import Estimate
+from edgetl.artifacts.estimate import Estimate
 
 Floats = npt.NDArray[np.float64]
 

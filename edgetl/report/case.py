@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from edgetl.artifacts.guard import Guard
 from edgetl.artifacts.results import Comparison, Measured
 from edgetl.config import Budget
 from edgetl.report.choice import choose_stable
@@ -18,7 +19,7 @@ class Case:
     """Candidates, the simplest first, and how each stands to each limit (by title).
 
     ``reference`` is the most accurate candidate; ``not_run`` are the rows that are no candidates; ``terms`` say what
-    their accuracy is.
+    their accuracy is; ``guard`` how INT8 came about.
     """
 
     candidates: tuple[Candidate, ...]
@@ -28,6 +29,7 @@ class Case:
     pairs: Pairs
     budget: Budget
     terms: Terms
+    guard: Guard | None = None
 
     @property
     def qualified(self) -> tuple[Candidate, ...]:
@@ -66,7 +68,11 @@ class Case:
 
 
 def build_case(
-    measured: Iterable[Measured], comparisons: Iterable[Comparison], budget: Budget, terms: Terms
+    measured: Iterable[Measured],
+    comparisons: Iterable[Comparison],
+    budget: Budget,
+    terms: Terms,
+    guard: Guard | None = None,
 ) -> Case | None:
     """None where no row was run. The order of the rows does not matter."""
     rows = sorted(measured, key=lambda row: row.title)
@@ -83,4 +89,5 @@ def build_case(
         pairs=pairs,
         budget=budget,
         terms=terms,
+        guard=guard,
     )

@@ -9,7 +9,8 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from edgetl.artifacts.detector import DetectionHead
-from edgetl.artifacts.results import AveragePrecision, Estimate, LabelPrecision, MeanPrecision, Results
+from edgetl.artifacts.estimate import Estimate
+from edgetl.artifacts.results import AveragePrecision, LabelPrecision, MeanPrecision, Results
 from edgetl.errors import EdgetlError
 from edgetl.report.table import UNKNOWN, interval
 from edgetl.report.wording import abridged, percent, printable, signed

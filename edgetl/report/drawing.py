@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
-from edgetl.artifacts.results import Estimate, Latency
+from edgetl.artifacts.estimate import Estimate
+from edgetl.artifacts.results import Latency
 from edgetl.report.names import deployment_of, folded
 from edgetl.report.wording import printable
 

@@ -13,6 +13,7 @@ from edgetl.report.costs import energy_said
 from edgetl.report.detectors import precision_table, trained_heads, training_facts
 from edgetl.report.drawing import Figure, colour, symbol
 from edgetl.report.evidence import Interval, candidates
+from edgetl.report.guard import guard_page
 from edgetl.report.metric import Terms, terms
 from edgetl.report.names import is_truncated
 from edgetl.report.plots import accuracy_against_latency, frontier, group_accuracy
@@ -93,6 +94,7 @@ def _measurements(results: Results) -> dict[str, Any]:
         "steps": step_colours(results),
         "waterfall_said": said_of_waterfalls(results),
         "energy_said": energy_said(results.deployments),
+        "guard": guard_page(results),
         "precision": precision_table(results),
         "scenarios": scenario_tables(results.scenarios),
         "facts_by_heading": {

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from edgetl.artifacts.results import Estimate, Results
+from edgetl.artifacts.estimate import Estimate
+from edgetl.artifacts.results import Results
 from edgetl.report.drawing import (
     Figure,
     accuracy_axis,

@@ -11,6 +11,7 @@ from edgetl.report.case import Case
 from edgetl.report.choice import Choice
 from edgetl.report.comparing import freeze_depth, int8, one_or_several, written
 from edgetl.report.evidence import Candidate
+from edgetl.report.guard import guard_sentence
 from edgetl.report.limits import Standing, accuracy_is_limited
 from edgetl.report.wording import MOST_LISTED, abridged, count, listed, percent, points, printable, significant
 
@@ -28,6 +29,7 @@ def why_chosen(case: Case, choice: Choice, rival: Candidate) -> tuple[str, ...]:
         *one_or_several(case, winner),
         *freeze_depth(case, winner),
         int8(case, winner.row.name),
+        _guarded(case),
         _why_not_run(case.not_run),
     )
 
@@ -44,6 +46,7 @@ def why_nothing(case: Case, nearest: Candidate) -> tuple[str, ...]:
         *one_or_several(case, nearest),
         *freeze_depth(case, nearest),
         int8(case, nearest.row.name),
+        _guarded(case),
         _why_not_run(case.not_run),
     )
 
@@ -51,6 +54,11 @@ def why_nothing(case: Case, nearest: Candidate) -> tuple[str, ...]:
 def why_nothing_ran(rows: Iterable[Measured]) -> tuple[str, ...]:
     """The reasons where there is no candidate at all."""
     return _sentences("Nothing could be run, so there is nothing to choose from.", _why_not_run(rows))
+
+
+def _guarded(case: Case) -> str | None:
+    """Where the guard gave up, `_why_not_run` says so."""
+    return None if case.guard is None or case.guard.missed else guard_sentence(case.guard, case.terms)
 
 
 def _sentences(*texts: str | None) -> tuple[str, ...]:

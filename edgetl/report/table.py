@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgetl.artifacts.results import Estimate, Measured, Results
+from edgetl.artifacts.estimate import Estimate
+from edgetl.artifacts.results import Measured, Results
 from edgetl.report.wording import flops_unit, megabytes, percent, printable, significant
 
 UNKNOWN = "-"

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from edgetl.artifacts.guard import Guard
 from edgetl.artifacts.results import Comparison, Measured, Metric, Verdict
 from edgetl.config import Budget
 from edgetl.report.case import Case, build_case
@@ -36,13 +37,17 @@ from edgetl.report.reasons import why_chosen, why_nothing, why_nothing_ran
 
 
 def decide(
-    measured: Sequence[Measured], comparisons: Sequence[Comparison], budget: Budget, metric: Metric = "top-1"
+    measured: Sequence[Measured],
+    comparisons: Sequence[Comparison],
+    budget: Budget,
+    metric: Metric = "top-1",
+    guard: Guard | None = None,
 ) -> Verdict:
     """What to ship, and why. Depends on nothing else, and not on the order of the rows.
 
-    ``metric`` is what their accuracy is: it decides the words, not who wins.
+    ``metric`` is what their accuracy is, ``guard`` how INT8 came about: they decide the words, not who wins.
     """
-    case = build_case(measured, comparisons, budget, terms(metric))
+    case = build_case(measured, comparisons, budget, terms(metric), guard)
     if case is None:
         reasons = why_nothing_ran(sorted(measured, key=lambda row: row.title))
         return Verdict(deployment=None, precision=None, budget_met=False, stable=False, reasons=reasons)

@@ -10,6 +10,7 @@ from typing import Any
 from edgetl.artifacts.deployment import Deployment, GraphSpec, Shortlist
 from edgetl.artifacts.engine import manifest_path
 from edgetl.artifacts.files import read_json
+from edgetl.artifacts.guard import Guard, StudyGuard
 from edgetl.engine.nvidia.timing_cache import cache_folder
 from edgetl.engine.runtime import BuildOptions, Workshop, build_engine, get_runtime
 from edgetl.errors import EdgetlError
@@ -18,7 +19,7 @@ from edgetl.stages.stage import Context
 
 @dataclass(frozen=True)
 class Candidate:
-    """A deployment in a precision, and why this machine's runtime cannot run it, if so."""
+    """A deployment in a precision, and why it is not run, if so: the runtime cannot here, or INT8 loses too much."""
 
     deployment: Deployment
     precision: str
@@ -36,11 +37,20 @@ class Candidate:
 def candidates(context: Context) -> tuple[Candidate, ...]:
     """Every deployment of the shortlist in every precision of the study."""
     runtime = get_runtime(context.runtime)
+    guard = spelling_guard(context)
+    missed = {"int8": guard.missed} if guard is not None else {}
     return tuple(
-        Candidate(deployment, precision, runtime.unsupported(precision))
+        Candidate(deployment, precision, runtime.unsupported(precision) or missed.get(precision))
         for deployment in read_json(context.run.shortlist, Shortlist).deployments
         for precision in context.study.precisions
     )
+
+
+def spelling_guard(context: Context) -> Guard | None:
+    """How the guard fared with the INT8 that the study's runtime takes; None where the study has no guard."""
+    if context.study.guard is None:
+        return None
+    return read_json(context.run.guard, StudyGuard).spellings[get_runtime(context.runtime).SPELLING]
 
 
 def engine_paths(context: Context, candidate: Candidate) -> tuple[Path, ...]:
@@ -78,7 +88,7 @@ def work(context: Context) -> list[Path]:
         if candidate.unsupported is not None:
             context.watcher.say(f"build-engine: no {candidate.title}: {candidate.unsupported}")
     if not able:
-        raise EdgetlError(f"{context.runtime} can run none of the study's precisions; name another in precisions")
+        raise EdgetlError(f"none of the study's precisions can be run by {context.runtime}; name another in precisions")
     graphs = {engine: graph for candidate in able for engine, graph in engine_graphs(context, candidate)}
     with context.watcher.progress("building engines", len(graphs)) as advance:
         for engine, graph in graphs.items():

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import onnx
 
 from edgetl.artifacts.calibration import CalibrationTable
-from edgetl.artifacts.prepared import Attempt, Guard, LayerNote
-from edgetl.errors import NotMetError
+from edgetl.artifacts.guard import Attempt, Guard, LayerNote
 from edgetl.graph.bias import correct_biases
 from edgetl.graph.equalise import equalise, has_depthwise
+from edgetl.graph.model import Wiring
 from edgetl.graph.observe import Observation
-from edgetl.graph.placement import Target
-from edgetl.graph.sensitivity import LayerLoss, layer_losses, mix
-from edgetl.measure import bootstrap
-from edgetl.stages.judging import Hits, Judge
+from edgetl.graph.placement import Target, place
+from edgetl.graph.sensitivity import LayerLoss, layer_losses
+from edgetl.stages.judging import Judge
+from edgetl.stages.observing import Part, as_it_is
 from edgetl.stages.stage import Watcher
 
 _BEST_METHODS = 3
 _LOOKED_AT = 16
 _MOST_RETURNED = 0.5
-"""The share of its layers that INT8 may lose: with more, it is FP16 with some INT8 in it."""
+"""The share of its layers that may leave INT8: with more, it is FP16 with some INT8 in it."""
 
 Tables = Callable[[onnx.ModelProto], tuple[Observation, Sequence[CalibrationTable]]]
 
@@ -38,44 +38,45 @@ class Mix:
 
 @dataclass(frozen=True)
 class _Tried:
-    """A mix, and what it is taken to lose; ``number`` is its position among the attempts."""
+    """A mix and what came of it; ``number`` is its position among the attempts."""
 
     mix: Mix
-    loss: float
+    attempt: Attempt
     number: int
+
+    @property
+    def loss(self) -> float:
+        return self.attempt.loss
 
 
 @dataclass
 class Guarding:
     """One search for the mix that meets a budget.
 
-    ``tables``: calibrates a graph, the best method first. ``float32``: layers that overflow in FP16.
+    ``tables``: calibrates a graph, the best method first. ``graphs``: what the judge is shown of a mix. ``searched``:
+    the part of the graph in which layers are tried one by one.
     """
 
     judge: Judge
     budget: float
     target: Target
     tables: Tables
-    float32: Sequence[str]
+    graphs: Callable[[Mix], Sequence[onnx.ModelProto]]
     watcher: Watcher
-    attempts: list[Attempt] = field(default_factory=list)
-    _exact: Hits = field(default_factory=dict)
+    searched: Part = as_it_is
+    attempts: list[_Tried] = field(default_factory=list)
 
     def search(
         self, model: onnx.ModelProto, seen: Observation, tables: Sequence[CalibrationTable]
-    ) -> tuple[Mix, Guard]:
-        """The first mix that loses no more than the budget, from the cheapest remedy to the dearest.
+    ) -> tuple[Mix | None, Guard]:
+        """The first mix that loses no more than the budget, from the cheapest remedy to the dearest; None if none does.
 
         First the methods that disturb results least, judged by accuracy. Then, where channels differ most (depthwise
         convolutions), bias correction and equalisation. Then the fewest layers leave INT8.
 
         A budget is met where the drop and its standard error together are within it: of several attempts the luckiest
-        is taken, and on other images its luck is gone.
-
-        Raises:
-            NotMetError: even with half of its layers out of INT8 the budget is missed.
+        is taken, and on other images its luck is gone. With more than half of its layers out of INT8 it is given up.
         """
-        self._exact = self.judge.hits(model)
         best = min((self._try(Mix(model, table), table.method) for table in tables[:_BEST_METHODS]), key=_loss)
         losses: tuple[LayerLoss, ...] = ()
         if best.loss > self.budget and has_depthwise(model):
@@ -83,30 +84,27 @@ class Guarding:
         if best.loss > self.budget:
             losses = self._losses(best.mix, seen)
             best = self._fewest(best.mix, losses)
-        return best.mix, self._report(losses, best)
+        met = best.loss <= self.budget
+        return best.mix if met else None, self._report(losses, best, None if met else self._missed(best))
 
     def _try(self, mixed: Mix, what: str) -> _Tried:
-        graph = mix(mixed.model, mixed.table, self.target, mixed.returned, self.float32)
-        hits = self.judge.hits(graph)
-        errors = {name: bootstrap.paired_error(self._exact[name], hits[name]) for name in hits}
-        drops = {name: bootstrap.paired_difference(self._exact[name], hits[name]) for name in hits}
-        worst = max(drops, key=lambda name: drops[name][0] + errors[name])
-        drop, low, high = drops[worst]
+        losses = self.judge.losses(self.graphs(mixed))
+        worst = max(losses.values(), key=lambda loss: loss.drop + loss.error)
         attempt = Attempt(
             what=what,
-            returned=len(mixed.returned),
-            accuracy=bootstrap.share(hits[worst]),
-            drop=drop,
-            error=errors[worst],
-            drop_low=low,
-            drop_high=high,
+            returned=len(self._layers(mixed.model)) - len(self._layers(mixed.model, mixed.returned)),
+            accuracy=worst.accuracy,
+            drop=worst.drop,
+            error=worst.error,
+            drop_low=worst.low,
+            drop_high=worst.high,
         )
-        self.attempts.append(attempt)
+        self.attempts.append(_Tried(mixed, attempt, len(self.attempts)))
         self.watcher.say(
             f"INT8 by {what}, {attempt.returned} layers out of it: {attempt.accuracy.value:.1%}, "
-            f"{drop:+.2%} lost, give or take {attempt.error:.2%}"
+            f"{attempt.drop:+.2%} lost, give or take {attempt.error:.2%}"
         )
-        return _Tried(mixed, drop + attempt.error, len(self.attempts) - 1)
+        return self.attempts[-1]
 
     def _mended(self, model: onnx.ModelProto, seen: Observation, table: CalibrationTable) -> Sequence[_Tried]:
         corrected = self._try(Mix(correct_biases(model, seen.probes), table), f"{table.method}, biases corrected")
@@ -119,16 +117,19 @@ class Guarding:
 
     def _losses(self, mixed: Mix, seen: Observation) -> tuple[LayerLoss, ...]:
         self.watcher.say("looking for the layers that INT8 harms")
-        return layer_losses(mixed.model, mixed.table, self.target, seen.probes[:_LOOKED_AT])
+        return layer_losses(self.searched(mixed.model), mixed.table, self.target, seen.probes[:_LOOKED_AT])
 
     def _fewest(self, mixed: Mix, losses: Sequence[LayerLoss]) -> _Tried:
-        """The shortest beginning of the losses that does it; then without whatever of it is not needed after all."""
+        """The shortest beginning of the losses that does it, without whatever of it is not needed after all.
+
+        Where none does, the nearest of all attempts.
+        """
 
         def without(groups: Sequence[LayerLoss]) -> _Tried:
             returned = tuple(name for group in groups for name in group.layers)
             return self._try(Mix(mixed.model, mixed.table, returned), mixed.table.method)
 
-        few, many = 0, int(len(losses) * _MOST_RETURNED) + 1
+        few, many = 0, self._most(mixed.model, losses) + 1
         best: _Tried | None = None
         while many - few > 1:
             # Mostly a few layers do it: sizes double until they do.
@@ -139,7 +140,7 @@ class Guarding:
             else:
                 few = size
         if best is None:
-            raise self._missed(len(losses))
+            return min(self.attempts, key=_loss)
         kept = list(losses[:many])
         for group in kept[-2::-1]:
             tried = without([one for one in kept if one is not group])
@@ -148,35 +149,47 @@ class Guarding:
                 kept.remove(group)
         return best
 
-    def _missed(self, groups: int) -> NotMetError:
-        nearest = min(self.attempts, key=lambda attempt: attempt.drop + attempt.error)
-        return NotMetError(
-            f"INT8 loses more than {self.budget:.2%} of accuracy on {self._images} images: the nearest of "
-            f"{len(self.attempts)} attempts ({nearest.what}, {nearest.returned} of {groups} layers out of INT8) loses "
-            f"{nearest.drop:.2%}, give or take {nearest.error:.2%}; judge by more "
-            "images, allow more with --max-accuracy-drop, calibrate on more images, or take fp16"
+    def _layers(self, model: onnx.ModelProto, returned: Collection[str] = ()) -> frozenset[str]:
+        """The layers that are INT8, by the tensor they make. ONNX Runtime takes some of their neighbours along."""
+        wiring = Wiring(self.searched(model).graph)
+        return frozenset(wiring.nodes[position].output[0] for position in place(wiring, self.target, returned).layers)
+
+    def _most(self, model: onnx.ModelProto, losses: Sequence[LayerLoss]) -> int:
+        """How many of the most harmful groups may leave INT8 at most."""
+
+        def left(size: int) -> int:
+            in_int8 = self._layers(model, [name for loss in losses[:size] for name in loss.layers])
+            return sum(not in_int8.isdisjoint(loss.layers) for loss in losses)
+
+        return sum(left(size) >= len(losses) * (1 - _MOST_RETURNED) for size in range(1, len(losses) + 1))
+
+    def _missed(self, nearest: _Tried) -> str:
+        attempt, layers = nearest.attempt, len(self._layers(nearest.mix.model))
+        return (
+            f"INT8 loses more than {self.budget:.2%} of {self.judge.what} on {self.judge.images} images: the nearest "
+            f"of {len(self.attempts)} attempts ({attempt.what}, {attempt.returned} of {layers} layers out of INT8) loses "
+            f"{attempt.drop:.2%}, give or take {attempt.error:.2%}"
         )
 
-    @property
-    def _images(self) -> int:
-        return len(next(iter(self._exact.values())))
-
-    def _report(self, losses: Sequence[LayerLoss], chosen: _Tried) -> Guard:
+    def _report(self, losses: Sequence[LayerLoss], chosen: _Tried, missed: str | None) -> Guard:
+        in_int8 = self._layers(chosen.mix.model, chosen.mix.returned)
         return Guard(
             max_accuracy_drop=self.budget,
-            images=self._images,
-            fp32={name: bootstrap.share(hits) for name, hits in self._exact.items()},
-            attempts=tuple(self.attempts),
+            images=self.judge.images,
+            fp32=dict(self.judge.exact),
+            attempts=tuple(tried.attempt for tried in self.attempts),
             taken=chosen.number,
             layers=tuple(
                 LayerNote(
                     layers=loss.layers,
                     snr_db=loss.snr_db,
                     latency_cost=loss.latency,
-                    returned=set(loss.layers) <= set(chosen.mix.returned),
+                    returned=in_int8.isdisjoint(loss.layers),
                 )
                 for loss in losses
             ),
+            returned_to="fp16" if self.target == "tensorrt" else "fp32",
+            missed=missed,
         )
 
 

@@ -1,55 +1,142 @@
-"""The accuracy of plain graphs on labelled images."""
+"""What graphs are worth on labelled images, beside the float graph that they were made from."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 
 from edgetl.artifacts.bundle import Preprocessing
-from edgetl.artifacts.index import Sample
+from edgetl.artifacts.estimate import Estimate
 from edgetl.data.images import Pixels
 from edgetl.data.labelled_images import class_numbers, labelled_samples
-from edgetl.data.stream import stream, to_input
+from edgetl.data.stream import ImageFile, stream, to_input
 from edgetl.data.views import renderer
 from edgetl.errors import EdgetlError
 from edgetl.graph.metadata import labels_of
-from edgetl.graph.parity import Outputs, Reference
+from edgetl.graph.model import image_input
+from edgetl.graph.parity import Outputs, Session
+from edgetl.measure import bootstrap
 
-Hits = dict[str, npt.NDArray[np.bool_]]
+Answers = Callable[[Outputs], Mapping[str, npt.NDArray[np.float32]]]
+"""From the outputs of all graphs to N x classes for everything that is judged."""
 
 
 @dataclass(frozen=True)
-class Judge:
-    """Labelled images, and the right answer of each output to each of them."""
+class Loss:
+    """What is left in another precision, and by how much that is less than in float on the same images.
 
-    samples: tuple[Sample, ...]
-    root: Path
-    preprocessing: Preprocessing
-    truth: Mapping[str, npt.NDArray[np.int64]]
+    ``error`` is the drop's standard error, ``low`` and ``high`` bound it (95 %).
+    """
 
-    def hits(self, model: onnx.ModelProto) -> Hits:
-        """Which images each output got right; files that do not decode are left out of all graphs alike."""
-        reference = Reference(model, threads=1)  # the stream's threads are as many as there are cores
+    accuracy: Estimate
+    drop: float
+    error: float
+    low: float
+    high: float
 
-        def answers(images: Pixels) -> Outputs:
-            pixels = to_input(images)
-            each = [reference.run(pixels[number : number + 1]) for number in range(len(pixels))]
-            return {name: np.concatenate([one[name] for one in each]).argmax(axis=1) for name in self.truth}
 
+class Judge(Protocol):
+    """Labelled images, and what float graphs made of them.
+
+    What is judged has a name each: an output of a graph, or what outputs of several graphs come to together. Graphs run
+    one after another: the first takes images, the others what those before them make, too.
+    """
+
+    @property
+    def what(self) -> str:
+        """What it measures, within a sentence."""
+
+    @property
+    def images(self) -> int:
+        """How many were looked at."""
+
+    @property
+    def exact(self) -> Mapping[str, Estimate]:
+        """What the float graphs are worth."""
+
+    def losses(self, graphs: Sequence[onnx.ModelProto]) -> Mapping[str, Loss]:
+        """What the same graphs in another precision lose."""
+
+
+class TopOne:
+    """A judge of classifiers, by top-1 accuracy."""
+
+    what = "accuracy"
+
+    def __init__(
+        self,
+        graphs: Sequence[onnx.ModelProto],
+        samples: Sequence[ImageFile],
+        root: Path,
+        preprocessing: Preprocessing,
+        truth: Mapping[str, npt.NDArray[np.int64]],
+        answers: Answers = dict,
+    ) -> None:
+        """``truth``: for everything that is judged the right class of each sample."""
+        self._source = samples, root, preprocessing
+        self._truth, self._answers = truth, answers
+        self._exact = self._hits(graphs)
+
+    @property
+    def images(self) -> int:
+        return len(next(iter(self._exact.values())))
+
+    @property
+    def exact(self) -> dict[str, Estimate]:
+        return {name: bootstrap.share(hits) for name, hits in self._exact.items()}
+
+    def losses(self, graphs: Sequence[onnx.ModelProto]) -> dict[str, Loss]:
+        return {name: self._loss(self._exact[name], hits) for name, hits in self._hits(graphs).items()}
+
+    @staticmethod
+    def _loss(exact: npt.NDArray[np.bool_], hits: npt.NDArray[np.bool_]) -> Loss:
+        drop, low, high = bootstrap.paired_difference(exact, hits)
+        return Loss(bootstrap.share(hits), drop, bootstrap.paired_error(exact, hits), low, high)
+
+    def _hits(self, graphs: Sequence[onnx.ModelProto]) -> dict[str, npt.NDArray[np.bool_]]:
+        """Which images are right; files that do not decode are left out of all graphs alike."""
         rows, found = [], []
-        for batch in stream(self.samples, self.root, renderer(self.preprocessing), answers):
-            rows.append(batch.rows)
-            found.append(batch.result)
+        for numbers, outputs in run_alone(graphs, *self._source):
+            said = self._answers(outputs)
+            rows.append(numbers)
+            found.append({name: said[name].argmax(axis=1) for name in self._truth})
         seen = np.concatenate(rows)
-        return {name: np.concatenate([one[name] for one in found]) == truth[seen] for name, truth in self.truth.items()}
+        chosen = {name: np.concatenate([one[name] for one in found]) for name in self._truth}
+        return {name: chosen[name] == right[seen] for name, right in self._truth.items()}
 
 
-def judge_by_folder(model: onnx.ModelProto, folder: Path, preprocessing: Preprocessing) -> Judge:
+def run_alone(
+    graphs: Sequence[onnx.ModelProto], samples: Sequence[ImageFile], root: Path, preprocessing: Preprocessing
+) -> Iterator[tuple[npt.NDArray[np.int64], Outputs]]:
+    """Every output for every image that decodes, with the positions of these; each image goes through alone.
+
+    Of outputs of one name the last graph's counts.
+    """
+    image = image_input(graphs[0])
+    sessions = [Session(graph, threads=1) for graph in graphs]  # the stream's threads are as many as there are cores
+
+    def one(pixels: npt.NDArray[np.float32]) -> Outputs:
+        tensors: Outputs = {image: pixels}
+        for session in sessions:
+            tensors |= session.run({name: tensors[name] for name in session.inputs})
+        return tensors
+
+    def outputs(images: Pixels) -> Outputs:
+        pixels = to_input(images)
+        each = [one(pixels[number : number + 1]) for number in range(len(pixels))]
+        return {name: np.concatenate([tensors[name] for tensors in each]) for name in each[0] if name != image}
+
+    for batch in stream(samples, root, renderer(preprocessing), outputs):
+        yield batch.rows, batch.result
+
+
+def judge_by_folder(model: onnx.ModelProto, folder: Path, preprocessing: Preprocessing) -> TopOne:
     """A judge for the outputs that classify the labels of an image folder.
 
     Raises:
@@ -60,12 +147,12 @@ def judge_by_folder(model: onnx.ModelProto, folder: Path, preprocessing: Preproc
     if not counts:
         raise EdgetlError(
             "no output of the graph is N x CLASSES, so its accuracy cannot be judged by labelled images; leave out "
-            "--max-accuracy-drop"
+            "--max-accuracy-drop (a detector is judged in a study with a guard)"
         )
     labels = {sample.label for sample in samples}
     able = {name: count for name, count in counts.items() if labels <= set(classes.get(name, labels))}
     truth = {name: class_numbers(samples, classes.get(name), count) for name, count in (able or counts).items()}
-    return Judge(samples, folder, preprocessing, truth)
+    return TopOne([model], samples, folder, preprocessing, truth)
 
 
 def _class_counts(model: onnx.ModelProto) -> dict[str, int]:

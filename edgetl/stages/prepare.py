@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,14 @@ from pydantic import ValidationError
 from edgetl.artifacts.bundle import Preprocessing
 from edgetl.artifacts.calibration import CalibrationTable
 from edgetl.artifacts.files import read_bytes, sha256_file, write_bytes, write_json
+from edgetl.artifacts.guard import Guard
 from edgetl.artifacts.index import Sample
-from edgetl.artifacts.prepared import Guard, Prepared, record_path
+from edgetl.artifacts.prepared import Prepared, record_path
 from edgetl.config import LARGEST_IMAGE, Recipe, load_recipe
 from edgetl.data.calibration_images import draw, image_samples
 from edgetl.data.stream import stream, to_input
 from edgetl.data.views import renderer
-from edgetl.errors import EdgetlError
-from edgetl.graph.calibrate import ranked_tables
+from edgetl.errors import EdgetlError, NotMetError
 from edgetl.graph.calibration_cache import cache_tensors, cache_text, read_cache, table_from_cache
 from edgetl.graph.compare import compare
 from edgetl.graph.half import to_fp16
@@ -34,12 +35,13 @@ from edgetl.graph.quantise import quantise
 from edgetl.graph.sensitivity import mix
 from edgetl.stages.guard import Guarding, Mix
 from edgetl.stages.judging import judge_by_folder
-from edgetl.stages.observing import observe
+from edgetl.stages.observing import Calibration
 from edgetl.stages.stage import Watcher
 
 Images = npt.NDArray[np.float32]
 
 _RANDOM_IMAGES = 8
+_WHAT_TO_DO = "judge by more images, allow more with --max-accuracy-drop, calibrate on more images, or take fp16"
 
 
 @dataclass(frozen=True)
@@ -133,46 +135,52 @@ def _int8(model: onnx.ModelProto, wanted: Preparation, watcher: Watcher) -> _Res
         raise EdgetlError(
             "INT8 needs images to calibrate on; give --calibration-images DIR with some hundred real ones"
         )
-    calibration = _Calibration(model, wanted, watcher)
-    seen, tables = calibration.tables(model)
+    calibration = _calibration(model, wanted, watcher)
+    seen, tables = calibration.tables(model, wanted.target)
     if wanted.max_accuracy_drop is None:
         return _Result(quantise(model, tables[0], wanted.target), {}, seen.probes, model, tables[0])
-    assert wanted.eval_images is not None, "the command asks for both"
+    return _guarded(model, wanted, calibration, seen, tables)
+
+
+def _guarded(
+    model: onnx.ModelProto,
+    wanted: Preparation,
+    calibration: Calibration[Sample],
+    seen: Observation,
+    tables: Sequence[CalibrationTable],
+) -> _Result:
+    assert wanted.max_accuracy_drop is not None and wanted.eval_images is not None, "the command asks for both"
     judge = judge_by_folder(model, wanted.eval_images, calibration.preprocessing)
     float32 = list(overflowing(model, seen.probes))
-    guarding = Guarding(judge, wanted.max_accuracy_drop, wanted.target, calibration.tables, float32, watcher)
+
+    def written(mixed: Mix) -> onnx.ModelProto:
+        return mix(mixed.model, mixed.table, wanted.target, mixed.returned, float32)
+
+    again = partial(calibration.tables, target=wanted.target)
+    guarding = Guarding(
+        judge, wanted.max_accuracy_drop, wanted.target, again, lambda mixed: [written(mixed)], calibration.watcher
+    )
     chosen, guard = guarding.search(model, seen, tables)
-    return _mixed(chosen, float32, seen, guard, wanted.target)
-
-
-def _mixed(chosen: Mix, float32: Sequence[str], seen: Observation, guard: Guard, target: Target) -> _Result:
+    if chosen is None:
+        raise NotMetError(f"{guard.missed}; {_WHAT_TO_DO}")
     noise = {name: note.snr_db for note in guard.layers for name in note.layers}
     kept = {name: f"alone in INT8 it leaves {noise[name]:g} dB" for name in chosen.returned}
-    mixed = mix(chosen.model, chosen.table, target, chosen.returned, float32)
-    return _Result(mixed, kept, seen.probes, chosen.model, chosen.table, guard)
+    return _Result(written(chosen), kept, seen.probes, chosen.model, chosen.table, guard)
 
 
-class _Calibration:
-    """The calibration images of one order, through any form of its graph."""
+def _calibration(model: onnx.ModelProto, wanted: Preparation, watcher: Watcher) -> Calibration[Sample]:
+    """The calibration images of an order."""
+    assert wanted.calibration_images is not None
+    recipe = load_recipe(wanted.recipe, Path())
+    every, root = image_samples(wanted.calibration_images)
+    samples = draw(every, recipe)
+    watcher.say(f"calibrating on {len(samples)} images of {wanted.calibration_images} by {recipe.method}")
 
-    def __init__(self, model: onnx.ModelProto, wanted: Preparation, watcher: Watcher) -> None:
-        assert wanted.calibration_images is not None
-        self._wanted, self._watcher = wanted, watcher
-        self._recipe = load_recipe(wanted.recipe, Path())
-        samples, self._root = image_samples(wanted.calibration_images)
-        self._samples: tuple[Sample, ...] = draw(samples, self._recipe)
-        self.preprocessing = input_preprocessing(model)
-        watcher.say(
-            f"calibrating on {len(self._samples)} images of {wanted.calibration_images} by {self._recipe.method}"
-        )
+    def tensors(form: onnx.ModelProto) -> tuple[str, ...]:
+        names = quantisable_tensors(form)
+        return tuple(dict.fromkeys((*names, *cache_tensors(form)))) if names and wanted.cache is not None else names
 
-    def tables(self, model: onnx.ModelProto) -> tuple[Observation, tuple[CalibrationTable, ...]]:
-        """What the images showed, and the table of every method of the recipe, the best first."""
-        names = quantisable_tensors(model)
-        if names and self._wanted.cache is not None:
-            names = tuple(dict.fromkeys((*names, *cache_tensors(model))))
-        seen, images = observe(model, self._samples, self._root, self.preprocessing, self._watcher, names)
-        return seen, ranked_tables(model, seen, self._recipe, images, self._wanted.target)
+    return Calibration(samples, root, input_preprocessing(model), recipe, watcher, tensors)
 
 
 def input_preprocessing(model: onnx.ModelProto) -> Preprocessing:

@@ -12,6 +12,7 @@ from edgetl.artifacts.files import read_json, write_bytes, write_json
 from edgetl.artifacts.results import Evaluation, Measured, Profile, Results
 from edgetl.report.html import render_html
 from edgetl.report.verdict import decide
+from edgetl.stages.build_engine import spelling_guard
 from edgetl.stages.stage import Context
 
 
@@ -36,7 +37,7 @@ def work(context: Context) -> list[Path]:
     measured = _join(evaluation, profile)
     comparisons = (*evaluation.comparisons, *profile.comparisons)
     shortlist = read_json(context.run.shortlist, Shortlist)
-    budget = context.study.budget
+    budget, guard = context.study.budget, spelling_guard(context)
     facts = cast(Facts, importlib.import_module(f"edgetl.stages.{context.study.task}.facts"))
     results = Results(
         study=context.study.name,
@@ -50,7 +51,8 @@ def work(context: Context) -> list[Path]:
         trees=shortlist.trees,
         disturbances=profile.disturbances,
         scenarios=profile.scenarios,
-        verdict=decide(measured, comparisons, budget, evaluation.metric),
+        guard=guard,
+        verdict=decide(measured, comparisons, budget, evaluation.metric, guard),
     )
     page = render_html(results)
     write_json(context.run.results, results)

@@ -29,11 +29,13 @@ def _data(study: Study, beside: Path) -> dict[str, Any]:
 
 def _precisions(study: Study, beside: Path) -> dict[str, Any]:
     recipe = load_recipe(study.calibration, beside).model_dump(mode="json")
-    return {**_keys("deployments", "precisions")(study, beside), "calibration": recipe}
+    return {**_keys("deployments", "precisions", "guard")(study, beside), "calibration": recipe}
 
 
 def _trained(study: Study, beside: Path) -> dict[str, Any]:
     settings = _keys("backbone", "training", "deployments", "seed")(study, beside)
+    # A flag can ask for it too: the bundle says whether it was so, and what builds on it reads that.
+    settings["training"].pop("quantization_aware")
     if study.task == "detect":
         # What becomes of overlapping boxes is decided when graphs are written.
         settings["training"] = study.detection.model_dump(mode="json", exclude={"suppression"})

@@ -526,3 +526,20 @@ def test_any_values_under_the_keys_of_a_study_give_a_study_or_one_clear_line(
 ) -> None:
     content = {**yaml.safe_load(GOOD), **values}
     loads_or_refuses(study_file, yaml.safe_dump(content, allow_unicode=True, default_flow_style=flow).encode())
+
+
+def test_a_guard_without_int8_has_nothing_to_guard(study_file: Path) -> None:
+    content = GOOD + "guard: {max_accuracy_drop: 0.005}\n"
+    study_file.write_text(content)
+    guard = load_study(study_file).guard
+    assert guard is not None and guard.max_accuracy_drop == 0.005
+    (fault,) = faults(study_file, content + "precisions: [fp32, fp16]\n")
+    assert "has guard, which keeps the accuracy of int8; add int8 to precisions, or leave guard out" in fault
+    assert faults(study_file, GOOD + "guard: {}\n") == ("line 10: guard.max_accuracy_drop is missing",)
+
+
+def test_detectors_are_not_trained_for_int8(study_file: Path) -> None:
+    study_file.write_text(GOOD.replace("format: digits", "format: synthetic") + "task: detect\n")
+    study = load_study(study_file)
+    with pytest.raises(EdgetlError, match="is for task classify: a detector's convolutions are quantised themselves"):
+        study.quantization_aware()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from edgetl.config import Study
 from edgetl.data.stream import to_input
 from edgetl.graph.simplify import simplify
 from edgetl.stages.classify.features import FeatureSource, Seen
+from edgetl.stages.classify.int8_trunk import Int8Trunk, extract_with, int8_training, int8_trunk
 from edgetl.stages.classify.tuned import cached
 from edgetl.train.cuts import CutPoint, pool, split
 from edgetl.train.export import export_trunk
@@ -57,7 +59,12 @@ class Trained:
 
 
 class Trainer:
-    """Trains a study's heads step by step. Every step may build on those before it."""
+    """Trains a study's heads step by step. Every step may build on those before it.
+
+    ``int8`` is the trunk that heads were trained on, where they are trained for INT8.
+    """
+
+    int8: Int8Trunk | None = None
 
     def __init__(self, source: FeatureSource) -> None:
         self._source = source
@@ -70,11 +77,20 @@ class Trainer:
     def train_at_the_top(self) -> Seen:
         """All heads on the frozen trunk."""
         graph = simplify(export_trunk(self._backbone))
-        shape = (self._backbone.reference.feature_dim,)
-        seen = self._source.at(TOP, shape, make_extractor(self._backbone.trunk, graph))
+        cut, extract = self._top(graph)
+        seen = self._source.at(cut, (self._backbone.reference.feature_dim,), extract)
         self.trained.add_network(TRUNK, graph, lambda: seen.train, seen.val.views[0])
         self._fit(self._plans, seen.train, seen.val, {})
         return seen
+
+    def _top(self, graph: onnx.ModelProto) -> tuple[str, Extractor]:
+        """What heads learn from: the trunk as it is, or as INT8 makes it."""
+        wanted, source = int8_training(self._source.context), self._source
+        if wanted is None:
+            return TOP, make_extractor(self._backbone.trunk, graph)
+        preprocessing = self._backbone.preprocessing
+        self.int8 = int8_trunk(source.context, wanted, source.index.train, source.root, preprocessing, graph)
+        return self.int8.cut, partial(extract_with, self.int8.features())
 
     def train_above(self, point: CutPoint) -> None:
         """What is above a cut, tuned for every head that may have one; and heads on the cut itself, if asked for."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from edgetl.artifacts.bundle import IMAGES, Bundle
+from edgetl.artifacts.bundle import IMAGES, Bundle, Head
 from edgetl.artifacts.deployment import GraphSpec, Shortlist
 from edgetl.artifacts.files import read_json, write_json
-from edgetl.artifacts.index import Sample
+from edgetl.artifacts.index import DataIndex, Sample
 from edgetl.data.stream import stream, to_input
 from edgetl.data.views import renderer
 from edgetl.errors import EdgetlError
@@ -24,7 +24,10 @@ from edgetl.graph.extract import extract
 from edgetl.graph.model import load_model, save_model
 from edgetl.graph.placement import Target
 from edgetl.stages.classify.index import read_index
-from edgetl.stages.precisions import calibrated, overflowing_in, spelled
+from edgetl.stages.classify.int8_trunk import int8_training, trained_table
+from edgetl.stages.classify.judging import judge_by_top_one
+from edgetl.stages.observing import Part
+from edgetl.stages.precisions import Graphs, Preparing, judged_specs
 from edgetl.stages.stage import Context
 from edgetl.train.backbones import fingerprint, load_backbone
 from edgetl.train.heads import read_tensors
@@ -37,45 +40,52 @@ _MOST_DIFFERENCE = 1e-3
 
 
 def surroundings(context: Context) -> dict[str, Any]:
-    del context
-    return {}
+    int8 = int8_training(context)
+    return {} if int8 is None else {"int8": int8.model_dump(mode="json")}
 
 
 def work(context: Context) -> list[Path]:
     index, root = read_index(context)
     bundle = read_json(context.run.bundle / "bundle.json", Bundle)
-    graphs = _graphs(context, bundle)
-    written = [_check_parity(context, index.val, root, bundle, graphs)]
-    table = None
-    if "int8" in context.study.precisions:
-        table, path = calibrated(context, index.train, root, bundle.preprocessing, graphs.whole, graphs.each.values())
-        written.append(path)
-    float32 = overflowing_in(context, index.train, root, bundle.preprocessing, graphs.whole)
-    for spec, model in graphs.each.items():
+    order = preparing(context, index, root, bundle)
+    written = [_check_parity(context, index.val, root, bundle, order.graphs.whole)]
+    precisions, notes = order.prepare(index.train)
+    for spec in order.graphs.specs:
         for precision in context.study.precisions:
-            written += _save(context, spec, precision, spelled(model, precision, table, float32))
+            written += _save(context, spec, precision, precisions.spelled(spec, precision))
+    written += notes
     context.watcher.say(f"export: {len(written)} files in {context.run.graphs}")
     return written
 
 
-@dataclass(frozen=True)
-class _Graphs:
-    """The graph of every engine, and one that holds all their heads: tensors of one name hold the same in all."""
-
-    whole: onnx.ModelProto
-    each: dict[GraphSpec, onnx.ModelProto]
-
-
-def _graphs(context: Context, bundle: Bundle) -> _Graphs:
+def preparing(context: Context, index: DataIndex, root: Path, bundle: Bundle) -> Preparing:
+    """The study's graphs, and what its guard judges them by."""
     shortlist = read_json(context.run.shortlist, Shortlist)
-    specs = list(dict.fromkeys(spec for deployment in shortlist.deployments for spec in deployment.graphs))
-    needed = {name for spec in specs for name in (*spec.heads, *spec.inputs)}
+    judged = judged_specs(shortlist, {head.name: head.features for head in bundle.heads})
+    table = trained_table(context, bundle)
+    judge = partial(judge_by_top_one, samples=index.val, root=root, bundle=bundle, shortlist=shortlist)
+    return Preparing(context, root, bundle.preprocessing, _graphs(context, bundle, shortlist), judged, judge, table)
+
+
+def _graphs(context: Context, bundle: Bundle, shortlist: Shortlist) -> Graphs:
+    needed = {name for spec in shortlist.graphs for name in (*spec.heads, *spec.inputs)}
     heads = [head for head in bundle.heads if head.name in needed]
     trunk = load_model(context.run.bundle / "trunk.onnx")
     tensors = read_tensors(context.run.bundle / "heads.safetensors")
-    composed = compose(trunk, heads, tensors, bundle.preprocessing)
-    whole = extract(composed, [head.name for head in heads], [IMAGES])
-    return _Graphs(whole, {spec: extract(composed, (*spec.heads, *spec.handed_on), spec.inputs) for spec in specs})
+    whole = extract(compose(trunk, heads, tensors, bundle.preprocessing), [head.name for head in heads], [IMAGES])
+    return Graphs(whole, shortlist.graphs, _part, partial(extract, outputs=_first_level(heads), inputs=[IMAGES]))
+
+
+def _part(spec: GraphSpec) -> Part:
+    return partial(extract, outputs=(*spec.heads, *spec.handed_on), inputs=spec.inputs)
+
+
+def _first_level(heads: Sequence[Head]) -> list[str]:
+    """Heads that read nothing but features, and the features that only others read."""
+    first = [head for head in heads if head.beside is None]
+    read = {head.features for head in first}
+    alone = dict.fromkeys(head.features for head in heads if head.features not in read)
+    return [*(head.name for head in first), *alone]
 
 
 def _save(context: Context, spec: GraphSpec, precision: str, spellings: Mapping[Target, onnx.ModelProto]) -> list[Path]:
@@ -85,11 +95,13 @@ def _save(context: Context, spec: GraphSpec, precision: str, spellings: Mapping[
     return [context.run.graphs / name for name in graphs]
 
 
-def _check_parity(context: Context, samples: tuple[Sample, ...], root: Path, bundle: Bundle, graphs: _Graphs) -> Path:
+def _check_parity(
+    context: Context, samples: tuple[Sample, ...], root: Path, bundle: Bundle, whole: onnx.ModelProto
+) -> Path:
     """Every head must say what PyTorch says of real images; how near it comes is recorded."""
     batches = stream(samples[:_PARITY_IMAGES], root, renderer(bundle.preprocessing), to_input)
     images = np.concatenate([batch.result for batch in batches])
-    outputs = parity.run(graphs.whole, images)
+    outputs = parity.run(whole, images)
     expected = _by_torch(context, bundle, images, outputs)
     differences = {
         name: parity.max_difference({name: value}, {name: expected[name]}) for name, value in outputs.items()

@@ -17,6 +17,7 @@ from edgetl.graph.model import save_model
 from edgetl.stages.classify.branches import Trained, Trainer
 from edgetl.stages.classify.features import FeatureSource
 from edgetl.stages.classify.index import read_index
+from edgetl.stages.classify.int8_trunk import int8_training
 from edgetl.stages.stage import Context
 from edgetl.stages.surroundings import weights_and_cfg
 from edgetl.train.backbones import Backbone, fingerprint, load_backbone
@@ -24,7 +25,8 @@ from edgetl.train.cuts import CutPoint, choose_cuts, cut_points
 
 
 def surroundings(context: Context) -> dict[str, Any]:
-    return weights_and_cfg(context)
+    int8 = int8_training(context)
+    return weights_and_cfg(context) | ({} if int8 is None else {"int8": int8.model_dump(mode="json")})
 
 
 def work(context: Context) -> list[Path]:
@@ -48,8 +50,13 @@ def work(context: Context) -> list[Path]:
         heads=tuple(trainer.trained.heads),
         data_digest=index.digest("train", "val"),
         broken=seen.broken,
+        int8=int8_training(context),
     )
-    return _write(context.run.bundle, bundle, trainer.trained, seen.val.labels)
+    written = _write(context.run.bundle, bundle, trainer.trained, seen.val.labels)
+    if trainer.int8 is not None:
+        written.append(context.run.bundle / "calibration.json")
+        write_json(written[-1], trainer.int8.table)
+    return written
 
 
 def _cuts(context: Context, backbone: Backbone) -> tuple[CutPoint, ...]:

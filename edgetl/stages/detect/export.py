@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ from edgetl.artifacts.deployment import GraphSpec, Shortlist
 from edgetl.artifacts.detections import Form
 from edgetl.artifacts.detector import DetectionBundle, DetectionHead
 from edgetl.artifacts.files import read_json
-from edgetl.graph.detections import RawHead, with_detections
 from edgetl.graph.extract import extract
 from edgetl.graph.model import load_model, save_model
 from edgetl.graph.placement import Target
+from edgetl.stages.detect.ending import ending_in_boxes
 from edgetl.stages.detect.index import read_index
-from edgetl.stages.precisions import calibrated, overflowing_in, spelled
+from edgetl.stages.detect.judging import MeanPrecision
+from edgetl.stages.observing import Part
+from edgetl.stages.precisions import Graphs, Preparing, judged_specs
 from edgetl.stages.stage import Context
 
 _FORMS: Mapping[Target, Form] = {"onnxruntime": "operator", "tensorrt": "loop"}
@@ -33,23 +36,30 @@ def surroundings(context: Context) -> dict[str, Any]:
 def work(context: Context) -> list[Path]:
     index, root = read_index(context)
     bundle = read_json(context.run.bundle / "bundle.json", DetectionBundle)
-    network = load_model(context.run.bundle / "network.onnx")
-    heads = {head.name: head for head in bundle.heads}
     shortlist = read_json(context.run.shortlist, Shortlist)
-    specs = dict.fromkeys(spec for deployment in shortlist.deployments for spec in deployment.graphs)
-    graphs = {spec: extract(network, _raw_outputs(spec, heads), spec.inputs) for spec in specs}
-    written: list[Path] = []
-    table = None
-    whole = extract(network, list(dict.fromkeys(raw for spec in specs for raw in _raws(spec, heads))), [IMAGES])
-    if "int8" in context.study.precisions:
-        table, path = calibrated(context, index.train, root, bundle.preprocessing, whole, graphs.values())
-        written.append(path)
-    float32 = overflowing_in(context, index.train, root, bundle.preprocessing, whole)
-    for spec, graph in graphs.items():
+    graphs = _graphs(context, bundle, shortlist)
+    judged = judged_specs(shortlist, {head.name: head.place for head in bundle.heads})
+    judge = partial(MeanPrecision, context=context, specs=judged, samples=index.val, root=root, bundle=bundle)
+    preparing = Preparing(context, root, bundle.preprocessing, graphs, judged, judge)
+    precisions, written = preparing.prepare(index.train)
+    for spec in graphs.specs:
         for precision in context.study.precisions:
-            written += _write(context, bundle, spec, precision, spelled(graph, precision, table, float32))
+            written += _write(context, bundle, spec, precision, precisions.spelled(spec, precision))
     context.watcher.say(f"export: {len(written)} files in {context.run.graphs}")
     return written
+
+
+def _graphs(context: Context, bundle: DetectionBundle, shortlist: Shortlist) -> Graphs:
+    network = load_model(context.run.bundle / "network.onnx")
+    by_name = {head.name: head for head in bundle.heads}
+    heads = [by_name[name] for name in dict.fromkeys(name for spec in shortlist.graphs for name in spec.heads)]
+
+    def part(spec: GraphSpec) -> Part:
+        return partial(extract, outputs=_raw_outputs(spec, by_name), inputs=spec.inputs)
+
+    first = [raw for head in heads if head.beside is None for raw in head.raws]
+    whole = extract(network, [raw for head in heads for raw in head.raws], [IMAGES])
+    return Graphs(whole, shortlist.graphs, part, partial(extract, outputs=first, inputs=[IMAGES]))
 
 
 def _raws(spec: GraphSpec, heads: Mapping[str, DetectionHead]) -> tuple[str, ...]:
@@ -68,19 +78,9 @@ def _write(
     precision: str,
     spellings: Mapping[Target, onnx.ModelProto],
 ) -> list[Path]:
-    by_name = {head.name: head for head in bundle.heads}
-    wanted = [RawHead(one.name, one.classes, one.scales, one.raws) for one in (by_name[name] for name in spec.heads)]
     paths = []
     for target, prepared in spellings.items():
-        whole = with_detections(
-            prepared,
-            wanted,
-            bundle.preprocessing,
-            context.study.detection.suppression,
-            _FORMS[target],
-            keep=spec.handed_on,
-        )
-        path = context.run.graphs / spec.file(precision, target)
-        save_model(whole, path)
-        paths.append(path)
+        paths.append(context.run.graphs / spec.file(precision, target))
+        suppression = context.study.detection.suppression
+        save_model(ending_in_boxes(prepared, spec, bundle, suppression, _FORMS[target]), paths[-1])
     return paths

@@ -44,8 +44,7 @@ class Service:
         outputs: dict[str, Array] = {}
         for one in loaded:
             outputs |= one.run({IMAGES: images})
-        named = [self.named(name, output) for name, output in outputs.items()]
-        return [self._merged(parts) for parts in zip(*named, strict=True)]
+        return self._all(outputs)
 
     def _cascade(self, loaded: Sequence[Loaded], images: Array) -> list[Array]:
         first, *second = loaded
@@ -56,6 +55,25 @@ class Service:
             return self.named(name, levels[name].run(tensors, fired)[name]) if fired.any() else []
 
         return self.in_turn(self.named(COMBINED, tensors[COMBINED]), {self._roles[name]: name for name in levels}, ask)
+
+    def deployed(self, deployment: Deployment, outputs: Mapping[str, Array]) -> list[Array]:
+        """What a deployment finds, where what every head says of every image is known.
+
+        Args:
+            outputs: N x M x 6 of each head, those of other deployments among them.
+        """
+        own = {name: outputs[name] for name in deployment.heads}
+        if deployment.kind != CASCADE:
+            return self._all(own)
+        found = self.named(COMBINED, own.pop(COMBINED))
+        return self.in_turn(
+            found, {self._roles[name]: name for name in own}, lambda name, fired: self.named(name, own[name][fired])
+        )
+
+    def _all(self, outputs: Mapping[str, Array]) -> list[Array]:
+        """Boxes of all heads together."""
+        named = [self.named(name, output) for name, output in outputs.items()]
+        return [self._merged(parts) for parts in zip(*named, strict=True)]
 
     def in_turn(
         self, found: Sequence[Array], second: Mapping[str, str], ask: Callable[[str, Rows], Sequence[Array]]

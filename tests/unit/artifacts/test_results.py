@@ -5,10 +5,10 @@ import json
 import pytest
 from pydantic import ValidationError
 
+from edgetl.artifacts.estimate import Estimate
 from edgetl.artifacts.results import (
     Accuracy,
     AveragePrecision,
-    Estimate,
     Evaluation,
     LabelPrecision,
     MeanPrecision,

@@ -13,12 +13,12 @@ from types import SimpleNamespace
 import pytest
 
 from edgetl.artifacts.detector import DetectionHead, Scale
+from edgetl.artifacts.estimate import Estimate
 from edgetl.artifacts.results import (
     Accuracy,
     AveragePrecision,
     Comparison,
     EngineFile,
-    Estimate,
     LabelPrecision,
     Latency,
     MeanPrecision,

@@ -148,11 +148,12 @@ def test_a_budget_that_int8_misses_is_met_with_the_layer_that_breaks_and_no_othe
     note = read_json(record_path(output), Prepared)
     assert list(note.kept) == ["c1"]
     returned = [layer for layer in note.guard.layers if layer.returned]
-    assert [layer.layers for layer in returned] == [("c1",)]
+    # ONNX Runtime takes along what makes the tensor that breaks: quantised for nobody, it would be slower in INT8.
+    assert [layer.layers for layer in returned] == ([("c1",)] if target == "tensorrt" else [("c1",), ("c0",)])
     assert returned[0].snr_db == min(layer.snr_db for layer in note.guard.layers)
     assert all(layer.latency_cost is not None for layer in note.guard.layers)
     taken = note.guard.attempts[note.guard.taken]
-    assert taken.returned == 1
+    assert taken.returned == len(returned)
     assert taken.drop + taken.error <= 0.04 < note.guard.attempts[0].drop
     kinds = {tensor.data_type for tensor in load_model(output).graph.initializer}
     assert (TensorProto.FLOAT16 in kinds) == (target == "tensorrt")

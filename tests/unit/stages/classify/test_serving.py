@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgetl.artifacts.bundle import FEATURES
 from edgetl.artifacts.deployment import Deployment, Firing, Gate, GraphSpec, layout
-from edgetl.engine.runtime import BuildOptions, Engine, build_engine, get_runtime
+from edgetl.engine.runtime import BuildOptions, Engine, RunOptions, build_engine, get_runtime
 from edgetl.errors import EdgetlError
 from edgetl.graph.extract import extract, frontier
 from edgetl.graph.model import save_model
@@ -41,7 +41,7 @@ def serve(trained: Any, tmp_path_factory: pytest.TempPathFactory) -> Serve:
             save_model(extract(whole, (*spec.heads, *spec.handed_on), spec.inputs), graph)
             build_engine(runtime, graph, folder / spec.stem, BuildOptions())
         paths = [folder / spec.stem for spec in deployment.graphs]
-        return load({"it": (deployment, paths)}, threads=1)["it"]
+        return load({"it": (deployment, paths)}, RunOptions(threads=1))["it"]
 
     return serve
 
@@ -229,7 +229,7 @@ def test_the_same_seed_fires_in_the_same_order(trained: Any, serve: Serve) -> No
 def test_a_missing_engine_is_one_clear_line(trained: Any, tmp_path: Path) -> None:
     shared = deployment("shared", layout("shared", [trained.head(group) for group in trained.bundle.groups]))
     with pytest.raises(EdgetlError, match="does not exist"):
-        load({"shared": (shared, [tmp_path / "none.onnx"])}, threads=1)
+        load({"shared": (shared, [tmp_path / "none.onnx"])}, RunOptions(threads=1))
 
 
 def test_an_engine_that_two_trees_have_in_common_is_in_memory_once(trained: Any, tmp_path: Path) -> None:
@@ -241,6 +241,6 @@ def test_an_engine_that_two_trees_have_in_common_is_in_memory_once(trained: Any,
         build_engine(get_runtime("onnxruntime"), graph, tmp_path / spec.stem, BuildOptions())
         paths.append(tmp_path / spec.stem)
     tree = deployment("specialised", layout("specialised", heads))
-    loaded = load({"fp32": (tree, paths), "again": (tree, paths[::-1])}, threads=1)
+    loaded = load({"fp32": (tree, paths), "again": (tree, paths[::-1])}, RunOptions(threads=1))
     assert [one.engine for one in loaded["fp32"]] == [one.engine for one in loaded["again"]][::-1]
     assert len({id(one.engine) for title in loaded for one in loaded[title]}) == len(paths)

@@ -18,7 +18,7 @@ from edgetl.artifacts.detections import merge
 from edgetl.artifacts.files import write_json
 from edgetl.artifacts.run import RunDirectory
 from edgetl.config import Study, Suppression
-from edgetl.engine.runtime import BuildOptions, Engine, build_engine, get_runtime
+from edgetl.engine.runtime import BuildOptions, Engine, RunOptions, build_engine, get_runtime
 from edgetl.graph.detections import with_detections
 from edgetl.graph.extract import extract, frontier
 from edgetl.graph.model import save_model
@@ -49,7 +49,7 @@ def serve(trained: Any, tmp_path_factory: pytest.TempPathFactory) -> Serve:
             save_model(whole, folder / f"{spec.stem}.graph")
             build_engine(runtime, folder / f"{spec.stem}.graph", folder / spec.stem, BuildOptions())
         paths = [folder / spec.stem for spec in deployment.graphs]
-        return load({"it": (deployment, paths)}, threads=1)["it"]
+        return load({"it": (deployment, paths)}, RunOptions(threads=1))["it"]
 
     return serve
 
