@@ -15,7 +15,7 @@ class Memory(Artifact):
     figures of a GPU are missing.
     """
 
-    process_mb: float
+    process_mb: float | None = None
     system_mb: float | None = None
     device_loaded_mb: float | None = None
     device_mb: float | None = None

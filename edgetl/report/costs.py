@@ -37,6 +37,8 @@ def energy_line(energy: Energy) -> str:
 
 def memory_line(memory: Memory) -> str:
     """One candidate's memory on a terminal."""
+    if memory.process_mb is None:
+        return f"memory: not told ({printable(memory.reason or 'not measured')})"
     parts = [f"{significant(memory.process_mb)} MB in the process"]
     if memory.device_mb is not None:
         scratch = memory.device_scratch_mb

@@ -12,6 +12,7 @@ from typing import Any
 from edgetl.artifacts.energy import Energy
 from edgetl.artifacts.engine import read_manifest
 from edgetl.artifacts.files import write_json
+from edgetl.artifacts.memory import Memory
 from edgetl.artifacts.results import EngineFile, Measured, Profile
 from edgetl.artifacts.scenarios import Scenario
 from edgetl.engine.cpu import processor
@@ -109,8 +110,16 @@ def _details(name: str, engine: Path, order: FileOrder) -> dict[str, Any]:
     if order.layers:
         graph = graph_beside(engine) if engine.suffix == ENGINE else Path(name)
         found["layers"] = (engine_layers(name, engine, graph, order.run, order.batch, order.trust),)
-    memory = footprint([engine], read_manifest(engine, trust=True).runtime, order.trust)
+    memory = _memory(engine, order.trust)
     return {**found, "memory": memory, "memory_mb": memory.process_mb}
+
+
+def _memory(engine: Path, trust: bool) -> Memory:
+    """Null with the reason where the process that measures it fails: latency can be told all the same."""
+    try:
+        return footprint([engine], read_manifest(engine, trust=True).runtime, trust)
+    except EdgetlError as error:
+        return Memory(reason=str(error))
 
 
 def _with(row: Measured, details: Mapping[str, Any], energy: Energy | None) -> Measured:

@@ -113,4 +113,5 @@ def test_memory_that_the_gpu_shares_is_told_apart() -> None:
         "memory: 100 MB in the process; 130 MB on the GPU, 20.0 of it scratch memory; 240 MB less in the machine, "
         "which shares its memory with the GPU"
     )
+    assert memory_line(Memory(reason="no driver")) == "memory: not told (no driver)"
     assert memory_line(Memory(process_mb=12.3, system_mb=12.0)) == "memory: 12.3 MB in the process"
