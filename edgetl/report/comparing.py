@@ -101,7 +101,7 @@ def _against(case: Case, a: Candidate, b: Candidate) -> str:
 
 def _speed(case: Case, a: Candidate, b: Candidate) -> str:
     speedup = case.pairs.speedup(a, b)
-    unstable = [one.title for one in (a, b) if not one.latency.stable]
+    unstable = case.pairs.unstable(a, b)
     if unstable:
         return f"not comparable in speed with {b.title} (UNSTABLE: {listed(unstable)})"
     if speedup is None:

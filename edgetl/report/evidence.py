@@ -102,6 +102,7 @@ class Pairs:
     def __init__(self, comparisons: Iterable[Comparison]) -> None:
         self._accuracy: dict[tuple[str, str], Interval] = {}
         self._latency: dict[tuple[str, str], Interval] = {}
+        self._changed: set[frozenset[str]] = set()
         for pair in comparisons:
             if pair.metric == "accuracy" and pair.difference is not None:
                 difference = Interval(pair.difference, pair.low, pair.high)
@@ -111,6 +112,8 @@ class Pairs:
                 ratio = Interval(pair.ratio, pair.low, pair.high)
                 self._latency.setdefault((pair.b, pair.a), ratio.inverted())
                 self._latency[pair.a, pair.b] = ratio
+                if pair.why_unstable is not None:
+                    self._changed.add(frozenset({pair.a, pair.b}))
 
     def accuracy(self, a: Candidate, b: Candidate) -> Interval | None:
         """Accuracy of ``a`` minus that of ``b``, image by image; None where they were not compared."""
@@ -120,10 +123,15 @@ class Pairs:
         """How many times as fast as ``b`` is ``a``, round by round: latency of ``b`` over ``a``; None where unknown."""
         return self._latency.get((b.title, a.title))
 
+    def unstable(self, a: Candidate, b: Candidate) -> tuple[str, ...]:
+        """What of two latencies and their ratio is UNSTABLE, so that nothing is proven of their speed."""
+        own = [one.title for one in (a, b) if not one.latency.stable]
+        return tuple(own) or (("their ratio",) if frozenset({a.title, b.title}) in self._changed else ())
+
     def proves_faster(self, a: Candidate, b: Candidate) -> bool:
-        """Only a paired interval above 1 between two stable latencies proves it; only a gain that matters counts."""
+        """Only a stable ratio's interval above 1 between two stable latencies proves it, if the gain matters."""
         speedup = self.speedup(a, b)
-        proven = a.latency.stable and b.latency.stable and speedup is not None and speedup.low > 1.0
+        proven = not self.unstable(a, b) and speedup is not None and speedup.low > 1.0
         return proven and speedup is not None and speedup.value >= LEAST_SPEEDUP
 
     def proves_more_accurate(self, a: Candidate, b: Candidate) -> bool:

@@ -15,7 +15,10 @@ Array = NDArray[np.float32]
 
 @st.composite
 def lists(draw: st.DrawFn) -> Array:
-    """Detections on a coarse grid, so that boxes coincide, scores tie, and sums and products are exact."""
+    """Detections on a coarse grid, so that boxes coincide, scores tie, and sums and products are exact.
+
+    An overlap of 0.1 is none to ask for: as float32, which torchvision compares with a double, it is above 0.1.
+    """
     whole = st.integers(0, 12)
     rows = draw(st.lists(st.tuples(whole, whole, whole, whole, st.integers(1, 8), st.integers(0, 2)), max_size=12))
     return np.array([(x, y, x + w, y + h, score / 8, label) for x, y, w, h, score, label in rows], np.float32).reshape(
@@ -24,7 +27,7 @@ def lists(draw: st.DrawFn) -> Array:
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(lists(), max_size=3), st.sampled_from([0.1, 0.45, 0.5, 1.0]), st.sampled_from([1, 3, 100]))
+@given(st.lists(lists(), max_size=3), st.sampled_from([0.125, 0.45, 0.5, 1.0]), st.sampled_from([1, 3, 100]))
 def test_one_list_is_what_torchvision_makes_of_all(parts: list[Array], overlap: float, most: int) -> None:
     every = torch.from_numpy(np.concatenate([np.zeros((0, 6), np.float32), *parts]))
     every = every[every[:, 4].argsort(descending=True, stable=True)]

@@ -132,6 +132,18 @@ def test_a_verdict_that_a_stable_timing_could_overturn_is_unstable_and_says_what
     assert "close other programs" in reason(verdict, "combined int8 may be the better choice")
 
 
+def test_a_ratio_that_changed_while_it_was_measured_proves_nothing(make: SimpleNamespace) -> None:
+    rows = [make.row("combined", "fp32", 0.93, 4.0, 5), make.row("combined", "int8", 0.93, 2.0, 1)]
+    pairs = [
+        pair if pair.metric == "accuracy" else pair.model_copy(update={"why_unstable": "it changed by +9%"})
+        for pair in make.compare(rows)
+    ]
+    for every in (pairs, pairs[::-1]):
+        verdict = decide(rows, every, Budget())
+        assert chosen(verdict) == "combined fp32"
+        assert "UNSTABLE: their ratio" in reason(verdict, "INT8 for combined")
+
+
 def test_where_all_are_unstable_the_winner_is_marked_unstable(make: SimpleNamespace) -> None:
     rows = [make.unstable(make.row("combined", "fp32", 0.93, 4.0, 5))]
     verdict = decide(rows, [], Budget())
