@@ -195,6 +195,15 @@ profile_on(Hosts(("nano",), python, Path(config)), job, Quiet())
 """
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """What a shell starts in the background ignores interrupts, and so would the processes that it starts."""
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, inherited)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_ends_the_work_over_there(network: Network, graphs: list[Path]) -> None:
     nano = network.servers["nano"]
     command = [sys.executable, "-c", INTERRUPTED, network.config, sys.executable, *graphs]
