@@ -86,12 +86,14 @@ def _table(
         method=method,
         graph_sha256=sha256_bytes(model_bytes(model)),
         images=images,
-        tensors=tuple(_range(name, histogram, method) for name, histogram in seen.histograms.items()),
+        tensors=tuple(tensor_range(name, histogram, method) for name, histogram in seen.histograms.items()),
     )
 
 
-def _range(name: str, histogram: Histogram, method: str) -> TensorRange:
-    """All methods read the same histogram, so they differ in nothing but the threshold.
+def tensor_range(name: str, histogram: Histogram, method: str) -> TensorRange:
+    """The range that a method (as a table names it) chooses for a tensor of these magnitudes.
+
+    All methods read the same histogram, so they differ in nothing but the threshold.
 
     It never reaches beyond the extremes seen; tensors that are never negative get ``low`` = 0.
     """

@@ -25,6 +25,13 @@ from edgetl.data.stream import to_input
 from edgetl.graph.parity import run
 
 AWARE = {"training": {"quantization_aware": True}}
+# A probe that is held back so strongly leaves tuning something to gain.
+TUNED = {
+    "backbone": {"name": "edgetl/nano", "image_size": 16, "cut": ["images", "features.3"], "truncate": True},
+    "deployments": ["combined", "branched", "cascade"],
+    "training": {"quantization_aware": True, "regularisation": [1.0], "finetune": {"epochs": 2}},
+    "search": {"trees": 4},
+}
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +42,18 @@ def aware(tmp_path_factory: pytest.TempPathFactory, write_study: Callable) -> Pa
     for command in (["finetune", "--quantization-aware"], ["export"]):
         with pytest.raises(SystemExit) as end:
             main([*command, str(study), "-o", str(folder / "run")])
+        assert end.value.code == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory, write_study: Callable) -> Path:
+    """A study that was trained for INT8 above a cut too, and its graphs. Not to be changed."""
+    folder = tmp_path_factory.mktemp("tuned")
+    study = write_study(folder, **TUNED)
+    for command in ("finetune", "export"):
+        with pytest.raises(SystemExit) as end:
+            main([command, str(study), "-o", str(folder / "run")])
         assert end.value.code == 0
     return folder
 
@@ -85,9 +104,8 @@ def test_heads_that_were_not_trained_for_int8_are_not_taken_for_such(
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"backbone": {"name": "edgetl/nano", "image_size": 16, "cut": 2}}, "tuned layers are not trained for INT8"),
-     ({"precisions": ["fp32"]}, "is for int8; add int8 to precisions")],
-)  # fmt: skip
+    [({"precisions": ["fp32"]}, "is for int8; add int8 to precisions")],
+)
 def test_what_cannot_be_trained_for_int8_is_refused_in_a_line(
     changes: dict, message: str, tmp_path: Path, call: Callable, fault: Callable, write_study: Callable
 ) -> None:
@@ -95,6 +113,29 @@ def test_what_cannot_be_trained_for_int8_is_refused_in_a_line(
     assert message in fault(flag)
     assert message in fault(call("finetune", write_study(tmp_path, **changes, **AWARE), "-o", tmp_path / "run"))
     assert not (tmp_path / "run").exists()
+
+
+def test_above_a_cut_too_training_says_what_the_int8_graph_says(tuned: Path) -> None:
+    """To rounding below the cut. Above it near: shortcuts are not rounded in training, ranges are of fewer images."""
+    directory = RunDirectory(tuned / "run")
+    bundle = read_json(directory.bundle / "bundle.json", Bundle)
+    said, images = load_file(directory.bundle / "validation.safetensors"), images_of(directory)
+    apart: dict[str, dict[str, float]] = {"int8.onnxruntime": {}, "fp32": {}}
+    for precision, differences in apart.items():
+        for path in directory.graphs.glob(f"*.{precision}.onnx"):
+            if path.name.startswith("cascade"):
+                continue  # its second level is no graph of images
+            for name, found in run(path, images).items():
+                differences[name] = float(np.abs(found - said[f"head/{name}"]).mean())
+    print(apart)
+    heads = [head for head in bundle.heads if head.name in apart["fp32"]]
+    assert {head.place for head in heads} >= {"top", "features.3"}
+    for head in heads:
+        name = head.name
+        if head.epochs is None:
+            assert apart["int8.onnxruntime"][name] < 1e-5 < apart["fp32"][name]
+        else:
+            assert apart["int8.onnxruntime"][name] < 0.01
 
 
 def test_a_guarded_study_tells_the_mix_and_a_missed_budget(copied: Path, call: Callable, write_study: Callable) -> None:
