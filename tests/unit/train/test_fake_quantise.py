@@ -246,7 +246,7 @@ def test_layers_tuned_for_coarse_steps_bear_them_better(problem: Problem) -> Non
     coarse = problem.precision(steps=2)
     aware, plain = tuned_for(problem, coarse), tuned_for(problem, None)
     rounded = branch_features(problem.backbone, CUT, plain.state, problem.val.views[0], coarse)
-    assert aware.head.val_loss < 0.8 * problem.loss(plain, rounded)
+    assert aware.head.val_loss < 0.9 * problem.loss(plain, rounded)
 
 
 def test_attention_that_pytorch_computes_as_a_whole_is_refused() -> None:
