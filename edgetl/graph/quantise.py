@@ -36,7 +36,7 @@ def quantise(
             Q/DQ), it has no layer to quantise, or the table lacks a tensor or holds an impossible range.
     """
     _refuse_unfit(model)
-    placement = place(Wiring(model.graph), target, kept)
+    placement = place(Wiring(model.graph), target, kept, table.last_in_int8())
     if not placement.layers:
         raise EdgetlError("the graph has no Conv, Gemm or MatMul with constant weights to quantise; keep it in FP32")
     scales = dict(_activation_scales(placement, table, target))
