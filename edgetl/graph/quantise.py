@@ -23,8 +23,9 @@ _BIAS_LIMIT = np.float32(2**30)
 def quantise(
     model: onnx.ModelProto, table: CalibrationTable, target: Target, kept: Collection[str] = ()
 ) -> onnx.ModelProto:
-    """The model with INT8 trunk layers, written as Q/DQ around them; normalisation stays in float, and so do
-    heads that the table does not name as INT8.
+    """The model with INT8 trunk layers, written as Q/DQ around them; heads and normalisation stay in float.
+
+    The table may name last layers that are INT8 all the same.
 
     Weights are symmetric INT8 per output channel, stored as INT8. Activations are symmetric INT8 (``tensorrt``) or
     asymmetric UINT8 with INT32 biases (``onnxruntime``). Inputs, outputs, metadata and opset are kept.
