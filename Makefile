@@ -57,6 +57,8 @@ bench: $(VENV)/.installed  ## Benchmarks against the alternatives; results go to
 	$(BIN)/python benchmarks/engines.py -o benchmarks/results
 	$(BIN)/python benchmarks/precision.py -o benchmarks/results
 	$(BIN)/python benchmarks/scenarios.py -o benchmarks/results
+	$(BIN)/python benchmarks/trust.py -o benchmarks/results
+	$(BIN)/python benchmarks/overhead.py -o benchmarks/results
 	$(BIN)/python benchmarks/estimate.py -o benchmarks/results
 
 bench-gpu: $(VENV)/.installed  ## The device tests, engines and training on a GPU.

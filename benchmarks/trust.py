@@ -1,8 +1,7 @@
 """Whether `edgetl profile` can be trusted: false alarms on copies of one engine, and planted slow-downs that it finds.
 
 A slow-down is planted by waiting, after each inference, for a share of the time that it took. In half of all runs
-another program starts half-way on the other core and stays. Then the overhead: latency as measured against a bare loop
-over ONNX Runtime's session.
+another program starts half-way on the other core and stays.
 """
 
 from __future__ import annotations
@@ -19,14 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from fuse import write_graphs
 from record import MATERIAL, Quiet, save
 
 from edgetl.config import Backbone
 from edgetl.engine.runtime import BuildOptions, build_engine, get_runtime, load_engine
 from edgetl.measure.latency import compare, summarise
-from edgetl.measure.rounds import Call, always
+from edgetl.measure.rounds import Call
 from edgetl.stages.measuring import Precision, engine_call, time_all
 
 NETWORK = Backbone(
@@ -34,6 +32,7 @@ NETWORK = Backbone(
     weights=str(MATERIAL / "backbones" / "squeezenet1_0" / "squeezenet1_0.safetensors"),
     image_size=128,
 )
+TITLE = "SqueezeNet at 128 pixels, one thread"
 PLANTED = {"a copy": 0.0, "3 % slower": 0.03, "5 % slower": 0.05}
 LOAD = """
 import sys, time, numpy as np
@@ -58,8 +57,7 @@ def main() -> None:
         graph = write_graphs(NETWORK, Path(scratch))[0][0]
         engine = Path(scratch) / "engine.onnx"
         build_engine(get_runtime("onnxruntime"), graph, engine, BuildOptions())
-        figures: dict[str, Any] = {"network": "SqueezeNet at 128 pixels, one thread", "seconds": options.seconds}
-        figures["overhead"] = overhead(engine)
+        figures: dict[str, Any] = {"network": TITLE, "seconds": options.seconds}
         kinds = {title: [] for title in PLANTED}  # type: dict[str, list[dict[str, Any]]]
         for number in range(options.runs):
             for title, share in PLANTED.items():
@@ -129,31 +127,6 @@ def summary(runs: list[dict[str, Any]], share: float) -> dict[str, Any]:
 
 def loaded(runs: list[dict[str, Any]], beside: bool) -> list[dict[str, Any]]:
     return [one for one in runs if one["loaded"] == beside]
-
-
-def overhead(engine: Path, turns: int = 15, seconds: float = 1.0) -> dict[str, Any]:
-    """Median latency of `edgetl profile` over that of a bare loop on the same session, turn by turn."""
-    loaded = load_engine(engine, threads=1)
-    session: onnxruntime.InferenceSession = loaded._session  # type: ignore[attr-defined]  # the very same one
-    call = engine_call(loaded)
-    feed = {session.get_inputs()[0].name: call.inputs[0]}
-    ratios = []
-    for turn in range(turns):
-        measured = time_all(["it"], always({"it": call}), Precision(seconds, 0.0001), turn, Quiet())
-        ratios.append(summarise(measured.samples["it"]).p50 / bare(session, feed, seconds))
-    low, middle, high = np.percentile(ratios, [2.5, 50, 97.5])
-    return {"value": float(middle), "low": float(low), "high": float(high), "turns": turns}
-
-
-def bare(session: onnxruntime.InferenceSession, feed: dict[str, Any], seconds: float) -> float:
-    """The median of a loop that does nothing else, ms."""
-    times: list[int] = []
-    end = time.perf_counter_ns() + int(seconds * 1e9)
-    while not times or time.perf_counter_ns() < end:
-        begin = time.perf_counter_ns()
-        session.run(None, feed)
-        times.append(time.perf_counter_ns() - begin)
-    return float(np.median(times)) / 1e6
 
 
 if __name__ == "__main__":
