@@ -5,8 +5,7 @@ from __future__ import annotations
 import onnx
 
 from edgetl.artifacts.calibration import CalibrationTable, LastLayer
-from edgetl.errors import EdgetlError
-from edgetl.graph.cost import CostModel
+from edgetl.graph.cost import estimate_latency
 from edgetl.graph.model import Wiring
 from edgetl.graph.noise import results, snr_db
 from edgetl.graph.observe import Images
@@ -41,11 +40,11 @@ def judge_last_layers(
         return ()
     without = quantise(model, table, target)
     others, found = (results(form, probes, names) for form in (without, quantise(model, _with(table, names), target)))
-    before = _estimate(without)
+    before = estimate_latency(without)
     judged = []
     for name in names:
         in_float, in_int8 = snr_db(exact[name], others[name]), snr_db(exact[name], found[name])
-        after = _estimate(quantise(model, _with(table, [name]), target))
+        after = estimate_latency(quantise(model, _with(table, [name]), target))
         saved = round(1 - after / before, 4) if before and after else 0.0
         fits = saved >= _LEAST_SAVED and in_float - in_int8 <= _MOST_NOISE_DB
         judged.append(LastLayer(layer=name, snr_db=in_float, snr_db_int8=in_int8, saved=saved, int8=fits))
@@ -55,10 +54,3 @@ def judge_last_layers(
 def _with(table: CalibrationTable, names: list[str]) -> CalibrationTable:
     chosen = tuple(LastLayer(layer=name, snr_db=0.0, snr_db_int8=0.0, saved=0.0, int8=True) for name in names)
     return table.model_copy(update={"last": chosen})
-
-
-def _estimate(model: onnx.ModelProto) -> float | None:
-    try:
-        return CostModel(model).cost().estimate
-    except EdgetlError:  # the size of what NonMaxSuppression leaves is not told
-        return None
