@@ -110,8 +110,6 @@ class Study(Frozen):
             yield "is for task classify: a detector's convolutions are quantised themselves, and are not trained for it"
         if "int8" not in self.precisions:
             yield "is for int8; add int8 to precisions"
-        if self.backbone.cut is not None:
-            yield "is for heads on a frozen trunk: tuned layers are not trained for INT8; leave backbone.cut out"
 
     def quantization_aware(self) -> Study:
         """The same study with ``training.quantization_aware``.

@@ -27,7 +27,8 @@ class Finetuning(Frozen):
 class Training(Frozen):
     """How heads are fitted. Every strength is tried for every head; validation loss chooses.
 
-    ``quantization_aware``: on the features of the trunk in INT8, which is what INT8 will hand them.
+    ``quantization_aware``: on the features of the trunk in INT8, which is what INT8 will hand them; layers above a cut
+    are rounded while they are tuned, as INT8 will round them.
     """
 
     regularisation: tuple[Annotated[float, Field(gt=0.0)], ...] = (3e-4, 3e-3, 1e-2, 3e-2, 1e-1)

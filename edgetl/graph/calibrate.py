@@ -12,9 +12,10 @@ from edgetl.artifacts.calibration import CalibrationImage, CalibrationTable, Mag
 from edgetl.artifacts.files import sha256_bytes
 from edgetl.config import Recipe
 from edgetl.graph.histogram import Histogram
+from edgetl.graph.last_layer import judge_last_layers, last_inputs
 from edgetl.graph.model import model_bytes
 from edgetl.graph.noise import mean_snr_db, results
-from edgetl.graph.observe import Observation, Observer
+from edgetl.graph.observe import Observation, Observer, quantisable_tensors
 from edgetl.graph.placement import Target
 from edgetl.graph.quantise import quantise
 from edgetl.graph.thresholds import rounded, threshold
@@ -42,10 +43,16 @@ def calibrate(
         EdgetlError: there are no images, not as many as recorded, they do not fit the graph, a tensor holds NaN
             or infinity, or the graph has nothing to calibrate.
     """
-    observer = Observer(model, tensors)
+    observer = Observer(model, watched(model, quantisable_tensors(model) if tensors is None else tensors, recipe))
     for batch in batches:
         observer.add(batch)
     return ranked_tables(model, observer.seen(len(images)), recipe, images)[0]
+
+
+def watched(model: onnx.ModelProto, tensors: Sequence[str], recipe: Recipe) -> tuple[str, ...]:
+    """These tensors, and what else a recipe wants to see of a graph: ``auto`` tries the last layers in INT8 too."""
+    more = last_inputs(model) if tensors and recipe.method == "auto" else ()
+    return tuple(dict.fromkeys((*tensors, *more)))
 
 
 def ranked_tables(
@@ -69,8 +76,9 @@ def ranked_tables(
         for method, table in tables.items()
     }
     best = sorted(tables, key=lambda method: -noise[method])  # stable: of equals the first
+    last = judge_last_layers(model, tables[best[0]], target, seen.probes, exact)
     trials = tuple(Trial(method=method, snr_db=noise[method]) for method in best)
-    return tuple(tables[method].model_copy(update={"trials": trials}) for method in best)
+    return tuple(tables[method].model_copy(update={"trials": trials, "last": last}) for method in best)
 
 
 def _methods(recipe: Recipe) -> tuple[str, ...]:
@@ -86,12 +94,14 @@ def _table(
         method=method,
         graph_sha256=sha256_bytes(model_bytes(model)),
         images=images,
-        tensors=tuple(_range(name, histogram, method) for name, histogram in seen.histograms.items()),
+        tensors=tuple(tensor_range(name, histogram, method) for name, histogram in seen.histograms.items()),
     )
 
 
-def _range(name: str, histogram: Histogram, method: str) -> TensorRange:
-    """All methods read the same histogram, so they differ in nothing but the threshold.
+def tensor_range(name: str, histogram: Histogram, method: str) -> TensorRange:
+    """The range that a method (as a table names it) chooses for a tensor of these magnitudes.
+
+    All methods read the same histogram, so they differ in nothing but the threshold.
 
     It never reaches beyond the extremes seen; tensors that are never negative get ``low`` = 0.
     """

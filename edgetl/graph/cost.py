@@ -220,6 +220,14 @@ class _Entry:
     traffic: int = 0
 
 
+def estimate_latency(model: onnx.ModelProto) -> float | None:
+    """The estimate of `CostModel` for all outputs; None where the graph does not tell its sizes."""
+    try:
+        return CostModel(model).cost().estimate
+    except EdgetlError:  # the size of what NonMaxSuppression leaves is not told
+        return None
+
+
 def _amounts(entries: Sequence[_Entry]) -> NDArray[np.int64]:
     rows = [(entry.flops, entry.parameters, entry.weight_bytes, entry.activation_bytes) for entry in entries]
     if any(sum(column) >= 2**63 for column in zip(*rows, strict=True)):

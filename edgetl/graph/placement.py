@@ -36,7 +36,7 @@ class Placement:
     sources: dict[str, str]
 
 
-def place(wiring: Wiring, target: Target, kept: Collection[str] = ()) -> Placement:
+def place(wiring: Wiring, target: Target, kept: Collection[str] = (), last: Collection[str] = ()) -> Placement:
     """Decide where Q/DQ goes, from the graph alone.
 
     ``tensorrt``: at the input of every layer, and at one input of a residual Add; nothing at outputs. That is what
@@ -53,22 +53,26 @@ def place(wiring: Wiring, target: Target, kept: Collection[str] = ()) -> Placeme
 
     Args:
         kept: layers that stay in float, by the tensor they make.
+        last: layers among the last ones that do not. Nothing else is placed otherwise for them.
     """
     layers = [
         position
         for position, node in enumerate(wiring.nodes)
-        if _is_layer(wiring, position, node) and node.output[0] not in kept
+        if position not in wiring.heads and _is_layer(wiring, node) and node.output[0] not in kept
     ]
     bare: set[str] = set()
     if target == "onnxruntime":
         bare = {source(wiring, node.input[0]) for node in wiring.nodes if node.output[0] in kept}
         layers = [position for position in layers if not _stays_bare(wiring, position, bare)]
     slots = {(position, 0) for position in layers}
+    ends = [p for p in wiring.heads if wiring.nodes[p].output[0] in last and _is_layer(wiring, wiring.nodes[p])]
     if target == "tensorrt":
         slots |= set(_residual_slots(wiring, frozenset(layers)))
     else:
         cpu = _cpu_slots(wiring, frozenset(layers))
         slots |= {(p, slot) for p, slot in cpu if source(wiring, wiring.nodes[p].input[slot]) not in bare}
+    slots |= {(position, 0) for position in ends}
+    layers = sorted([*layers, *ends])
     tensors = dict.fromkeys(wiring.nodes[position].input[slot] for position, slot in sorted(slots))
     return Placement(tuple(layers), frozenset(slots), {name: source(wiring, name) for name in tensors})
 
@@ -80,9 +84,15 @@ def _stays_bare(wiring: Wiring, position: int, bare: set[str]) -> bool:
     return node.op_type == "Conv" and unfit
 
 
-def _is_layer(wiring: Wiring, position: int, node: onnx.NodeProto) -> bool:
-    """A Conv, Gemm or MatMul of the trunk with constant weights, in the form that INT8 kernels take."""
-    if node.op_type not in {"Conv", "Gemm", "MatMul"} or position in wiring.heads or node.input[0] in wiring.constants:
+def last_layers(wiring: Wiring) -> tuple[tuple[str, str], ...]:
+    """The last layers before results that could be INT8: the tensor each makes, and the one whose range it needs."""
+    heads = (wiring.nodes[position] for position in sorted(wiring.heads))
+    return tuple((node.output[0], source(wiring, node.input[0])) for node in heads if _is_layer(wiring, node))
+
+
+def _is_layer(wiring: Wiring, node: onnx.NodeProto) -> bool:
+    """A Conv, Gemm or MatMul with constant weights, in the form that INT8 kernels take."""
+    if node.op_type not in {"Conv", "Gemm", "MatMul"} or node.input[0] in wiring.constants:
         return False
     if any(name and name not in wiring.constants for name in node.input[1:]):
         return False

@@ -25,6 +25,8 @@ def quantise(
 ) -> onnx.ModelProto:
     """The model with INT8 trunk layers, written as Q/DQ around them; heads and normalisation stay in float.
 
+    The table may name last layers that are INT8 all the same.
+
     Weights are symmetric INT8 per output channel, stored as INT8. Activations are symmetric INT8 (``tensorrt``) or
     asymmetric UINT8 with INT32 biases (``onnxruntime``). Inputs, outputs, metadata and opset are kept.
 
@@ -36,7 +38,7 @@ def quantise(
             Q/DQ), it has no layer to quantise, or the table lacks a tensor or holds an impossible range.
     """
     _refuse_unfit(model)
-    placement = place(Wiring(model.graph), target, kept)
+    placement = place(Wiring(model.graph), target, kept, table.last_in_int8())
     if not placement.layers:
         raise EdgetlError("the graph has no Conv, Gemm or MatMul with constant weights to quantise; keep it in FP32")
     scales = dict(_activation_scales(placement, table, target))
@@ -65,20 +67,27 @@ def _refuse_unfit(model: onnx.ModelProto) -> None:
 
 
 @dataclass(frozen=True)
-class _Scale:
+class Scale:
+    """One step of a quantised activation, and the integer (of its type) that stands for 0."""
+
     scale: np.float32
     zero_point: NDArray[Any]
 
 
-def _activation_scales(placement: Placement, table: CalibrationTable, target: Target) -> Iterator[tuple[str, _Scale]]:
+def _activation_scales(placement: Placement, table: CalibrationTable, target: Target) -> Iterator[tuple[str, Scale]]:
     ranges = table.by_name()
     for tensor, source in placement.sources.items():
         if source not in ranges:
             raise EdgetlError(f"the calibration table has no range for {source!r}; calibrate this graph again")
-        yield tensor, _activation_scale(ranges[source], target)
+        yield tensor, activation_scale(ranges[source], target)
 
 
-def _activation_scale(found: TensorRange, target: Target) -> _Scale:
+def activation_scale(found: TensorRange, target: Target) -> Scale:
+    """How a runtime's spelling writes a range: symmetric INT8 (``tensorrt``) or asymmetric UINT8 (``onnxruntime``).
+
+    Raises:
+        EdgetlError: the range is none.
+    """
     if not (np.isfinite(found.amax) and found.low <= 0.0 <= found.high):
         raise EdgetlError(
             f"the calibration table gives {found.name!r} the range {found.low} to {found.high}, expected finite ends "
@@ -88,15 +97,15 @@ def _activation_scale(found: TensorRange, target: Target) -> _Scale:
     # A tensor that was always zero has no range; any scale represents it exactly.
     scale = np.float32(width) if np.float32(width) > 0.0 else np.float32(1.0)
     if target == "tensorrt":
-        return _Scale(scale, np.array(0, np.int8))
-    return _Scale(scale, np.array(np.clip(np.rint(-found.low / scale), 0, 255), np.uint8))
+        return Scale(scale, np.array(0, np.int8))
+    return Scale(scale, np.array(np.clip(np.rint(-found.low / scale), 0, 255), np.uint8))
 
 
 class _Rewriter:
     """Writes one quantised copy of a model. Node and tensor order follow the original, so bytes are reproducible."""
 
     def __init__(
-        self, model: onnx.ModelProto, placement: Placement, activations: Mapping[str, _Scale], biases: bool
+        self, model: onnx.ModelProto, placement: Placement, activations: Mapping[str, Scale], biases: bool
     ) -> None:
         self._model = model
         self._wiring = Wiring(model.graph)

@@ -10,8 +10,7 @@ import onnx
 from numpy.typing import NDArray
 
 from edgetl.artifacts.calibration import CalibrationTable
-from edgetl.errors import EdgetlError
-from edgetl.graph.cost import CostModel
+from edgetl.graph.cost import estimate_latency
 from edgetl.graph.half import layers_to_fp16
 from edgetl.graph.model import Wiring
 from edgetl.graph.noise import mean_snr_db, results
@@ -48,13 +47,13 @@ def layer_losses(
     groups = layer_groups(model, target)
     every = [name for group in layer_groups(model, "tensorrt") for name in group]
     exact = results(model, images)
-    estimate = _estimate(quantise(model, table, target))
+    estimate = estimate_latency(quantise(model, table, target))
     losses = []
     for group in groups:
         # In TensorRT's spelling for either target: it quantises what the layers read and nothing else.
         alone = quantise(model, table, "tensorrt", [name for name in every if name not in group])
         noise = mean_snr_db(exact, results(alone, images, tuple(exact)))
-        mixed = _estimate(mix(model, table, target, group)) if len(groups) > 1 else None
+        mixed = estimate_latency(mix(model, table, target, group)) if len(groups) > 1 else None
         losses.append(LayerLoss(group, noise, mixed / estimate - 1 if mixed and estimate else None))
         watch(1)
     return tuple(sorted(losses, key=lambda loss: loss.snr_db))
@@ -88,10 +87,3 @@ def mix(
     quantised = model if none_left else quantise(model, table, target, returned)
     halves = [name for name in returned if name not in float32]
     return layers_to_fp16(quantised, halves) if target == "tensorrt" and halves else quantised
-
-
-def _estimate(model: onnx.ModelProto) -> float | None:
-    try:
-        return CostModel(model).cost().estimate
-    except EdgetlError:  # the size of what NonMaxSuppression leaves is not told
-        return None

@@ -78,6 +78,9 @@ class Guarding:
         is taken, and on other images its luck is gone. With more than half of its layers out of INT8 it is given up.
         """
         best = min((self._try(Mix(model, table), table.method) for table in tables[:_BEST_METHODS]), key=_loss)
+        if best.loss > self.budget and best.mix.table.last_in_int8():
+            bare = best.mix.table.with_last_in_float()
+            best = self._try(Mix(model, bare), f"{bare.method}, last layers in float")
         losses: tuple[LayerLoss, ...] = ()
         if best.loss > self.budget and has_depthwise(model):
             best = min([best, *self._mended(model, seen, best.mix.table)], key=_loss)
@@ -113,7 +116,8 @@ class Guarding:
         equal = equalise(model, seen.probes)
         again, tables = self.tables(equal)
         what = f"{tables[0].method}, channels equalised, biases corrected"
-        return [corrected, self._try(Mix(correct_biases(equal, again.probes), tables[0]), what)]
+        bare = tables[0].with_last_in_float()
+        return [corrected, self._try(Mix(correct_biases(equal, again.probes), bare), what)]
 
     def _losses(self, mixed: Mix, seen: Observation) -> tuple[LayerLoss, ...]:
         self.watcher.say("looking for the layers that INT8 harms")

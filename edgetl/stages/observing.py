@@ -15,7 +15,7 @@ from edgetl.config import Recipe
 from edgetl.data.images import Pixels
 from edgetl.data.stream import File, stream, to_input
 from edgetl.data.views import renderer
-from edgetl.graph.calibrate import ranked_tables
+from edgetl.graph.calibrate import ranked_tables, watched
 from edgetl.graph.observe import Observation, Observer, quantisable_tensors
 from edgetl.graph.placement import Target
 from edgetl.stages.stage import Watcher
@@ -81,5 +81,7 @@ class Calibration(Generic[File]):
         Raises:
             EdgetlError: as `observe` does.
         """
-        seen, images = observe(model, self.samples, self.root, self.preprocessing, self.watcher, self.tensors(model))
-        return seen, ranked_tables(self.searched(model), seen, self.recipe, images, target)
+        part = self.searched(model)
+        tensors = watched(part, self.tensors(model), self.recipe)
+        seen, images = observe(model, self.samples, self.root, self.preprocessing, self.watcher, tensors)
+        return seen, ranked_tables(part, seen, self.recipe, images, target)

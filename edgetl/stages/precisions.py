@@ -105,7 +105,7 @@ class Preparing:
     """A study's graphs on their way into its precisions.
 
     ``judge`` makes the judge of the study's guard from the float graphs of ``judged``, and validation images. ``table``
-    holds the ranges, where heads were trained with some.
+    holds the ranges of the frozen trunk, where heads were trained with some.
     """
 
     context: Context
@@ -124,11 +124,11 @@ class Preparing:
         if "int8" not in wanted.precisions:
             return Precisions(self.graphs, {}, float32), []
         calibration = self._calibration(samples)
-        if wanted.guard is None and self.table is not None:
+        if wanted.guard is None and self.table is not None and _covers(self.table, calibration.tensors(whole)):
             mixes = dict.fromkeys(TARGETS, Mix(whole, self.table))
             return Precisions(self.graphs, mixes, float32), self._write_tables(self.table, mixes)
         seen, tables = calibration.tables(whole)
-        tables = tables if self.table is None else (self.table,)
+        tables = tables if self.table is None else (_completed(self.table, tables),)
         if wanted.guard is None:
             mixes = dict.fromkeys(TARGETS, Mix(whole, tables[0]))
             return Precisions(self.graphs, mixes, float32), self._write_tables(tables[0], mixes)
@@ -205,3 +205,15 @@ class Preparing:
             paths.append(self.context.run.graphs / f"{name}.json")
             write_json(paths[-1], table)
         return paths
+
+
+def _covers(table: CalibrationTable, tensors: Sequence[str]) -> bool:
+    return table.by_name().keys() >= set(tensors)
+
+
+def _completed(table: CalibrationTable, tables: Sequence[CalibrationTable]) -> CalibrationTable:
+    """A table of frozen layers, with the ranges that its method gave to what was tuned above them."""
+    whole = next(one for one in tables if one.method == table.method)
+    ranges = whole.by_name() | table.by_name()
+    update = {"graph_sha256": whole.graph_sha256, "tensors": tuple(ranges.values())}
+    return table if len(ranges) == len(table.tensors) else table.model_copy(update=update)

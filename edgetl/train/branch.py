@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,18 @@ from edgetl.train.trace import named_parameters
 Array = npt.NDArray[np.float32]
 
 _ROWS = 64
+
+Computing = Callable[[], AbstractContextManager[object]]
+"""What to enter for each forward pass of some layers."""
+
+Precision = Callable[[nn.Module], Computing]
+"""How layers, as they are now, are computed."""
+
+
+def in_float(layers: nn.Module) -> Computing:
+    """As PyTorch computes them."""
+    del layers
+    return nullcontext
 
 
 @dataclass(frozen=True)
@@ -62,9 +75,12 @@ class Branch:
         bias: Array,
         labels: Sequence[str],
         settings: Finetuning,
+        precision: Precision = in_float,
     ) -> None:
         """``upper`` is copied; ``weight`` and ``bias`` are the probe, ``labels`` those of the training images."""
         self.plan = plan
+        self._precision = precision
+        self._computing: Computing = nullcontext
         self._lowest = math.inf
         self._device = device()
         self._truth = plan.targets(labels).to(self._device)
@@ -81,15 +97,17 @@ class Branch:
         """Learn from a batch: maps at the cut, and which of the training images they are of."""
         self._optimizer.zero_grad()
         # A copy: layers that work in place would spoil the batch for the next branch.
-        logits = self._linear(self._upper(maps.to(self._device, copy=True)))
-        error: Tensor = loss(self.plan.activation, logits, self._truth[torch.from_numpy(rows)])
+        with self._computing():
+            features = self._upper(maps.to(self._device, copy=True))
+        error: Tensor = loss(self.plan.activation, self._linear(features), self._truth[torch.from_numpy(rows)])
         error.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         self._schedule.step()
 
     def assess(self, epoch: int, maps: Array, labels: Sequence[str]) -> None:
         """See what the branch is worth on validation after an epoch, 0 being the probe; keep it if it is the best."""
-        features = infer(self._upper, maps)
+        self._computing = self._precision(self._upper)
+        features = infer(self._upper, maps, self._computing)
         weight, bias = (tensor.detach().cpu().clone() for tensor in (self._linear.weight, self._linear.bias))
         worth = calibrate(self.plan.activation, logits_of((weight, bias), features), self.plan.targets(labels))
         if epoch == 0:
@@ -102,13 +120,17 @@ class Branch:
             self.best = Checkpoint(epoch, worth, weight, bias, state, features)
 
 
-def infer(upper: nn.Module, maps: Array) -> Tensor:
+def infer(upper: nn.Module, maps: Array, computing: Computing = nullcontext) -> Tensor:
     """Features (N x D) of maps at a cut, a few at a time."""
     where = next(upper.parameters()).device
     with torch.no_grad():
         # Copies: layers that work in place would write to the cached maps.
         parts = (np.array(maps[first : first + _ROWS]) for first in range(0, len(maps), _ROWS))
-        return torch.cat([upper(torch.from_numpy(part).to(where)).cpu() for part in parts])
+        features = []
+        for part in parts:
+            with computing():
+                features.append(upper(torch.from_numpy(part).to(where)).cpu())
+        return torch.cat(features)
 
 
 def _parameter_groups(upper: fx.GraphModule, head: nn.Module, settings: Finetuning) -> list[dict[str, Any]]:

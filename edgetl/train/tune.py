@@ -20,7 +20,7 @@ from edgetl.artifacts.bundle import Head
 from edgetl.config import Finetuning
 from edgetl.errors import EdgetlError
 from edgetl.train.backbones import Backbone, fingerprint
-from edgetl.train.branch import Branch, infer
+from edgetl.train.branch import Branch, Precision, in_float, infer
 from edgetl.train.cuts import split
 from edgetl.train.heads import HeadPlan, LabelledFeatures
 from edgetl.train.parallel import deterministic, device, each, threads
@@ -53,6 +53,7 @@ def tune(
     settings: Finetuning,
     seed: int,
     watch: Callable[[float], object] = bool,
+    precision: Precision = in_float,
 ) -> dict[str, Tuned]:
     """Tune what is above a cut below ``top`` once for each head, all of them on the same batches.
 
@@ -65,12 +66,13 @@ def tune(
         train: maps at the cut, N x C x H x W (or the images themselves), one array per view.
         val: the same of validation; the first view is used.
         watch: is told of the progress, in epochs: ``settings.epochs`` in all.
+        precision: how the layers are computed while they are tuned and judged; what comes out are float tensors.
 
     Raises:
         EdgetlError: the network cannot be cut there.
     """
     upper = _upper(backbone, cut)
-    branches = {key: Branch(upper, *one, train.labels, settings) for key, one in start.items()}
+    branches = {key: Branch(upper, *one, train.labels, settings, precision) for key, one in start.items()}
     rng = np.random.default_rng(seed)
     with deterministic(), threads(len(branches)) as pool:
         each(branches.values(), pool, Branch.assess, 0, val.views[0], val.labels)
@@ -147,9 +149,11 @@ def with_state(backbone: Backbone, state: Mapping[str, Array]) -> Backbone:
     return replace(backbone, trunk=trunk, reference=reference)
 
 
-def branch_features(backbone: Backbone, cut: str, state: Mapping[str, Array], maps: Array) -> Array:
+def branch_features(
+    backbone: Backbone, cut: str, state: Mapping[str, Array], maps: Array, precision: Precision = in_float
+) -> Array:
     """The features (N x D) of maps at a cut, from the layers above it with their tuned tensors."""
     # A copy: the backbone stays where it is.
     upper = copy.deepcopy(_upper(with_state(backbone, state), cut)).to(device())
-    features: Array = infer(upper, maps).numpy()
+    features: Array = infer(upper, maps, precision(upper)).numpy()
     return features

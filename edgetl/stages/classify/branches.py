@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +16,9 @@ from edgetl.config import Study
 from edgetl.data.stream import to_input
 from edgetl.graph.simplify import simplify
 from edgetl.stages.classify.features import FeatureSource, Seen
-from edgetl.stages.classify.int8_trunk import Int8Trunk, extract_with, int8_training, int8_trunk
+from edgetl.stages.classify.int8_trunk import Int8Trunk, int8_training, int8_trunk
 from edgetl.stages.classify.tuned import cached
+from edgetl.train.branch import Precision, in_float
 from edgetl.train.cuts import CutPoint, pool, split
 from edgetl.train.export import export_trunk
 from edgetl.train.features import Extractor, make_extractor
@@ -61,7 +61,8 @@ class Trained:
 class Trainer:
     """Trains a study's heads step by step. Every step may build on those before it.
 
-    ``int8`` is the trunk that heads were trained on, where they are trained for INT8.
+    ``int8`` is the trunk that heads were trained on, where they are trained for INT8: layers above a cut learn from
+    what it makes of images up to there, and are rounded as INT8 will round them.
     """
 
     int8: Int8Trunk | None = None
@@ -90,14 +91,16 @@ class Trainer:
             return TOP, make_extractor(self._backbone.trunk, graph)
         preprocessing = self._backbone.preprocessing
         self.int8 = int8_trunk(source.context, wanted, source.index.train, source.root, preprocessing, graph)
-        return self.int8.cut, partial(extract_with, self.int8.features())
+        top = self.int8.top()
+        return top.key, top.extractor()
 
     def train_above(self, point: CutPoint) -> None:
         """What is above a cut, tuned for every head that may have one; and heads on the cut itself, if asked for."""
-        maps = self._source.at(point.name, point.shape, self._extractor(point.name))
+        key, extract = self._below(point.name)
+        maps = self._source.at(key, point.shape, extract)
         if self._study.backbone.truncate and point.name != IMAGES:
             self._truncate(point.name, maps)
-        self._tune(point.name, maps)
+        self._tune(point.name, key, maps)
 
     def train_second_level(self, top: Seen) -> None:
         """For each group a head that reads its best branch's features and, beside them, what the first level says."""
@@ -116,12 +119,19 @@ class Trainer:
                 {"cut": best.cut, "truncated": best.truncated, "features": best.features, "beside": COMBINED},
             )
 
-    def _extractor(self, cut: str) -> Extractor:
-        """From images to what the layers below a cut make of them; below ``images`` there are none."""
+    def _below(self, cut: str) -> tuple[str, Extractor]:
+        """From images to what the layers below a cut make of them, and what the cache knows that by.
+
+        Below ``images`` there are no layers, in no precision.
+        """
         if cut == IMAGES:
-            return to_input
+            return cut, to_input
         lower, _ = split(self._backbone, cut)
-        return make_extractor(lower, simplify(export_trunk(self._backbone, lower)))
+        graph = simplify(export_trunk(self._backbone, lower))
+        if self.int8 is None:
+            return cut, make_extractor(lower, graph)
+        part = self.int8.below(cut, graph)
+        return part.key, part.extractor()
 
     def _truncate(self, cut: str, maps: Seen) -> None:
         network = f"{TRUNCATED}{cut}"
@@ -131,36 +141,39 @@ class Trainer:
         plans = [HeadPlan(f"{plan.name}@{network}", plan.classes, plan.activation) for plan in self._tunable()]
         self._fit(plans, train, val, {"cut": cut, "truncated": True, "features": f"{network}/features"})
 
-    def _tune(self, cut: str, maps: Seen) -> None:
+    def _tune(self, cut: str, key: str, maps: Seen) -> None:
         study, tensors = self._study, self.trained.tensors
         start = {
             plan.name: (plan, tensors[f"{plan.name}.weight"], tensors[f"{plan.name}.bias"]) for plan in self._tunable()
         }
 
+        precision = in_float if self.int8 is None else self.int8.tuning(maps.train.views[0])
+
         def work() -> Mapping[str, Tuned]:
             settings = study.training.finetune
             with self._source.context.watcher.progress(f"tuning above {cut}", settings.epochs) as advance:
-                return tune(self._backbone, cut, start, maps.train, maps.val, settings, study.seed, advance)
+                return tune(self._backbone, cut, start, maps.train, maps.val, settings, study.seed, advance, precision)
 
-        done, was_cached = cached(self._source.context.run.cache / "tuned", self._facts(cut, start), work)
+        done, was_cached = cached(self._source.context.run.cache / "tuned", self._facts(key, start), work)
         if was_cached:
             self._say(f"finetune: what is above {cut} from the cache")
         for tuned in done.values():
-            self._add_tuned(cut, tuned, maps)
+            self._add_tuned(cut, tuned, maps, precision)
 
-    def _facts(self, cut: str, start: Mapping[str, tuple[HeadPlan, Array, Array]]) -> list[object]:
-        """All that decides what tuning makes."""
+    def _facts(self, key: str, start: Mapping[str, tuple[HeadPlan, Array, Array]]) -> list[object]:
+        """All that decides what tuning makes; ``key`` is that of the maps."""
         training = self._study.training
         heads = {name: sha256_bytes(weight.tobytes() + bias.tobytes()) for name, (_, weight, bias) in start.items()}
         views = [training.views, training.flip, training.finetune.model_dump(), self._study.seed]
-        return [cut, self._source.digest(), heads, views]
+        aware = [] if self.int8 is None else self.int8.facts()
+        return [key, self._source.digest(), heads, views, *aware]
 
-    def _add_tuned(self, cut: str, tuned: Tuned, maps: Seen) -> None:
+    def _add_tuned(self, cut: str, tuned: Tuned, maps: Seen, precision: Precision) -> None:
         head = tuned.head
         graph = simplify(export_trunk(with_state(self._backbone, tuned.state)))
 
         def features() -> LabelledFeatures:
-            views = (branch_features(self._backbone, cut, tuned.state, view) for view in maps.train.views)
+            views = (branch_features(self._backbone, cut, tuned.state, view, precision) for view in maps.train.views)
             return LabelledFeatures(tuple(views), maps.train.labels)
 
         self.trained.add_network(head.name, graph, features, tuned.val_features)

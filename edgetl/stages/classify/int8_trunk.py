@@ -1,8 +1,8 @@
-"""The frozen trunk in INT8, for heads that are to learn from what it will hand them."""
+"""The frozen trunk in INT8, for heads and layers above a cut that are to learn from what it will hand them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,18 +21,25 @@ from edgetl.data.images import Pixels
 from edgetl.data.stream import to_input
 from edgetl.engine.runtime import get_runtime
 from edgetl.errors import EdgetlError
+from edgetl.graph.calibrate import tensor_range
 from edgetl.graph.compose import compose
 from edgetl.graph.extract import extract
 from edgetl.graph.fusion.fuse import fuse
+from edgetl.graph.histogram import Histogram
 from edgetl.graph.model import model_bytes
 from edgetl.graph.parity import Reference
-from edgetl.graph.quantise import quantise
+from edgetl.graph.placement import Target
+from edgetl.graph.quantise import activation_scale, quantise
 from edgetl.stages.observing import Calibration
 from edgetl.stages.stage import Context
+from edgetl.train.fake_quantise import FakeQuantisation, Grid
 
 Array = npt.NDArray[np.float32]
 
 _PROBE = "probe"
+
+_WATCHED = 64
+"""Training images on which the ranges of tuned layers are found after every epoch."""
 
 
 def int8_training(context: Context) -> Int8Training | None:
@@ -44,26 +51,81 @@ def int8_training(context: Context) -> Int8Training | None:
 
 
 @dataclass(frozen=True)
-class Int8Trunk:
-    """``graph`` goes from images to the features, with the ranges of ``table``."""
+class Int8Part:
+    """A graph in INT8 from images to one tensor: the features, or the maps at ``cut``."""
 
+    cut: str
     graph: onnx.ModelProto
-    table: CalibrationTable
 
     @property
-    def cut(self) -> str:
-        """Where its features are taken, as it stands in the cache's keys: other scales make other features."""
-        return f"{TOP} in INT8 ({sha256_bytes(model_bytes(self.graph))[:12]})"
+    def key(self) -> str:
+        """The cut, as it stands in the cache's keys: other scales make other values."""
+        return f"{self.cut} in INT8 ({sha256_bytes(model_bytes(self.graph))[:12]})"
 
-    def features(self) -> Reference:
-        """On ONNX Runtime's exact kernels, whatever the machine."""
-        return Reference(self.graph, threads=1)  # the stream's threads are as many as there are cores
+    def extractor(self) -> Callable[[Pixels], Array]:
+        """From n x H x W x 3 uint8 to n rows, on ONNX Runtime's exact kernels, whatever the machine."""
+        reference = Reference(self.graph, threads=1)  # the stream's threads are as many as there are cores
+        return partial(_extract_with, reference)
 
 
-def extract_with(reference: Reference, images: Pixels) -> Array:
-    """Features, n x D, of n x H x W x 3 uint8."""
-    features: Array = reference.run(to_input(images))[FEATURES]
-    return features
+def _extract_with(reference: Reference, images: Pixels) -> Array:
+    (values,) = reference.run(to_input(images)).values()
+    return values
+
+
+@dataclass(frozen=True)
+class Int8Trunk:
+    """``plain`` goes from images to the features, and so does ``graph``, in INT8 with the ranges of ``table``."""
+
+    plain: onnx.ModelProto
+    graph: onnx.ModelProto
+    table: CalibrationTable
+    spelling: Target
+
+    def top(self) -> Int8Part:
+        return Int8Part(TOP, self.graph)
+
+    def below(self, cut: str, lower: onnx.ModelProto) -> Int8Part:
+        """The trunk up to a cut; ``lower`` is that part of ``plain``.
+
+        Raises:
+            EdgetlError: the two were exported so differently that the one is no part of the other.
+        """
+        both = fuse({TRUNK: self.plain, cut: lower})
+        (end,) = both.outputs[cut]
+        names = fuse({TRUNK: self.plain}).tensors[TRUNK]
+        found = [names[old] for old, new in both.tensors[TRUNK].items() if new == end]
+        if not found:
+            raise EdgetlError(
+                f"the graph of the whole trunk has no tensor for the cut {cut}, so what it is there in INT8 cannot be "
+                "told; choose another cut, or leave quantization_aware out"
+            )
+        return Int8Part(cut, extract(self.graph, found[:1]))
+
+    def tuning(self, maps: Array) -> FakeQuantisation:
+        """How layers above a cut are tuned on its maps (N x C x H x W of training images), for the same spelling."""
+        spread = np.unique(np.linspace(0, len(maps) - 1, _WATCHED).astype(np.int64))
+        return FakeQuantisation(maps[spread], partial(_Watching, self.table.method, self.spelling))
+
+    def facts(self) -> list[object]:
+        """What decides how layers are tuned, beside their maps, as JSON can hold it."""
+        return [self.spelling, self.table.method, _WATCHED]
+
+
+class _Watching:
+    """Finds the grid of a tensor as calibration finds its range, and a spelling writes it."""
+
+    def __init__(self, method: str, spelling: Target) -> None:
+        self._method, self._spelling = method, spelling
+        self._histogram = Histogram()
+
+    def add(self, values: Array) -> None:
+        self._histogram.add(values)
+
+    def grid(self) -> Grid:
+        found = activation_scale(tensor_range("", self._histogram, self._method), self._spelling)
+        ends = np.iinfo(found.zero_point.dtype)
+        return Grid(float(found.scale), int(found.zero_point), int(ends.min), int(ends.max))
 
 
 def int8_trunk(
@@ -89,7 +151,8 @@ def int8_trunk(
         searched=partial(extract, outputs=[FEATURES]),
     )
     _, tables = calibration.tables(whole, wanted.spelling)
-    return Int8Trunk(extract(quantise(whole, tables[0], wanted.spelling), [FEATURES]), tables[0])
+    quantised = quantise(whole, tables[0], wanted.spelling)
+    return Int8Trunk(trunk, extract(quantised, [FEATURES]), tables[0], wanted.spelling)
 
 
 def _with_a_head(trunk: onnx.ModelProto, preprocessing: Preprocessing) -> onnx.ModelProto:
@@ -102,7 +165,7 @@ def _with_a_head(trunk: onnx.ModelProto, preprocessing: Preprocessing) -> onnx.M
 
 
 def trained_table(context: Context, bundle: Bundle) -> CalibrationTable | None:
-    """The ranges that heads were trained with; None where they were not trained for INT8.
+    """The ranges of the frozen trunk that heads were trained with; None where they were not trained for INT8.
 
     Raises:
         EdgetlError: the study asks for what the heads were not trained for.

@@ -13,14 +13,19 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from edgetl.artifacts.calibration import CalibrationTable
+from edgetl.artifacts.calibration import CalibrationImage, CalibrationTable
 from edgetl.artifacts.files import read_json, sha256_file
 from edgetl.artifacts.prepared import Prepared, record_path
+from edgetl.config import Recipe
 from edgetl.errors import EdgetlError, NotMetError
+from edgetl.graph.calibrate import ranked_tables, watched
 from edgetl.graph.model import load_model
+from edgetl.graph.observe import Observer, quantisable_tensors
 from edgetl.graph.parity import run
-from edgetl.graph.quantise import spelling
-from edgetl.stages.prepare import Preparation, prepare_file
+from edgetl.graph.quantise import quantise, spelling
+from edgetl.stages.guard import Guarding, Mix
+from edgetl.stages.judging import judge_by_folder
+from edgetl.stages.prepare import Preparation, input_preprocessing, prepare_file
 
 SIZE = 16
 COLOURS = {"blue": (30, 40, 220), "green": (40, 200, 30), "red": (220, 30, 40)}
@@ -235,3 +240,35 @@ def test_fp16_tells_on_what_it_looked_and_what_it_kept(saved, photos, tmp_path):
     assert any("stays in FP32" in text for text in watcher.said)
     assert note.parity.outputs[0].max_abs_difference < 0.02
     assert accuracy(tmp_path / "p.onnx", photos) == pytest.approx(accuracy(graph, photos), abs=0.03)
+
+
+def test_the_guard_returns_a_last_layer_first(photos: Path) -> None:
+    """A feature that hardly counts reaches 4000 times as far: the last layer, and it alone, cannot bear INT8."""
+    model = colour_network(False)
+    product = next(node for node in model.graph.node if node.op_type == "MatMul")
+    product.input[0] = "far"
+    far = np.array([4000.0, 1.0, 1.0, 1.0], np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(far, "reach"))
+    model.graph.node.insert(len(model.graph.node) - 2, helper.make_node("Mul", ["features", "reach"], ["far"]))
+    images, recipe = load_all(photos), Recipe(method="auto")
+    observer = Observer(model, watched(model, quantisable_tensors(model), recipe))
+    seen = observer.seen(observer.add(images))
+    record = tuple(CalibrationImage(path=str(one), sha256="0" * 64) for one in range(len(images)))
+    first, *_ = ranked_tables(model, seen, recipe, record)
+    assert [note.int8 for note in first.last] == [False]
+    wrong = first.model_copy(update={"last": (first.last[0].model_copy(update={"int8": True}),)})
+    judge = judge_by_folder(model, photos, input_preprocessing(model))
+
+    def written(mixed: Mix) -> list[onnx.ModelProto]:
+        return [quantise(mixed.model, mixed.table, "tensorrt")]
+
+    guarding = Guarding(judge, 0.2, "tensorrt", lambda form: (seen, [wrong]), written, Silent())
+    chosen, guard = guarding.search(model, seen, [wrong])
+    assert chosen is not None and not chosen.table.last_in_int8() and chosen.returned == ()
+    assert [attempt.what for attempt in guard.attempts] == [wrong.method, f"{wrong.method}, last layers in float"]
+    assert guard.attempts[0].drop > 0.2 > guard.attempts[1].drop
+
+
+def load_all(folder: Path) -> np.ndarray:
+    pictures = [np.asarray(Image.open(path), np.float32) for path in sorted(folder.glob("*/*.png"))]
+    return np.ascontiguousarray(np.stack(pictures).transpose(0, 3, 1, 2) / np.float32(255))

@@ -1,0 +1,112 @@
+"""The last layer is INT8 where that saves something and costs little noise; both are measured, and on record."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from edgetl.artifacts.calibration import CalibrationTable
+from edgetl.config import Recipe
+from edgetl.graph.calibrate import calibrate
+from edgetl.graph.cost import CostModel
+from edgetl.graph.model import Wiring, model_bytes
+from edgetl.graph.noise import results, snr_db
+from edgetl.graph.placement import place
+from edgetl.graph.quantise import quantise
+
+AUTO = Recipe(method="auto")
+TARGETS = ["tensorrt", "onnxruntime"]
+
+
+@pytest.fixture
+def drawn(sketch):
+    """A network with so many classes, whose trunk loses as much to INT8 as real ones do: one channel reaches far.
+
+    ``reach`` multiplies its first feature, whose weights are divided by it.
+    """
+
+    def drawn(classes: int, reach: float = 1.0) -> onnx.ModelProto:
+        drawing = sketch()
+        uneven = np.ones((1, 16, 1, 1))
+        uneven[0, 0] = 40.0
+        tensor = drawing.node("Relu", [drawing.conv(drawing.start, 3, 16)])
+        tensor = drawing.node("Mul", [tensor, drawing.constant(uneven)])
+        kernel = drawing.constant(drawing.random.normal(0.0, 0.1, (32, 16, 3, 3)) / uneven)
+        tensor = drawing.node("Conv", [tensor, kernel], kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+        features = drawing.features(drawing.node("Relu", [tensor]))
+        factors = np.ones(32)
+        factors[0] = reach
+        features = drawing.node("Mul", [features, drawing.constant(factors)])
+        weight = drawing.constant(drawing.random.normal(0.0, 0.2, (32, classes)) / factors[:, None])
+        logits = drawing.node("MatMul", [features, weight], output="logits")
+        drawing.node("Softmax", [logits], output="answer")
+        drawing.outputs.append(helper.make_tensor_value_info("answer", TensorProto.FLOAT, ["N", classes]))
+        return drawing.model()
+
+    return drawn
+
+
+def in_float(table: CalibrationTable) -> CalibrationTable:
+    return table.model_copy(update={"last": ()})
+
+
+def weight_of_last(model: onnx.ModelProto) -> onnx.NodeProto | None:
+    wiring = Wiring(model.graph)
+    return wiring.producer(wiring.producer("logits").input[1])
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_last_layer_that_saves_much_is_int8_and_both_figures_are_those_of_the_graphs(
+    target, drawn, images, record
+) -> None:
+    model = drawn(classes=2000)
+    table = calibrate(model, [images(8)], AUTO, record(8))
+    (note,) = table.last
+    assert note.layer == "logits" and note.int8
+    graphs = {"float": quantise(model, in_float(table), "tensorrt"), "int8": quantise(model, table, "tensorrt")}
+    exact = results(model, images(8))["logits"]
+    noise = {name: snr_db(exact, results(graph, images(8))["logits"]) for name, graph in graphs.items()}
+    assert (note.snr_db, note.snr_db_int8) == pytest.approx((noise["float"], noise["int8"]), abs=0.02)
+    cost = {name: CostModel(graph).cost().estimate for name, graph in graphs.items()}
+    assert note.saved == pytest.approx(1 - cost["int8"] / cost["float"], abs=1e-4) and note.saved > 0.1
+    written = weight_of_last(quantise(model, table, target))
+    assert written is not None and written.op_type == "DequantizeLinear"
+
+
+def test_a_last_layer_that_saves_nothing_stays_in_float(drawn, images, record) -> None:
+    model = drawn(classes=2)
+    table = calibrate(model, [images(8)], AUTO, record(8))
+    (note,) = table.last
+    assert not note.int8 and note.saved < 0.01
+    assert model_bytes(quantise(model, table, "tensorrt")) == model_bytes(quantise(model, in_float(table), "tensorrt"))
+    assert weight_of_last(quantise(model, table, "tensorrt")) is None
+
+
+def test_a_last_layer_that_int8_harms_stays_in_float_whatever_it_saves(drawn, images, record) -> None:
+    (note,) = calibrate(drawn(classes=2000, reach=4000.0), [images(8)], AUTO, record(8)).last
+    assert not note.int8
+    assert note.saved > 0.1 and note.snr_db_int8 < note.snr_db - 0.5
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_nothing_else_is_placed_otherwise_for_it(target, drawn, images, record) -> None:
+    model = drawn(classes=2000)
+    table = calibrate(model, [images(8)], AUTO, record(8))
+    before, after = (place(Wiring(model.graph), target, last=last) for last in ((), table.last_in_int8()))
+    (layer,) = set(after.layers) - set(before.layers)
+    assert model.graph.node[layer].output[0] == "logits"
+    assert after.slots - before.slots == {(layer, 0)} and before.slots < after.slots
+
+
+def test_only_auto_asks(drawn, images, record) -> None:
+    assert calibrate(drawn(classes=2000), [images(8)], Recipe(method="mse"), record(8)).last == ()
+
+
+def test_batches_and_order_do_not_change_a_byte(drawn, images, record) -> None:
+    model, pictures = drawn(classes=2000), images(8)
+    orders = [[pictures], [pictures[5:], pictures[:5]], [pictures[one : one + 1] for one in range(7, -1, -1)]]
+    tables = [calibrate(model, batches, AUTO, record(8)) for batches in orders]
+    assert len({table.model_dump_json() for table in tables}) == 1
+    assert len({model_bytes(quantise(model, table, "onnxruntime")) for table in tables}) == 1
