@@ -1,4 +1,4 @@
-"""Write the figures of the README from benchmarks/results. ``make docs`` runs it; a test keeps them true."""
+"""Write the figures of README and guides from benchmarks/results. ``make docs`` runs it; a test keeps them true."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
 BEGIN, END = "<!-- figures -->\n", "<!-- /figures -->"
 
 
-def with_figures(readme: str) -> str:
-    """The README with the figures section made anew."""
-    before, rest = readme.split(BEGIN)
-    return before + BEGIN + figures() + END + rest.split(END)[1]
+def with_figures(page: Path) -> str:
+    """A page's text with its figures section made anew."""
+    before, rest = page.read_text(encoding="utf-8").split(BEGIN)
+    return before + BEGIN + PAGES[page]() + END + rest.split(END)[1]
 
 
 def figures() -> str:
@@ -50,7 +49,8 @@ def figures() -> str:
     lines = "".join(f"| {what} | {figure} |\n" for what, figure in rows)
     return (
         f"CIFAR-10 images (15,000 + 5,000), MobileNetV2 at 128 pixels, two groups; {machine}; from "
-        f"`benchmarks/results/`.\n\n| | |\n|---|---|\n{lines}\n{_fused()}\n{_cuts()}\n{_detection()}"
+        f"`benchmarks/results/`.\n\n| | |\n|---|---|\n{lines}\n"
+        + "\n".join(part() for part in (_fused, _cuts, _detection, _precision, _trust))
     )
 
 
@@ -108,6 +108,91 @@ def _detection() -> str:
     )
 
 
+_GRAPHS = {
+    "fp16": "FP16",
+    "int8": "INT8",
+    "int8_guarded": "INT8, guarded",
+    "int8_aware": "INT8, its head trained for it",
+    "modelopt": "ModelOpt",
+    "ort_for_tensorrt": "ONNX Runtime, tuned for TensorRT",
+    "ort_default": "ONNX Runtime, default",
+}
+_NETWORKS = {
+    "mobilenet_v2": "MobileNetV2",
+    "squeezenet1_0": "SqueezeNet",
+    "tiny_darknet": "Tiny Darknet",
+    "resnet": "a small ResNet",
+}
+
+
+def _precision() -> str:
+    result = _read("precision")
+    models, speed = result["models"], result["resnet18_at_224_on_one_thread"]
+    names = [name for name in _NETWORKS if name in models]
+    rows = "".join(
+        f"| {title} | {' | '.join(_lost(models[name]['drop_points'].get(graph)) for name in names)} |\n"
+        for graph, title in _GRAPHS.items()
+        if any(graph in models[name]["drop_points"] for name in names)
+    )
+    exact = " | ".join(f"{100 * models[name]['fp32']:.1f} %" for name in names)
+    return (
+        "Points of top-1 accuracy on CIFAR-10 that a precision loses against FP32, of "
+        f"{result['images']['test']:,} test images (95 % interval, image by image), calibrated on "
+        f"{result['calibrated_on']} images; the guard was given "
+        f"{100 * result['budget']:.1f} points and other images ({_machine(result)}):\n\n"
+        f"| | {' | '.join(_NETWORKS[name] for name in names)} |\n|---|{'---|' * len(names)}\n"
+        f"| FP32 gets | {exact} |\n{rows}\n"
+        f"ResNet-18 at 224 pixels on one thread of that CPU: INT8 in ONNX Runtime's spelling is "
+        f"{speed['times_as_fast']:.2f} times as fast as FP32 ({speed['low']:.2f} to {speed['high']:.2f}).\n"
+    )
+
+
+def _lost(found: dict[str, float] | None) -> str:
+    if found is None:
+        return ""
+    if "drop" not in found:
+        return "does not run"
+    return f"{found['drop']:.2f} ({found['low']:.2f} to {found['high']:.2f})"
+
+
+def _trust() -> str:
+    result = _read("trust")
+    rows = ""
+    for what, one in result["planted"].items():
+        found = "excluded" if what == "a copy" else "found"
+        cells = [f"{some[found]} of {some['runs']}" for some in (one["all"], one["beside another program"])]
+        rows += f"| {what} | {' | '.join(cells)} | {one['median_ratio']:.3f} |\n"
+    bare = _interval(_read("overhead")["profile_over_bare_loop"])
+    return (
+        f"Whether `edgetl profile` can be trusted: an engine ({result['network']}) against a copy of itself that was "
+        f"slowed down on purpose, {result['seconds']:.0f} s of measuring each ({_machine(result)}, virtual and noisy); "
+        "in half of the runs another program starts half-way on the other core:\n\n"
+        "| the engine against | called slower (a copy: called different) | beside another program | median ratio |\n"
+        f"|---|---|---|---|\n{rows}\nLatency as it reports it, over a bare loop on the same session: {bare}.\n"
+    )
+
+
+def _machine(result: dict[str, Any]) -> str:
+    return str(result["environment"]["processor"].split(" [")[0])
+
+
+def helpers() -> str:
+    result = _read("helpers")
+    networks = result["milliseconds"]
+    whats = list(next(iter(networks.values())))
+    rows = "".join(
+        f"| {what} | {' | '.join(_milliseconds(one[what]) for one in networks.values())} |\n" for what in whats
+    )
+    return (
+        f"| ms, one image of {result['image_size']} pixels (least to greatest of {result['turns']} turns) "
+        f"| {' | '.join(networks)} |\n|---|{'---|' * len(networks)}\n{rows}\nOn {_machine(result)}.\n"
+    )
+
+
+def _milliseconds(value: dict[str, float]) -> str:
+    return f"{value['median']:.1f} ({value['least']:.1f} to {value['greatest']:.1f})"
+
+
 def _points(value: dict[str, float]) -> str:
     return f"{100 * value['value']:.1f} % ({100 * value['low']:.1f} to {100 * value['high']:.1f})"
 
@@ -129,5 +214,8 @@ def _spread(values: dict[str, float]) -> str:
     return f"{values['median']:.2f} times ({values['least']:.2f} to {values['greatest']:.2f})"
 
 
+PAGES = {ROOT / "README.md": figures, ROOT / "docs" / "measuring.md": helpers}
+
 if __name__ == "__main__":
-    README.write_text(with_figures(README.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(with_figures(page), encoding="utf-8")

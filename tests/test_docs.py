@@ -46,9 +46,10 @@ def test_the_command_reference_is_what_the_commands_say() -> None:
     )
 
 
-def test_the_figures_of_the_readme_are_those_of_the_results() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert readme == _script("generate_figures").with_figures(readme), "run make docs"
+def test_the_figures_of_readme_and_guides_are_those_of_the_results() -> None:
+    script = _script("generate_figures")
+    for page in script.PAGES:
+        assert page.read_text(encoding="utf-8") == script.with_figures(page), "run make docs"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
