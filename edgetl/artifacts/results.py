@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from pydantic import Field, model_serializer, model_validator
 
+from edgetl.artifacts.device_estimates import Estimated
 from edgetl.artifacts.energy import Energy
 from edgetl.artifacts.estimate import Estimate
-from edgetl.artifacts.estimates import Estimated
 from edgetl.artifacts.files import Artifact
 from edgetl.artifacts.guard import Guard
 from edgetl.artifacts.index import BrokenFile

@@ -12,7 +12,7 @@ from edgetl.commands.profile_options import file_order
 from edgetl.commands.study_command import PATH, Terminal
 
 if TYPE_CHECKING:
-    from edgetl.artifacts.estimates import Estimated
+    from edgetl.artifacts.device_estimates import Estimated
     from edgetl.artifacts.hosts import HostProfiles
     from edgetl.artifacts.results import Profile
     from edgetl.stages.remote import Job

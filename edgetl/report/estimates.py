@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from edgetl.artifacts.estimates import Estimated
+from edgetl.artifacts.device_estimates import Estimated
 from edgetl.report.wording import printable, significant
 
 _CAPTION = (

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgetl.artifacts.deployment import Shortlist
-from edgetl.artifacts.estimates import Estimated
+from edgetl.artifacts.device_estimates import Estimated
 from edgetl.artifacts.files import read_json
 from edgetl.artifacts.run import RunDirectory
 from edgetl.config import Study
