@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,14 +46,14 @@ def command(sources: tuple[Path, ...], as_json: bool, **values: Any) -> None:
             raise click.UsageError("--load measures nothing; leave the models out")
         from edgetl.stages.reload import reload
 
-        _show([reload(path) for path in values["load"]], as_json)
+        _show_loaded({str(path): reload(path) for path in values["load"]}, as_json)
     elif not sources:
         raise click.UsageError("give a STUDY.yaml with -o DIR, models, or --load FILE")
     elif sources[0].suffix in {".onnx", ".engine"}:
         from edgetl.stages.profile_files import profile_files
 
         profile = profile_files(file_order(sources, values), Terminal())
-        _show([profile], as_json)
+        _show(profile, as_json)
         _judge(profile, values["fail_if_slower"], values["strict"])
     else:
         _profile_study(sources, values, as_json)
@@ -92,17 +92,30 @@ def _profile_study(sources: tuple[Path, ...], values: dict[str, Any], as_json: b
     _judge(profile, None, values["strict"])
 
 
-def _show(profiles: Sequence[Profile], as_json: bool) -> None:
-    from edgetl.report.profiled import profile_lines, profiles_json
+def _show(profile: Profile, as_json: bool) -> None:
+    from edgetl.report.profiled import profile_lines
 
     if as_json:
-        click.echo(profiles_json(profiles))
+        click.echo(profile.model_dump_json(indent=1))
         return
-    for line in profile_lines(profiles):
+    for line in profile_lines(profile):
         click.echo(line)
-    for profile in profiles:
-        _show_where_time_goes(profile)
-        _show_scenarios(profile)
+    _show_where_time_goes(profile)
+    _show_scenarios(profile)
+
+
+def _show_loaded(profiles: Mapping[str, Profile], as_json: bool) -> None:
+    """One profile as if it had just been measured, several side by side."""
+    if len(profiles) == 1:
+        _show(next(iter(profiles.values())), as_json)
+        return
+    from edgetl.report.hosts import loaded_table
+    from edgetl.report.profiled import profiles_json
+
+    if as_json:
+        click.echo(profiles_json([*profiles.values()]))
+    else:
+        echo(loaded_table(profiles))
 
 
 def _show_where_time_goes(profile: Profile) -> None:

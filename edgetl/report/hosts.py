@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from edgetl.artifacts.hosts import HostProfile, HostProfiles
-from edgetl.artifacts.results import Measured
+from edgetl.artifacts.results import Measured, Profile
+from edgetl.report.profiled import device_of, title
 from edgetl.report.table import UNKNOWN
 from edgetl.report.wording import printable, significant
 
 
-def host_table(profiles: HostProfiles) -> Table:
-    """One row for each file on each machine, files together. Every cell is a `Text`: names are never read as markup."""
+def host_table(profiles: HostProfiles, source: str = "host") -> Table:
+    """One row for each candidate on each machine, those of one name together.
+
+    Every cell is a `Text`: names are never read as markup.
+    """
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption="ms for one image", caption_justify="left")
-    for header in ("", "host", "device", "runtime"):
+    for header in ("", source, "device", "runtime"):
         table.add_column(header, overflow="fold")
     for header in ("p50", "from - to", "p99"):
         table.add_column(header, justify="right")
@@ -28,6 +32,12 @@ def host_table(profiles: HostProfiles) -> Table:
     return table
 
 
+def loaded_table(profiles: Mapping[str, Profile]) -> Table:
+    """The same of profiles that were measured elsewhere before, by the names of their files."""
+    hosts = (HostProfile(host=name, device=device_of(one), profile=one) for name, one in profiles.items())
+    return host_table(HostProfiles(hosts=tuple(hosts)), "file")
+
+
 def failures(profiles: HostProfiles) -> Iterator[str]:
     """A line for each machine that has no figures."""
     for one in profiles.failed:
@@ -35,7 +45,7 @@ def failures(profiles: HostProfiles) -> Iterator[str]:
 
 
 def _cells(row: Measured, one: HostProfile) -> tuple[str, ...]:
-    cells = (printable(row.name), printable(one.host), printable(one.device or UNKNOWN), row.runtime)
+    cells = (title(row), printable(one.host), printable(one.device or UNKNOWN), row.runtime)
     latency = row.latency_ms
     if latency is None:
         return (*cells, UNKNOWN, printable(row.unsupported or "not measured"), UNKNOWN)

@@ -12,20 +12,16 @@ from edgetl.report.wording import printable
 
 
 def profiles_json(profiles: Sequence[Profile]) -> str:
-    """One profile as an object, several as a list of them."""
-    if len(profiles) == 1:
-        return profiles[0].model_dump_json(indent=1)
+    """A list of them."""
     return json.dumps([profile.model_dump(mode="json") for profile in profiles], indent=1)
 
 
-def profile_lines(profiles: Sequence[Profile]) -> Iterator[str]:
-    """A line for each candidate and each pair; of several devices each line begins with the device's name."""
-    for profile in profiles:
-        device = f"{printable(device_of(profile))}: " if len(profiles) > 1 else ""
-        for row in profile.deployments:
-            yield from (device + line for line in _row_lines(row))
-        yield from (device + _pair(pair) for pair in profile.comparisons if pair.metric == "latency")
-        yield from (device + printable(text) for text in profile.disturbances)
+def profile_lines(profile: Profile) -> Iterator[str]:
+    """Some lines for each candidate, a line for each pair and for each disturbance."""
+    for row in profile.deployments:
+        yield from _row_lines(row)
+    yield from (_pair(pair) for pair in profile.comparisons if pair.metric == "latency")
+    yield from map(printable, profile.disturbances)
 
 
 def device_of(profile: Profile) -> str:

@@ -3,9 +3,11 @@ from __future__ import annotations
 import json
 
 import pytest
+from rich.console import Console
 
 from edgetl.artifacts.results import Comparison, DeviceTimes, Latency, Measured, Part, Profile
 from edgetl.errors import NotMetError
+from edgetl.report.hosts import loaded_table
 from edgetl.report.profiled import judge, profile_lines, profiles_json
 
 
@@ -24,26 +26,34 @@ def profile(low: float = 1.02, high: float = 1.04, why: str | None = None, devic
 
 
 def test_each_candidate_and_each_pair_has_a_line() -> None:
-    assert list(profile_lines([profile()])) == [
+    assert list(profile_lines(profile())) == [
         "new.onnx: p50 2.000 ms (1.900 to 2.100), p90 3.000, p99 4.000 ms, 500.0 images/s",
         "old.onnx: p50 1.900 ms (1.800 to 2.000), p90 2.900, p99 3.900 ms, 500.0 images/s",
         "new.onnx takes 1.030 times as long as old.onnx (1.020 to 1.040)",
     ]
 
 
-def test_lines_of_several_devices_begin_with_the_device() -> None:
-    lines = list(profile_lines([profile(), profile(device="another\x1b[31m")]))
-    assert lines[0].startswith("a Jetson: new.onnx: p50")
-    assert lines[3].startswith("another") and "\x1b" not in lines[3]
-    assert len(json.loads(profiles_json([profile(), profile()]))) == 2
-    assert json.loads(profiles_json([profile()]))["schema_version"] == 1
+def test_profiles_of_several_devices_are_one_table_with_candidates_together() -> None:
+    elsewhere = profile(device="another\x1b[31m")
+    table = loaded_table({"nano.json": profile(), "orin.json": elsewhere})
+    with (console := Console(width=160)).capture() as capture:
+        console.print(table)
+    lines = [line.split() for line in capture.get().splitlines() if ".onnx" in line]
+    assert [line[:2] for line in lines] == [
+        ["new.onnx", "nano.json"],
+        ["new.onnx", "orin.json"],
+        ["old.onnx", "nano.json"],
+        ["old.onnx", "orin.json"],
+    ]
+    assert "\x1b" not in capture.get()
+    assert len(json.loads(profiles_json([profile(), elsewhere]))) == 2
 
 
 def test_a_device_tells_the_parts_as_trtexec_does() -> None:
     part = Part(p50=1.5, p90=1.6, p99=1.7, mean=1.5)
     times = DeviceTimes(h2d=part, compute=part, d2h=part, latency=part, enqueue=part)
     row = profile().deployments[0].model_copy(update={"latency_ms": latency(device=times)})
-    lines = list(profile_lines([profile().model_copy(update={"deployments": (row,), "comparisons": ()})]))
+    lines = list(profile_lines(profile().model_copy(update={"deployments": (row,), "comparisons": ()})))
     assert lines[1] == (
         "  GPU compute 1.500 ms, H2D 1.500, D2H 1.500, latency 1.500 ms by CUDA events; enqueue 1.500 ms"
     )
