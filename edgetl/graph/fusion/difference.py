@@ -113,6 +113,11 @@ def _folded(layer: Layer, one: Array, other: Array, what: str) -> str:
     return ""
 
 
+# Weights of a damaged file may be anything, signalling NaNs and infinities among it.
+_any_numbers = np.errstate(invalid="ignore", over="ignore")
+
+
+@_any_numbers
 def factors_between(one: Array, other: Array, axis: int, tolerance: float) -> NDArray[np.float64] | None:
     """By how much each slice of ``other`` along an axis is a multiple of that of ``one``; None where one is not.
 
@@ -130,6 +135,7 @@ def factors_between(one: Array, other: Array, axis: int, tolerance: float) -> ND
     return factors if alike.all() else None
 
 
+@_any_numbers
 def _by_up_to(one: Array, other: Array) -> str:
     if not np.issubdtype(one.dtype, np.number) or not one.size:
         return ""
