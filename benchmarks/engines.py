@@ -55,11 +55,14 @@ BUILDS = 3
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--material", type=Path, default=MATERIAL)
+    parser.add_argument("--detectors", action="store_true", help="these alone, into a file of their own")
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
-    detector, rows = list(detectors(options.material)), list(networks(options.material))
-    figures = {"compute_capability": CAPABILITY, "builds": BUILDS, "engines": rows, "detector": detector}
-    save(options.output, "engines", figures, threads=0)
+    figures: dict[str, Any] = {"compute_capability": CAPABILITY, "builds": BUILDS}
+    figures["detector"] = list(detectors(options.material))
+    if not options.detectors:
+        figures["engines"] = list(networks(options.material))
+    save(options.output, "engines_detectors" if options.detectors else "engines", figures, threads=0)
 
 
 def networks(material: Path) -> Iterator[dict[str, Any]]:
