@@ -143,7 +143,15 @@ def _precision() -> str:
         f"| | {' | '.join(_NETWORKS[name] for name in names)} |\n|---|{'---|' * len(names)}\n"
         f"| FP32 gets | {exact} |\n{rows}\n"
         f"ResNet-18 at 224 pixels on one thread of that CPU: INT8 in ONNX Runtime's spelling is "
-        f"{speed['times_as_fast']:.2f} times as fast as FP32 ({speed['low']:.2f} to {speed['high']:.2f}).\n"
+        f"{speed['times_as_fast']:.2f} times as fast as FP32 ({speed['low']:.2f} to {speed['high']:.2f}). "
+        f"MobileNetV2-YOLOv3 on coco128, mAP@0.5: {_maps(result['detector'])}.\n"
+    )
+
+
+def _maps(found: dict[str, dict[str, float]]) -> str:
+    return ", ".join(
+        f"{precision.upper()} {100 * one['map50']:.1f} % ({100 * one['low']:.1f} to {100 * one['high']:.1f})"
+        for precision, one in found.items()
     )
 
 
