@@ -54,10 +54,9 @@ def turns(engine: Path, count: int, seconds: float) -> list[float]:
             measured = time_all(["it"], always({"it": call}), Precision(seconds, 0.0001), seed, Quiet())
             return summarise(measured.samples["it"]).p50
 
-        if rng.random() < 0.5:
-            ratios.append(profiled() / bare(session, feed, seconds))
-        else:
-            ratios.append(1.0 / (bare(session, feed, seconds) / profiled()))
+        first = profiled() if rng.random() < 0.5 else None
+        loop = bare(session, feed, seconds)
+        ratios.append((profiled() if first is None else first) / loop)
     return ratios
 
 

@@ -173,7 +173,7 @@ def _trust() -> str:
     bare = _interval(_read("overhead")["profile_over_bare_loop"])
     return (
         f"Whether `edgetl profile` can be trusted: an engine ({result['network']}) against a copy of itself that was "
-        f"slowed down on purpose, {result['seconds']:.0f} s of measuring each ({_machine(result)}, virtual and noisy); "
+        f"slowed down on purpose, {result['seconds']:.0f} s of measuring each ({_machine(result)}); "
         "in half of the runs another program starts half-way on the other core:\n\n"
         "| the engine against | called slower (a copy: called different) | beside another program | median ratio |\n"
         f"|---|---|---|---|\n{rows}\nLatency as it reports it, over a bare loop on the same session: {bare}.\n"
