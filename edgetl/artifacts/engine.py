@@ -32,12 +32,13 @@ class EngineManifest(Artifact):
     """Identity of an engine.
 
     ``target`` holds what the engine is tied to: it runs nowhere else. A value may end in ``or newer``. ``built_on``
-    tells the machine that built it, as far as it is known. ``layers`` are the engine's own where the runtime could be
-    asked (``layers_of``), else those of the graph that it was built from. ``build_peak_mb`` is how far the process
-    grew while it built.
+    tells the machine that built it, as far as it is known, ``built_at`` when (ISO 8601, UTC, to the microsecond, so
+    that no two builds have one manifest: what was measured on one engine is not taken for another's). ``layers`` are
+    the engine's own where the runtime could be asked (``layers_of``), else those of the graph that it was built from.
+    ``build_peak_mb`` is how far the process grew while it built.
     """
 
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     runtime: str
     graph: str
     graph_sha256: str
@@ -46,6 +47,7 @@ class EngineManifest(Artifact):
     target: dict[str, str]
     built_on: dict[str, str]
     options: dict[str, Any]
+    built_at: str
     build_seconds: float
     build_peak_mb: float | None
     inputs: tuple[EngineTensor, ...]

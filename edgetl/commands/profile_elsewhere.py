@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from edgetl.commands.console import echo
 from edgetl.commands.profile_options import file_order
 from edgetl.commands.study_command import PATH, Terminal
 
@@ -75,11 +76,9 @@ def show_estimates(sources: tuple[Path, ...], values: dict[str, Any], as_json: b
         empty = Profile(environment={}, deployments=(), comparisons=(), estimates=rows)
         click.echo(empty.model_dump_json(indent=1))
         return
-    from rich.console import Console
-
     from edgetl.report.estimates import estimate_table
 
-    Console().print(estimate_table(rows))
+    echo(estimate_table(rows))
 
 
 def profile_on_hosts(sources: tuple[Path, ...], values: dict[str, Any], as_json: bool) -> Iterator[Profile]:
@@ -100,14 +99,12 @@ def profile_on_hosts(sources: tuple[Path, ...], values: dict[str, Any], as_json:
 
 
 def _show_hosts(found: HostProfiles, as_json: bool) -> None:
-    from rich.console import Console
-
     from edgetl.report.hosts import failures, host_table
 
     if as_json:
         click.echo(found.model_dump_json(indent=1))
     else:
-        Console().print(host_table(found))
+        echo(host_table(found))
     for line in failures(found):
         click.echo(line, err=True)
 

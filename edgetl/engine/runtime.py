@@ -7,6 +7,7 @@ import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
 from functools import reduce
 from pathlib import Path
 from typing import Literal, Protocol, cast
@@ -161,6 +162,7 @@ def _build(runtime: Runtime, graph: Path, engine: Path, identity: EngineIdentity
         target=identity.target,
         built_on={"edgetl": __version__, "python": platform.python_version(), **built.on},
         options=asdict(identity.options),
+        built_at=datetime.now(timezone.utc).isoformat(timespec="microseconds"),
         build_seconds=round(time.perf_counter() - begin, 3),
         build_peak_mb=None if before is None or peak is None else round(peak - before, 1),
         inputs=inputs,

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from edgetl.artifacts.bundle import IMAGES, TOP, TRUNCATED
 from edgetl.report.wording import listed
 
-# Where a name may be broken, the best place first: after the deployment, between cuts, within a cut.
-_BREAKS = "@,-._"
+# Where a name may be broken, the best place first: between directories, after the deployment, between cuts, in a cut.
+_BREAKS = "/@,-._"
 
 
 def deployment_of(name: str) -> str:

@@ -92,6 +92,7 @@ def _inspect_engine(path: Path, trust: bool) -> Inspection:
             "layers_of": manifest.layers_of,
             "runs_on": manifest.target,
             "built_on": manifest.built_on,
+            "built_at": manifest.built_at,
             "options": {name: value for name, value in manifest.options.items() if value not in (None, False)},
         },
         lineage={"sha256": manifest.engine_sha256, "graph": manifest.graph, "graph_sha256": manifest.graph_sha256},

@@ -24,6 +24,7 @@ def engine(tmp_path: Path) -> Path:
         target=TARGET,
         built_on={},
         options={},
+        built_at="2026-11-27T08:00:00.000000+00:00",
         build_seconds=0.1,
         build_peak_mb=None,
         inputs=(),

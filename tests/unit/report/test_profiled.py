@@ -49,6 +49,20 @@ def test_profiles_of_several_devices_are_one_table_with_candidates_together() ->
     assert len(json.loads(profiles_json([profile(), elsewhere]))) == 2
 
 
+def test_a_long_path_is_broken_between_directories_and_the_reason_for_no_figures_is_whole() -> None:
+    deep, why = "/tmp/some/rather/deeply/nested/place", "it needs an operator that this runtime does not have"
+    found = profile(device="a processor with a name of many words")
+    rows = tuple(row.model_copy(update={"name": f"{deep}/{row.name}"}) for row in found.deployments)
+    rows += (rows[0].model_copy(update={"name": "odd.onnx", "latency_ms": None, "unsupported": why}),)
+    table = loaded_table({f"{deep}/profile.json": found.model_copy(update={"deployments": rows})})
+    with (console := Console(width=100)).capture() as capture:
+        console.print(table)
+    words = capture.get().split()
+    assert {"new.onnx", "old.onnx", "odd.onnx", "onnxruntime"} <= set(words)
+    assert "profile.json" in capture.get()
+    assert set(why.split()) <= set(words)
+
+
 def test_a_device_tells_the_parts_as_trtexec_does() -> None:
     part = Part(p50=1.5, p90=1.6, p99=1.7, mean=1.5)
     times = DeviceTimes(h2d=part, compute=part, d2h=part, latency=part, enqueue=part)
