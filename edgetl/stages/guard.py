@@ -33,7 +33,12 @@ class Mix:
 
     model: onnx.ModelProto
     table: CalibrationTable
-    returned: tuple[str, ...] = ()
+    returned: tuple[str, ...]
+
+    @classmethod
+    def of(cls, model: onnx.ModelProto, table: CalibrationTable, returned: Sequence[str] = ()) -> Mix:
+        """With these layers out of INT8, and the first ones if the table says so."""
+        return cls(model, table, tuple(dict.fromkeys((*table.first_in_float(), *returned))))
 
 
 @dataclass(frozen=True)
@@ -77,16 +82,17 @@ class Guarding:
         A budget is met where the drop and its standard error together are within it: of several attempts the luckiest
         is taken, and on other images its luck is gone. With more than half of its layers out of INT8 it is given up.
         """
-        best = min((self._try(Mix(model, table), table.method) for table in tables[:_BEST_METHODS]), key=_loss)
+        best = min((self._try(Mix.of(model, table), table.method) for table in tables[:_BEST_METHODS]), key=_loss)
         if best.loss > self.budget and best.mix.table.last_in_int8():
             bare = best.mix.table.with_last_in_float()
-            best = self._try(Mix(model, bare), f"{bare.method}, last layers in float")
+            best = self._try(Mix.of(model, bare), f"{bare.method}, last layers in float")
         losses: tuple[LayerLoss, ...] = ()
         if best.loss > self.budget and has_depthwise(model):
             best = min([best, *self._mended(model, seen, best.mix.table)], key=_loss)
         if best.loss > self.budget:
             losses = self._losses(best.mix, seen)
-            best = self._fewest(best.mix, losses)
+            out = set(best.mix.returned)
+            best = self._fewest(best.mix, [loss for loss in losses if out.isdisjoint(loss.layers)])
         met = best.loss <= self.budget
         return best.mix if met else None, self._report(losses, best, None if met else self._missed(best))
 
@@ -110,14 +116,14 @@ class Guarding:
         return self.attempts[-1]
 
     def _mended(self, model: onnx.ModelProto, seen: Observation, table: CalibrationTable) -> Sequence[_Tried]:
-        corrected = self._try(Mix(correct_biases(model, seen.probes), table), f"{table.method}, biases corrected")
+        corrected = self._try(Mix.of(correct_biases(model, seen.probes), table), f"{table.method}, biases corrected")
         if corrected.loss <= self.budget:
             return [corrected]
         equal = equalise(model, seen.probes)
         again, tables = self.tables(equal)
         what = f"{tables[0].method}, channels equalised, biases corrected"
         bare = tables[0].with_last_in_float()
-        return [corrected, self._try(Mix(correct_biases(equal, again.probes), bare), what)]
+        return [corrected, self._try(Mix.of(correct_biases(equal, again.probes), bare), what)]
 
     def _losses(self, mixed: Mix, seen: Observation) -> tuple[LayerLoss, ...]:
         self.watcher.say("looking for the layers that INT8 harms")
@@ -131,7 +137,7 @@ class Guarding:
 
         def without(groups: Sequence[LayerLoss]) -> _Tried:
             returned = tuple(name for group in groups for name in group.layers)
-            return self._try(Mix(mixed.model, mixed.table, returned), mixed.table.method)
+            return self._try(Mix.of(mixed.model, mixed.table, returned), mixed.table.method)
 
         few, many = 0, self._most(mixed.model, losses) + 1
         best: _Tried | None = None
