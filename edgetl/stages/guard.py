@@ -179,6 +179,7 @@ class Guarding:
         in_int8 = self._layers(chosen.mix.model, chosen.mix.returned)
         return Guard(
             max_accuracy_drop=self.budget,
+            metric=self.judge.what,
             images=self.judge.images,
             fp32=dict(self.judge.exact),
             attempts=tuple(tried.attempt for tried in self.attempts),
