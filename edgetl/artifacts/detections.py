@@ -26,6 +26,11 @@ class Detecting(Artifact):
     suppression: Suppression | None = None
 
 
+def listed_detections(output: Array) -> list[Array]:
+    """The detections of every image, K x 6, from N x M x 6 filled up with empty ones."""
+    return [image[image[:, 4] > 0.0] for image in output]
+
+
 def merge(parts: Sequence[Array], overlap: float, most: int) -> Array:
     """One list of detections from the lists of several engines: greedy non-maximum suppression, label by label.
 

@@ -45,12 +45,14 @@ class LayerNote(Artifact):
 class Guard(Artifact):
     """How the accuracy budget was met, on ``images`` labelled images: ``attempts`` in order, ``taken`` counts from 0.
 
-    ``fp32``: of each output, or each deployment of a study, what the float graph is worth. ``layers``: the most harmful
-    first; empty where INT8 as a whole was good enough. ``returned_to``: what the layers are in that are not INT8.
-    ``missed`` says how far it got where no attempt met the budget; ``taken`` is then the nearest.
+    ``metric``: what the accuracy is. ``fp32``: of each output, or each deployment of a study, what the float graph is
+    worth. ``layers``: the most harmful first; empty where INT8 as a whole was good enough. ``returned_to``: what the
+    layers are in that are not INT8. ``missed`` says how far it got where no attempt met the budget; ``taken`` is then
+    the nearest.
     """
 
     max_accuracy_drop: float
+    metric: str | None = None
     images: int
     fp32: dict[str, Estimate]
     attempts: tuple[Attempt, ...]

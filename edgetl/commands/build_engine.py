@@ -20,7 +20,7 @@ _RUNTIMES = ["onnxruntime", "tensorrt", "tensorrt-rtx"]
 @click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), help="For a model; a study names its own.")
 @click.option("--calibration-images", type=PATH, help="For a model in INT8: folder of images like the real ones.")
 @click.option("--max-accuracy-drop", type=click.FloatRange(0.0, 1.0), help="For a model in INT8; see prepare.")
-@click.option("--eval-images", type=PATH, help="For --max-accuracy-drop: image folder with labels.")
+@click.option("--eval-images", type=PATH, help="For --max-accuracy-drop: labelled images; see prepare.")
 @engine_options
 def command(
     source: Path,

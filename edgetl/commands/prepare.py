@@ -28,7 +28,11 @@ if TYPE_CHECKING:
 @click.option(
     "--max-accuracy-drop", type=click.FloatRange(0.0, 1.0), help="INT8 is mended until it loses no more: 0.01 is 1 %."
 )
-@click.option("--eval-images", type=PATH, help="Image folder with labels, to measure that on.")
+@click.option(
+    "--eval-images",
+    type=PATH,
+    help="Labelled images to measure that on: folders by label; for a detector COCO's .json, YOLO's .yaml, or VOC.",
+)
 @click.option("--calibration-cache", type=PATH, help="Write the scales for TensorRT up to 10 and for DLA, too.")
 @click.option("--tensorrt-version", show_default="10.3.0", help="Whose calibration cache it is to be.")
 @click.option("--scales", type=PATH, help="A calibration cache to take the scales from, in place of images.")

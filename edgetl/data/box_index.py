@@ -11,8 +11,9 @@ from edgetl.artifacts.files import sha256_json
 from edgetl.artifacts.index import SPLITS, BrokenFile
 from edgetl.config import GENERATED, Study
 from edgetl.data.boxes.clean import clean
+from edgetl.data.boxes.drawn import synthetic
 from edgetl.data.boxes.listing import BoxListing, Described
-from edgetl.data.boxes.readers import BOX_READERS
+from edgetl.data.boxes.readers import read_annotations
 from edgetl.data.boxes.splits import Images, labels_of, split_boxes
 from edgetl.data.examine import examine, size_and_time
 from edgetl.data.index import check_broken_share, data_root
@@ -33,9 +34,9 @@ def build_box_index(study: Study, base: Path, run: Path) -> BoxIndex:
     """
     root = data_root(study, study.data.format in GENERATED, base, run)
     listing = _listing(study, root, run)
-    parts, broken, faults = _cleaned(root, listing, study.labels)
+    parts, broken, faults = cleaned(root, listing, study.labels)
     check_broken_share(broken, sum(map(len, listing.parts.values())), study.data.max_broken_share)
-    parts, doubtful = _unambiguous(parts)
+    parts, doubtful = unambiguous(parts)
     train, val, notes = overlaps(parts["train"], parts.get("val", ()), parts.get("test", ()), study.data.overlap)
     share_val, share_test = (share if isinstance(share, float) else 0.0 for share in (study.data.val, study.data.test))
     every_fault = (*listing.faults, *faults)
@@ -82,15 +83,12 @@ def _annotated(image: Described) -> list[object]:
 
 
 def _listing(study: Study, root: Path, run: Path) -> BoxListing:
-    try:
-        listing = BOX_READERS[study.data.format](study, root, run)
-    except OSError as error:
-        raise EdgetlError(f"cannot read {error.filename}: {error.strerror}; make it readable") from error
+    listing = synthetic(study, run) if study.data.format in GENERATED else read_annotations(study.data, root)
     refuse_unknown_labels(study, listing.labels)
     return listing
 
 
-def _cleaned(
+def cleaned(
     root: Path, listing: BoxListing, labels: Sequence[str]
 ) -> tuple[dict[str, Images], tuple[BrokenFile, ...], tuple[BoxFault, ...]]:
     """Hash every image; put its boxes right, or leave them out."""
@@ -111,7 +109,7 @@ def _cleaned(
     return parts, tuple(broken), tuple(faults)
 
 
-def _unambiguous(parts: dict[str, Images]) -> tuple[dict[str, Images], tuple[str, ...]]:
+def unambiguous(parts: dict[str, Images]) -> tuple[dict[str, Images], tuple[str, ...]]:
     """Leave out images that stand somewhere with other boxes, in whichever splits they stand."""
     every = [image for images in parts.values() for image in images]
     doubtful = ambiguous(every, lambda image: frozenset(image.boxes))

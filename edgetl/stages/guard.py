@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import onnx
 
 from edgetl.artifacts.calibration import CalibrationTable
 from edgetl.artifacts.guard import Attempt, Guard, LayerNote
-from edgetl.graph.bias import correct_biases
+from edgetl.graph.bias import Floats, corrected_biases, with_biases
 from edgetl.graph.equalise import equalise, has_depthwise
 from edgetl.graph.model import Wiring
 from edgetl.graph.observe import Observation
@@ -36,15 +36,29 @@ class Mix:
     returned: tuple[str, ...]
 
     @classmethod
-    def of(cls, model: onnx.ModelProto, table: CalibrationTable, returned: Sequence[str] = ()) -> Mix:
-        """With these layers out of INT8, and the first ones if the table says so."""
-        return cls(model, table, tuple(dict.fromkeys((*table.first_in_float(), *returned))))
+    def of(cls, model: onnx.ModelProto, table: CalibrationTable) -> Mix:
+        """With no layer out of INT8 but the first ones, where the table says so."""
+        return cls(model, table, table.first_in_float())
+
+
+@dataclass(frozen=True)
+class _Form:
+    """A float graph and a table for it, and ``what`` they are.
+
+    ``biases`` make up for the rounding of weights, by the tensor that a layer makes: they are for layers in INT8 alone.
+    """
+
+    model: onnx.ModelProto
+    table: CalibrationTable
+    what: str
+    biases: Mapping[str, Floats] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class _Tried:
-    """A mix and what came of it; ``number`` is its position among the attempts."""
+    """A form, some of its layers not in INT8, and what came of it; ``number`` is its position among the attempts."""
 
+    form: _Form
     mix: Mix
     attempt: Attempt
     number: int
@@ -82,64 +96,85 @@ class Guarding:
         A budget is met where the drop and its standard error together are within it: of several attempts the luckiest
         is taken, and on other images its luck is gone. With more than half of its layers out of INT8 it is given up.
         """
-        best = min((self._try(Mix.of(model, table), table.method) for table in tables[:_BEST_METHODS]), key=_loss)
+        best = min((self._try(_Form(model, table, table.method)) for table in tables[:_BEST_METHODS]), key=_loss)
         if best.loss > self.budget and best.mix.table.last_in_int8():
             bare = best.mix.table.with_last_in_float()
-            best = self._try(Mix.of(model, bare), f"{bare.method}, last layers in float")
+            best = self._try(_Form(model, bare, f"{bare.method}, last layers in float"))
         losses: tuple[LayerLoss, ...] = ()
         if best.loss > self.budget and has_depthwise(model):
-            best = min([best, *self._mended(model, seen, best.mix.table)], key=_loss)
+            best = min([best, *self._mended(model, seen, best.form)], key=_loss)
         if best.loss > self.budget:
-            losses = self._losses(best.mix, seen)
+            losses = self._losses(best.form, seen)
             out = set(best.mix.returned)
-            best = self._fewest(best.mix, [loss for loss in losses if out.isdisjoint(loss.layers)])
+            best = self._fewest(best.form, [loss for loss in losses if out.isdisjoint(loss.layers)])
         met = best.loss <= self.budget
         return best.mix if met else None, self._report(losses, best, None if met else self._missed(best))
 
-    def _try(self, mixed: Mix, what: str) -> _Tried:
+    def _try(self, form: _Form, more: tuple[str, ...] = ()) -> _Tried:
+        """``more``: layers out of INT8, beside the first ones if the table says so."""
+        returned = tuple(dict.fromkeys((*form.table.first_in_float(), *more)))
+        mixed = self._mix(form, returned)
         losses = self.judge.losses(self.graphs(mixed))
         worst = max(losses.values(), key=lambda loss: loss.drop + loss.error)
         attempt = Attempt(
-            what=what,
-            returned=len(self._layers(mixed.model)) - len(self._layers(mixed.model, mixed.returned)),
+            what=form.what,
+            returned=len(self._layers(form.model)) - len(self._layers(form.model, returned)),
             accuracy=worst.accuracy,
             drop=worst.drop,
             error=worst.error,
             drop_low=worst.low,
             drop_high=worst.high,
         )
-        self.attempts.append(_Tried(mixed, attempt, len(self.attempts)))
+        self.attempts.append(_Tried(form, mixed, attempt, len(self.attempts)))
         self.watcher.say(
-            f"INT8 by {what}, {attempt.returned} layers out of it: {attempt.accuracy.value:.1%}, "
+            f"INT8 by {form.what}, {attempt.returned} layers out of it: {attempt.accuracy.value:.1%}, "
             f"{attempt.drop:+.2%} lost, give or take {attempt.error:.2%}"
         )
         return self.attempts[-1]
 
-    def _mended(self, model: onnx.ModelProto, seen: Observation, table: CalibrationTable) -> Sequence[_Tried]:
-        corrected = self._try(Mix.of(correct_biases(model, seen.probes), table), f"{table.method}, biases corrected")
+    def _mix(self, form: _Form, returned: tuple[str, ...]) -> Mix:
+        """With a layer's own bias wherever it is not INT8: its weights are not rounded then."""
+        floats = self._in_float(form.model, returned)
+        biases = {name: bias for name, bias in form.biases.items() if name not in floats}
+        return Mix(with_biases(form.model, biases), form.table, returned)
+
+    def _in_float(self, model: onnx.ModelProto, returned: Collection[str]) -> frozenset[str]:
+        """Layers that could be INT8 and are not. What `searched` says of a layer counts before what the whole says."""
+        found: frozenset[str] = frozenset()
+        for graph in (model.graph, self.searched(model).graph):
+            wiring = Wiring(graph)
+            every, quantised = (
+                {wiring.nodes[position].output[0] for position in placement.layers}
+                for placement in (place(wiring, "tensorrt"), place(wiring, self.target, returned))
+            )
+            found = (found - every) | (every - quantised)
+        return found
+
+    def _mended(self, model: onnx.ModelProto, seen: Observation, form: _Form) -> Sequence[_Tried]:
+        biases = corrected_biases(model, seen.probes)
+        corrected = self._try(_Form(model, form.table, f"{form.what}, biases corrected", biases))
         if corrected.loss <= self.budget:
             return [corrected]
         equal = equalise(model, seen.probes)
         again, tables = self.tables(equal)
         what = f"{tables[0].method}, channels equalised, biases corrected"
         bare = tables[0].with_last_in_float()
-        return [corrected, self._try(Mix.of(correct_biases(equal, again.probes), bare), what)]
+        return [corrected, self._try(_Form(equal, bare, what, corrected_biases(equal, again.probes)))]
 
-    def _losses(self, mixed: Mix, seen: Observation) -> tuple[LayerLoss, ...]:
+    def _losses(self, form: _Form, seen: Observation) -> tuple[LayerLoss, ...]:
         self.watcher.say("looking for the layers that INT8 harms")
-        return layer_losses(self.searched(mixed.model), mixed.table, self.target, seen.probes[:_LOOKED_AT])
+        return layer_losses(self.searched(form.model), form.table, self.target, seen.probes[:_LOOKED_AT])
 
-    def _fewest(self, mixed: Mix, losses: Sequence[LayerLoss]) -> _Tried:
+    def _fewest(self, form: _Form, losses: Sequence[LayerLoss]) -> _Tried:
         """The shortest beginning of the losses that does it, without whatever of it is not needed after all.
 
         Where none does, the nearest of all attempts.
         """
 
         def without(groups: Sequence[LayerLoss]) -> _Tried:
-            returned = tuple(name for group in groups for name in group.layers)
-            return self._try(Mix.of(mixed.model, mixed.table, returned), mixed.table.method)
+            return self._try(form, tuple(name for group in groups for name in group.layers))
 
-        few, many = 0, self._most(mixed.model, losses) + 1
+        few, many = 0, self._most(form.model, losses) + 1
         best: _Tried | None = None
         while many - few > 1:
             # Mostly a few layers do it: sizes double until they do.
@@ -185,6 +220,7 @@ class Guarding:
         in_int8 = self._layers(chosen.mix.model, chosen.mix.returned)
         return Guard(
             max_accuracy_drop=self.budget,
+            metric=self.judge.what,
             images=self.judge.images,
             fp32=dict(self.judge.exact),
             attempts=tuple(tried.attempt for tried in self.attempts),

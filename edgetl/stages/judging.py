@@ -143,11 +143,11 @@ def judge_by_folder(model: onnx.ModelProto, folder: Path, preprocessing: Preproc
         EdgetlError: the folder has no labelled images, or no output of the graph classifies them.
     """
     samples = labelled_samples(folder)
-    classes, counts = labels_of(model), _class_counts(model)
+    classes, counts = labels_of(model), class_counts(model)
     if not counts:
         raise EdgetlError(
             "no output of the graph is N x CLASSES, so its accuracy cannot be judged by labelled images; leave out "
-            "--max-accuracy-drop (a detector is judged in a study with a guard)"
+            "--max-accuracy-drop (a detector is judged by boxes where edgetl exported it, with its labels in the file)"
         )
     labels = {sample.label for sample in samples}
     able = {name: count for name, count in counts.items() if labels <= set(classes.get(name, labels))}
@@ -155,6 +155,6 @@ def judge_by_folder(model: onnx.ModelProto, folder: Path, preprocessing: Preproc
     return TopOne([model], samples, folder, preprocessing, truth)
 
 
-def _class_counts(model: onnx.ModelProto) -> dict[str, int]:
+def class_counts(model: onnx.ModelProto) -> dict[str, int]:
     shapes = {value.name: value.type.tensor_type.shape.dim for value in model.graph.output}
     return {name: dims[1].dim_value for name, dims in shapes.items() if len(dims) == 2 and dims[1].dim_value > 1}

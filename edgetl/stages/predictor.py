@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 
 from edgetl.artifacts.bundle import Preprocessing
-from edgetl.artifacts.detections import Detecting, merge
-from edgetl.artifacts.detector import VALUES
+from edgetl.artifacts.detections import merge
 from edgetl.artifacts.engine import manifest_path, read_manifest
 from edgetl.artifacts.predictions import Detection, Guess, Predicted
 from edgetl.config import Suppression
@@ -25,6 +22,7 @@ from edgetl.engine.runtime import BuildOptions, Engine, build_engine, get_runtim
 from edgetl.errors import EdgetlError
 from edgetl.graph.metadata import LABELS, detecting_outputs, labels_of
 from edgetl.graph.model import load_model
+from edgetl.graph.outputs import refuse_other_shapes, suppressions_of
 from edgetl.stages.prepare import input_preprocessing
 
 Array = npt.NDArray[np.float32]
@@ -136,7 +134,7 @@ def load_predictor(model: Path, least: float | None, threads: int = 0) -> tuple[
     labels, detecting = labels_of(graph), detecting_outputs(graph)
     if not labels:
         raise EdgetlError(f"{model} has no labels in its metadata ({LABELS}); give an ONNX file that edgetl wrote")
-    suppressions = {name: _suppression(model, name, one) for name, one in detecting.items()}
+    suppressions = suppressions_of(graph, str(model))
     lowest = max((one.score for one in suppressions.values()), default=0.0)
     if least is not None and least < lowest:
         raise EdgetlError(
@@ -145,7 +143,7 @@ def load_predictor(model: Path, least: float | None, threads: int = 0) -> tuple[
         )
     classifiers = {name: known for name, known in labels.items() if name not in detecting}
     shapes = {name: (len(known),) for name, known in classifiers.items()}
-    _refuse_other_shapes(model, graph, shapes | {name: (one.detections, VALUES) for name, one in suppressions.items()})
+    refuse_other_shapes(graph, str(model), shapes)
     predictor = Predictor(
         engine=load_engine(model, threads) if built else _build(model, threads),
         preprocessing=input_preprocessing(graph),
@@ -161,31 +159,3 @@ def _build(model: Path, threads: int) -> Engine:
         engine = Path(scratch) / "model.onnx"
         build_engine(get_runtime(_RUNTIME), model, engine, BuildOptions())
         return load_engine(engine, threads)
-
-
-def _suppression(model: Path, output: str, detecting: Detecting) -> Suppression:
-    if detecting.suppression is None:
-        raise EdgetlError(
-            f"{model} gives every box and leaves suppression to others (output {output!r}); export it with "
-            "--nms operator"
-        )
-    return detecting.suppression
-
-
-def _refuse_other_shapes(model: Path, graph: onnx.ModelProto, said: Mapping[str, tuple[int, ...]]) -> None:
-    """Metadata that do not fit to the graph: somebody changed one of them."""
-    found = {
-        output.name: tuple(dim.dim_value for dim in output.type.tensor_type.shape.dim)[1:]
-        for output in graph.graph.output
-    }
-    wrong = next((name for name, shape in said.items() if found.get(name) != shape), None)
-    if wrong is not None:
-        is_there = _shape(found[wrong]) if wrong in found else "missing"
-        raise EdgetlError(
-            f"output {wrong!r} of {model} is {is_there}, expected {_shape(said[wrong])} by its metadata; export the "
-            "graph again"
-        )
-
-
-def _shape(sizes: tuple[int, ...]) -> str:
-    return " x ".join(["N", *(str(size or "?") for size in sizes)])

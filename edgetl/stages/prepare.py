@@ -20,21 +20,23 @@ from edgetl.artifacts.index import Sample
 from edgetl.artifacts.prepared import Prepared, record_path
 from edgetl.config import LARGEST_IMAGE, Recipe, load_recipe
 from edgetl.data.calibration_images import draw, image_samples
+from edgetl.data.labelled_boxes import is_annotated
 from edgetl.data.stream import stream, to_input
 from edgetl.data.views import renderer
 from edgetl.errors import EdgetlError, NotMetError
 from edgetl.graph.calibration_cache import cache_tensors, cache_text, read_cache, table_from_cache
 from edgetl.graph.compare import compare
 from edgetl.graph.half import to_fp16
-from edgetl.graph.metadata import INPUT
+from edgetl.graph.metadata import INPUT, detecting_outputs
 from edgetl.graph.model import image_input, load_model, save_model
 from edgetl.graph.observe import Observation, quantisable_tensors
 from edgetl.graph.overflow import overflowing
 from edgetl.graph.placement import Target
 from edgetl.graph.quantise import quantise
 from edgetl.graph.sensitivity import mix
+from edgetl.stages.detect.judging import judge_by_boxes
 from edgetl.stages.guard import Guarding, Mix
-from edgetl.stages.judging import judge_by_folder
+from edgetl.stages.judging import Judge, class_counts, judge_by_folder
 from edgetl.stages.observing import Calibration
 from edgetl.stages.stage import Watcher
 
@@ -49,8 +51,9 @@ class Preparation:
     """What a plain FP32 graph is to become.
 
     ``calibration_images``: a folder, or a text file that lists paths; INT8 needs them or ``scales``, a calibration
-    cache to take scales from. With ``max_accuracy_drop``, INT8 is mended until it loses no more of top-1 accuracy on
-    ``eval_images``, an image folder with labels. ``cache``: where a calibration cache for ``tensorrt_version`` goes.
+    cache to take scales from. With ``max_accuracy_drop``, INT8 is mended until it loses no more on ``eval_images``: of
+    top-1 accuracy on an image folder with labels, or of a detector's mAP@0.5 on images with boxes. ``cache``: where a
+    calibration cache for ``tensorrt_version`` goes.
     """
 
     precision: str
@@ -135,11 +138,12 @@ def _int8(model: onnx.ModelProto, wanted: Preparation, watcher: Watcher) -> _Res
         raise EdgetlError(
             "INT8 needs images to calibrate on; give --calibration-images DIR with some hundred real ones"
         )
+    judge = _judge(model, wanted, watcher)  # first: what is wrong with its images is told before the work begins
     calibration = _calibration(model, wanted, watcher)
     seen, tables = calibration.tables(model, wanted.target)
-    if wanted.max_accuracy_drop is None:
+    if judge is None:
         return _unguarded(model, wanted.target, seen, tables[0])
-    return _guarded(model, wanted, calibration, seen, tables)
+    return _guarded(model, wanted, judge, calibration, seen, tables)
 
 
 def _unguarded(model: onnx.ModelProto, target: Target, seen: Observation, table: CalibrationTable) -> _Result:
@@ -158,12 +162,12 @@ def _first_kept(table: CalibrationTable) -> dict[str, str]:
 def _guarded(
     model: onnx.ModelProto,
     wanted: Preparation,
+    judge: Judge,
     calibration: Calibration[Sample],
     seen: Observation,
     tables: Sequence[CalibrationTable],
 ) -> _Result:
-    assert wanted.max_accuracy_drop is not None and wanted.eval_images is not None, "the command asks for both"
-    judge = judge_by_folder(model, wanted.eval_images, calibration.preprocessing)
+    assert wanted.max_accuracy_drop is not None
     float32 = list(overflowing(model, seen.probes))
 
     def written(mixed: Mix) -> onnx.ModelProto:
@@ -179,6 +183,25 @@ def _guarded(
     noise = {name: note.snr_db for note in guard.layers for name in note.layers}
     kept = {name: f"alone in INT8 it leaves {noise[name]:g} dB" for name in chosen.returned if name in noise}
     return _Result(written(chosen), _first_kept(chosen.table) | kept, seen.probes, chosen.model, chosen.table, guard)
+
+
+def _judge(model: onnx.ModelProto, wanted: Preparation, watcher: Watcher) -> Judge | None:
+    """Who measures what INT8 loses, where that matters.
+
+    A graph that both classifies and detects, as fused ones do, is judged by what its images are labelled with.
+    """
+    if wanted.max_accuracy_drop is None:
+        return None
+    assert wanted.eval_images is not None, "the command asks for both"
+    images, preprocessing = wanted.eval_images, input_preprocessing(model)
+    judge: Judge
+    if detecting_outputs(model) and (is_annotated(images) or not class_counts(model)):
+        judge = judge_by_boxes(model, images, preprocessing, watcher)
+    else:
+        judge = judge_by_folder(model, images, preprocessing)
+    worth = ", ".join(f"{name} {one.value:.1%}" for name, one in judge.exact.items())
+    watcher.say(f"judging by {judge.what} on {judge.images} images of {images}; FP32 has: {worth}")
+    return judge
 
 
 def _calibration(model: onnx.ModelProto, wanted: Preparation, watcher: Watcher) -> Calibration[Sample]:

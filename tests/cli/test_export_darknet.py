@@ -160,6 +160,44 @@ def test_what_does_not_belong_together_is_one_line(
     assert not (tmp_path / "n.onnx").exists()
 
 
+def scenes(folder: Path, graph: Path, count: int = 8) -> Path:
+    """Pictures of noise, and COCO annotations of every other box that a graph finds in them."""
+    random, images, boxes = np.random.default_rng(0), [], []
+    (folder / "val").mkdir()
+    for number in range(count):
+        pixels = random.integers(0, 255, (32, 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "val" / f"{number}.png")
+        images.append({"id": number, "file_name": f"{number}.png"})
+        (found,) = run(graph, pixels.transpose(2, 0, 1)[None] / np.float32(255))["detections"]
+        for left, top, right, bottom, _, label in found[found[:, 4] > 0][::2].tolist():
+            bbox = [left, top, right - left, bottom - top]
+            boxes.append({"image_id": number, "category_id": int(label), "bbox": bbox})
+    categories = [{"id": 0, "name": "car"}, {"id": 1, "name": "bus"}]
+    content = {"images": images, "annotations": boxes, "categories": categories}
+    (folder / "val.json").write_text(json.dumps(content))
+    return folder / "val.json"
+
+
+def test_a_detector_is_prepared_and_built_in_int8_within_a_budget_judged_by_boxes(
+    call: Command, fault: Fault, files: Callable[..., list[object]], tmp_path: Path
+) -> None:
+    graph = tmp_path / "n.onnx"
+    assert call(*files(YOLO, "car", "bus")).returncode == 0
+    boxes = scenes(tmp_path, graph)
+    int8 = ["--precision", "int8", "--calibration-images", tmp_path / "val", "--max-accuracy-drop", "0.9"]
+    done = call("prepare", graph, *int8, "--eval-images", boxes, "-o", tmp_path / "i.onnx")
+    assert (done.returncode, done.stdout) == (0, f"{tmp_path / 'i.onnx'}\n"), done.stderr
+    assert f"judging by mAP@0.5 on 8 images of {boxes}; FP32 has: detections " in done.stderr
+    record = json.loads((tmp_path / "i.onnx.json").read_text())
+    assert (record["guard"]["metric"], record["guard"]["images"]) == ("mAP@0.5", 8)
+    built = call("build-engine", graph, *int8, "--eval-images", boxes, "-o", tmp_path / "engine.onnx")
+    assert built.returncode == 0, built.stderr
+    assert json.loads((tmp_path / "engine.onnx.prepared.json").read_text())["guard"]["metric"] == "mAP@0.5"
+    line = fault(call("prepare", graph, *int8, "--eval-images", tmp_path / "val", "-o", tmp_path / "j.onnx"))
+    assert "a detector is judged by boxes; give a COCO .json file" in line
+    assert not (tmp_path / "j.onnx").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

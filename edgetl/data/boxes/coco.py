@@ -16,7 +16,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from edgetl.artifacts.boxes import BoxFault
-from edgetl.config import Study
+from edgetl.config import Data
 from edgetl.data.boxes.listing import BoxListing, Described, Mark, UnreadableError, is_text, read_bounded, shown
 from edgetl.data.paths import files_below, images_folder, is_file, leaves, must_exist, named_parts, utf8
 from edgetl.errors import EdgetlError
@@ -67,18 +67,18 @@ class _Coco(_Part):
     categories: tuple[_Category, ...]
 
 
-def coco(study: Study, root: Path, _run: Path) -> BoxListing:
+def coco(data: Data, root: Path) -> BoxListing:
     """``data.train``, and where given ``val`` and ``test``, are files of annotations below the root.
 
     Images are found below ``data.images``, or the root: by their ``file_name``, or where nothing is there, by a path
     that ends with it, so that one folder serves annotations of several splits.
     """
     must_exist(root, "data.root", "folder")
-    finder = _Finder(root, images_folder(study.data, root, "."))
+    finder = _Finder(root, images_folder(data, root, "."))
     parts: dict[str, tuple[Described, ...]] = {}
     labels: dict[str, None] = {}
     faults: list[BoxFault] = []
-    for split, part in named_parts(study.data).items():
+    for split, part in named_parts(data).items():
         must_exist(root / part, f"data.{split}", "file")
         content = read_coco(root / part)
         labels.update((category.name, None) for category in content.categories)
@@ -147,7 +147,9 @@ class _Finder:
         if len(fitting) == 1:
             return utf8(fitting[0].relative_to(self.root))
         if fitting:
-            raise UnreadableError(f"{len(fitting)} files end in {name!r}; name their folder in data.images")
+            raise UnreadableError(
+                f"{len(fitting)} files end in {name!r}; name their folder in file_name, or in data.images"
+            )
         raise UnreadableError(f"there is no file {name!r} below {self.folder}")
 
 

@@ -13,7 +13,7 @@ from edgetl.data.listing import refuse_unknown_labels
 _FOLDER = "data/road-scenes"
 
 
-def synthetic(study: Study, _root: Path, run: Path) -> BoxListing:
+def synthetic(study: Study, run: Path) -> BoxListing:
     """``data.scenes`` scenes with objects of the study's labels, anew whenever they are listed."""
     # Imported here: only this format draws, and the drawing is a large module.
     from edgetl.data.synthetic import LABELS

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgetl.artifacts.boxes import BoxFault
-from edgetl.config import Study
+from edgetl.config import Data
 
 _UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})  # controls, lone surrogates, line and paragraph separators
 _LONGEST_TEXT = 1000
@@ -57,8 +57,8 @@ class BoxListing:
     generated: bool = False
 
 
-BoxReader = Callable[[Study, Path, Path], BoxListing]
-"""(study, data root, run directory) to everything that the data holds."""
+BoxReader = Callable[[Data, Path], BoxListing]
+"""From a study's section ``data``, or one like it, and the data root to everything that the data holds."""
 
 
 class UnreadableError(Exception):

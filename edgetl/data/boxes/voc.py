@@ -17,7 +17,7 @@ from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 from edgetl.artifacts.boxes import BoxFault
-from edgetl.config import Study
+from edgetl.config import Data
 from edgetl.data.boxes.listing import (
     BoxListing,
     Described,
@@ -37,7 +37,7 @@ _DEEPEST = 64
 _OF_ONE_CLASS = re.compile(r"\S+\s+(-1|0|1)")
 
 
-def voc(study: Study, root: Path, _run: Path) -> BoxListing:
+def voc(data: Data, root: Path) -> BoxListing:
     """``data.train``, and where given ``val`` and ``test``, list names, such as ``ImageSets/Main/train.txt``.
 
     A name's image is in ``data.images``, or ``JPEGImages``, its annotation in ``Annotations``. VOC has one for images
@@ -45,11 +45,11 @@ def voc(study: Study, root: Path, _run: Path) -> BoxListing:
     """
     must_exist(root, "data.root", "folder")
     must_exist(root / "Annotations", "the annotations of format voc", "folder")
-    images = _by_name(images_folder(study.data, root, "JPEGImages"))
+    images = _by_name(images_folder(data, root, "JPEGImages"))
     parts: dict[str, tuple[Described, ...]] = {}
     labels: set[str] = set()
     faults: list[BoxFault] = []
-    for split, part in named_parts(study.data).items():
+    for split, part in named_parts(data).items():
         must_exist(root / part, f"data.{split}", "file")
         parts[split] = tuple(_described(part, root, images, labels, faults))
     return BoxListing(parts, tuple(sorted(labels)), tuple(faults))

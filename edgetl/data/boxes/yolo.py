@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from edgetl.artifacts.boxes import BoxFault
-from edgetl.config import Study
+from edgetl.config import Data
 from edgetl.data.boxes.listing import BoxListing, Corners, Described, Mark, UnreadableError, is_text, read_text, shown
 from edgetl.data.names import read_names
 from edgetl.data.paths import IMAGE_SUFFIXES, files_below, is_file, leaves, must_exist, named_parts, utf8
@@ -25,23 +25,24 @@ from edgetl.errors import EdgetlError
 _MOST_BYTES = 1 << 24
 _MOST_LIST_BYTES = 1 << 28
 _MOST_NAMES_BYTES = 1 << 20
+YAML_SUFFIXES = frozenset({".yaml", ".yml"})
 _CLASSES_FILE = "classes.txt"
 """Annotation tools put the names of the classes beside the labels."""
 
 
-def yolo(study: Study, root: Path, _run: Path) -> BoxListing:
+def yolo(data: Data, root: Path) -> BoxListing:
     """``data.train``, and where given ``val`` and ``test``, are folders of images, or text files that list them.
 
     An image without a label file is background, and reported; one with an empty file is background by intention.
     """
     must_exist(root, "data.root", "folder")
-    assert study.data.names is not None
-    names_file = root / study.data.names
+    assert data.names is not None
+    names_file = root / data.names
     must_exist(names_file, "data.names", "file")
     names = read_classes(names_file)
     parts: dict[str, tuple[Described, ...]] = {}
     faults: list[BoxFault] = []
-    for split, part in named_parts(study.data).items():
+    for split, part in named_parts(data).items():
         if (root / part).is_dir():
             images = _images_below(root, part)
             faults += _labels_without_image(root, images)
@@ -58,15 +59,10 @@ def read_classes(file: Path) -> dict[int, str]:
     Raises:
         EdgetlError: the file is missing or not of that kind.
     """
-    if file.suffix.lower() not in {".yaml", ".yml"}:
+    if file.suffix.lower() not in YAML_SUFFIXES:
         return dict(enumerate(read_names(file)))
-    try:
-        content = yaml.safe_load(read_text(file, _MOST_NAMES_BYTES))
-    except UnreadableError as error:
-        raise EdgetlError(f"{file}: {error.reason}") from error
-    except Exception as error:  # a value that its tag does not fit lets PyYAML raise whatever Python does
-        raise EdgetlError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict) or not isinstance(content.get("names"), dict | list):
+    content = read_yaml(file)
+    if not isinstance(content.get("names"), dict | list):
         raise EdgetlError(f"{file} has no names, expected a list or a mapping of class names under that key")
     if "kpt_shape" in content:
         raise EdgetlError(
@@ -74,6 +70,21 @@ def read_classes(file: Path) -> dict[int, str]:
             "x, y, width and height alone, and take kpt_shape out"
         )
     return _numbered(file, content["names"])
+
+
+def read_yaml(file: Path) -> dict[Any, Any]:
+    """The keys of a file such as data.yaml; none where it holds something else.
+
+    Raises:
+        EdgetlError: it is missing or no YAML.
+    """
+    try:
+        content = yaml.safe_load(read_text(file, _MOST_NAMES_BYTES))
+    except UnreadableError as error:
+        raise EdgetlError(f"{file}: {error.reason}") from error
+    except Exception as error:  # a value that its tag does not fit lets PyYAML raise whatever Python does
+        raise EdgetlError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
+    return content if isinstance(content, dict) else {}
 
 
 def _numbered(file: Path, names: dict[Any, Any] | list[Any]) -> dict[int, str]:

@@ -19,7 +19,7 @@ from edgetl.graph.model import load_model, save_model
 from edgetl.graph.placement import Target
 from edgetl.stages.detect.ending import ending_in_boxes
 from edgetl.stages.detect.index import read_index
-from edgetl.stages.detect.judging import MeanPrecision
+from edgetl.stages.detect.judging import DeploymentPrecision
 from edgetl.stages.observing import Part
 from edgetl.stages.precisions import Graphs, Preparing, judged_specs
 from edgetl.stages.stage import Context
@@ -39,7 +39,7 @@ def work(context: Context) -> list[Path]:
     shortlist = read_json(context.run.shortlist, Shortlist)
     graphs = _graphs(context, bundle, shortlist)
     judged = judged_specs(shortlist, {head.name: head.place for head in bundle.heads})
-    judge = partial(MeanPrecision, context=context, specs=judged, samples=index.val, root=root, bundle=bundle)
+    judge = partial(DeploymentPrecision, context=context, specs=judged, samples=index.val, root=root, bundle=bundle)
     preparing = Preparing(context, root, bundle.preprocessing, graphs, judged, judge)
     precisions, written = preparing.prepare(index.train)
     for spec in graphs.specs:

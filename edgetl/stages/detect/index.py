@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ def work(context: Context) -> list[Path]:
         if (images := index.split(split)) is not None
     )
     context.watcher.say(f"index: {counts} images of {len(index.labels)} labels")
-    _tell_faults(context, index.faults)
+    for line in fault_lines(index.faults, f", see {context.run.index}"):
+        context.watcher.say(f"index: {line}")
     for note in index.notes:
         context.watcher.say(f"index: {note}")
     for broken in index.broken:
@@ -39,13 +41,13 @@ def work(context: Context) -> list[Path]:
     return [context.run.index, *(context.run.path / path for path in made)]
 
 
-def _tell_faults(context: Context, faults: tuple[BoxFault, ...]) -> None:
-    """A line for each kind, with the first ones of it; the index holds all."""
+def fault_lines(faults: Sequence[BoxFault], all_of_them: str = "") -> Iterator[str]:
+    """A line for each kind, with the first ones of it; ``all_of_them`` says where the others are."""
     for (kind, done), count in Counter((fault.kind, fault.done) for fault in faults).items():
         first = [fault for fault in faults if (fault.kind, fault.done) == (kind, done)][:_SHOWN]
         shown = "; ".join(f"{fault.where}: {fault.detail}" for fault in first)
-        more = f"; and {count - _SHOWN} more, see {context.run.index}" if count > _SHOWN else ""
-        context.watcher.say(f"index: {kind}, {done}: {count} ({shown}{more})")
+        more = f"; and {count - _SHOWN} more{all_of_them}" if count > _SHOWN else ""
+        yield f"{kind}, {done}: {count} ({shown}{more})"
 
 
 def read_index(context: Context) -> tuple[BoxIndex, Path]:

@@ -1,8 +1,8 @@
-"""What a study's guard judges by: mAP@0.5 of every deployment of detectors on the validation images."""
+"""What a guard judges detectors by: mAP@0.5, of every deployment of a study or of every output of a plain graph."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,39 +10,51 @@ import numpy.typing as npt
 import onnx
 
 from edgetl.artifacts.boxes import BoxedImage
+from edgetl.artifacts.bundle import Preprocessing
 from edgetl.artifacts.deployment import GraphSpec, Shortlist, distinct
+from edgetl.artifacts.detections import listed_detections
 from edgetl.artifacts.detector import DetectionBundle
 from edgetl.artifacts.estimate import Estimate
 from edgetl.artifacts.files import read_json
+from edgetl.data.labelled_boxes import labelled_boxes
+from edgetl.data.listing import listed
+from edgetl.errors import EdgetlError
+from edgetl.graph.metadata import labels_of
+from edgetl.graph.outputs import suppressions_of
+from edgetl.graph.parity import Outputs
 from edgetl.measure.average_precision import drop, estimate
 from edgetl.measure.matching import Matches, match
 from edgetl.stages.detect.ending import ending_in_boxes
+from edgetl.stages.detect.index import fault_lines
 from edgetl.stages.detect.serving import service
-from edgetl.stages.detect.validation import Validation
+from edgetl.stages.detect.validation import Validation, with_boxes_of
 from edgetl.stages.judging import Loss, run_alone
-from edgetl.stages.stage import Context
+from edgetl.stages.stage import Context, Watcher
 
 Array = npt.NDArray[np.float32]
 
+Boxes = Callable[[Outputs], Mapping[str, Sequence[Array]]]
+"""From the outputs of all graphs to what everything that is judged finds in each image, in pixels of the input."""
+
 
 class MeanPrecision:
-    """A judge for all deployments of a study at once, by graphs with the raw outputs of all of their heads."""
+    """A judge of detectors."""
 
     what = "mAP@0.5"
 
     def __init__(
         self,
         graphs: Sequence[onnx.ModelProto],
-        context: Context,
-        specs: Sequence[GraphSpec],
         samples: Sequence[BoxedImage],
         root: Path,
-        bundle: DetectionBundle,
+        preprocessing: Preprocessing,
+        labels: Mapping[str, Sequence[str]],
+        boxes: Boxes,
     ) -> None:
-        """``specs``: what each of the graphs is, before it ends in boxes."""
-        self._specs, self._samples, self._root, self._bundle = specs, samples, root, bundle
-        self._service, self._suppression = service(context), context.study.detection.suppression
-        self._deployments = distinct(read_json(context.run.shortlist, Shortlist).deployments)
+        """``graphs`` end in boxes. ``labels``: those that each thing that is judged answers for."""
+        self._samples, self._root, self._preprocessing = samples, root, preprocessing
+        self._labels, self._boxes = labels, boxes
+        self._truth = {name: with_boxes_of(own, samples) for name, own in labels.items()}
         self._exact = self._matches(graphs)
 
     @property
@@ -58,20 +70,85 @@ class MeanPrecision:
         return {name: Loss(estimate(found[name]), *drop(exact, found[name])) for name, exact in self._exact.items()}
 
     def _matches(self, graphs: Sequence[onnx.ModelProto]) -> dict[str, Matches]:
-        """What every deployment finds, against what is there; files that do not decode are left out of all alike."""
-        preprocessing = self._bundle.preprocessing
-        images: list[BoxedImage] = []
-        found: dict[str, list[Array]] = {one.name: [] for one in self._deployments}
-        for rows, outputs in run_alone(self._ended(graphs), self._samples, self._root, preprocessing):
-            here = [self._samples[row] for row in rows]
-            images += here
-            for one in self._deployments:
-                found[one.name] += Validation(here, preprocessing).on_images(self._service.deployed(one, outputs))
-        return {name: match(images, own, self._bundle.labels) for name, own in found.items()}
+        """What everything finds, against what is there; files that do not decode are left out of all alike."""
+        seen: list[int] = []
+        found: dict[str, list[Array]] = {name: [] for name in self._labels}
+        for rows, outputs in run_alone(graphs, self._samples, self._root, self._preprocessing):
+            here = Validation([self._samples[row] for row in rows], self._preprocessing)
+            for name, own in self._boxes(outputs).items():
+                found[name] += here.on_images(own)
+            seen += rows.tolist()
+        return {
+            name: match([self._truth[name][row] for row in seen], found[name], own)
+            for name, own in self._labels.items()
+        }
 
-    def _ended(self, graphs: Sequence[onnx.ModelProto]) -> list[onnx.ModelProto]:
+
+class DeploymentPrecision(MeanPrecision):
+    """A judge for all deployments of a study at once, by graphs with the raw outputs of all of their heads."""
+
+    def __init__(
+        self,
+        graphs: Sequence[onnx.ModelProto],
+        context: Context,
+        specs: Sequence[GraphSpec],
+        samples: Sequence[BoxedImage],
+        root: Path,
+        bundle: DetectionBundle,
+    ) -> None:
+        """``specs``: what each of the graphs is, before it ends in boxes."""
+        self._specs, self._bundle, self._suppression = specs, bundle, context.study.detection.suppression
+        serve = service(context)
+        deployments = distinct(read_json(context.run.shortlist, Shortlist).deployments)
+        super().__init__(
+            graphs,
+            samples,
+            root,
+            bundle.preprocessing,
+            {one.name: bundle.labels for one in deployments},
+            lambda outputs: {one.name: serve.deployed(one, outputs) for one in deployments},
+        )
+
+    def _matches(self, graphs: Sequence[onnx.ModelProto]) -> dict[str, Matches]:
         """Boxes by ONNX's own operator: on ONNX Runtime it is the fastest form of the same."""
-        return [
-            ending_in_boxes(graph, spec, self._bundle, self._suppression)
-            for graph, spec in zip(graphs, self._specs, strict=True)
-        ]
+        return super()._matches(
+            [
+                ending_in_boxes(graph, spec, self._bundle, self._suppression)
+                for graph, spec in zip(graphs, self._specs, strict=True)
+            ]
+        )
+
+
+def judge_by_boxes(
+    model: onnx.ModelProto, source: Path, preprocessing: Preprocessing, watcher: Watcher
+) -> MeanPrecision:
+    """A judge for the outputs of a plain graph that are detections, each by its own labels.
+
+    Args:
+        source: annotated images; see `labelled_boxes`.
+
+    Raises:
+        EdgetlError: the graph does not suppress overlapping boxes itself or does not name its labels, the images are
+            not to be had, or have no object of an output's labels.
+    """
+    known = labels_of(model)
+    labels = {output: known.get(output, ()) for output in suppressions_of(model, "the graph")}
+    data = labelled_boxes(source, tuple(dict.fromkeys(label for own in labels.values() for label in own)))
+    for line in (
+        *fault_lines(data.faults),
+        *data.notes,
+        *(f"left out {one.path}: {one.reason}" for one in data.broken),
+    ):
+        watcher.say(line)
+    there = {box.label for image in data.images for box in image.boxes if not box.ignored}
+    for output, own in labels.items():
+        if there.isdisjoint(own):
+            raise EdgetlError(
+                f"the {len(data.images)} images of {source} have no object that output {output!r} could find, so there "
+                f"is no mAP; expected boxes of {listed(own)}"
+            )
+
+    def boxes(outputs: Outputs) -> dict[str, list[Array]]:
+        return {name: listed_detections(outputs[name]) for name in labels}
+
+    return MeanPrecision([model], data.images, data.root, preprocessing, labels, boxes)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from edgetl.artifacts.bundle import IMAGES, Preprocessing
 from edgetl.artifacts.deployment import CASCADE, COMBINED, Deployment, Rows, Shortlist
-from edgetl.artifacts.detections import merge
+from edgetl.artifacts.detections import listed_detections, merge
 from edgetl.artifacts.detector import DetectionBundle
 from edgetl.artifacts.files import read_json
 from edgetl.config import Suppression
@@ -94,7 +94,7 @@ class Service:
 
     def named(self, head: str, output: Array) -> list[Array]:
         """A head's detections, N x M x 6 filled up with empty ones, as lists of the study's labels."""
-        return [self.numbered(head, image[image[:, 4] > 0.0]) for image in output]
+        return [self.numbered(head, found) for found in listed_detections(output)]
 
     def numbered(self, head: str, found: Array) -> Array:
         """Detections with the study's positions of labels in place of the head's."""

@@ -33,9 +33,12 @@ class Validation:
 
     def worth(self, classes: Sequence[str], found: Sequence[Array]) -> float:
         """mAP@0.5 of detections in pixels of the input, whose labels are positions in ``classes``."""
-        wanted = set(classes)
-        truth = [
-            image.model_copy(update={"boxes": tuple(box for box in image.boxes if box.label in wanted)})
-            for image in self.images
-        ]
-        return ap50(match(truth, self.on_images(found), classes))
+        return ap50(match(with_boxes_of(classes, self.images), self.on_images(found), classes))
+
+
+def with_boxes_of(classes: Sequence[str], images: Sequence[BoxedImage]) -> list[BoxedImage]:
+    """The images with the objects of some labels alone."""
+    wanted = set(classes)
+    return [
+        image.model_copy(update={"boxes": tuple(box for box in image.boxes if box.label in wanted)}) for image in images
+    ]

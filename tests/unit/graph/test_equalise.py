@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 
 from edgetl.config import Recipe
-from edgetl.graph.bias import correct_biases
+from edgetl.graph.bias import corrected_biases, with_biases
 from edgetl.graph.calibrate import calibrate
 from edgetl.graph.equalise import equalise, has_depthwise
 from edgetl.graph.model import model_bytes
@@ -108,7 +108,7 @@ def test_bias_correction_takes_the_mean_error_of_rounded_weights_away(sketch, im
         found = results(quantise(graph, table, "tensorrt"), pictures, [layer])[layer]
         return float(np.abs((found - exact).mean(axis=(0, 2, 3))).max())
 
-    assert off(correct_biases(model, pictures)) < 0.5 * off(model)
+    assert off(with_biases(model, corrected_biases(model, pictures))) < 0.5 * off(model)
 
 
 def test_a_layer_without_a_bias_gets_one_and_the_model_is_left_alone(sketch, images):
@@ -118,7 +118,7 @@ def test_a_layer_without_a_bias_gets_one_and_the_model_is_left_alone(sketch, ima
     plan.head("vehicles", plan.features(plan.nodes[-1].output[0]), 4)
     model = plan.model()
     before = model_bytes(model)
-    corrected = correct_biases(model, images(2))
+    corrected = with_biases(model, corrected_biases(model, images(2)))
     onnx.checker.check_model(corrected, full_check=True)
     convolution = next(node for node in corrected.graph.node if node.op_type == "Conv")
     assert len(convolution.input) == 3

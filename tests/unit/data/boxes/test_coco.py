@@ -66,7 +66,7 @@ def written(root: Path, content: object, name: str = "train.json") -> Path:
 
 def listing(root: Path, content: object = GOOD, **data: Any) -> BoxListing:
     written(root, content)
-    return coco(study(**data), root, root)
+    return coco(study(**data).data, root)
 
 
 def changed(**parts: Any) -> dict[str, Any]:
@@ -136,7 +136,7 @@ def test_images_are_found_in_their_folder_or_by_how_their_path_ends(tmp_path: Pa
     touch(tmp_path, "images/train/b.jpg")
     found = listing(tmp_path, images="images")
     assert faults(found) == [("train.json: image 2", "missing image", "left out")]
-    assert "2 files end in 'b.jpg'; name their folder in data.images" in found.faults[0].detail
+    assert "2 files end in 'b.jpg'; name their folder in file_name, or in data.images" in found.faults[0].detail
     assert listing(tmp_path, images="images/val").parts["train"][0].path == "images/val/b.jpg"
 
 

@@ -63,7 +63,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def listing(root: Path, **data: Any) -> BoxListing:
-    return voc(study(**data), root, root)
+    return voc(study(**data).data, root)
 
 
 def faults(found: BoxListing) -> list[tuple[str, str, str]]:

@@ -40,7 +40,7 @@ def put(root: Path, path: str, text: str = "") -> None:
 
 
 def listing(root: Path, **data: Any) -> BoxListing:
-    return yolo(study(**data), root, root)
+    return yolo(study(**data).data, root)
 
 
 def faults(found: BoxListing) -> list[tuple[str, str, str]]:

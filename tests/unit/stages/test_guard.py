@@ -1,0 +1,99 @@
+"""The search for a mix: what it shows its judge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from edgetl.artifacts.calibration import CalibrationImage
+from edgetl.artifacts.estimate import Estimate
+from edgetl.config import Recipe
+from edgetl.graph.calibrate import ranked_tables
+from edgetl.graph.model import Wiring
+from edgetl.graph.observe import Observer
+from edgetl.graph.placement import Target, place
+from edgetl.stages.guard import Guarding, Mix
+from edgetl.stages.judging import Loss
+
+SIZE, CHANNELS = 8, 4
+LAYERS = ("first", "depthwise", "third", "fourth", "fifth", "last")
+
+
+class Strict:
+    """A judge whom nothing contents, so that everything is tried; he likes the second thing best."""
+
+    what, images = "accuracy", 8
+    exact: Mapping[str, Estimate] = {"last": Estimate(value=1.0, low=1.0, high=1.0, n=8)}
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def losses(self, graphs: Sequence[onnx.ModelProto]) -> dict[str, Loss]:
+        self.asked += 1
+        drop = 0.5 if self.asked == 2 else 1.0
+        return {"last": Loss(Estimate(value=1.0 - drop, low=0.0, high=1.0, n=8), drop, 0.0, drop, drop)}
+
+
+def network() -> onnx.ModelProto:
+    """Convolutions one after another, one of them depthwise; the last makes the result."""
+    random, nodes, weights, tensor = np.random.default_rng(0), [], [], "images"
+    for name in LAYERS:
+        groups = CHANNELS if name == "depthwise" else 1
+        shape = (CHANNELS, 3 if name == "first" else CHANNELS // groups, 3, 3)
+        values = {"weight": random.normal(0.1, 0.3, shape), "bias": random.normal(0.0, 0.1, CHANNELS)}
+        weights += [
+            numpy_helper.from_array(value.astype(np.float32), f"{name}/{kind}") for kind, value in values.items()
+        ]
+        inputs = [tensor, f"{name}/weight", f"{name}/bias"]
+        nodes.append(helper.make_node("Conv", inputs, [name], kernel_shape=[3, 3], pads=[1] * 4, group=groups))
+        if name != "last":
+            nodes.append(helper.make_node("Relu", [name], [f"{name}/relu"]))
+            tensor = f"{name}/relu"
+    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", 3, SIZE, SIZE])
+    result = helper.make_tensor_value_info("last", TensorProto.FLOAT, ["N", CHANNELS, SIZE, SIZE])
+    graph = helper.make_graph(nodes, "network", [images], [result], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def biases(model: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
+    wiring = Wiring(model.graph)
+    return {node.output[0]: wiring.array(node.input[2]) for node in wiring.nodes if node.op_type == "Conv"}
+
+
+@pytest.mark.parametrize("target", get_args(Target))
+def test_biases_make_up_for_rounded_weights_and_for_no_others(target: Target, listener: Any) -> None:
+    model, tried = network(), list[Mix]()
+
+    def tables(form: onnx.ModelProto) -> Any:
+        observer = Observer(form)
+        seen = observer.seen(observer.add(np.random.default_rng(1).random((8, 3, SIZE, SIZE), dtype=np.float32)))
+        record = tuple(CalibrationImage(path=str(number), sha256="0" * 64) for number in range(8))
+        return seen, ranked_tables(form, seen, Recipe(method="max"), record, target)
+
+    def shown(mixed: Mix) -> list[onnx.ModelProto]:
+        tried.append(mixed)
+        return [mixed.model]
+
+    chosen, guard = Guarding(Strict(), 0.1, target, tables, shown, listener).search(model, *tables(model))
+    assert chosen is None
+    assert [attempt.what for attempt in guard.attempts[:3]] == [
+        "max",
+        "max, biases corrected",
+        "max, channels equalised, biases corrected",
+    ]
+    plain, corrected, _, *without = tried
+    assert without and all(mixed.returned for mixed in without)
+    assert {attempt.what for attempt in guard.attempts[3:]} == {"max, biases corrected"}
+    own = biases(model)
+    for mixed in (corrected, *without):
+        wiring = Wiring(mixed.model.graph)
+        in_int8 = {wiring.nodes[position].output[0] for position in place(wiring, target, mixed.returned).layers}
+        changed = {name for name, bias in biases(mixed.model).items() if not np.array_equal(bias, own[name])}
+        assert changed == in_int8, mixed.returned
+    assert all(np.array_equal(bias, own[name]) for name, bias in biases(plain.model).items())
