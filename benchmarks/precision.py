@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ import onnx
 from record import MATERIAL, save
 
 from edgetl.engine.cpu import processor
+from edgetl.measure.bootstrap import paired_difference
 from edgetl.measure.environment import describe
 
 CALIBRATED_ON = 512
@@ -52,6 +54,7 @@ BACKBONES = {
     ),
 }
 MODELS = [*BACKBONES, "resnet"]
+PEERS = ("ort_default", "ort_for_tensorrt", "modelopt")
 AWARE = "mobilenet_v2"
 """Whose head is trained on what INT8 hands it, too."""
 FOR_INT8 = """
@@ -89,7 +92,8 @@ def main() -> None:
             figures["models"][name] = model_figures(name, work, data, options.modelopt)
             save(options.output, "precision", figures, threads=1)  # what follows may take an hour
         if options.detector is not None:
-            figures["detector"] = detector(options.detector, options.data.parent / "coco128", work)
+            coco = options.data.parent / "coco128"
+            figures["detector"] = detector_figures(options.detector, coco, work / "detector", options.modelopt)
         save(options.output, "precision", figures, threads=1)
 
 
@@ -139,21 +143,42 @@ def model_figures(name: str, work: Path, data: Path, modelopt: Path | None) -> d
     graph = folder / "fp32.onnx"
     if not graph.exists():
         (resnet if name == "resnet" else pretrained)(name, graph, data)
-    made = {title: (folder / f"{title}.onnx", make) for title, make in recipes(name, graph, data, modelopt).items()}
-    costs = {title: found for title, (path, make) in made.items() if (found := cost(path, make)) is not None}
-    exact = hits(graph, data / "test")
-    figures: dict[str, Any] = {"fp32": float(exact.mean()), "costs": costs, "drop_points": {}, "tensorrt": {}}
+    images = drawn(data / "train", folder)
+    made = recipes(graph, images, data / "val", modelopt)
+    if name == AWARE:
+        made["int8_aware"] = lambda path: aware(name, path, data)
+    return {"fp32": float(hits(graph, data / "test").mean())} | graphs(
+        folder, made, lambda a, b: paired_difference(hits(a, data / "test"), hits(b, data / "test"))
+    )
+
+
+def graphs(folder: Path, made: dict[str, Any], difference: Any) -> dict[str, Any]:
+    """What making every graph took, what it loses, what TensorRT makes of it, and what edgetl decided.
+
+    ``difference``: of two graphs, by how much the second is below the first, and the ends of its 95 % interval.
+    """
+    paths = {title: folder / f"{title}.onnx" for title in made}
+    costs = {title: found for title, make in made.items() if (found := cost(paths[title], make)) is not None}
+    figures: dict[str, Any] = {"costs": costs, "drop_points": {}, "tensorrt": {}}
     figures["not_made"] = [title for title in made if title not in costs]
     for title in costs:
-        path = made[title][0]
-        figures["drop_points"][title] = drop(exact, path, data / "test")
+        figures["drop_points"][title] = points(difference, folder / "fp32.onnx", paths[title])
         if "onnxruntime" not in title or title.startswith("ort"):
-            figures["tensorrt"][title] = parsed(path)
-    note = folder / "int8_guarded.onnx.json"
-    if note.exists():
-        figures["guard"] = json.loads(note.read_text())["guard"]
-        figures["returned_to_fp16"] = json.loads(note.read_text())["kept"]
+            figures["tensorrt"][title] = parsed(paths[title])
+    peers = [title for title in costs if title in PEERS]
+    figures["int8_below"] = {title: points(difference, paths[title], paths["int8"]) for title in peers}
+    figures["decided"] = {title: decided(path) for title, path in paths.items() if title.startswith("int8")}
     return figures
+
+
+def decided(graph: Path) -> dict[str, Any]:
+    """From a graph's record: the method, the first and the last layer, what the guard tried, what left INT8."""
+    path = graph.with_name(graph.name + ".json")
+    if not path.exists():
+        return {}
+    note = json.loads(path.read_text())
+    table = {key: note["calibration"][key] for key in ("method", "trials", "first", "last")}
+    return table | {"guard": note["guard"], "kept": note["kept"]}
 
 
 def cost(path: Path, make: Any) -> dict[str, float] | None:
@@ -172,11 +197,11 @@ def cost(path: Path, make: Any) -> dict[str, float] | None:
     return found
 
 
-def recipes(name: str, graph: Path, data: Path, modelopt_python: Path | None) -> dict[str, Any]:
+def recipes(graph: Path, calibrated_on: Path, guarded_by: Path, modelopt_python: Path | None) -> dict[str, Any]:
     """By the title of each graph a function that writes it and tells its peak of memory, None where it cannot."""
     folder = graph.parent
-    images = ["--calibration-images", drawn(data / "train", folder), "--recipe", recipe(folder)]
-    budget = ["--max-accuracy-drop", BUDGET, "--eval-images", data / "val"]
+    images = ["--calibration-images", calibrated_on, "--recipe", recipe(folder)]
+    budget = ["--max-accuracy-drop", BUDGET, "--eval-images", guarded_by]
 
     def ours(*arguments: object) -> Any:
         return lambda path: measured(sys.executable, "-m", "edgetl", "prepare", graph, *arguments, "-o", path)
@@ -191,7 +216,7 @@ def recipes(name: str, graph: Path, data: Path, modelopt_python: Path | None) ->
         copy.write_bytes(graph.read_bytes())  # it writes names into the file that it is given
         return measured(modelopt_python, "-c", MODELOPT, copy, array, path, onnx.load(graph).graph.input[0].name)
 
-    made = {
+    return {
         "fp16": ours("--precision", "fp16", *images[:2]),
         "int8": ours("--precision", "int8", *images),
         "int8_onnxruntime": ours("--precision", "int8", *images, "--target", "onnxruntime"),
@@ -200,7 +225,6 @@ def recipes(name: str, graph: Path, data: Path, modelopt_python: Path | None) ->
         "ort_for_tensorrt": peer("tensorrt"),
         "modelopt": modelopt,
     }
-    return made | ({"int8_aware": lambda path: aware(name, path, data)} if name == AWARE else {})
 
 
 def aware(name: str, graph: Path, data: Path) -> float | None:
@@ -385,15 +409,13 @@ def hits(graph: Path, judged: Path) -> np.ndarray:
     return right
 
 
-def drop(exact: np.ndarray, graph: Path, judged: Path) -> dict[str, Any]:
-    """Points of top-1 accuracy lost against FP32, with the 95 % interval over the same images."""
-    from edgetl.measure.bootstrap import paired_difference
-
+def points(difference: Any, a: Path, b: Path) -> dict[str, Any]:
+    """A paired difference and its ends in points; of a graph that does not run, why."""
     try:
-        value, low, high = paired_difference(exact, hits(graph, judged))
+        value, low, high = (round(100 * end, 2) for end in difference(a, b))
     except Exception as error:
         return {"failed": str(error)[:300]}
-    return {"drop": round(100 * value, 2), "low": round(100 * low, 2), "high": round(100 * high, 2)}
+    return {"drop": value, "low": low, "high": high}
 
 
 def parsed(graph: Path) -> dict[str, Any]:
@@ -443,40 +465,67 @@ def speed(work: Path, data: Path) -> dict[str, Any]:
     return faster | {"p50_ms": {row["name"].split("/")[-1]: row["latency_ms"]["p50"] for row in found["deployments"]}}
 
 
-def detector(graph: Path, data: Path, work: Path) -> dict[str, Any]:
-    """A YOLO graph (of ``edgetl export --nms operator``): its mAP in each precision, on COCO's validation images."""
-    figures: dict[str, Any] = {"fp32": average_precision(graph, data)}
-    few = work / "detector.yaml"
-    few.write_text("method: auto\nimages: 128\n")
-    for precision in ("fp16", "int8"):
-        path = work / f"detector.{precision}.onnx"
-        options = ["--precision", precision, "--calibration-images", data / "images" / "train2017"]
-        options += ["--recipe", few.resolve()] if precision == "int8" else []
-        measured(sys.executable, "-m", "edgetl", "prepare", graph, *options, "-o", path)
-        figures[precision] = average_precision(path, data)
-    return figures
+def detector_figures(graph: Path, data: Path, folder: Path, modelopt: Path | None) -> dict[str, Any]:
+    """The same of a YOLO graph (of ``edgetl export --nms operator``), by mAP@0.5 on COCO's validation images.
+
+    There are 128 images to calibrate on, and the guard judges by them, too.
+    """
+    from edgetl.measure.average_precision import drop, estimate
+
+    folder.mkdir(exist_ok=True)
+    copy, images = folder / "fp32.onnx", folder / "calibration.txt"
+    copy.write_bytes(graph.read_bytes())
+    files = sorted((data / "images" / "train2017").iterdir())
+    images.write_text("".join(f"{file.resolve()}\n" for file in files))
+    made = recipes(copy, images, data / "annotations" / "instances_train2017.json", modelopt)
+    value = estimate(detections(copy, data))
+
+    def difference(a: Path, b: Path) -> tuple[float, float, float]:
+        value, _, low, high = drop(detections(a, data), detections(b, data))
+        return value, low, high
+
+    facts = {"calibrated_on": len(files), "judged_on": len(list((data / "images" / "val2017").iterdir()))}
+    return (
+        facts
+        | {"fp32": {"map50": value.value, "low": value.low, "high": value.high}}
+        | graphs(folder, made, difference)
+    )
 
 
-def average_precision(graph: Path, data: Path) -> dict[str, float]:
-    """mAP@0.5 with its interval over images."""
-    from PIL import Image
-
-    from edgetl.artifacts.boxes import Box, BoxedImage
-    from edgetl.artifacts.files import sha256_file
+@lru_cache
+def detections(graph: Path, data: Path) -> Any:
+    """What a graph finds in COCO's validation images, against what is there."""
     from edgetl.data.stream import stream, to_input
     from edgetl.data.views import renderer
     from edgetl.graph.metadata import labels_of
     from edgetl.graph.model import load_model
     from edgetl.graph.parity import Reference
-    from edgetl.measure.average_precision import score
     from edgetl.measure.matching import match
     from edgetl.stages.detect.validation import Validation
     from edgetl.stages.prepare import input_preprocessing
 
     model = load_model(graph)
-    ((output, labels),) = labels_of(model).items()
-    truth, root = [], data / "images" / "val2017"
-    for file in sorted(root.iterdir()):
+    plain = load_model(graph.with_name("fp32.onnx"))  # peers drop the metadata
+    ((output, labels),) = labels_of(plain).items()
+    truth, root = annotated(data, labels), data / "images" / "val2017"
+    reference, preprocessing, images, found = Reference(model), input_preprocessing(plain), [], []
+    for batch in stream(truth, root, renderer(preprocessing), to_input):
+        here = [truth[row] for row in batch.rows]
+        each = [reference.run(batch.result[number : number + 1])[output][0] for number in range(len(here))]
+        found += Validation(here, preprocessing).on_images([one[one[:, 4] > 0] for one in each])
+        images += here
+    return match(images, found, labels)
+
+
+def annotated(data: Path, labels: tuple[str, ...]) -> list[Any]:
+    """COCO's validation images with their boxes, in YOLO's format of labels."""
+    from PIL import Image
+
+    from edgetl.artifacts.boxes import Box, BoxedImage
+    from edgetl.artifacts.files import sha256_file
+
+    truth = []
+    for file in sorted((data / "images" / "val2017").iterdir()):
         note = data / "labels" / "val2017" / f"{file.stem}.txt"
         width, height = Image.open(file).size
         boxes = []
@@ -486,12 +535,7 @@ def average_precision(graph: Path, data: Path) -> dict[str, float]:
             boxes.append(Box(label=labels[int(label)], **dict(zip(("x1", "y1", "x2", "y2"), ends, strict=True))))
         sides = {"width": width, "height": height}
         truth.append(BoxedImage(path=file.name, sha256=sha256_file(file), boxes=tuple(boxes), **sides))
-    reference, preprocessing, found = Reference(model), input_preprocessing(model), []
-    for batch in stream(truth, root, renderer(preprocessing), to_input):
-        each = [reference.run(batch.result[number : number + 1])[output][0] for number in range(len(batch.rows))]
-        found += Validation([truth[row] for row in batch.rows], preprocessing).on_images([e[e[:, 4] > 0] for e in each])
-    value = score(match(truth, found, labels), {"all": labels}).overall.ap50
-    return {"map50": value.value, "low": value.low, "high": value.high}
+    return truth
 
 
 def peer(kind: str, graph: Path, data: Path, output: Path) -> None:

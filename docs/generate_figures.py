@@ -123,35 +123,29 @@ _NETWORKS = {
     "tiny_darknet": "Tiny Darknet",
     "resnet": "a small ResNet",
 }
+_YOLO = "MobileNetV2-YOLOv3"
 
 
 def _precision() -> str:
     result = _read("precision")
     models, speed = result["models"], result["resnet18_at_224_on_one_thread"]
-    names = [name for name in _NETWORKS if name in models]
+    detector = result["detector"]
+    found = {title: models[name] for name, title in _NETWORKS.items() if name in models} | {_YOLO: detector}
     rows = "".join(
-        f"| {title} | {' | '.join(_lost(models[name]['drop_points'].get(graph)) for name in names)} |\n"
+        f"| {title} | {' | '.join(_lost(one['drop_points'].get(graph)) for one in found.values())} |\n"
         for graph, title in _GRAPHS.items()
-        if any(graph in models[name]["drop_points"] for name in names)
+        if any(graph in one["drop_points"] for one in found.values())
     )
-    exact = " | ".join(f"{100 * models[name]['fp32']:.1f} %" for name in names)
+    exact = [100 * models[name]["fp32"] for name in _NETWORKS if name in models] + [100 * detector["fp32"]["map50"]]
     return (
-        "Points of top-1 accuracy on CIFAR-10 that a precision loses against FP32, of "
-        f"{result['images']['test']:,} test images (95 % interval, image by image), calibrated on "
-        f"{result['calibrated_on']} images; the guard was given "
-        f"{100 * result['budget']:.1f} points and other images ({_machine(result)}):\n\n"
-        f"| | {' | '.join(_NETWORKS[name] for name in names)} |\n|---|{'---|' * len(names)}\n"
-        f"| FP32 gets | {exact} |\n{rows}\n"
+        f"Points that a precision loses against FP32 (95 % interval, image by image): of top-1 accuracy on "
+        f"{result['images']['test']:,} test images of CIFAR-10, calibrated on {result['calibrated_on']}; and of "
+        f"mAP@0.5 on {detector['judged_on']} images of COCO, calibrated on {detector['calibrated_on']}. The guard was "
+        f"given {100 * result['budget']:.1f} points and other images ({_machine(result)}):\n\n"
+        f"| | {' | '.join(found)} |\n|---|{'---|' * len(found)}\n"
+        f"| FP32 gets | {' | '.join(f'{one:.1f} %' for one in exact)} |\n{rows}\n"
         f"ResNet-18 at 224 pixels on one thread of that CPU: INT8 in ONNX Runtime's spelling is "
-        f"{speed['times_as_fast']:.2f} times as fast as FP32 ({speed['low']:.2f} to {speed['high']:.2f}). "
-        f"MobileNetV2-YOLOv3 on coco128, mAP@0.5: {_maps(result['detector'])}.\n"
-    )
-
-
-def _maps(found: dict[str, dict[str, float]]) -> str:
-    return ", ".join(
-        f"{precision.upper()} {100 * one['map50']:.1f} % ({100 * one['low']:.1f} to {100 * one['high']:.1f})"
-        for precision, one in found.items()
+        f"{speed['times_as_fast']:.2f} times as fast as FP32 ({speed['low']:.2f} to {speed['high']:.2f}).\n"
     )
 
 

@@ -66,12 +66,26 @@ class Trial(Artifact):
     accuracy: float | None = None
 
 
+class FirstLayers(Artifact):
+    """The layers that images come to first, by the tensors they make, and whether they are INT8 like the others.
+
+    ``snr_db``: signal to noise of the graph's results with these layers in float and all others in INT8;
+    ``snr_db_int8``: with these in INT8 too. ``saved``: as of a `LastLayer`.
+    """
+
+    layers: tuple[str, ...]
+    snr_db: float
+    snr_db_int8: float
+    saved: float
+    int8: bool
+
+
 class LastLayer(Artifact):
     """The last layer before a result, by the tensor it makes, and whether it is INT8 like the others.
 
     ``snr_db``: signal to noise of that result with all other layers in INT8 and this one in float; ``snr_db_int8``:
-    with this one in INT8 too. ``saved``: the share of the graph's estimated latency that this saves; 0 where its sizes
-    are not known.
+    with this one in INT8 too. ``saved``: the share of the graph's estimated latency that this saves against FP32; 0
+    where its sizes are not known.
     """
 
     layer: str
@@ -84,8 +98,8 @@ class LastLayer(Artifact):
 class CalibrationTable(Artifact):
     """Ranges of every activation that may be quantised, and exactly which images they came from.
 
-    ``trials``: where the method was chosen by ``auto``, what each of them came to, the best first. ``last``: what it
-    found of the last layers; those that it does not name stay in float.
+    ``trials``: where the method was chosen by ``auto``, what each of them came to, the best first. ``first``: what it
+    found of the first layers, which else are INT8; ``last``: of the last ones, of which those not named are float.
     """
 
     schema_version: Literal[1] = 1
@@ -93,11 +107,16 @@ class CalibrationTable(Artifact):
     graph_sha256: str
     images: tuple[CalibrationImage, ...]
     trials: tuple[Trial, ...] = ()
+    first: FirstLayers | None = None
     last: tuple[LastLayer, ...] = ()
     tensors: tuple[TensorRange, ...]
 
     def by_name(self) -> dict[str, TensorRange]:
         return {tensor.name: tensor for tensor in self.tensors}
+
+    def first_in_float(self) -> tuple[str, ...]:
+        """The first layers that are not INT8, by the tensor they make."""
+        return () if self.first is None or self.first.int8 else self.first.layers
 
     def with_last_in_float(self) -> CalibrationTable:
         """The same table with no last layer in INT8."""

@@ -151,6 +151,7 @@ def _build(runtime: Runtime, graph: Path, engine: Path, identity: EngineIdentity
     with whole_file(engine) as partial:
         manifest_path(engine).unlink(missing_ok=True)
         built = runtime.build(graph, partial, identity.options, workshop)
+    # The kernel counts pages on each core and sums them up loosely: the peak may read a little below the beginning.
     peak, structure = status_mb("VmHWM"), read_structure(graph)
     inputs, outputs = graph_tensors(structure)
     manifest = EngineManifest(
@@ -164,7 +165,7 @@ def _build(runtime: Runtime, graph: Path, engine: Path, identity: EngineIdentity
         options=asdict(identity.options),
         built_at=datetime.now(timezone.utc).isoformat(timespec="microseconds"),
         build_seconds=round(time.perf_counter() - begin, 3),
-        build_peak_mb=None if before is None or peak is None else round(peak - before, 1),
+        build_peak_mb=None if before is None or peak is None else round(max(peak - before, 0.0), 1),
         inputs=inputs,
         outputs=outputs,
         layers_of="graph" if built.layers is None else "engine",

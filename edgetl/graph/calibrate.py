@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from edgetl.artifacts.calibration import CalibrationImage, CalibrationTable, Magnitudes, TensorRange, Trial
 from edgetl.artifacts.files import sha256_bytes
 from edgetl.config import Recipe
+from edgetl.graph.end_layers import judge_first_layers, judge_last_layers, last_inputs
 from edgetl.graph.histogram import Histogram
-from edgetl.graph.last_layer import judge_last_layers, last_inputs
 from edgetl.graph.model import model_bytes
 from edgetl.graph.noise import mean_snr_db, results
 from edgetl.graph.observe import Observation, Observer, quantisable_tensors
@@ -76,9 +76,13 @@ def ranked_tables(
         for method, table in tables.items()
     }
     best = sorted(tables, key=lambda method: -noise[method])  # stable: of equals the first
-    last = judge_last_layers(model, tables[best[0]], target, seen.probes, exact)
+    chosen = tables[best[0]]
+    first = judge_first_layers(model, chosen, target, seen.probes, exact, noise[best[0]])
+    chosen = chosen.model_copy(update={"first": first})
+    last = judge_last_layers(model, chosen, target, seen.probes, exact)
     trials = tuple(Trial(method=method, snr_db=noise[method]) for method in best)
-    return tuple(tables[method].model_copy(update={"trials": trials, "last": last}) for method in best)
+    found = {"trials": trials, "first": first, "last": last}
+    return tuple(tables[method].model_copy(update=found) for method in best)
 
 
 def _methods(recipe: Recipe) -> tuple[str, ...]:

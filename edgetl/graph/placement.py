@@ -84,6 +84,17 @@ def _stays_bare(wiring: Wiring, position: int, bare: set[str]) -> bool:
     return node.op_type == "Conv" and unfit
 
 
+def first_layers(wiring: Wiring) -> tuple[str, ...]:
+    """The layers that could be INT8 and have no other one before them, by the tensor they make; none if all are so."""
+    placed = [wiring.nodes[position] for position in place(wiring, "tensorrt").layers]
+    behind = {node.output[0] for node in placed}
+    for node in wiring.nodes:
+        if not behind.isdisjoint(node.input):
+            behind.update(node.output)
+    first = [node.output[0] for node in placed if node.input[0] not in behind]
+    return tuple(first) if len(first) < len(placed) else ()
+
+
 def last_layers(wiring: Wiring) -> tuple[tuple[str, str], ...]:
     """The last layers before results that could be INT8: the tensor each makes, and the one whose range it needs."""
     heads = (wiring.nodes[position] for position in sorted(wiring.heads))

@@ -101,9 +101,8 @@ def _against(case: Case, a: Candidate, b: Candidate) -> str:
 
 def _speed(case: Case, a: Candidate, b: Candidate) -> str:
     speedup = case.pairs.speedup(a, b)
-    unstable = case.pairs.unstable(a, b)
-    if unstable:
-        return f"not comparable in speed with {b.title} (UNSTABLE: {listed(unstable)})"
+    if case.pairs.unstable(a, b):
+        return f"not comparable in speed with {b.title} (UNSTABLE: their ratio changed while it was measured)"
     if speedup is None:
         pair = f"{significant(a.latency.p50)} ms against {significant(b.latency.p50)} ms"
         return f"not proven faster or slower than {b.title} ({pair}, not timed side by side)"

@@ -123,16 +123,19 @@ class Pairs:
         """How many times as fast as ``b`` is ``a``, round by round: latency of ``b`` over ``a``; None where unknown."""
         return self._latency.get((b.title, a.title))
 
-    def unstable(self, a: Candidate, b: Candidate) -> tuple[str, ...]:
-        """What of two latencies and their ratio is UNSTABLE, so that nothing is proven of their speed."""
-        own = [one.title for one in (a, b) if not one.latency.stable]
-        return tuple(own) or (("their ratio",) if frozenset({a.title, b.title}) in self._changed else ())
+    def unstable(self, a: Candidate, b: Candidate) -> bool:
+        """Whether their ratio is UNSTABLE, so that nothing is proven of their speed.
+
+        Their latencies may be so while it is not: a machine that slows down hits both of a round alike.
+        """
+        return frozenset({a.title, b.title}) in self._changed
 
     def proves_faster(self, a: Candidate, b: Candidate) -> bool:
-        """Only a stable ratio's interval above 1 between two stable latencies proves it, if the gain matters."""
+        """Only a stable ratio's interval above 1 proves it, if the gain matters."""
         speedup = self.speedup(a, b)
-        proven = not self.unstable(a, b) and speedup is not None and speedup.low > 1.0
-        return proven and speedup is not None and speedup.value >= LEAST_SPEEDUP
+        if speedup is None or self.unstable(a, b):
+            return False
+        return speedup.low > 1.0 and speedup.value >= LEAST_SPEEDUP
 
     def proves_more_accurate(self, a: Candidate, b: Candidate) -> bool:
         difference = self.accuracy(a, b)

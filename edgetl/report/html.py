@@ -150,11 +150,10 @@ def _budget(budget: dict[str, float], words: Terms) -> Iterator[str]:
 
 def _pairs(results: Results) -> list[PairRow]:
     """One row for each pair, with both metrics, in the order of the comparisons."""
-    unstable = {c.title for c in candidates(results.deployments) if not c.latency.stable}
     merged: dict[tuple[str, str], dict[str, str | bool]] = {}
     for pair in results.comparisons:
         cells = merged.setdefault((pair.a, pair.b), {})
-        cells |= _accuracy_cells(pair) if pair.metric == "accuracy" else _speed_cells(pair, unstable)
+        cells |= _accuracy_cells(pair) if pair.metric == "accuracy" else _speed_cells(pair)
     return [PairRow(printable(a), printable(b), **cells) for (a, b), cells in merged.items()]  # type: ignore[arg-type]
 
 
@@ -166,8 +165,8 @@ def _accuracy_cells(pair: Comparison) -> dict[str, str | bool]:
     return {"accuracy": text, "accuracy_proven": not pair.low <= 0.0 <= pair.high}
 
 
-def _speed_cells(pair: Comparison, unstable: set[str]) -> dict[str, str | bool]:
-    if {pair.a, pair.b} & unstable:
+def _speed_cells(pair: Comparison) -> dict[str, str | bool]:
+    if pair.why_unstable is not None:
         return {"speed": "UNSTABLE"}
     if pair.ratio is None or min(pair.ratio, pair.low) <= 0.0:
         return {}

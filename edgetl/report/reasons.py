@@ -91,7 +91,8 @@ def _why_this_one(case: Case, choice: Choice) -> str:
 
 def _unstable(winner: Candidate, rival: Candidate) -> str | None:
     if not winner.latency.stable:
-        return f"The latency of {winner.title} is UNSTABLE{_cause(winner)}: {_WHAT_TO_DO}."
+        held = "ratios, which are taken side by side, hold unless they are marked"
+        return f"The latency of {winner.title} is UNSTABLE{_cause(winner)}; {held}: {_WHAT_TO_DO}."
     if rival != winner:
         return f"{rival.title} may be the better choice, but what is UNSTABLE never wins{_cause(rival)}: {_WHAT_TO_DO}."
     return None

@@ -10,14 +10,16 @@ Who may win:
 
 Who wins:
     The fastest by p50 of those that meet every limit. It is faster than another only if the ratio, round by round, is
-    at least 1.05, its interval excludes 1, and both latencies and the ratio are stable; otherwise they tie. A tie goes
-    to the more accurate if the paired interval excludes 0, then to fewer engines, then to combined before shared
-    before one-vs-rest before branched before cascade before specialised (whatever their cuts), then to fewer heads
-    with layers tuned for them, then to fp32 before fp16 before int8, then to fewer FLOPs.
+    at least 1.05, its interval excludes 1, and the ratio is stable; otherwise they tie. A tie goes to the more
+    accurate if the paired interval excludes 0, then to fewer engines, then to combined before shared before one-vs-rest
+    before branched before cascade before specialised (whatever their cuts), then to fewer heads with layers tuned for
+    them, then to fp32 before fp16 before int8, then to fewer FLOPs.
 
 What is unstable:
-    UNSTABLE is never a win. A candidate of unstable latency is chosen only where no stable one meets the budget. The
-    verdict is stable only if the winner's latency is, and if trusting the unstable latencies would choose the same.
+    UNSTABLE is never a win. An unstable ratio proves nothing. A stable one does, though latencies in milliseconds may
+    be unstable: whatever slows the machine down for longer than a round hits both. A candidate of unstable latency is
+    chosen only where no stable one meets the budget. The verdict is stable only if the winner's latency is, and if
+    trusting the unstable latencies would choose the same.
 
 Where nothing meets the budget, nothing is named: the reasons say which limits the nearest candidate misses and by how
 much. Nearest is who misses the fewest limits, then by the smallest share of them.

@@ -119,18 +119,18 @@ class Preparing:
     def prepare(self, samples: Sequence[File]) -> tuple[Precisions, list[Path]]:
         """Calibrate once on training images and keep to the guard; the files that say how that went."""
         wanted, whole = self.context.study, self.graphs.whole
-        halves = "fp16" in wanted.precisions or wanted.guard is not None
+        halves = {"fp16", "int8"} & set(wanted.precisions)  # layers that leave INT8 are FP16
         float32 = self._overflowing(samples) if halves else ()
         if "int8" not in wanted.precisions:
             return Precisions(self.graphs, {}, float32), []
         calibration = self._calibration(samples)
         if wanted.guard is None and self.table is not None and _covers(self.table, calibration.tensors(whole)):
-            mixes = dict.fromkeys(TARGETS, Mix(whole, self.table))
+            mixes = dict.fromkeys(TARGETS, Mix.of(whole, self.table))
             return Precisions(self.graphs, mixes, float32), self._write_tables(self.table, mixes)
         seen, tables = calibration.tables(whole)
         tables = tables if self.table is None else (_completed(self.table, tables),)
         if wanted.guard is None:
-            mixes = dict.fromkeys(TARGETS, Mix(whole, tables[0]))
+            mixes = dict.fromkeys(TARGETS, Mix.of(whole, tables[0]))
             return Precisions(self.graphs, mixes, float32), self._write_tables(tables[0], mixes)
         mixes = self._guarded(wanted.guard.max_accuracy_drop, calibration, float32, seen, tables)
         notes = [*self._write_tables(tables[0], mixes), self.context.run.guard]

@@ -142,8 +142,21 @@ def _int8(model: onnx.ModelProto, wanted: Preparation, watcher: Watcher) -> _Res
     calibration = _calibration(model, wanted, watcher)
     seen, tables = calibration.tables(model, wanted.target)
     if judge is None:
-        return _Result(quantise(model, tables[0], wanted.target), {}, seen.probes, model, tables[0])
+        return _unguarded(model, wanted.target, seen, tables[0])
     return _guarded(model, wanted, judge, calibration, seen, tables)
+
+
+def _unguarded(model: onnx.ModelProto, target: Target, seen: Observation, table: CalibrationTable) -> _Result:
+    kept = _first_kept(table)
+    float32 = overflowing(model, seen.probes) if kept else {}
+    return _Result(mix(model, table, target, kept, float32), kept, seen.probes, model, table)
+
+
+def _first_kept(table: CalibrationTable) -> dict[str, str]:
+    """The first layers that are not INT8, and why."""
+    first = table.first
+    reason = "" if first is None else f"in INT8 it leaves {first.snr_db_int8:g} of {first.snr_db:g} dB"
+    return dict.fromkeys(table.first_in_float(), reason)
 
 
 def _guarded(
@@ -168,8 +181,8 @@ def _guarded(
     if chosen is None:
         raise NotMetError(f"{guard.missed}; {_WHAT_TO_DO}")
     noise = {name: note.snr_db for note in guard.layers for name in note.layers}
-    kept = {name: f"alone in INT8 it leaves {noise[name]:g} dB" for name in chosen.returned}
-    return _Result(written(chosen), kept, seen.probes, chosen.model, chosen.table, guard)
+    kept = {name: f"alone in INT8 it leaves {noise[name]:g} dB" for name in chosen.returned if name in noise}
+    return _Result(written(chosen), _first_kept(chosen.table) | kept, seen.probes, chosen.model, chosen.table, guard)
 
 
 def _judge(model: onnx.ModelProto, wanted: Preparation, watcher: Watcher) -> Judge | None:

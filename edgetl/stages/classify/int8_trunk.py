@@ -151,8 +151,9 @@ def int8_trunk(
         searched=partial(extract, outputs=[FEATURES]),
     )
     _, tables = calibration.tables(whole, wanted.spelling)
-    quantised = quantise(whole, tables[0], wanted.spelling)
-    return Int8Trunk(trunk, extract(quantised, [FEATURES]), tables[0], wanted.spelling)
+    table = tables[0].model_copy(update={"first": None})  # what the first layer loses is learned with all else
+    quantised = quantise(whole, table, wanted.spelling)
+    return Int8Trunk(trunk, extract(quantised, [FEATURES]), table, wanted.spelling)
 
 
 def _with_a_head(trunk: onnx.ModelProto, preprocessing: Preprocessing) -> onnx.ModelProto:

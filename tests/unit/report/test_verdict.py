@@ -144,6 +144,20 @@ def test_a_ratio_that_changed_while_it_was_measured_proves_nothing(make: SimpleN
         assert "UNSTABLE: their ratio" in reason(verdict, "INT8 for combined")
 
 
+def test_a_stable_ratio_of_two_unstable_latencies_proves_who_is_faster_and_the_verdict_stays_unstable(
+    make: SimpleNamespace,
+) -> None:
+    rows = [
+        make.unstable(make.row("combined", "fp32", 0.93, 2.0, 5)),
+        make.unstable(make.row("specialised", "fp32", 0.93, 6.0, 5, engines=3)),
+        make.unstable(make.row("combined", "int8", 0.93, 1.0, 1)),
+    ]
+    verdict = decide(rows, make.compare(rows), Budget())
+    assert (chosen(verdict), verdict.stable) == ("combined int8", False)
+    assert "times as fast as specialised fp32" in reason(verdict, "One combined model or several specialised ones?")
+    assert "ratios, which are taken side by side, hold" in reason(verdict, "UNSTABLE")
+
+
 def test_where_all_are_unstable_the_winner_is_marked_unstable(make: SimpleNamespace) -> None:
     rows = [make.unstable(make.row("combined", "fp32", 0.93, 4.0, 5))]
     verdict = decide(rows, [], Budget())

@@ -256,7 +256,7 @@ def test_the_guard_returns_a_last_layer_first(photos: Path) -> None:
     record = tuple(CalibrationImage(path=str(one), sha256="0" * 64) for one in range(len(images)))
     first, *_ = ranked_tables(model, seen, recipe, record)
     assert [note.int8 for note in first.last] == [False]
-    wrong = first.model_copy(update={"last": (first.last[0].model_copy(update={"int8": True}),)})
+    wrong = first.model_copy(update={"first": None, "last": (first.last[0].model_copy(update={"int8": True}),)})
     judge = judge_by_folder(model, photos, input_preprocessing(model))
 
     def written(mixed: Mix) -> list[onnx.ModelProto]:
@@ -267,6 +267,34 @@ def test_the_guard_returns_a_last_layer_first(photos: Path) -> None:
     assert chosen is not None and not chosen.table.last_in_int8() and chosen.returned == ()
     assert [attempt.what for attempt in guard.attempts] == [wrong.method, f"{wrong.method}, last layers in float"]
     assert guard.attempts[0].drop > 0.2 > guard.attempts[1].drop
+
+
+@pytest.mark.parametrize(("target", "kind"), [("tensorrt", TensorProto.FLOAT16), ("onnxruntime", TensorProto.FLOAT)])
+def test_a_first_layer_that_int8_harms_stays_out_of_it_and_the_record_says_why(saved, photos, tmp_path, target, kind):
+    graph = saved(False, undone=1)
+    model = onnx.load(graph)
+    far = np.array([1.0, 1.0, 4000.0], np.float32)[None, :, None, None]
+    model.graph.initializer.append(numpy_helper.from_array(far, "reach"))
+    weight = next(tensor for tensor in model.graph.initializer if tensor.name == "w0")
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) / far, "w0"))
+    model.graph.node[0].input[0] = "far"
+    model.graph.node.insert(0, helper.make_node("Mul", ["images", "reach"], ["far"]))
+    onnx.save(model, graph)
+    output = tmp_path / "p.onnx"
+    recipe = tmp_path / "auto.yaml"
+    recipe.write_text("method: auto\nimages: 64\n")
+    prepare_file(graph, output, Preparation("int8", target, photos, str(recipe)), Silent())
+    note = read_json(record_path(output), Prepared)
+    assert note.calibration is not None and note.calibration.first is not None
+    assert note.kept == {
+        "c0": f"in INT8 it leaves {note.calibration.first.snr_db_int8:g} of {note.calibration.first.snr_db:g} dB"
+    }
+    written = onnx.load(output)
+    first = next(node for node in written.graph.node if node.op_type == "Conv")
+    weights = {tensor.name: tensor.data_type for tensor in written.graph.initializer}
+    assert weights[first.input[1]] == kind
+    assert sum(node.op_type == "DequantizeLinear" for node in written.graph.node) > 3
+    assert accuracy(output, photos) == pytest.approx(accuracy(graph, photos), abs=0.05)
 
 
 def load_all(folder: Path) -> np.ndarray:

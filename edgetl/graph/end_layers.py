@@ -1,0 +1,84 @@
+"""Whether the first layer and the last one are worth their INT8: measured, not taken for granted."""
+
+from __future__ import annotations
+
+import onnx
+
+from edgetl.artifacts.calibration import CalibrationTable, FirstLayers, LastLayer
+from edgetl.graph.cost import estimate_latency
+from edgetl.graph.model import Wiring
+from edgetl.graph.noise import mean_snr_db, results, snr_db
+from edgetl.graph.observe import Images
+from edgetl.graph.parity import Outputs
+from edgetl.graph.placement import Target, first_layers, last_layers
+from edgetl.graph.quantise import quantise
+
+_LEAST_SAVED = 0.01
+"""Of the estimated latency: what is less is not worth any noise."""
+_MOST_NOISE_DB = 0.5
+"""An eighth more noise than the rest of the network in INT8 makes; methods differ by more."""
+
+
+def judge_first_layers(
+    model: onnx.ModelProto, table: CalibrationTable, target: Target, probes: Images, exact: Outputs, in_int8: float
+) -> FirstLayers | None:
+    """The first layers in INT8 against in float, all others but the last being INT8; None where there are no others.
+
+    Args:
+        exact: what the float graph makes of the probes, see `results`.
+        in_int8: the mean signal to noise of the results with the first layers in INT8.
+    """
+    layers = first_layers(Wiring(model.graph))
+    if not layers:
+        return None
+    floating = quantise(model, table, target, layers)
+    in_float = mean_snr_db(exact, results(floating, probes, tuple(exact)))
+    saved = _saved(floating, quantise(model, table, target))
+    fits = _fits(saved, in_float - in_int8)
+    return FirstLayers(layers=layers, snr_db=in_float, snr_db_int8=in_int8, saved=saved, int8=fits)
+
+
+def last_inputs(model: onnx.ModelProto) -> tuple[str, ...]:
+    """What the last layers read: in the order of the graph, for calibration to watch."""
+    wiring = Wiring(model.graph)
+    return tuple(dict.fromkeys(source for _, source in last_layers(wiring)))
+
+
+def judge_last_layers(
+    model: onnx.ModelProto, table: CalibrationTable, target: Target, probes: Images, exact: Outputs
+) -> tuple[LastLayer, ...]:
+    """Each last layer in INT8 against in float, all others being INT8: two passes of the probe images for all of them.
+
+    Args:
+        table: with a range for what a last layer reads; one without is passed over.
+        exact: what the float graph makes of the probes, see `results`.
+    """
+    ranges = table.by_name()
+    names = [name for name, source in last_layers(Wiring(model.graph)) if source in ranges]
+    if not names:
+        return ()
+    kept = table.first_in_float()
+    without, within = (quantise(model, one, target, kept) for one in (table, _with(table, names)))
+    others, found = (results(form, probes, names) for form in (without, within))
+    judged = []
+    for name in names:
+        in_float, in_int8 = snr_db(exact[name], others[name]), snr_db(exact[name], found[name])
+        saved = _saved(without, quantise(model, _with(table, [name]), target, kept))
+        fits = _fits(saved, in_float - in_int8)
+        judged.append(LastLayer(layer=name, snr_db=in_float, snr_db_int8=in_int8, saved=saved, int8=fits))
+    return tuple(judged)
+
+
+def _saved(before: onnx.ModelProto, after: onnx.ModelProto) -> float:
+    """The share of the estimated latency; 0 where it is not known."""
+    least, most = estimate_latency(after), estimate_latency(before)
+    return round(1 - least / most, 4) if least and most else 0.0
+
+
+def _fits(saved: float, noise: float) -> bool:
+    return saved >= _LEAST_SAVED and noise <= _MOST_NOISE_DB
+
+
+def _with(table: CalibrationTable, names: list[str]) -> CalibrationTable:
+    chosen = tuple(LastLayer(layer=name, snr_db=0.0, snr_db_int8=0.0, saved=0.0, int8=True) for name in names)
+    return table.model_copy(update={"last": chosen})
