@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 from PIL import Image
 
 from edgetl.artifacts.files import read_json
@@ -19,7 +20,7 @@ from edgetl.data.stream import to_input
 from edgetl.errors import EdgetlError, NotMetError
 from edgetl.graph.detections import with_detections
 from edgetl.graph.extract import extract
-from edgetl.graph.metadata import detecting_outputs
+from edgetl.graph.metadata import LABELS, detecting_outputs
 from edgetl.graph.model import load_model, save_model
 from edgetl.graph.parity import run
 from edgetl.graph.quantise import spelling
@@ -152,3 +153,25 @@ def test_faults_of_annotations_are_told_by_kind(saved: Save, annotated: Path, tm
     assert judge.images == IMAGES - 2
     assert any(line.startswith("missing image, left out: 1 (boxes.json: image 0") for line in listener.lines)
     assert any(line.startswith("left out photos/1.png: ") for line in listener.lines)
+
+
+def test_a_graph_that_classifies_too_is_judged_by_what_its_images_are_labelled_with(
+    saved: Save, annotated: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, listener: Any
+) -> None:
+    by_kind = tmp_path_factory.mktemp("kinds")
+    model = load_model(saved("combined"))
+    model.graph.node.append(helper.make_node("GlobalAveragePool", ["trunk/relu"], ["pooled"]))
+    model.graph.node.append(helper.make_node("Flatten", ["pooled"], ["kind"]))
+    channels = next(tensor.dims[0] for tensor in model.graph.initializer if tensor.name == "trunk/weight")
+    model.graph.output.append(helper.make_tensor_value_info("kind", TensorProto.FLOAT, ["N", channels]))
+    kinds = [f"kind {number}" for number in range(channels)]
+    entry = next(entry for entry in model.metadata_props if entry.key == LABELS)
+    entry.value = json.dumps(json.loads(entry.value) | {"kind": kinds})
+    save_model(model, tmp_path / "both.onnx")
+    for kind in kinds:
+        shutil.copytree(tmp_path / "photos", by_kind / kind)
+    for images, metric, output in ((annotated, "mAP@0.5", "combined"), (by_kind, "accuracy", "kind")):
+        wanted = Preparation("int8", "onnxruntime", tmp_path / "photos", "default", 0.9, images)
+        prepare_file(tmp_path / "both.onnx", tmp_path / "p.onnx", wanted, listener)
+        guard = read_json(record_path(tmp_path / "p.onnx"), Prepared).guard
+        assert guard is not None and (guard.metric, set(guard.fp32)) == (metric, {output})
