@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=MATERIAL / "datasets" / "cifar10")
     parser.add_argument("--modelopt", type=Path, help="The Python of an environment with nvidia-modelopt[onnx].")
     parser.add_argument("--models", nargs="+", default=MODELS, choices=MODELS)
-    parser.add_argument("--detector", type=Path, help="A YOLO graph of `edgetl export`: mAP too.")
+    parser.add_argument("--detector", type=Path, help="A YOLO graph of `edgetl export --nms loop`: mAP too.")
     parser.add_argument("--images", type=int, help="Judge on so many test images, and the guard on as many; else all.")
     parser.add_argument("--work", type=Path, help="Keep graphs here, and take those that are there.")
     parser.add_argument("-o", "--output", type=Path, required=True)
@@ -466,7 +466,7 @@ def speed(work: Path, data: Path) -> dict[str, Any]:
 
 
 def detector_figures(graph: Path, data: Path, folder: Path, modelopt: Path | None) -> dict[str, Any]:
-    """The same of a YOLO graph (of ``edgetl export --nms operator``), by mAP@0.5 on COCO's validation images.
+    """The same of a YOLO graph, by mAP@0.5 on COCO's validation images.
 
     There are 128 images to calibrate on, and the guard judges by them, too.
     """

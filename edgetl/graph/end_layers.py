@@ -34,7 +34,7 @@ def judge_first_layers(
     floating = quantise(model, table, target, layers)
     in_float = mean_snr_db(exact, results(floating, probes, tuple(exact)))
     saved = _saved(floating, quantise(model, table, target))
-    fits = _fits(saved, in_float - in_int8)
+    fits = _fits(_LEAST_SAVED if saved is None else saved, in_float - in_int8)
     return FirstLayers(layers=layers, snr_db=in_float, snr_db_int8=in_int8, saved=saved, int8=fits)
 
 
@@ -63,16 +63,16 @@ def judge_last_layers(
     judged = []
     for name in names:
         in_float, in_int8 = snr_db(exact[name], others[name]), snr_db(exact[name], found[name])
-        saved = _saved(without, quantise(model, _with(table, [name]), target, kept))
+        saved = _saved(without, quantise(model, _with(table, [name]), target, kept)) or 0.0
         fits = _fits(saved, in_float - in_int8)
         judged.append(LastLayer(layer=name, snr_db=in_float, snr_db_int8=in_int8, saved=saved, int8=fits))
     return tuple(judged)
 
 
-def _saved(before: onnx.ModelProto, after: onnx.ModelProto) -> float:
-    """The share of the estimated latency; 0 where it is not known."""
+def _saved(before: onnx.ModelProto, after: onnx.ModelProto) -> float | None:
+    """The share of the estimated latency; None where it is not known."""
     least, most = estimate_latency(after), estimate_latency(before)
-    return round(1 - least / most, 4) if least and most else 0.0
+    return round(1 - least / most, 4) if least and most else None
 
 
 def _fits(saved: float, noise: float) -> bool:

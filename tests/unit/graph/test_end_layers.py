@@ -173,3 +173,12 @@ def test_a_first_layer_that_bears_int8_keeps_it(with_a_stem, images, record) -> 
     table = calibrate(with_a_stem(far=1.0), [images(8)], AUTO, record(8))
     assert table.first is not None and table.first.int8 and table.first_in_float() == ()
     assert table.first.snr_db <= table.first.snr_db_int8 + 0.5
+
+
+def test_where_the_sizes_are_not_known_the_noise_alone_decides_of_the_first_layer(
+    with_a_stem, images, record, monkeypatch
+) -> None:
+    monkeypatch.setattr("edgetl.graph.end_layers.estimate_latency", lambda model: None)
+    kept, harmed = (calibrate(with_a_stem(far), [images(8)], AUTO, record(8)).first for far in (1.0, 300.0))
+    assert kept is not None and harmed is not None
+    assert (kept.saved, kept.int8, harmed.int8) == (None, True, False)
