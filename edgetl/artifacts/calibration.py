@@ -70,8 +70,8 @@ class FirstLayers(Artifact):
     """The layers that images come to first, by the tensors they make, and whether they are INT8 like the others.
 
     ``snr_db``: signal to noise of the graph's results with these layers in float and all others in INT8;
-    ``snr_db_int8``: with these in INT8 too. ``saved``: the share of the graph's estimated latency that this saves against
-    FP32; None where its sizes are not known, and the noise alone decides.
+    ``snr_db_int8``: with these in INT8 too. ``saved``: the share of the graph's estimated latency that this saves
+    against FP32; None where its sizes are not known, and the noise alone decides.
     """
 
     layers: tuple[str, ...]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import onnx
 
@@ -118,7 +118,7 @@ class Guarding:
         worst = max(losses.values(), key=lambda loss: loss.drop + loss.error)
         attempt = Attempt(
             what=form.what,
-            returned=len(self._layers(form.model)) - len(self._layers(form.model, mixed.returned)),
+            returned=len(self._layers(form.model)) - len(self._layers(form.model, returned)),
             accuracy=worst.accuracy,
             drop=worst.drop,
             error=worst.error,
@@ -134,10 +134,9 @@ class Guarding:
 
     def _mix(self, form: _Form, returned: tuple[str, ...]) -> Mix:
         """With a layer's own bias wherever it is not INT8: its weights are not rounded then."""
-        mixed = Mix.of(form.model, form.table, returned)
-        floats = self._in_float(form.model, mixed.returned)
+        floats = self._in_float(form.model, returned)
         biases = {name: bias for name, bias in form.biases.items() if name not in floats}
-        return replace(mixed, model=with_biases(form.model, biases))
+        return Mix(with_biases(form.model, biases), form.table, returned)
 
     def _in_float(self, model: onnx.ModelProto, returned: Collection[str]) -> frozenset[str]:
         """Layers that could be INT8 and are not. What `searched` says of a layer counts before what the whole says."""
