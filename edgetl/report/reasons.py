@@ -78,8 +78,9 @@ def _why_this_one(case: Case, choice: Choice) -> str:
     if qualified == 1:
         how = f"the only one of {count(len(case.candidates), 'candidate')} that is {meet}"
     elif choice.settled_by == "speed":
-        field = f"{qualified}" if stable in (0, qualified) else f"{stable} stable"
-        how = f"the fastest of the {field} candidates that are {meet}"
+        field = f"{qualified}" if stable in (0, 1, qualified) else f"{stable} stable"
+        best = "only stable one" if stable == 1 < qualified else "fastest"
+        how = f"the {best} of the {field} candidates that are {meet}"
     else:
         tied = abridged([candidate.title for candidate in choice.tied if candidate != winner])
         simplest = f"simplest ({count(len(winner.row.engines), 'engine')})"
