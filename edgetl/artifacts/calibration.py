@@ -56,7 +56,7 @@ class CalibrationImage(Artifact):
 
 
 class Trial(Artifact):
-    """What a method came to on some calibration images, and where labelled ones were given, on those.
+    """What a method (and what was done to the graph before it) came to on some calibration images.
 
     ``snr_db``: signal to noise of the graph's results in INT8; ``accuracy``: top-1 in INT8.
     """
@@ -99,12 +99,14 @@ class LastLayer(Artifact):
 class CalibrationTable(Artifact):
     """Ranges of every activation that may be quantised, and exactly which images they came from.
 
+    ``form``: what was done to the float graph first, if anything; ``graph_sha256`` is then of that graph.
     ``trials``: where the method was chosen by ``auto``, what each of them came to, the best first. ``first``: what it
     found of the first layers, which else are INT8; ``last``: of the last ones, of which those not named are float.
     """
 
     schema_version: Literal[1] = 1
     method: str
+    form: str = ""
     graph_sha256: str
     images: tuple[CalibrationImage, ...]
     trials: tuple[Trial, ...] = ()

@@ -67,19 +67,19 @@ def ranked_tables(
     The probe images go through the graph and through its INT8 forms (so this costs a few dozen forward passes); what
     every method came to is in each table's ``trials``.
     """
-    tables = {method: _table(model, seen, method, images) for method in _methods(recipe)}
+    tables = {method: method_table(model, seen, method, images) for method in _methods(recipe)}
     if len(tables) == 1:
         return tuple(tables.values())
-    exact = results(model, seen.probes)
+    exact = results(model, seen.judging)
     noise = {
-        method: mean_snr_db(exact, results(quantise(model, table, target), seen.probes, tuple(exact)))
+        method: mean_snr_db(exact, results(quantise(model, table, target), seen.judging, tuple(exact)))
         for method, table in tables.items()
     }
     best = sorted(tables, key=lambda method: -noise[method])  # stable: of equals the first
     chosen = tables[best[0]]
-    first = judge_first_layers(model, chosen, target, seen.probes, exact, noise[best[0]])
+    first = judge_first_layers(model, chosen, target, seen.judging, exact, noise[best[0]])
     chosen = chosen.model_copy(update={"first": first})
-    last = judge_last_layers(model, chosen, target, seen.probes, exact)
+    last = judge_last_layers(model, chosen, target, seen.judging, exact)
     trials = tuple(Trial(method=method, snr_db=noise[method]) for method in best)
     found = {"trials": trials, "first": first, "last": last}
     return tuple(tables[method].model_copy(update=found) for method in best)
@@ -91,9 +91,10 @@ def _methods(recipe: Recipe) -> tuple[str, ...]:
     return (f"percentile {recipe.percentile:g}" if recipe.method == "percentile" else recipe.method,)
 
 
-def _table(
+def method_table(
     model: onnx.ModelProto, seen: Observation, method: str, images: tuple[CalibrationImage, ...]
 ) -> CalibrationTable:
+    """The ranges that a method, as a table names it, chooses from what one pass saw."""
     return CalibrationTable(
         method=method,
         graph_sha256=sha256_bytes(model_bytes(model)),

@@ -20,18 +20,25 @@ _MOST_NOISE_DB = 0.5
 
 
 def judge_first_layers(
-    model: onnx.ModelProto, table: CalibrationTable, target: Target, probes: Images, exact: Outputs, in_int8: float
+    model: onnx.ModelProto,
+    table: CalibrationTable,
+    target: Target,
+    probes: Images,
+    exact: Outputs,
+    in_int8: float,
+    own: onnx.ModelProto | None = None,
 ) -> FirstLayers | None:
     """The first layers in INT8 against in float, all others but the last being INT8; None where there are no others.
 
     Args:
         exact: what the float graph makes of the probes, see `results`.
         in_int8: the mean signal to noise of the results with the first layers in INT8.
+        own: the model with the weights that the first layers have in float, where those are others.
     """
     layers = first_layers(Wiring(model.graph))
     if not layers:
         return None
-    floating = quantise(model, table, target, layers)
+    floating = quantise(own or model, table, target, layers)
     in_float = mean_snr_db(exact, results(floating, probes, tuple(exact)))
     saved = _saved(floating, quantise(model, table, target))
     fits = _fits(_LEAST_SAVED if saved is None else saved, in_float - in_int8)

@@ -6,7 +6,7 @@ have a scale for each channel anyway; what gains is the tensor between layers, w
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +14,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from edgetl.graph.model import Wiring, attribute
-from edgetl.graph.noise import results
+from edgetl.graph.model import Wiring, attribute, with_outputs
+from edgetl.graph.parity import Reference
 
 Floats = NDArray[np.float32]
 
@@ -27,19 +27,16 @@ _FURTHEST = 6
 """Octaves that a channel is moved at most."""
 
 
-def has_depthwise(model: onnx.ModelProto) -> bool:
-    """Whether the network has convolutions of one channel each, whose channels differ most."""
-    return any(node.op_type == "Conv" and attribute(node, "group", 1) > 1 for node in model.graph.node)
-
-
 def equalise(model: onnx.ModelProto, images: Floats) -> onnx.ModelProto:
     """The model with channels between its convolutions scaled, and the weights on either side to match.
 
-    Channel c of what lies between is divided by s = sqrt(reach of c / largest weight that reads c), rounded to a power
-    of two: so every product and sum is the same number with another exponent, and the results are the same bits.
+    Channel c of what lies between is divided by the square root of its reach, rounded to a power of two: so every
+    product and sum is the same number with another exponent, and the results are the same bits. (Half of the way, as
+    Xiao et al., "SmoothQuant", ICML 2023: what channels gain, the weights that read them lose.)
 
     Args:
-        images: float32 [n,3,H,W] in [0,1], on which the reach of channels is found.
+        images: float32 [n,3,H,W] in [0,1], on which the reach of channels is found: of what layers read, not of what
+            lies before an activation.
     """
     wiring = Wiring(model.graph)
     spans = list(_spans(wiring))
@@ -47,11 +44,10 @@ def equalise(model: onnx.ModelProto, images: Floats) -> onnx.ModelProto:
     copy.CopyFrom(model)
     if not spans:
         return copy
-    reach = results(model, images, [name for span in spans for name in span.tensors])
+    reach = _reaches(model, [name for span in spans for name in span.read], images)
     weights = {name: wiring.array(name).copy() for span in spans for name in _weights_of(wiring, span)}
     for span in spans:
-        largest = np.max([np.abs(reach[name]).max(axis=(0, *range(2, reach[name].ndim))) for name in span.tensors], 0)
-        _scale(wiring, span, weights, largest)
+        _scale(wiring, span, weights, np.max([reach[name] for name in span.read], axis=0))
     for tensor in copy.graph.initializer:
         if tensor.name in weights:
             tensor.CopyFrom(numpy_helper.from_array(weights[tensor.name], tensor.name))
@@ -60,9 +56,10 @@ def equalise(model: onnx.ModelProto, images: Floats) -> onnx.ModelProto:
 
 @dataclass(frozen=True)
 class _Span:
-    """Tensors whose channels must keep one scale, the convolutions that make them, and those that read them."""
+    """Tensors whose channels must keep one scale, the convolutions that make them, and those that read some of them."""
 
     tensors: tuple[str, ...]
+    read: tuple[str, ...]
     makers: tuple[int, ...]
     readers: tuple[int, ...]
 
@@ -107,7 +104,8 @@ def _span(wiring: Wiring, start: str) -> _Span:
                 waiting.extend((*wiring.nodes[reader].input, *wiring.nodes[reader].output))
             else:
                 readers[reader] = None
-    return _Span(tuple(tensors), tuple(makers), tuple(readers))
+    read = dict.fromkeys(wiring.nodes[position].input[0] for position in readers)
+    return _Span(tuple(tensors), tuple(read), tuple(makers), tuple(readers))
 
 
 def _weights_of(wiring: Wiring, span: _Span) -> Iterator[str]:
@@ -116,12 +114,21 @@ def _weights_of(wiring: Wiring, span: _Span) -> Iterator[str]:
     yield from (wiring.nodes[position].input[1] for position in span.readers)
 
 
+def _reaches(model: onnx.ModelProto, names: Sequence[str], images: Floats) -> dict[str, Floats]:
+    """Of each channel of some tensors, image by image: no more than one image's tensors are held."""
+    reference = Reference(with_outputs(model, names), optimised=False, threads=1)
+    found: dict[str, Floats] = {}
+    for position in range(len(images)):
+        for name, value in reference.run(images[position : position + 1]).items():
+            largest = np.abs(value).max(axis=(0, *range(2, value.ndim)))
+            found[name] = np.maximum(found[name], largest) if name in found else largest
+    return found
+
+
 def _scale(wiring: Wiring, span: _Span, weights: dict[str, Floats], reach: Floats) -> None:
-    strongest = np.max([_reading(wiring, position, weights) for position in span.readers], axis=0)
-    alive = (reach > 0) & (strongest > 0)
     octaves = np.zeros(len(reach))
-    octaves[alive] = np.log2(reach[alive] / strongest[alive]) / 2
-    octaves[alive] -= np.median(octaves[alive]) if alive.any() else 0.0
+    octaves[reach > 0] = np.log2(reach[reach > 0]) / 2
+    octaves[reach > 0] -= np.median(octaves[reach > 0]) if reach.any() else 0.0
     scale = np.exp2(np.clip(np.rint(octaves), -_FURTHEST, _FURTHEST)).astype(np.float32)
     for position in span.makers:
         for name in wiring.nodes[position].input[1:]:
@@ -138,11 +145,3 @@ def _per_weight(wiring: Wiring, position: int, weight: Floats, channels: Floats)
     own = channels.reshape(groups, 1, weight.shape[1])
     spread = np.broadcast_to(own, (groups, weight.shape[0] // groups, weight.shape[1]))
     return spread.reshape(*weight.shape[:2], *[1] * (weight.ndim - 2))
-
-
-def _reading(wiring: Wiring, position: int, weights: dict[str, Floats]) -> Floats:
-    """The largest weight that reads each input channel."""
-    weight = weights[wiring.nodes[position].input[1]]
-    groups = attribute(wiring.nodes[position], "group", 1)
-    largest = np.abs(weight).max(axis=tuple(range(2, weight.ndim)), initial=0.0)
-    return np.asarray(largest.reshape(groups, -1, weight.shape[1]).max(axis=1).ravel())

@@ -18,8 +18,10 @@ from edgetl.graph.model import Wiring, with_outputs
 from edgetl.graph.parity import Reference
 from edgetl.graph.placement import place
 
-PROBES = 32
-"""Images of a calibration set that are kept for a closer look."""
+PROBES = 128
+"""Images of a calibration set that are kept for a closer look, if they are small."""
+_PROBE_BYTES = 2**27
+"""What they have at most; of 416 x 416 pixels that is 64."""
 
 Images = NDArray[np.float32]
 
@@ -46,13 +48,23 @@ class Observation:
     count: int
     probes: Images
 
+    @property
+    def fitting(self) -> Images:
+        """Half of the probes: for what is fitted to images."""
+        return self.probes[::2]
+
+    @property
+    def judging(self) -> Images:
+        """The other half: for what says how good that is. One probe alone is both."""
+        return self.probes[1::2] if len(self.probes) > 1 else self.probes
+
 
 class Observer:
     """Watches tensors of a graph while images go through it, from any number of threads.
 
     Every image runs alone and on one thread, because kernels sum in another order for another batch size or number
     of threads; and adding up histograms has no order. So nothing but the set of images decides the result.
-    Memory is bounded: `BINS` counts for each tensor, the tensors of one image for each thread, and `PROBES` images.
+    Memory is bounded: `BINS` counts for each tensor, the tensors of one image for each thread, and some whole images.
     These are the ones with the least digests, whatever order they come in.
 
     Raises:
@@ -98,7 +110,8 @@ class Observer:
             self._keep(digest, image)
 
     def _keep(self, digest: int, image: Images) -> None:
-        kept = heapq.heappush if len(self._probes) < PROBES else heapq.heappushpop
+        most = max(2, min(PROBES, _PROBE_BYTES // image.nbytes))
+        kept = heapq.heappush if len(self._probes) < most else heapq.heappushpop
         kept(self._probes, (-digest, self._count, image))  # the count settles ties between equal images
 
     def seen(self, recorded: int) -> Observation:

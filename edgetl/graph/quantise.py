@@ -182,10 +182,9 @@ def output_axis(node: onnx.NodeProto, weight: NDArray[np.float32]) -> int:
     return weight.ndim - 1 if last else 0
 
 
-def rounding_error(weight: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
-    """What INT8 adds to each weight, with one scale for each position along the axis."""
-    scale = _weight_scale(weight, axis, None, np.float32(1))
-    return np.asarray(_in_steps(weight, scale, axis) * _along(scale, axis, weight.ndim) - weight, np.float32)
+def weight_steps(weight: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    """One step of INT8 for each position along the axis."""
+    return _weight_scale(weight, axis, None, np.float32(1))
 
 
 def _in_steps(weight: NDArray[np.float32], scale: NDArray[np.float32], axis: int) -> NDArray[np.float32]:

@@ -2,63 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
 
 import onnx
 
-from edgetl.artifacts.calibration import CalibrationTable
 from edgetl.artifacts.guard import Attempt, Guard, LayerNote
-from edgetl.graph.bias import Floats, corrected_biases, with_biases
-from edgetl.graph.equalise import equalise, has_depthwise
+from edgetl.graph.fit import with_fitted
 from edgetl.graph.model import Wiring
 from edgetl.graph.observe import Observation
 from edgetl.graph.placement import Target, place
 from edgetl.graph.sensitivity import LayerLoss, layer_losses
+from edgetl.stages.forms import Form, Mix, Part, as_it_is
 from edgetl.stages.judging import Judge
-from edgetl.stages.observing import Part, as_it_is
 from edgetl.stages.stage import Watcher
 
-_BEST_METHODS = 3
+_BEST_FORMS = 3
 _LOOKED_AT = 16
 _MOST_RETURNED = 0.5
 """The share of its layers that may leave INT8: with more, it is FP16 with some INT8 in it."""
 
-Tables = Callable[[onnx.ModelProto], tuple[Observation, Sequence[CalibrationTable]]]
-
-
-@dataclass(frozen=True)
-class Mix:
-    """A float graph, the table it is quantised with, and the layers that are not INT8 all the same."""
-
-    model: onnx.ModelProto
-    table: CalibrationTable
-    returned: tuple[str, ...]
-
-    @classmethod
-    def of(cls, model: onnx.ModelProto, table: CalibrationTable) -> Mix:
-        """With no layer out of INT8 but the first ones, where the table says so."""
-        return cls(model, table, table.first_in_float())
-
-
-@dataclass(frozen=True)
-class _Form:
-    """A float graph and a table for it, and ``what`` they are.
-
-    ``biases`` make up for the rounding of weights, by the tensor that a layer makes: they are for layers in INT8 alone.
-    """
-
-    model: onnx.ModelProto
-    table: CalibrationTable
-    what: str
-    biases: Mapping[str, Floats] = field(default_factory=dict)
+Mend = Callable[[Form, Observation], Sequence[Form]]
+"""What can be made of a form before layers leave INT8, the least first."""
 
 
 @dataclass(frozen=True)
 class _Tried:
     """A form, some of its layers not in INT8, and what came of it; ``number`` is its position among the attempts."""
 
-    form: _Form
+    form: Form
     mix: Mix
     attempt: Attempt
     number: int
@@ -72,37 +44,39 @@ class _Tried:
 class Guarding:
     """One search for the mix that meets a budget.
 
-    ``tables``: calibrates a graph, the best method first. ``graphs``: what the judge is shown of a mix. ``searched``:
-    the part of the graph in which layers are tried one by one.
+    ``mend``: what can be done to a form that loses too much. ``graphs``: what the judge is shown of a mix.
+    ``searched``: the part of the graph in which layers are tried one by one.
     """
 
     judge: Judge
     budget: float
     target: Target
-    tables: Tables
+    mend: Mend
     graphs: Callable[[Mix], Sequence[onnx.ModelProto]]
     watcher: Watcher
     searched: Part = as_it_is
     attempts: list[_Tried] = field(default_factory=list)
 
-    def search(
-        self, model: onnx.ModelProto, seen: Observation, tables: Sequence[CalibrationTable]
-    ) -> tuple[Mix | None, Guard]:
+    def search(self, seen: Observation, forms: Sequence[Form]) -> tuple[Mix | None, Guard]:
         """The first mix that loses no more than the budget, from the cheapest remedy to the dearest; None if none does.
 
-        First the methods that disturb results least, judged by accuracy. Then, where channels differ most (depthwise
-        convolutions), bias correction and equalisation. Then the fewest layers leave INT8.
+        First the forms that disturb results least, judged by accuracy. Then, where weights are as they were, they are
+        fitted, and channels equalised. Then the fewest layers leave INT8.
 
         A budget is met where the drop and its standard error together are within it: of several attempts the luckiest
         is taken, and on other images its luck is gone. With more than half of its layers out of INT8 it is given up.
+
+        Args:
+            seen: the images that forms were calibrated on.
+            forms: of one graph, the best first.
         """
-        best = min((self._try(_Form(model, table, table.method)) for table in tables[:_BEST_METHODS]), key=_loss)
+        best = min((self._try(form) for form in forms[:_BEST_FORMS]), key=_loss)
         if best.loss > self.budget and best.mix.table.last_in_int8():
-            bare = best.mix.table.with_last_in_float()
-            best = self._try(_Form(model, bare, f"{bare.method}, last layers in float"))
+            bare = replace(best.form, table=best.mix.table.with_last_in_float())
+            best = self._try(replace(bare, what=f"{bare.what}, last layers in float"))
+        if best.loss > self.budget and not any(form.fitted for form in forms):
+            best = min([best, *map(self._try, self.mend(best.form, seen))], key=_loss)
         losses: tuple[LayerLoss, ...] = ()
-        if best.loss > self.budget and has_depthwise(model):
-            best = min([best, *self._mended(model, seen, best.form)], key=_loss)
         if best.loss > self.budget:
             losses = self._losses(best.form, seen)
             out = set(best.mix.returned)
@@ -110,15 +84,14 @@ class Guarding:
         met = best.loss <= self.budget
         return best.mix if met else None, self._report(losses, best, None if met else self._missed(best))
 
-    def _try(self, form: _Form, more: tuple[str, ...] = ()) -> _Tried:
+    def _try(self, form: Form, more: tuple[str, ...] = ()) -> _Tried:
         """``more``: layers out of INT8, beside the first ones if the table says so."""
-        returned = tuple(dict.fromkeys((*form.table.first_in_float(), *more)))
-        mixed = self._mix(form, returned)
+        mixed = form.mix(self.target, more, self.searched)
         losses = self.judge.losses(self.graphs(mixed))
         worst = max(losses.values(), key=lambda loss: loss.drop + loss.error)
         attempt = Attempt(
             what=form.what,
-            returned=len(self._layers(form.model)) - len(self._layers(form.model, returned)),
+            returned=len(self._layers(form.model)) - len(self._layers(form.model, mixed.returned)),
             accuracy=worst.accuracy,
             drop=worst.drop,
             error=worst.error,
@@ -132,40 +105,12 @@ class Guarding:
         )
         return self.attempts[-1]
 
-    def _mix(self, form: _Form, returned: tuple[str, ...]) -> Mix:
-        """With a layer's own bias wherever it is not INT8: its weights are not rounded then."""
-        floats = self._in_float(form.model, returned)
-        biases = {name: bias for name, bias in form.biases.items() if name not in floats}
-        return Mix(with_biases(form.model, biases), form.table, returned)
-
-    def _in_float(self, model: onnx.ModelProto, returned: Collection[str]) -> frozenset[str]:
-        """Layers that could be INT8 and are not. What `searched` says of a layer counts before what the whole says."""
-        found: frozenset[str] = frozenset()
-        for graph in (model.graph, self.searched(model).graph):
-            wiring = Wiring(graph)
-            every, quantised = (
-                {wiring.nodes[position].output[0] for position in placement.layers}
-                for placement in (place(wiring, "tensorrt"), place(wiring, self.target, returned))
-            )
-            found = (found - every) | (every - quantised)
-        return found
-
-    def _mended(self, model: onnx.ModelProto, seen: Observation, form: _Form) -> Sequence[_Tried]:
-        biases = corrected_biases(model, seen.probes)
-        corrected = self._try(_Form(model, form.table, f"{form.what}, biases corrected", biases))
-        if corrected.loss <= self.budget:
-            return [corrected]
-        equal = equalise(model, seen.probes)
-        again, tables = self.tables(equal)
-        what = f"{tables[0].method}, channels equalised, biases corrected"
-        bare = tables[0].with_last_in_float()
-        return [corrected, self._try(_Form(equal, bare, what, corrected_biases(equal, again.probes)))]
-
-    def _losses(self, form: _Form, seen: Observation) -> tuple[LayerLoss, ...]:
+    def _losses(self, form: Form, seen: Observation) -> tuple[LayerLoss, ...]:
         self.watcher.say("looking for the layers that INT8 harms")
-        return layer_losses(self.searched(form.model), form.table, self.target, seen.probes[:_LOOKED_AT])
+        fitted = self.searched(with_fitted(form.model, form.fitted))
+        return layer_losses(fitted, form.table, self.target, seen.probes[:_LOOKED_AT])
 
-    def _fewest(self, form: _Form, losses: Sequence[LayerLoss]) -> _Tried:
+    def _fewest(self, form: Form, losses: Sequence[LayerLoss]) -> _Tried:
         """The shortest beginning of the losses that does it, without whatever of it is not needed after all.
 
         Where none does, the nearest of all attempts.

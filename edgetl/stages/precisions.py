@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -26,9 +25,10 @@ from edgetl.graph.observe import Observation, quantisable_tensors
 from edgetl.graph.overflow import overflowing
 from edgetl.graph.placement import Target, place
 from edgetl.graph.sensitivity import mix
-from edgetl.stages.guard import Guarding, Mix
+from edgetl.stages.forms import Form, Mix, Part
+from edgetl.stages.guard import Guarding
 from edgetl.stages.judging import Judge
-from edgetl.stages.observing import Calibration, Part
+from edgetl.stages.observing import Calibration
 from edgetl.stages.stage import Context
 
 TARGETS: tuple[Target, ...] = get_args(Target)
@@ -125,16 +125,23 @@ class Preparing:
             return Precisions(self.graphs, {}, float32), []
         calibration = self._calibration(samples)
         if wanted.guard is None and self.table is not None and _covers(self.table, calibration.tensors(whole)):
-            mixes = dict.fromkeys(TARGETS, Mix.of(whole, self.table))
+            mixes = self._mixes(Form.plain(whole, self.table))
             return Precisions(self.graphs, mixes, float32), self._write_tables(self.table, mixes)
-        seen, tables = calibration.tables(whole)
-        tables = tables if self.table is None else (_completed(self.table, tables),)
+        seen, forms = calibration.forms(whole) if self.table is None else self._completed(self.table, calibration)
         if wanted.guard is None:
-            mixes = dict.fromkeys(TARGETS, Mix.of(whole, tables[0]))
-            return Precisions(self.graphs, mixes, float32), self._write_tables(tables[0], mixes)
-        mixes = self._guarded(wanted.guard.max_accuracy_drop, calibration, float32, seen, tables)
-        notes = [*self._write_tables(tables[0], mixes), self.context.run.guard]
+            mixes = self._mixes(forms[0])
+            return Precisions(self.graphs, mixes, float32), self._write_tables(forms[0].table, mixes)
+        mixes = self._guarded(wanted.guard.max_accuracy_drop, calibration, float32, seen, forms)
+        notes = [*self._write_tables(forms[0].table, mixes), self.context.run.guard]
         return Precisions(self.graphs, mixes, float32), notes
+
+    def _mixes(self, form: Form) -> dict[Target, Mix]:
+        return {target: form.mix(target, searched=self.graphs.searched) for target in TARGETS}
+
+    def _completed(self, table: CalibrationTable, calibration: Calibration[File]) -> tuple[Observation, list[Form]]:
+        """The graph as heads were trained on it, with ranges for what was tuned above the frozen layers."""
+        seen, tables = calibration.tables(self.graphs.whole)
+        return seen, [Form.plain(self.graphs.whole, _completed(table, tables))]
 
     def _calibration(self, samples: Sequence[File]) -> Calibration[File]:
         recipe = load_recipe(self.context.study.calibration, self.context.beside)
@@ -169,7 +176,7 @@ class Preparing:
         calibration: Calibration[File],
         float32: Sequence[str],
         seen: Observation,
-        tables: Sequence[CalibrationTable],
+        forms: Sequence[Form],
     ) -> dict[Target, Mix]:
         """The mix of each spelling that meets the budget; how that went is written beside the graphs."""
         graphs, watcher = self.graphs, self.context.watcher
@@ -181,9 +188,8 @@ class Preparing:
                 return [int8(graphs, spec, target, mixed, float32) for spec in self.judged]
 
             watcher.say(f"export: INT8 for {target}, judged on {judge.images} validation images")
-            again = partial(calibration.tables, target=target)
-            guarding = Guarding(judge, budget, target, again, written, watcher, graphs.searched)
-            chosen, guards[str(target)] = guarding.search(graphs.whole, seen, tables)
+            guarding = Guarding(judge, budget, target, calibration.mended, written, watcher, graphs.searched)
+            chosen, guards[str(target)] = guarding.search(seen, forms)
             if chosen is None:
                 watcher.say(f"export: no INT8 for {target}: {guards[target].missed}")
                 self._remove_older(target)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +34,8 @@ from edgetl.graph.placement import Target
 from edgetl.graph.quantise import quantise
 from edgetl.graph.sensitivity import mix
 from edgetl.stages.detect.judging import judge_by_boxes
-from edgetl.stages.guard import Guarding, Mix
+from edgetl.stages.forms import Form, Mix
+from edgetl.stages.guard import Guarding
 from edgetl.stages.judging import Judge, class_counts, judge_by_folder
 from edgetl.stages.observing import Calibration
 from edgetl.stages.stage import Watcher
@@ -140,16 +140,17 @@ def _int8(model: onnx.ModelProto, wanted: Preparation, watcher: Watcher) -> _Res
         )
     judge = _judge(model, wanted, watcher)  # first: what is wrong with its images is told before the work begins
     calibration = _calibration(model, wanted, watcher)
-    seen, tables = calibration.tables(model, wanted.target)
+    seen, forms = calibration.forms(model, wanted.target)
     if judge is None:
-        return _unguarded(model, wanted.target, seen, tables[0])
-    return _guarded(model, wanted, judge, calibration, seen, tables)
+        return _unguarded(model, wanted.target, seen, forms[0])
+    return _guarded(model, wanted, judge, calibration, seen, forms)
 
 
-def _unguarded(model: onnx.ModelProto, target: Target, seen: Observation, table: CalibrationTable) -> _Result:
-    kept = _first_kept(table)
-    float32 = overflowing(model, seen.probes) if kept else {}
-    return _Result(mix(model, table, target, kept, float32), kept, seen.probes, model, table)
+def _unguarded(model: onnx.ModelProto, target: Target, seen: Observation, form: Form) -> _Result:
+    mixed, kept = form.mix(target), _first_kept(form.table)
+    float32 = overflowing(model, seen.judging) if kept else {}
+    written = mix(mixed.model, mixed.table, target, mixed.returned, float32)
+    return _Result(written, kept, seen.judging, mixed.model, mixed.table)
 
 
 def _first_kept(table: CalibrationTable) -> dict[str, str]:
@@ -165,24 +166,22 @@ def _guarded(
     judge: Judge,
     calibration: Calibration[Sample],
     seen: Observation,
-    tables: Sequence[CalibrationTable],
+    forms: Sequence[Form],
 ) -> _Result:
     assert wanted.max_accuracy_drop is not None
-    float32 = list(overflowing(model, seen.probes))
+    float32 = list(overflowing(model, seen.judging))
 
     def written(mixed: Mix) -> onnx.ModelProto:
         return mix(mixed.model, mixed.table, wanted.target, mixed.returned, float32)
 
-    again = partial(calibration.tables, target=wanted.target)
-    guarding = Guarding(
-        judge, wanted.max_accuracy_drop, wanted.target, again, lambda mixed: [written(mixed)], calibration.watcher
-    )
-    chosen, guard = guarding.search(model, seen, tables)
+    budget, watcher = wanted.max_accuracy_drop, calibration.watcher
+    guarding = Guarding(judge, budget, wanted.target, calibration.mended, lambda mixed: [written(mixed)], watcher)
+    chosen, guard = guarding.search(seen, forms)
     if chosen is None:
         raise NotMetError(f"{guard.missed}; {_WHAT_TO_DO}")
     noise = {name: note.snr_db for note in guard.layers for name in note.layers}
     kept = {name: f"alone in INT8 it leaves {noise[name]:g} dB" for name in chosen.returned if name in noise}
-    return _Result(written(chosen), _first_kept(chosen.table) | kept, seen.probes, chosen.model, chosen.table, guard)
+    return _Result(written(chosen), _first_kept(chosen.table) | kept, seen.judging, chosen.model, chosen.table, guard)
 
 
 def _judge(model: onnx.ModelProto, wanted: Preparation, watcher: Watcher) -> Judge | None:

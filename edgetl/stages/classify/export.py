@@ -26,7 +26,7 @@ from edgetl.graph.placement import Target
 from edgetl.stages.classify.index import read_index
 from edgetl.stages.classify.int8_trunk import int8_training, trained_table
 from edgetl.stages.classify.judging import judge_by_top_one
-from edgetl.stages.observing import Part
+from edgetl.stages.forms import Part
 from edgetl.stages.precisions import Graphs, Preparing, judged_specs
 from edgetl.stages.stage import Context
 from edgetl.train.backbones import fingerprint, load_backbone

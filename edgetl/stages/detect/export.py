@@ -20,7 +20,7 @@ from edgetl.graph.placement import Target
 from edgetl.stages.detect.ending import ending_in_boxes
 from edgetl.stages.detect.index import read_index
 from edgetl.stages.detect.judging import DeploymentPrecision
-from edgetl.stages.observing import Part
+from edgetl.stages.forms import Part
 from edgetl.stages.precisions import Graphs, Preparing, judged_specs
 from edgetl.stages.stage import Context
 

@@ -15,6 +15,7 @@ from edgetl.artifacts.calibration import CalibrationImage, CalibrationTable
 from edgetl.config import CalibrationMethod, Recipe
 from edgetl.graph.calibrate import calibrate
 from edgetl.graph.fusion.fuse import fuse
+from edgetl.graph.observe import Observer
 
 SIZE = 16
 
@@ -170,3 +171,14 @@ def forest() -> onnx.ModelProto:
     networks = {"trunk": network(0, 1), "tuned": network(0, 2), "from images": network(3, 2)}
     networks |= {"untuned": network(0, 1), "truncated": network(0, None)}
     return fuse(networks).model
+
+
+@pytest.fixture
+def judging() -> Callable[[onnx.ModelProto, NDArray[np.float32]], NDArray[np.float32]]:
+    """Those of some calibration images that methods are judged on."""
+
+    def judging(model: onnx.ModelProto, pictures: NDArray[np.float32]) -> NDArray[np.float32]:
+        observer = Observer(model)
+        return observer.seen(observer.add(pictures)).judging
+
+    return judging

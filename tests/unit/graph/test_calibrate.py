@@ -146,15 +146,24 @@ def test_the_probes_are_the_same_images_whatever_order_they_come_in(network, ima
     np.testing.assert_array_equal(seen, backward.seen(len(pictures)).probes)
 
 
-def test_auto_says_what_every_method_came_to_and_takes_the_best(network, images, record):
+def test_what_is_fitted_to_some_probes_is_judged_on_others(network, images):
+    observer = Observer(network)
+    seen = observer.seen(observer.add(images(20)))
+    both = {image.tobytes() for half in (seen.fitting, seen.judging) for image in half}
+    assert (len(seen.fitting), len(seen.judging), len(both)) == (10, 10, 20)
+    alone = Observer(network)
+    np.testing.assert_array_equal(alone.seen(alone.add(images(1))).judging, images(1))
+
+
+def test_auto_says_what_every_method_came_to_and_takes_the_best(network, images, record, judging):
     table = calibrate(network, [images(8)], Recipe(method="auto"), record(8))
     noise = [trial.snr_db for trial in table.trials]
     assert noise == sorted(noise, reverse=True)
     assert table.method == table.trials[0].method
     assert {trial.method.split()[0] for trial in table.trials} == {"max", "percentile", "entropy", "mse"}
     alone = calibrate(network, [images(8)], Recipe(method="max"), record(8))
-    exact = results(network, images(8))
-    found = results(quantise(network, alone, "tensorrt"), images(8), tuple(exact))
+    exact = results(network, judging(network, images(8)))
+    found = results(quantise(network, alone, "tensorrt"), judging(network, images(8)), tuple(exact))
     recorded = next(trial.snr_db for trial in table.trials if trial.method == "max")
     assert recorded == pytest.approx(mean_snr_db(exact, found), abs=0.02)
 

@@ -59,15 +59,16 @@ def weight_of_last(model: onnx.ModelProto) -> onnx.NodeProto | None:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_last_layer_that_saves_much_is_int8_and_both_figures_are_those_of_the_graphs(
-    target, drawn, images, record
+    target, drawn, images, record, judging
 ) -> None:
     model = drawn(classes=2000)
     table = calibrate(model, [images(8)], AUTO, record(8))
     (note,) = table.last
     assert note.layer == "logits" and note.int8
     graphs = {"float": quantise(model, in_float(table), "tensorrt"), "int8": quantise(model, table, "tensorrt")}
-    exact = results(model, images(8))["logits"]
-    noise = {name: snr_db(exact, results(graph, images(8))["logits"]) for name, graph in graphs.items()}
+    pictures = judging(model, images(8))
+    exact = results(model, pictures)["logits"]
+    noise = {name: snr_db(exact, results(graph, pictures)["logits"]) for name, graph in graphs.items()}
     assert (note.snr_db, note.snr_db_int8) == pytest.approx((noise["float"], noise["int8"]), abs=0.02)
     cost = {name: CostModel(graph).cost().estimate for name, graph in graphs.items()}
     assert note.saved == pytest.approx(1 - cost["int8"] / cost["float"], abs=1e-4) and note.saved > 0.1
@@ -154,15 +155,16 @@ def with_a_stem(sketch):
 
 
 def test_a_first_layer_that_int8_harms_leaves_it_and_both_figures_are_those_of_the_graphs(
-    with_a_stem, images, record
+    with_a_stem, images, record, judging
 ) -> None:
     model = with_a_stem(far=300.0)
     table = calibrate(model, [images(8)], AUTO, record(8))
     note = table.first
     assert note is not None and not note.int8 and table.first_in_float() == note.layers
-    exact = results(model, images(8))
+    pictures = judging(model, images(8))
+    exact = results(model, pictures)
     noise = {
-        kept: mean_snr_db(exact, results(quantise(model, table, "tensorrt", kept), images(8), tuple(exact)))
+        kept: mean_snr_db(exact, results(quantise(model, table, "tensorrt", kept), pictures, tuple(exact)))
         for kept in ((), note.layers)
     }
     assert (note.snr_db, note.snr_db_int8) == (noise[note.layers], noise[()])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -10,16 +11,19 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 
-from edgetl.artifacts.calibration import CalibrationImage
+from edgetl.artifacts.bundle import Preprocessing
 from edgetl.artifacts.estimate import Estimate
+from edgetl.artifacts.files import sha256_file
+from edgetl.artifacts.index import Sample
 from edgetl.config import Recipe
-from edgetl.graph.calibrate import ranked_tables
 from edgetl.graph.model import Wiring
-from edgetl.graph.observe import Observer
 from edgetl.graph.placement import Target, place
-from edgetl.stages.guard import Guarding, Mix
+from edgetl.stages.forms import Mix
+from edgetl.stages.guard import Guarding
 from edgetl.stages.judging import Loss
+from edgetl.stages.observing import Calibration
 
 SIZE, CHANNELS = 8, 4
 LAYERS = ("first", "depthwise", "third", "fourth", "fifth", "last")
@@ -61,39 +65,52 @@ def network() -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def biases(model: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
+def weights(model: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
     wiring = Wiring(model.graph)
-    return {node.output[0]: wiring.array(node.input[2]) for node in wiring.nodes if node.op_type == "Conv"}
+    return {node.output[0]: wiring.array(node.input[1]) for node in wiring.nodes if node.op_type == "Conv"}
+
+
+def drawn(folder: Path) -> list[Sample]:
+    random, samples = np.random.default_rng(1), []
+    for number in range(8):
+        path = folder / f"{number}.png"
+        Image.fromarray(random.integers(0, 256, (SIZE, SIZE, 3), np.uint8)).save(path)
+        samples.append(Sample(path=path.name, label="", sha256=sha256_file(path)))
+    return samples
 
 
 @pytest.mark.parametrize("target", get_args(Target))
-def test_biases_make_up_for_rounded_weights_and_for_no_others(target: Target, listener: Any) -> None:
+def test_weights_are_fitted_in_layers_that_are_int8_and_in_no_others(
+    target: Target, listener: Any, tmp_path: Path
+) -> None:
     model, tried = network(), list[Mix]()
-
-    def tables(form: onnx.ModelProto) -> Any:
-        observer = Observer(form)
-        seen = observer.seen(observer.add(np.random.default_rng(1).random((8, 3, SIZE, SIZE), dtype=np.float32)))
-        record = tuple(CalibrationImage(path=str(number), sha256="0" * 64) for number in range(8))
-        return seen, ranked_tables(form, seen, Recipe(method="max"), record, target)
+    calibration = Calibration(
+        samples=drawn(tmp_path),
+        root=tmp_path,
+        preprocessing=Preprocessing.square(SIZE),
+        recipe=Recipe(method="max"),
+        watcher=listener,
+    )
 
     def shown(mixed: Mix) -> list[onnx.ModelProto]:
         tried.append(mixed)
         return [mixed.model]
 
-    chosen, guard = Guarding(Strict(), 0.1, target, tables, shown, listener).search(model, *tables(model))
+    guarding = Guarding(Strict(), 0.1, target, calibration.mended, shown, listener)
+    chosen, guard = guarding.search(*calibration.forms(model, target))
     assert chosen is None
     assert [attempt.what for attempt in guard.attempts[:3]] == [
         "max",
-        "max, biases corrected",
-        "max, channels equalised, biases corrected",
+        "max, weights fitted",
+        "max, channels equalised, weights fitted",
     ]
-    plain, corrected, _, *without = tried
+    plain, fitted, _, *without = tried
     assert without and all(mixed.returned for mixed in without)
-    assert {attempt.what for attempt in guard.attempts[3:]} == {"max, biases corrected"}
-    own = biases(model)
-    for mixed in (corrected, *without):
+    assert {attempt.what for attempt in guard.attempts[3:]} == {"max, weights fitted"}
+    own = weights(model)
+    for mixed in (fitted, *without):
         wiring = Wiring(mixed.model.graph)
         in_int8 = {wiring.nodes[position].output[0] for position in place(wiring, target, mixed.returned).layers}
-        changed = {name for name, bias in biases(mixed.model).items() if not np.array_equal(bias, own[name])}
+        changed = {name for name, weight in weights(mixed.model).items() if not np.array_equal(weight, own[name])}
         assert changed == in_int8, mixed.returned
-    assert all(np.array_equal(bias, own[name]) for name, bias in biases(plain.model).items())
+    assert all(np.array_equal(weight, own[name]) for name, weight in weights(plain.model).items())

@@ -23,7 +23,8 @@ from edgetl.graph.model import load_model
 from edgetl.graph.observe import Observer, quantisable_tensors
 from edgetl.graph.parity import run
 from edgetl.graph.quantise import quantise, spelling
-from edgetl.stages.guard import Guarding, Mix
+from edgetl.stages.forms import Form, Mix
+from edgetl.stages.guard import Guarding
 from edgetl.stages.judging import judge_by_folder
 from edgetl.stages.prepare import Preparation, input_preprocessing, prepare_file
 
@@ -48,7 +49,7 @@ class Silent:
 def colour_network(skewed: bool, layers: int = 4, named: bool = True, undone: int = 1) -> onnx.ModelProto:
     """Tells colours apart by their means. Skewed, a channel that hardly counts reaches 4000 times as far.
 
-    ``undone``: the layer whose weights make up for that.
+    Clip keeps channels from being equalised across layers. ``undone``: the layer whose weights make up for that.
     """
     random = np.random.default_rng(0)
     far = np.array([4000.0 if skewed else 1.0, 1.0, 1.0, 1.0], np.float32)
@@ -56,7 +57,7 @@ def colour_network(skewed: bool, layers: int = 4, named: bool = True, undone: in
     mixing[0, :, 0, 0] = 1.0
     mixing[1:, :, 0, 0] = np.eye(3)
     same = np.eye(4, dtype=np.float32)[:, :, None, None]
-    weights = {"w0": mixing * far[:, None, None, None]}
+    weights = {"w0": mixing * far[:, None, None, None], "zero": np.float32(0)}
     nodes = []
     for number in range(layers):
         if number:
@@ -64,7 +65,7 @@ def colour_network(skewed: bool, layers: int = 4, named: bool = True, undone: in
             weights[f"w{number}"] = same / far[None, :, None, None] if number == undone else same + noise
         source = f"r{number - 1}" if number else "images"
         nodes.append(helper.make_node("Conv", [source, f"w{number}"], [f"c{number}"], kernel_shape=[1, 1]))
-        nodes.append(helper.make_node("Relu", [f"c{number}"], [f"r{number}"]))
+        nodes.append(helper.make_node("Clip", [f"c{number}", "zero"], [f"r{number}"]))
     weights["w"] = np.array([[0.0] * 3, [0.0, 0.0, 9.0], [0.0, 9.0, 0.0], [9.0, 0.0, 0.0]])  # rows: channels
     nodes += [
         helper.make_node("GlobalAveragePool", [f"r{layers - 1}"], ["pooled"]),
@@ -262,8 +263,8 @@ def test_the_guard_returns_a_last_layer_first(photos: Path) -> None:
     def written(mixed: Mix) -> list[onnx.ModelProto]:
         return [quantise(mixed.model, mixed.table, "tensorrt")]
 
-    guarding = Guarding(judge, 0.2, "tensorrt", lambda form: (seen, [wrong]), written, Silent())
-    chosen, guard = guarding.search(model, seen, [wrong])
+    guarding = Guarding(judge, 0.2, "tensorrt", lambda form, seen: (), written, Silent())
+    chosen, guard = guarding.search(seen, [Form.plain(model, wrong)])
     assert chosen is not None and not chosen.table.last_in_int8() and chosen.returned == ()
     assert [attempt.what for attempt in guard.attempts] == [wrong.method, f"{wrong.method}, last layers in float"]
     assert guard.attempts[0].drop > 0.2 > guard.attempts[1].drop

@@ -40,9 +40,17 @@ Prepared = Callable[..., Any]
 
 
 def skewed(trained: Any) -> Any:
-    """The same heads on networks whose first layer makes a channel that hardly counts reach 4000 times as far."""
+    """The same heads on networks whose first layer makes a channel that hardly counts reach 4000 times as far.
+
+    Clip in place of Relu keeps channels from being equalised across layers.
+    """
     trunk = onnx.ModelProto()
     trunk.CopyFrom(trained.trunk)
+    trunk.graph.initializer.append(numpy_helper.from_array(np.float32(0), "least"))
+    for node in trunk.graph.node:
+        if node.op_type == "Relu":
+            node.op_type = "Clip"
+            node.input.append("least")
     for tensor in trunk.graph.initializer:
         value = numpy_helper.to_array(tensor).copy()
         if value.shape == (4, 3, 3, 3):
@@ -110,7 +118,7 @@ def test_what_breaks_in_int8_is_returned_to_float_in_the_graphs_of_all_deploymen
         onnx.checker.check_model(model)
         assert set(in_int8(model)) <= {(4, 3, 3, 3)}, spec.stem
     # ONNX Runtime's spelling would take the first layer along, and of INT8 nothing would be left.
-    assert "the nearest of 1 attempts" in guards["onnxruntime"].missed
+    assert "the nearest of 2 attempts" in guards["onnxruntime"].missed
     kinds = {name.partition("@")[0] for name in guards["tensorrt"].fp32}
     assert kinds == {"combined", "specialised", "cascade"}, "shared ones say what specialised ones say"
 

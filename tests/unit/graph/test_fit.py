@@ -1,0 +1,156 @@
+"""Fitted weights: what a layer makes comes nearer to what it made in float, and INT8 takes them as they are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+from threadpoolctl import threadpool_limits
+
+from edgetl.config import Recipe
+from edgetl.graph.calibrate import calibrate
+from edgetl.graph.fit import Fitted, fitted_layers, with_fitted
+from edgetl.graph.model import Wiring, model_bytes
+from edgetl.graph.noise import results, snr_db
+from edgetl.graph.quantise import output_axis, quantise, weight_steps
+
+KINDS = {
+    "plain": {},
+    "stride": {"strides": [2, 3]},
+    "dilated": {"dilations": [2, 1], "pads": [2, 0, 1, 1]},
+    "depthwise": {"group": 8},
+    "grouped": {"group": 2, "pads": [0, 0, 0, 0]},
+}
+
+
+def layered(sketch, **attributes: object) -> tuple[onnx.ModelProto, str]:
+    """A Conv with these attributes behind one whose channels go along with each other, and the tensor it makes."""
+    plan = sketch(7)
+    wide = plan.node("Relu", [plan.conv(plan.start, 3, 8)])
+    layer = plan.conv(wide, 8, 16, groups=attributes.pop("group", 1))
+    for name, value in attributes.items():
+        kept = [one for one in plan.nodes[-1].attribute if one.name != name]
+        del plan.nodes[-1].attribute[:]
+        plan.nodes[-1].attribute.extend([*kept, helper.make_attribute(name, value)])
+    plan.head("vehicles", plan.features(layer), 16)
+    return plan.model(), layer
+
+
+def table_of(model, pictures, record, method: str = "max"):
+    return calibrate(model, [pictures], Recipe(method=method), record(len(pictures)))
+
+
+def weight_noise(model, layer, fitted, pictures) -> float:
+    """Signal to noise of what a layer makes with other weights and the same float inputs."""
+    exact = results(model, pictures, [layer])[layer]
+    return snr_db(exact, results(with_fitted(model, fitted), pictures, [layer])[layer])
+
+
+def nearest(model, layer):
+    """The same layer with every weight on its own nearest step."""
+    wiring = Wiring(model.graph)
+    node = wiring.nodes[wiring.producers[layer]]
+    weight = wiring.array(node.input[1])
+    steps = weight_steps(weight, 0).reshape(-1, 1, 1, 1)
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    stored = next(tensor for tensor in copy.graph.initializer if tensor.name == node.input[1])
+    stored.CopyFrom(numpy_helper.from_array((np.rint(weight / steps) * steps).astype(np.float32), stored.name))
+    return copy
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_outputs_on_other_images_are_nearer_than_by_nearest_steps(kind, sketch, images, record):
+    model, layer = layered(sketch, **KINDS[kind])
+    table = table_of(model, images(16), record)
+    fitted = {layer: fitted_layers(model, table, images(16))[layer]}
+    others = images(16, seed=1)
+    exact = results(model, others, [layer])[layer]
+    plain = snr_db(exact, results(nearest(model, layer), others, [layer])[layer])
+    assert weight_noise(model, layer, fitted, others) > plain + 3.0
+
+
+def test_products_in_the_middle_are_fitted_too_and_the_last_is_not(sketch, images, record):
+    plan = sketch(3)
+    tensor = plan.node("Relu", [plan.conv(plan.start, 3, 12)])
+    gemm = plan.gemm(plan.features(tensor), 12, 20)
+    product = plan.node("MatMul", [plan.node("Relu", [gemm]), plan.constant(plan.random.normal(size=(20, 16)))])
+    plan.head("vehicles", plan.node("Relu", [product]), 16)
+    model = plan.model()
+    fitted = fitted_layers(model, table_of(model, images(16), record), images(16))
+    assert set(fitted) == {"conv_2", gemm, product}
+    assert fitted[product].bias is None and fitted[gemm].bias is not None
+    onnx.checker.check_model(with_fitted(model, fitted), full_check=True)
+    before = model_bytes(model)
+    with_fitted(model, fitted)
+    assert model_bytes(model) == before
+
+
+@pytest.mark.parametrize("target", ["tensorrt", "onnxruntime"])
+def test_int8_takes_them_as_they_are(target, network, images, record):
+    """In the steps of the original weights: a scale, and a calibration cache, hold for both."""
+    table = table_of(network, images(8), record)
+    fitted = fitted_layers(network, table, images(8))
+    moved = with_fitted(network, fitted)
+    written = Wiring(quantise(moved, table, target).graph)
+    original = Wiring(network.graph)
+    for node in (node for node in written.nodes if node.op_type == "Conv"):
+        dequantised = written.producer(node.input[1])
+        steps, scale = (written.array(name) for name in dequantised.input[:2])
+        own = original.array(original.nodes[original.producers[node.output[0]]].input[1])
+        found = fitted[node.output[0]].weight
+        np.testing.assert_allclose(scale, weight_steps(own, output_axis(node, own)), rtol=1e-6)
+        np.testing.assert_allclose(steps * scale.reshape(-1, 1, 1, 1), found, rtol=1e-6, atol=1e-9)
+
+
+def test_the_mean_of_what_rounding_adds_is_taken_off_the_bias(sketch, images, record):
+    """Beside one large weight, which stays, a small one has no other that could make up for its error."""
+    plan = sketch(5)
+    bright = plan.node("Relu", [plan.conv(plan.start, 3, 2)])
+    layer = plan.node("Conv", [bright, plan.constant(np.array([100.0, 0.3]).reshape(1, 2, 1, 1))])
+    plan.head("vehicles", plan.features(layer), 1)
+    model = plan.model()
+    fitted = fitted_layers(model, table_of(model, images(16), record), images(16))[layer]
+    exact = results(model, images(16), [layer])[layer]
+
+    def off(found: Fitted) -> float:
+        return abs(float((results(with_fitted(model, {layer: found}), images(16), [layer])[layer] - exact).mean()))
+
+    assert off(fitted) < 0.1 * off(replace(fitted, bias=None))
+
+
+def test_the_number_of_threads_changes_no_bit(network, images, record):
+    table = table_of(network, images(8), record)
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            found.append(model_bytes(with_fitted(network, fitted_layers(network, table, images(8)))))
+    assert found[0] == found[1]
+
+
+def test_a_layer_of_a_kind_that_is_not_known_is_left_alone(sketch, images, record):
+    model, layer = layered(sketch, auto_pad="SAME_UPPER")
+    node = next(node for node in model.graph.node if node.output[0] == layer)
+    kept = [one for one in node.attribute if one.name != "pads"]
+    del node.attribute[:]
+    node.attribute.extend(kept)
+    fitted = fitted_layers(model, table_of(model, images(4), record), images(4))
+    assert layer not in fitted and fitted
+
+
+def test_weights_that_two_layers_share_are_fitted_for_each(sketch, images, record):
+    plan = sketch()
+    first = plan.node("Relu", [plan.conv(plan.start, 3, 3)])
+    second = plan.conv(first, 3, 3)
+    plan.nodes[-1].input[1] = plan.nodes[-3].input[1]
+    plan.head("vehicles", plan.features(plan.node("Relu", [second])), 3)
+    model = plan.model()
+    fitted = fitted_layers(model, table_of(model, images(8), record), images(8))
+    moved = Wiring(with_fitted(model, fitted).graph)
+    names = {node.input[1] for node in moved.nodes if node.op_type == "Conv"}
+    assert len(names) == 2
+    for name, found in fitted.items():
+        np.testing.assert_array_equal(moved.array(moved.producer(name).input[1]), found.weight)
