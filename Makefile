@@ -55,7 +55,7 @@ bench: $(VENV)/.installed  ## Benchmarks against the alternatives; results go to
 	$(BIN)/python benchmarks/cuts.py -o benchmarks/results
 	$(BIN)/python benchmarks/detection.py -o benchmarks/results
 	$(BIN)/python benchmarks/engines.py -o benchmarks/results
-	$(BIN)/python benchmarks/precision.py -o benchmarks/results
+	$(BIN)/python benchmarks/precision.py $(if $(MODELOPT),--modelopt $(MODELOPT)) -o benchmarks/results
 	$(BIN)/python benchmarks/scenarios.py -o benchmarks/results
 	$(BIN)/python benchmarks/trust.py -o benchmarks/results
 	$(BIN)/python benchmarks/overhead.py -o benchmarks/results

@@ -54,6 +54,7 @@ BACKBONES = {
     ),
 }
 MODELS = [*BACKBONES, "resnet"]
+DETECTOR = "darknet/mobilenetv2-yolov3-nano-coco/MobileNetV2-YOLOv3-Nano-coco.cfg"
 PEERS = ("ort_default", "ort_for_tensorrt", "modelopt")
 AWARE = "mobilenet_v2"
 """Whose head is trained on what INT8 hands it, too."""
@@ -75,7 +76,6 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=MATERIAL / "datasets" / "cifar10")
     parser.add_argument("--modelopt", type=Path, help="The Python of an environment with nvidia-modelopt[onnx].")
     parser.add_argument("--models", nargs="+", default=MODELS, choices=MODELS)
-    parser.add_argument("--detector", type=Path, help="A YOLO graph of `edgetl export --nms loop`: mAP too.")
     parser.add_argument("--images", type=int, help="Judge on so many test images, and the guard on as many; else all.")
     parser.add_argument("--work", type=Path, help="Keep graphs here, and take those that are there.")
     parser.add_argument("-o", "--output", type=Path, required=True)
@@ -91,9 +91,7 @@ def main() -> None:
         for name in options.models:
             figures["models"][name] = model_figures(name, work, data, options.modelopt)
             save(options.output, "precision", figures, threads=1)  # what follows may take an hour
-        if options.detector is not None:
-            coco = options.data.parent / "coco128"
-            figures["detector"] = detector_figures(options.detector, coco, work / "detector", options.modelopt)
+        figures["detector"] = detector_figures(options.data.parent / "coco128", work / "detector", options.modelopt)
         save(options.output, "precision", figures, threads=1)
 
 
@@ -197,8 +195,13 @@ def cost(path: Path, make: Any) -> dict[str, float] | None:
     return found
 
 
-def recipes(graph: Path, calibrated_on: Path, guarded_by: Path, modelopt_python: Path | None) -> dict[str, Any]:
-    """By the title of each graph a function that writes it and tells its peak of memory, None where it cannot."""
+def recipes(
+    graph: Path, calibrated_on: Path, guarded_by: Path, modelopt_python: Path | None, for_ort: Path | None = None
+) -> dict[str, Any]:
+    """By the title of each graph a function that writes it and tells its peak of memory, None where it cannot.
+
+    ``for_ort``: what ONNX Runtime's own quantiser gets, where that is another file.
+    """
     folder = graph.parent
     images = ["--calibration-images", calibrated_on, "--recipe", recipe(folder)]
     budget = ["--max-accuracy-drop", BUDGET, "--eval-images", guarded_by]
@@ -207,7 +210,8 @@ def recipes(graph: Path, calibrated_on: Path, guarded_by: Path, modelopt_python:
         return lambda path: measured(sys.executable, "-m", "edgetl", "prepare", graph, *arguments, "-o", path)
 
     def peer(kind: str) -> Any:
-        return lambda path: measured(sys.executable, __file__, "--peer", kind, graph, calibration(graph, folder), path)
+        source = for_ort or graph
+        return lambda path: measured(sys.executable, __file__, "--peer", kind, source, calibration(graph, folder), path)
 
     def modelopt(path: Path) -> float | None:
         if modelopt_python is None:
@@ -465,19 +469,20 @@ def speed(work: Path, data: Path) -> dict[str, Any]:
     return faster | {"p50_ms": {row["name"].split("/")[-1]: row["latency_ms"]["p50"] for row in found["deployments"]}}
 
 
-def detector_figures(graph: Path, data: Path, folder: Path, modelopt: Path | None) -> dict[str, Any]:
+def detector_figures(data: Path, folder: Path, modelopt: Path | None) -> dict[str, Any]:
     """The same of a YOLO graph, by mAP@0.5 on COCO's validation images.
 
-    There are 128 images to calibrate on, and the guard judges by them, too.
+    There are 128 images to calibrate on, and the guard judges by them, too. Suppression is a loop, as TensorRT-RTX
+    needs it; what ONNX Runtime's quantiser makes of that does not run, so it gets the same graph with ONNX's operator.
     """
     from edgetl.measure.average_precision import drop, estimate
 
     folder.mkdir(exist_ok=True)
-    copy, images = folder / "fp32.onnx", folder / "calibration.txt"
-    copy.write_bytes(graph.read_bytes())
+    copy, images = exported(folder, data, "loop", "fp32"), folder / "calibration.txt"
     files = sorted((data / "images" / "train2017").iterdir())
     images.write_text("".join(f"{file.resolve()}\n" for file in files))
-    made = recipes(copy, images, data / "annotations" / "instances_train2017.json", modelopt)
+    boxes, operator = data / "annotations" / "instances_train2017.json", exported(folder, data, "operator", "operator")
+    made = recipes(copy, images, boxes, modelopt, operator)
     value = estimate(detections(copy, data))
 
     def difference(a: Path, b: Path) -> tuple[float, float, float]:
@@ -490,6 +495,30 @@ def detector_figures(graph: Path, data: Path, folder: Path, modelopt: Path | Non
         | {"fp32": {"map50": value.value, "low": value.low, "high": value.high}}
         | graphs(folder, made, difference)
     )
+
+
+def exported(folder: Path, data: Path, suppression: str, name: str) -> Path:
+    """The network with one form of suppression, by edgetl itself, under the names that the data has for its labels."""
+    import yaml
+
+    names, graph = folder / "coco.names", folder / f"{name}.onnx"
+    known = yaml.safe_load((data / "config.yaml").read_text())["names"]
+    names.write_text("".join(f"{known[number]}\n" for number in sorted(known)))
+    cfg = (MATERIAL / DETECTOR).resolve()
+    words = [
+        "export",
+        cfg,
+        "--weights",
+        cfg.with_suffix(".weights"),
+        "--labels",
+        names,
+        "--nms",
+        suppression,
+        "-o",
+        graph,
+    ]
+    subprocess.run([sys.executable, "-m", "edgetl", *map(str, words)], check=True)
+    return graph
 
 
 @lru_cache

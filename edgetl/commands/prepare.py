@@ -52,7 +52,7 @@ def command(
     """Write one ONNX file in FP16 or INT8: the precision is in its types and Q/DQ nodes.
 
     FP16 keeps what overflows on the images in FP32. INT8 with --max-accuracy-drop takes the best calibration method,
-    mends biases and channels, and puts the fewest layers back, until it loses no more.
+    fits weights and evens out channels, and puts the fewest layers back, until it loses no more.
 
     \b
     Examples:  edgetl prepare m.onnx --precision fp16 -o m.fp16.onnx
