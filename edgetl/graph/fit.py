@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from edgetl.artifacts.calibration import LEVELS, CalibrationTable
-from edgetl.graph.model import FreshNames, Wiring, attribute, with_outputs
+from edgetl.graph.model import FreshNames, Wiring, attribute, with_nodes, with_outputs
 from edgetl.graph.parity import Reference
 from edgetl.graph.placement import place
 from edgetl.graph.quantise import activation_scale, output_axis, weight_steps
@@ -72,23 +72,25 @@ def fitted_layers(model: onnx.ModelProto, table: CalibrationTable, images: Float
 
 def with_fitted(model: onnx.ModelProto, layers: Mapping[str, Fitted]) -> onnx.ModelProto:
     """The model with other weights and biases in some layers, by the tensor that each makes."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
     names = FreshNames(model.graph)
+    constants: list[onnx.TensorProto] = []
 
     def stored(name: str, value: Floats) -> str:
-        name = names.fresh(name)
-        copy.graph.initializer.append(numpy_helper.from_array(value, name))
-        return name
+        constants.append(numpy_helper.from_array(value, names.fresh(name)))
+        return str(constants[-1].name)
 
-    for node in copy.graph.node:
-        if node.output[0] in layers:
-            found = layers[node.output[0]]
+    nodes = []
+    for original in model.graph.node:
+        node = onnx.NodeProto()
+        node.CopyFrom(original)
+        found = layers.get(node.output[0])
+        if found is not None:
             node.input[1] = stored(f"{node.output[0]}_weight", found.weight)
             if found.bias is not None:
                 del node.input[2:]
                 node.input.append(stored(f"{node.output[0]}_bias", found.bias))
-    return copy
+        nodes.append(node)
+    return with_nodes(model, nodes, constants)
 
 
 def _is_known(wiring: Wiring, node: onnx.NodeProto) -> bool:

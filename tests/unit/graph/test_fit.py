@@ -85,8 +85,10 @@ def test_products_in_the_middle_are_fitted_too_and_the_last_is_not(sketch, image
     assert fitted[product].bias is None and fitted[gemm].bias is not None
     onnx.checker.check_model(with_fitted(model, fitted), full_check=True)
     before = model_bytes(model)
-    with_fitted(model, fitted)
+    moved = with_fitted(model, fitted)
     assert model_bytes(model) == before
+    read = {name for node in moved.graph.node for name in node.input}
+    assert {tensor.name for tensor in moved.graph.initializer} <= read, "old weights are gone"
 
 
 @pytest.mark.parametrize("target", ["tensorrt", "onnxruntime"])
