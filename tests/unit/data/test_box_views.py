@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from edgetl.artifacts.boxes import Box, BoxedImage
 from edgetl.artifacts.bundle import Preprocessing
 from edgetl.artifacts.files import sha256_file
 from edgetl.config import Augmentation
-from edgetl.data.box_views import LEAST_VISIBLE, BoxView, ViewBoxes, box_renderer, tiles, view_boxes
+from edgetl.data.box_views import LEAST_VISIBLE, BoxView, Tile, ViewBoxes, box_renderer, tiles, view_boxes
 from edgetl.data.images import Pixels
 from edgetl.data.stream import stream
 from edgetl.data.views import plain
@@ -116,7 +117,28 @@ def test_boxes_of_every_view_hold_the_pixels_of_their_objects_and_no_others(
         there = coloured(pixels, label)
         # Edges are blended over as many pixels as an enlargement spreads them.
         assert there[covered(found, label, pixels.shape, margin=2.5)].all()
-        assert not there[~covered(found, label, pixels.shape, margin=-2.5)].any()
+        assert not there[~covered(found, label, pixels.shape, margin=-2.5) & within(tiles(images[which], view))].any()
+
+
+def within(windows: Iterable[Tile]) -> npt.NDArray[np.bool_]:
+    """The pixels that lie well within the windows of a view: at their edges, what ends just outside is blended in."""
+    windows = list(windows)
+    width, height = (max(tile.window[side] for tile in windows) for side in (2, 3))
+    mask = np.zeros((height, width), bool)
+    for tile in windows:
+        x1, y1, x2, y2 = tile.window
+        mask[y1 + 2 : y2 - 2, x1 + 2 : x2 - 2] = True
+    return mask
+
+
+def test_what_ends_just_outside_its_window_is_blended_in_at_the_edge_alone(
+    root: Path, images: tuple[BoxedImage, ...]
+) -> None:
+    augmentation = Augmentation(flip=True, scale=0.85, colour=0.0, mosaic=True)
+    view = BoxView(Preprocessing(width=64, height=64, fit="stretch"), 15, 1, augmentation, images)
+    blue = coloured(rendered(images[2], view, root), "blue")
+    outside = blue & ~covered(view_boxes(images[2], view), "blue", blue.shape, margin=-2.5)
+    assert outside.any() and not (outside & within(tiles(images[2], view))).any()
 
 
 def test_the_plain_view_is_the_one_that_whole_images_have(root: Path, images: tuple[BoxedImage, ...]) -> None:
