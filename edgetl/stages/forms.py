@@ -47,13 +47,14 @@ class Form:
         return cls(model, table, table.method)
 
     def mix(self, target: Target, more: Collection[str] = (), searched: Part = as_it_is) -> Mix:
-        """With some layers in float: these, and the first ones if the table says so; they have their own weights.
+        """With some layers in float: these, and first and last ones if the table says so; they have their own weights.
 
         Args:
             searched: the part of the graph whose word on its layers counts before what the whole says of them.
         """
         returned = tuple(dict.fromkeys((*self.table.first_in_float(), *more)))
-        floats = _in_float(self.model, target, returned, searched)
+        last = {note.layer for note in self.table.last if not note.int8}
+        floats = _in_float(self.model, target, returned, searched) | last
         fitted = {name: found for name, found in self.fitted.items() if name not in floats}
         return Mix(with_fitted(self.model, fitted) if fitted else self.model, self.table, returned)
 

@@ -35,7 +35,7 @@ def guard() -> Guard:
         max_accuracy_drop=0.005,
         images=400,
         fp32={"combined": Estimate(value=0.9, low=0.88, high=0.92, n=400)},
-        attempts=(attempt("mse", 0, 0.04), attempt("mse, biases corrected", 2, 0.003)),
+        attempts=(attempt("mse", 0, 0.04), attempt("mse, weights fitted", 2, 0.003)),
         taken=1,
         layers=(
             LayerNote(layers=("stem/<conv>", "stem/short"), snr_db=7.94, latency_cost=0.0523, returned=True),
@@ -47,7 +47,7 @@ def guard() -> Guard:
 
 def test_the_sentence_names_the_layers_their_price_and_what_is_left_of_the_loss(guard: Guard) -> None:
     assert guard_sentence(guard, terms("top-1")) == (
-        "INT8 by mse, biases corrected keeps its accuracy with 2 of 3 layers in fp16 (stem/<conv> and stem/short), "
+        "INT8 by mse, weights fitted keeps its accuracy with 2 of 3 layers in fp16 (stem/<conv> and stem/short), "
         "which costs about 5.2 % of latency by estimate: -0.3 points against FP32, give or take 0.2, on 400 validation "
         "images, where the guard lets it lose 0.5."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +113,17 @@ def test_layers_that_are_kept_in_float_keep_their_own_weights(calibration) -> No
     mixed = fitted.mix("tensorrt", ["c1"]).model
     weights = {node.output[0]: node.input[1] for node in mixed.graph.node if node.op_type == "Conv"}
     assert weights["c1"] == "w1" and weights["c0"] not in own and weights["c2"] not in own
+
+
+def test_a_last_layer_that_goes_back_to_float_gets_its_own_weights_back(calibration) -> None:
+    seen, (form, *_) = calibration("auto").forms(uneven_network())
+    (note,) = form.table.last
+    in_int8 = replace(form, table=form.table.model_copy(update={"last": (note.model_copy(update={"int8": True}),)}))
+    fitted, *_ = calibration("auto").mended(Form.plain(uneven_network(), in_int8.table), seen)
+    assert "logits" in fitted.fitted
+
+    def weight(form: Form) -> str:
+        return next(str(node.input[1]) for node in form.mix("tensorrt").model.graph.node if node.op_type == "MatMul")
+
+    assert weight(fitted) != "w"
+    assert weight(replace(fitted, table=fitted.table.with_last_in_float())) == "w"
