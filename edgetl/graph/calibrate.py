@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -16,6 +16,7 @@ from edgetl.graph.histogram import Histogram
 from edgetl.graph.model import model_bytes
 from edgetl.graph.noise import mean_snr_db, results
 from edgetl.graph.observe import Observation, Observer, quantisable_tensors
+from edgetl.graph.parity import Outputs
 from edgetl.graph.placement import Target
 from edgetl.graph.quantise import quantise
 from edgetl.graph.thresholds import rounded, threshold
@@ -67,14 +68,11 @@ def ranked_tables(
     The probe images go through the graph and through its INT8 forms (so this costs a few dozen forward passes); what
     every method came to is in each table's ``trials``.
     """
-    tables = {method: method_table(model, seen, method, images) for method in _methods(recipe)}
+    tables = _tables(model, seen, recipe, images)
     if len(tables) == 1:
         return tuple(tables.values())
     exact = results(model, seen.judging)
-    noise = {
-        method: mean_snr_db(exact, results(quantise(model, table, target), seen.judging, tuple(exact)))
-        for method, table in tables.items()
-    }
+    noise = _snr_db(model, seen, tables, target, exact)
     best = sorted(tables, key=lambda method: -noise[method])  # stable: of equals the first
     chosen = tables[best[0]]
     first = judge_first_layers(model, chosen, target, seen.judging, exact, noise[best[0]])
@@ -83,6 +81,38 @@ def ranked_tables(
     trials = tuple(Trial(method=method, snr_db=noise[method]) for method in best)
     found = {"trials": trials, "first": first, "last": last}
     return tuple(tables[method].model_copy(update=found) for method in best)
+
+
+def least_noisy_table(
+    model: onnx.ModelProto,
+    seen: Observation,
+    recipe: Recipe,
+    images: tuple[CalibrationImage, ...],
+    target: Target,
+) -> CalibrationTable:
+    """The first of `ranked_tables`, with no word on first and last layers."""
+    tables = _tables(model, seen, recipe, images)
+    noise = _snr_db(model, seen, tables, target, results(model, seen.judging)) if len(tables) > 1 else {}
+    return tables[max(noise, key=lambda method: noise[method])] if noise else next(iter(tables.values()))
+
+
+def _tables(
+    model: onnx.ModelProto, seen: Observation, recipe: Recipe, images: tuple[CalibrationImage, ...]
+) -> dict[str, CalibrationTable]:
+    return {method: method_table(model, seen, method, images) for method in _methods(recipe)}
+
+
+def _snr_db(
+    model: onnx.ModelProto,
+    seen: Observation,
+    tables: Mapping[str, CalibrationTable],
+    target: Target,
+    exact: Outputs,
+) -> dict[str, float]:
+    return {
+        method: mean_snr_db(exact, results(quantise(model, table, target), seen.judging, tuple(exact)))
+        for method, table in tables.items()
+    }
 
 
 def _methods(recipe: Recipe) -> tuple[str, ...]:

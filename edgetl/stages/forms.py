@@ -33,7 +33,7 @@ class Mix:
 class Form:
     """A float graph and a table for it, and ``what`` they are.
 
-    ``fitted``: weights and biases on the steps of INT8, by the tensor that a layer makes: for layers in INT8 alone.
+    ``fitted``: weights and biases for INT8 in one spelling, by the tensor that a layer makes.
     """
 
     model: onnx.ModelProto
@@ -55,8 +55,8 @@ class Form:
         returned = tuple(dict.fromkeys((*self.table.first_in_float(), *more)))
         last = {note.layer for note in self.table.last if not note.int8}
         floats = _in_float(self.model, target, returned, searched) | last
-        fitted = {name: found for name, found in self.fitted.items() if name not in floats}
-        return Mix(with_fitted(self.model, fitted) if fitted else self.model, self.table, returned)
+        model = with_fitted(self.model, self.fitted, floats) if self.fitted else self.model
+        return Mix(model, self.table, returned)
 
 
 def _in_float(model: onnx.ModelProto, target: Target, returned: Collection[str], searched: Part) -> frozenset[str]:

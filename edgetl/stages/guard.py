@@ -22,8 +22,8 @@ _LOOKED_AT = 16
 _MOST_RETURNED = 0.5
 """The share of its layers that may leave INT8: with more, it is FP16 with some INT8 in it."""
 
-Mend = Callable[[Form, Observation], Sequence[Form]]
-"""What can be made of a form before layers leave INT8, the least first."""
+Mend = Callable[[Form, Observation, Target], Form]
+"""What can be made of a form before layers leave INT8."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Guarding:
             bare = replace(best.form, table=best.mix.table.with_last_in_float())
             best = self._try(replace(bare, what=f"{bare.what}, last layers in float"))
         if best.loss > self.budget and not any(form.fitted for form in forms):
-            best = min([best, *map(self._try, self.mend(best.form, seen))], key=_loss)
+            best = min(best, self._try(self.mend(best.form, seen, self.target)), key=_loss)
         losses: tuple[LayerLoss, ...] = ()
         if best.loss > self.budget:
             losses = self._losses(best.form, seen)

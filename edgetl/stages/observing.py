@@ -15,7 +15,7 @@ from edgetl.config import Recipe
 from edgetl.data.images import Pixels
 from edgetl.data.stream import File, stream, to_input
 from edgetl.data.views import renderer
-from edgetl.graph.calibrate import method_table, ranked_tables, watched
+from edgetl.graph.calibrate import least_noisy_table, ranked_tables, watched
 from edgetl.graph.end_layers import judge_first_layers
 from edgetl.graph.equalise import equalise
 from edgetl.graph.fit import fitted_layers
@@ -29,6 +29,14 @@ from edgetl.stages.forms import Form, Part, as_it_is
 from edgetl.stages.stage import Watcher
 
 
+@dataclass(frozen=True)
+class Shown:
+    """What a graph's tensors hold on some images, and the record of those images."""
+
+    seen: Observation
+    images: tuple[CalibrationImage, ...]
+
+
 def observe(
     model: onnx.ModelProto,
     samples: Sequence[File],
@@ -36,8 +44,8 @@ def observe(
     preprocessing: Preprocessing,
     watcher: Watcher,
     tensors: Sequence[str] | None = None,
-) -> tuple[Observation, tuple[CalibrationImage, ...]]:
-    """What a graph's tensors hold on some images, and the record of those images; broken files are left out.
+) -> Shown:
+    """Show some images to a graph; broken files are left out.
 
     Raises:
         EdgetlError: as `Observer` and `stream` do.
@@ -55,7 +63,7 @@ def observe(
             for file in batch.broken:
                 watcher.say(f"left out {file.path}: {file.reason}")
     images = tuple(CalibrationImage(path=samples[row].path, sha256=samples[row].sha256) for row in rows)
-    return observer.seen(len(images)), images
+    return Shown(observer.seen(len(images)), images)
 
 
 @dataclass(frozen=True)
@@ -73,68 +81,62 @@ class Calibration(Generic[File]):
     tensors: Callable[[onnx.ModelProto], Sequence[str]] = quantisable_tensors
     searched: Part = as_it_is
 
-    def tables(
-        self, model: onnx.ModelProto, target: Target = "tensorrt"
-    ) -> tuple[Observation, tuple[CalibrationTable, ...]]:
-        """What the images showed, and the table of every method of the recipe, the best for ``target`` first.
+    def shown(self, model: onnx.ModelProto) -> Shown:
+        """What the images show of a graph.
 
         Raises:
             EdgetlError: as `observe` does.
         """
-        seen, images = self._observe(model)
-        return seen, ranked_tables(self.searched(model), seen, self.recipe, images, target)
+        tensors = watched(self.searched(model), self.tensors(model), self.recipe)
+        return observe(model, self.samples, self.root, self.preprocessing, self.watcher, tensors)
 
-    def forms(self, model: onnx.ModelProto, target: Target = "tensorrt") -> tuple[Observation, tuple[Form, ...]]:
-        """What the images showed, and what INT8 can be made of, the best for ``target`` first.
+    def tables(self, model: onnx.ModelProto, shown: Shown, target: Target) -> tuple[CalibrationTable, ...]:
+        """The table of every method of the recipe, the best for ``target`` first."""
+        return ranked_tables(self.searched(model), shown.seen, self.recipe, shown.images, target)
 
-        That is the graph as it is with the table of every method; by ``auto`` also with the best of them and what
-        `mended` does. Then that comes first which disturbs the graph's results least.
+    def forms(self, model: onnx.ModelProto, shown: Shown, target: Target) -> tuple[Form, ...]:
+        """What INT8 can be made of, the best for ``target`` first.
+
+        That is the graph as it is with the table of every method; by ``auto`` also the best of them `mended`. Then that
+        comes first which disturbs the graph's results least.
 
         Raises:
-            EdgetlError: as `observe` does.
+            EdgetlError: as `shown` does.
         """
-        seen, tables = self.tables(model, target)
+        tables = self.tables(model, shown, target)
         plain = tuple(Form.plain(model, table) for table in tables)
         if self.recipe.method != "auto":
-            return seen, plain
-        exact = results(self.searched(model), seen.judging)
+            return plain
+        exact = results(self.searched(model), shown.seen.judging)
         bare = _with(plain[0], {"first": None})
-        tried = (bare, *self.mended(bare, seen))
-        noise = {form.what: self._snr_db(form, target, seen, exact) for form in tried}
+        tried = (bare, self.mended(bare, shown.seen, target))
+        noise = {form.what: self._snr_db(form, target, shown.seen, exact) for form in tried}
         best, *others = sorted(tried, key=lambda form: -noise[form.what])
         trials = (*tables[0].trials, *(Trial(method=form.what, snr_db=noise[form.what]) for form in tried[1:]))
         found = {
-            "first": self._judged_first(best, target, seen, exact, noise[best.what]),
+            "first": self._judged_first(best, target, shown.seen, exact, noise[best.what]),
             "trials": tuple(sorted(trials, key=lambda trial: -trial.snr_db)),
         }
-        return seen, tuple(_with(form, found) for form in (best, *others, *plain[1:]))
+        return tuple(_with(form, found) for form in (best, *others, *plain[1:]))
 
-    def mended(self, form: Form, seen: Observation) -> tuple[Form, ...]:
-        """A form with its weights fitted, and with channels equalised before that, where there are any to equalise.
+    def mended(self, form: Form, seen: Observation, target: Target) -> Form:
+        """A form with its weights fitted, and before that channels equalised, where there are any to equalise.
+
+        Of ranges for equalised channels, those of the method of the recipe that then disturbs results least.
 
         Raises:
-            EdgetlError: as `observe` does.
+            EdgetlError: as `shown` does.
         """
-        self.watcher.say(f"fitting weights to INT8 by {form.what}")
-        fitted = replace(
-            form,
-            table=form.table.model_copy(update={"form": "weights fitted"}),
-            what=f"{form.what}, weights fitted",
-            fitted=fitted_layers(self.searched(form.model), form.table, seen.fitting),
-        )
-        equal = equalise(form.model, seen.fitting)
-        if equal == form.model:
-            return (fitted,)
-        what = "channels equalised, weights fitted"
-        again, images = self._observe(equal)
-        table = method_table(self.searched(equal), again, form.table.method, images)
-        kept = {"form": what, "first": form.table.first, "last": form.table.last}
-        weights = fitted_layers(self.searched(equal), table, seen.fitting)
-        return fitted, Form(equal, table.model_copy(update=kept), f"{form.what}, {what}", weights)
-
-    def _observe(self, model: onnx.ModelProto) -> tuple[Observation, tuple[CalibrationImage, ...]]:
-        tensors = watched(self.searched(model), self.tensors(model), self.recipe)
-        return observe(model, self.samples, self.root, self.preprocessing, self.watcher, tensors)
+        equal, table, done = equalise(form.model, target, seen.fitting), form.table, "weights fitted"
+        if equal != form.model:
+            again = self.shown(equal)
+            found = least_noisy_table(self.searched(equal), again.seen, self.recipe, again.images, target)
+            table = found.model_copy(update={"first": table.first, "last": table.last})
+            done = f"channels equalised, {done}"
+        what = f"{table.method}{form.what.removeprefix(form.table.method)}, {done}"
+        self.watcher.say(f"INT8 for {target} by {what}")
+        fitted = fitted_layers(self.searched(equal), table, target, seen.fitting)
+        return Form(equal, table.model_copy(update={"form": done}), what, fitted)
 
     def _snr_db(self, form: Form, target: Target, seen: Observation, exact: Outputs) -> float:
         mixed = form.mix(target, searched=self.searched)

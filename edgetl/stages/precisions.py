@@ -28,7 +28,7 @@ from edgetl.graph.sensitivity import mix
 from edgetl.stages.forms import Form, Mix, Part
 from edgetl.stages.guard import Guarding
 from edgetl.stages.judging import Judge
-from edgetl.stages.observing import Calibration
+from edgetl.stages.observing import Calibration, Shown
 from edgetl.stages.stage import Context
 
 TARGETS: tuple[Target, ...] = get_args(Target)
@@ -125,23 +125,26 @@ class Preparing:
             return Precisions(self.graphs, {}, float32), []
         calibration = self._calibration(samples)
         if wanted.guard is None and self.table is not None and _covers(self.table, calibration.tensors(whole)):
-            mixes = self._mixes(Form.plain(whole, self.table))
+            mixes = self._mixes(dict.fromkeys(TARGETS, Form.plain(whole, self.table)))
             return Precisions(self.graphs, mixes, float32), self._write_tables(self.table, mixes)
-        seen, forms = calibration.forms(whole) if self.table is None else self._completed(self.table, calibration)
+        shown = calibration.shown(whole)
+        forms = {target: self._forms(calibration, shown, target) for target in TARGETS}
+        first = next(iter(forms.values()))[0].table
         if wanted.guard is None:
-            mixes = self._mixes(forms[0])
-            return Precisions(self.graphs, mixes, float32), self._write_tables(forms[0].table, mixes)
-        mixes = self._guarded(wanted.guard.max_accuracy_drop, calibration, float32, seen, forms)
-        notes = [*self._write_tables(forms[0].table, mixes), self.context.run.guard]
-        return Precisions(self.graphs, mixes, float32), notes
+            mixes = self._mixes({target: own[0] for target, own in forms.items()})
+            return Precisions(self.graphs, mixes, float32), self._write_tables(first, mixes)
+        mixes = self._guarded(wanted.guard.max_accuracy_drop, calibration, float32, shown.seen, forms)
+        return Precisions(self.graphs, mixes, float32), [*self._write_tables(first, mixes), self.context.run.guard]
 
-    def _mixes(self, form: Form) -> dict[Target, Mix]:
-        return {target: form.mix(target, searched=self.graphs.searched) for target in TARGETS}
+    def _mixes(self, forms: Mapping[Target, Form]) -> dict[Target, Mix]:
+        return {target: form.mix(target, searched=self.graphs.searched) for target, form in forms.items()}
 
-    def _completed(self, table: CalibrationTable, calibration: Calibration[File]) -> tuple[Observation, list[Form]]:
-        """The graph as heads were trained on it, with ranges for what was tuned above the frozen layers."""
-        seen, tables = calibration.tables(self.graphs.whole)
-        return seen, [Form.plain(self.graphs.whole, _completed(table, tables))]
+    def _forms(self, calibration: Calibration[File], shown: Shown, target: Target) -> Sequence[Form]:
+        """Where heads were trained with some ranges: the graph as it was then, with ranges for what is tuned above."""
+        whole = self.graphs.whole
+        if self.table is None:
+            return calibration.forms(whole, shown, target)
+        return [Form.plain(whole, _completed(self.table, calibration.tables(whole, shown, target)))]
 
     def _calibration(self, samples: Sequence[File]) -> Calibration[File]:
         recipe = load_recipe(self.context.study.calibration, self.context.beside)
@@ -176,7 +179,7 @@ class Preparing:
         calibration: Calibration[File],
         float32: Sequence[str],
         seen: Observation,
-        forms: Sequence[Form],
+        forms: Mapping[Target, Sequence[Form]],
     ) -> dict[Target, Mix]:
         """The mix of each spelling that meets the budget; how that went is written beside the graphs."""
         graphs, watcher = self.graphs, self.context.watcher
@@ -189,7 +192,7 @@ class Preparing:
 
             watcher.say(f"export: INT8 for {target}, judged on {judge.images} validation images")
             guarding = Guarding(judge, budget, target, calibration.mended, written, watcher, graphs.searched)
-            chosen, guards[str(target)] = guarding.search(seen, forms)
+            chosen, guards[str(target)] = guarding.search(seen, forms[target])
             if chosen is None:
                 watcher.say(f"export: no INT8 for {target}: {guards[target].missed}")
                 self._remove_older(target)

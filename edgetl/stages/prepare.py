@@ -140,10 +140,11 @@ def _int8(model: onnx.ModelProto, wanted: Preparation, watcher: Watcher) -> _Res
         )
     judge = _judge(model, wanted, watcher)  # first: what is wrong with its images is told before the work begins
     calibration = _calibration(model, wanted, watcher)
-    seen, forms = calibration.forms(model, wanted.target)
+    shown = calibration.shown(model)
+    forms = calibration.forms(model, shown, wanted.target)
     if judge is None:
-        return _unguarded(model, wanted.target, seen, forms[0])
-    return _guarded(model, wanted, judge, calibration, seen, forms)
+        return _unguarded(model, wanted.target, shown.seen, forms[0])
+    return _guarded(model, wanted, judge, calibration, shown.seen, forms)
 
 
 def _unguarded(model: onnx.ModelProto, target: Target, seen: Observation, form: Form) -> _Result:

@@ -150,7 +150,7 @@ def int8_trunk(
         watcher=context.watcher,
         searched=partial(extract, outputs=[FEATURES]),
     )
-    _, tables = calibration.tables(whole, wanted.spelling)
+    tables = calibration.tables(whole, calibration.shown(whole), wanted.spelling)
     table = tables[0].model_copy(update={"first": None})  # what the first layer loses is learned with all else
     quantised = quantise(whole, table, wanted.spelling)
     return Int8Trunk(trunk, extract(quantised, [FEATURES]), table, wanted.spelling)
