@@ -46,32 +46,35 @@ _HOLD = 10.0
 
 @dataclass(frozen=True)
 class Fitted:
-    """Weights on the steps of INT8 and the bias that goes with them; None where a layer has no place for one.
+    """Weights on the steps of INT8 and the bias that goes with them.
 
-    ``own_bias`` goes with the layer's own weights, where it stays in float among others that are INT8.
+    ``weight`` is None where a layer in float keeps its own, ``bias`` where it has no place for one.
     """
 
-    weight: Floats
+    weight: Floats | None
     bias: Floats | None
-    own_bias: Floats | None = None
 
 
-def fitted_layers(model: onnx.ModelProto, table: CalibrationTable, target: Target, images: Floats) -> dict[str, Fitted]:
+def fitted_layers(
+    model: onnx.ModelProto, table: CalibrationTable, target: Target, images: Floats, kept: Collection[str] = ()
+) -> dict[str, Fitted]:
     """The layers in INT8 with their weights fitted, by the tensor that each makes.
 
-    Left out are those over one or three dimensions, with ``auto_pad``, or with very many inputs.
+    Left out are those over one or three dimensions, with ``auto_pad``, or with very many inputs. A layer that could be
+    INT8 and is not has a bias for what it reads of the others.
 
     Args:
         table: the ranges in which layers will read their inputs.
         images: float32 [n,3,H,W] in [0,1]; of large ones not all are looked at.
+        kept: layers that stay in float, by the tensor they make.
 
     Raises:
         EdgetlError: as `quantise` does.
     """
-    layers = _layers(model, table, target)
+    layers = _layers(model, table, target, kept)
     stops = tuple(dict.fromkeys(layer.read for layer in layers))
     few = images[: _most(model, stops, images)]
-    exact, in_int8 = Walk(model, stops, few), Walk(quantise(model, table, target), stops, few)
+    exact, in_int8 = Walk(model, stops, few), Walk(quantise(model, table, target, kept), stops, few)
     fitted: dict[str, Fitted] = {}
     for stop in stops:
         group = [layer for layer in layers if layer.read == stop]
@@ -85,14 +88,8 @@ def fitted_layers(model: onnx.ModelProto, table: CalibrationTable, target: Targe
     return fitted
 
 
-def with_fitted(
-    model: onnx.ModelProto, layers: Mapping[str, Fitted], in_float: Collection[str] = ()
-) -> onnx.ModelProto:
-    """The model with other weights and biases in some layers, by the tensor that each makes.
-
-    Args:
-        in_float: layers that keep their own weights.
-    """
+def with_fitted(model: onnx.ModelProto, layers: Mapping[str, Fitted]) -> onnx.ModelProto:
+    """The model with other weights and biases in some layers, by the tensor that each makes."""
     names = FreshNames(model.graph)
     constants: list[onnx.TensorProto] = []
 
@@ -106,25 +103,24 @@ def with_fitted(
         node.CopyFrom(original)
         found = layers.get(node.output[0])
         if found is not None:
-            alone = node.output[0] in in_float
-            bias = found.own_bias if alone else found.bias
-            if not alone:
+            if found.weight is not None:
                 node.input[1] = stored(f"{node.output[0]}_weight", found.weight)
-            if bias is not None:
+            if found.bias is not None:
                 del node.input[2:]
-                node.input.append(stored(f"{node.output[0]}_bias", bias))
+                node.input.append(stored(f"{node.output[0]}_bias", found.bias))
         nodes.append(node)
     return with_nodes(model, nodes, constants)
 
 
-def _layers(model: onnx.ModelProto, table: CalibrationTable, target: Target) -> list[_Layer]:
+def _layers(model: onnx.ModelProto, table: CalibrationTable, target: Target, kept: Collection[str]) -> list[_Layer]:
     wiring, ranges = Wiring(model.graph), table.by_name()
-    placement = place(wiring, target, last=table.last_in_int8())
+    placement = place(wiring, target, kept, table.last_in_int8())
     layers = []
-    for node in (wiring.nodes[position] for position in placement.layers):
-        found = ranges.get(placement.sources[node.input[0]])
-        if found is not None and _is_known(wiring, node):
-            layers.append(_Layer(wiring, node, activation_scale(found, target)))
+    for position in sorted({*place(wiring, "tensorrt").layers, *placement.layers}):
+        node = wiring.nodes[position]
+        found = ranges.get(placement.sources[node.input[0]]) if position in placement.layers else None
+        if (found is not None or position not in placement.layers) and _is_known(wiring, node):
+            layers.append(_Layer(wiring, node, None if found is None else activation_scale(found, target)))
     return [layer for layer in layers if layer.inputs <= _WIDEST]
 
 
@@ -142,16 +138,14 @@ def _is_known(wiring: Wiring, node: onnx.NodeProto) -> bool:
 
 
 class _Layer:
-    """A layer, and what it reads on images: in float, and in INT8 (in steps of it).
+    """A layer, and what it reads on images: in float, and where layers are INT8 (itself too, if it has a scale).
 
     Weights are groups x outputs x inputs of a group.
     """
 
-    def __init__(self, wiring: Wiring, node: onnx.NodeProto, scale: Scale) -> None:
-        self._node, self._step = node, scale.scale
+    def __init__(self, wiring: Wiring, node: onnx.NodeProto, scale: Scale | None) -> None:
+        self._node, self._scale = node, scale
         self.read, self.made = str(node.input[0]), str(node.output[0])
-        kind, zero = np.iinfo(scale.zero_point.dtype), int(scale.zero_point)
-        self._least, self._greatest = kind.min - zero, kind.max - zero
         self._stored = wiring.array(node.input[1])
         self._axis = output_axis(node, self._stored)
         outputs = np.moveaxis(self._stored, self._axis, 0)
@@ -168,21 +162,23 @@ class _Layer:
         groups, _, inputs = self._weight.shape
         self._moments: Doubles | float = 0.0
         self._missing: Doubles | float = 0.0
-        self._steps, self._off, self._own_off = (np.zeros((groups, inputs)) for _ in range(3))
+        self._steps, self._off = (np.zeros((groups, inputs)) for _ in range(2))
         self._count = 0
 
     def add(self, exact: Floats, found: Floats) -> None:
-        """What one image gives to read in float, and before it is rounded in INT8."""
+        """What one image gives to read in float, and where layers are INT8, before it is rounded."""
         true, own = self._places(exact), self._places(found)
-        steps = np.clip(np.rint(own / self._step), self._least, self._greatest)
-        self._moments = self._moments + (np.swapaxes(steps, 1, 2) @ steps).astype(np.float64)
-        off = true - steps * self._step
+        self._count += own.shape[1]
+        if self._scale is None:
+            self._off += (true - own).sum(axis=1)
+            return
+        steps = _in_steps(own, self._scale)
+        off = true - steps * self._scale.scale
         missing = off.astype(np.float64) @ np.swapaxes(self._weight, 1, 2)
+        self._moments = self._moments + (np.swapaxes(steps, 1, 2) @ steps).astype(np.float64)
         self._missing = self._missing + np.swapaxes(steps, 1, 2) @ missing
         self._steps += steps.sum(axis=1)
         self._off += off.sum(axis=1)
-        self._own_off += (true - own).sum(axis=1)
-        self._count += steps.shape[1]
 
     def _places(self, tensor: Floats) -> Floats:
         """What is multiplied with the weights at some places: groups x places x inputs of a group."""
@@ -202,30 +198,26 @@ class _Layer:
         return np.asarray(windows[:, rows, columns].swapaxes(0, 1))
 
     def fitted(self) -> Fitted:
+        off = np.einsum("goi,gi->go", self._weight, self._off / self._count)
+        if self._scale is None:
+            return Fitted(None, self._corrected(off))
         steps = weight_steps(self._stored, self._axis).reshape(*self._weight.shape[:2], 1)
         mean = self._steps / self._count
-        off = np.einsum("goi,gi->go", self._weight, self._off / self._count)
         moments, missing = np.asarray(self._moments), np.asarray(self._missing)
         if self._has_bias:  # which takes the mean, so that weights have to do with the rest alone
             moments = moments - self._count * mean[:, :, None] * mean[:, None, :]
             missing = missing - self._count * mean[:, :, None] * off[:, None, :]
-        whole = round_together(self._nearer(moments, missing, steps), moments, LEVELS)
+        change = self._change(moments, missing / self._scale.scale)
+        whole = round_together(_added(self._weight / steps, change / steps), moments, LEVELS)
         weight = np.asarray(whole * steps, np.float32)
-        added = np.einsum("goi,gi->go", weight - self._weight, mean * self._step)
-        own = np.einsum("goi,gi->go", self._weight, self._own_off / self._count)
-        return Fitted(self._in_place(weight), self._corrected(off - added), self._corrected(own))
+        added = np.einsum("goi,gi->go", weight - self._weight, mean * self._scale.scale)
+        return Fitted(self._in_place(weight), self._corrected(off - added))
 
-    def _nearer(self, moments: Doubles, missing: Doubles, steps: Floats) -> Doubles:
-        """Weights, in steps of theirs, that make more of INT8 inputs what they made of float ones.
-
-        The largest of each row stays, and none goes beyond it.
-        """
+    def _change(self, moments: Doubles, missing: Doubles) -> Doubles:
+        """Of weights, so that they make of INT8 inputs more of what they made of float ones."""
         mean = np.einsum("gii->g", moments) / self.inputs
         hold = _HOLD * np.where(mean > 0, mean, 1.0)[:, None, None] * np.eye(self.inputs)
-        change = np.swapaxes(np.linalg.solve(moments + hold, missing), 1, 2) / self._step
-        own = self._weight / steps
-        most = np.abs(own).max(axis=2, keepdims=True)
-        return np.where(np.abs(own) == most, own, np.clip(own + change / steps, -most, most))
+        return np.swapaxes(np.linalg.solve(moments + hold, missing), 1, 2)
 
     @property
     def _has_bias(self) -> bool:
@@ -239,6 +231,17 @@ class _Layer:
         if not self._has_bias:
             return None
         return np.asarray((0.0 if self._bias is None else self._bias) + missing.ravel(), np.float32)
+
+
+def _in_steps(values: Floats, scale: Scale) -> Floats:
+    kind, zero = np.iinfo(scale.zero_point.dtype), int(scale.zero_point)
+    return np.asarray(np.clip(np.rint(values / scale.scale), kind.min - zero, kind.max - zero))
+
+
+def _added(own: Doubles, change: Doubles) -> Doubles:
+    """In steps: the largest of each row stays, and none goes beyond it, so that the row keeps its step."""
+    most = np.abs(own).max(axis=2, keepdims=True)
+    return np.where(np.abs(own) == most, own, np.clip(own + change, -most, most))
 
 
 def _some(rows: Floats) -> Floats:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Hashable
+from dataclasses import dataclass, field, replace
 
 import onnx
 
 from edgetl.artifacts.calibration import CalibrationTable
-from edgetl.graph.fit import Fitted, with_fitted
-from edgetl.graph.model import Wiring
-from edgetl.graph.placement import Target, place
+from edgetl.graph.fit import fitted_layers, with_fitted
+from edgetl.graph.observe import Images
+from edgetl.graph.placement import Target
 
 Part = Callable[[onnx.ModelProto], onnx.ModelProto]
 """From a graph to one that lies within it, under the names that tensors have there."""
@@ -33,13 +33,14 @@ class Mix:
 class Form:
     """A float graph and a table for it, and ``what`` they are.
 
-    ``fitted``: weights and biases for INT8 in one spelling, by the tensor that a layer makes.
+    ``images``: what weights are fitted to, for whatever layers are INT8; None where they stay as they are.
     """
 
     model: onnx.ModelProto
     table: CalibrationTable
     what: str
-    fitted: Mapping[str, Fitted] = field(default_factory=dict)
+    images: Images | None = None
+    _mixes: dict[Hashable, Mix] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def plain(cls, model: onnx.ModelProto, table: CalibrationTable) -> Form:
@@ -50,23 +51,16 @@ class Form:
         """With some layers in float: these, and first and last ones if the table says so; they have their own weights.
 
         Args:
-            searched: the part of the graph whose word on its layers counts before what the whole says of them.
+            searched: the part of the graph in which weights are fitted.
+
+        Raises:
+            EdgetlError: as `fitted_layers` does.
         """
         returned = tuple(dict.fromkeys((*self.table.first_in_float(), *more)))
-        last = {note.layer for note in self.table.last if not note.int8}
-        floats = _in_float(self.model, target, returned, searched) | last
-        model = with_fitted(self.model, self.fitted, floats) if self.fitted else self.model
-        return Mix(model, self.table, returned)
-
-
-def _in_float(model: onnx.ModelProto, target: Target, returned: Collection[str], searched: Part) -> frozenset[str]:
-    """Layers that could be INT8 and are not."""
-    found: frozenset[str] = frozenset()
-    for graph in (model.graph, searched(model).graph):
-        wiring = Wiring(graph)
-        every, quantised = (
-            {wiring.nodes[position].output[0] for position in placement.layers}
-            for placement in (place(wiring, "tensorrt"), place(wiring, target, returned))
-        )
-        found = (found - every) | (every - quantised)
-    return found
+        if self.images is None:
+            return Mix(self.model, self.table, returned)
+        key = (target, returned, self.table.last_in_int8())
+        if key not in self._mixes:
+            fitted = fitted_layers(searched(self.model), self.table, target, self.images, returned)
+            self._mixes[key] = Mix(with_fitted(self.model, fitted), self.table, returned)
+        return replace(self._mixes[key], table=self.table)

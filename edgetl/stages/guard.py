@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 import onnx
 
 from edgetl.artifacts.guard import Attempt, Guard, LayerNote
-from edgetl.graph.fit import with_fitted
 from edgetl.graph.model import Wiring
 from edgetl.graph.observe import Observation
 from edgetl.graph.placement import Target, place
@@ -74,7 +73,7 @@ class Guarding:
         if best.loss > self.budget and best.mix.table.last_in_int8():
             bare = replace(best.form, table=best.mix.table.with_last_in_float())
             best = self._try(replace(bare, what=f"{bare.what}, last layers in float"))
-        if best.loss > self.budget and not any(form.fitted for form in forms):
+        if best.loss > self.budget and all(form.images is None for form in forms):
             best = min(best, self._try(self.mend(best.form, seen, self.target)), key=_loss)
         losses: tuple[LayerLoss, ...] = ()
         if best.loss > self.budget:
@@ -107,8 +106,8 @@ class Guarding:
 
     def _losses(self, form: Form, seen: Observation) -> tuple[LayerLoss, ...]:
         self.watcher.say("looking for the layers that INT8 harms")
-        fitted = self.searched(with_fitted(form.model, form.fitted))
-        return layer_losses(fitted, form.table, self.target, seen.probes[:_LOOKED_AT])
+        fitted = form.mix(self.target, searched=self.searched).model
+        return layer_losses(self.searched(fitted), form.table, self.target, seen.probes[:_LOOKED_AT])
 
     def _fewest(self, form: Form, losses: Sequence[LayerLoss]) -> _Tried:
         """The shortest beginning of the losses that does it, without whatever of it is not needed after all.

@@ -18,7 +18,6 @@ from edgetl.data.views import renderer
 from edgetl.graph.calibrate import least_noisy_table, ranked_tables, watched
 from edgetl.graph.end_layers import judge_first_layers
 from edgetl.graph.equalise import equalise
-from edgetl.graph.fit import fitted_layers
 from edgetl.graph.model import Wiring
 from edgetl.graph.noise import mean_snr_db, results
 from edgetl.graph.observe import Observation, Observer, quantisable_tensors
@@ -135,8 +134,7 @@ class Calibration(Generic[File]):
             done = f"channels equalised, {done}"
         what = f"{table.method}{form.what.removeprefix(form.table.method)}, {done}"
         self.watcher.say(f"INT8 for {target} by {what}")
-        fitted = fitted_layers(self.searched(equal), table, target, seen.fitting)
-        return Form(equal, table.model_copy(update={"form": done}), what, fitted)
+        return Form(equal, table.model_copy(update={"form": done}), what, seen.fitting)
 
     def _snr_db(self, form: Form, target: Target, seen: Observation, exact: Outputs) -> float:
         mixed = form.mix(target, searched=self.searched)

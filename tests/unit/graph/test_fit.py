@@ -143,24 +143,32 @@ def test_layers_behind_make_up_for_what_is_clipped_before_them(sketch, images, r
     assert mended > plain + 2.0
 
 
-def test_a_layer_that_stays_in_float_has_its_own_weights_and_a_bias_for_what_it_reads(network, images, record):
+def test_layers_that_stay_in_float_have_their_own_weights_and_biases_for_what_they_read(network, images, record):
     table = table_of(network, images(16), record, "mse")
-    fitted = fitted_layers(network, table, "tensorrt", images(16))
-    names = list(fitted)
-    wiring = Wiring(network.graph)
-    moved = Wiring(with_fitted(network, fitted, names[2:3]).graph)
-    own, kept = (one.producer(names[2]) for one in (wiring, moved))
-    assert kept.input[1] == own.input[1] and kept.input[2] != own.input[2]
-    first = wiring.producer(names[0])
-    np.testing.assert_allclose(fitted[names[0]].own_bias, wiring.array(first.input[2]), rtol=1e-6)
-    exact = results(network, images(16), names[2:3])[names[2]]
+    names = list(fitted_layers(network, table, "tensorrt", images(16)))
+    kept = names[2:]
+    fitted = fitted_layers(network, table, "tensorrt", images(16), kept)
+    assert list(fitted) == names and all((fitted[name].weight is None) == (name in kept) for name in names)
+    wiring, moved = Wiring(network.graph), Wiring(with_fitted(network, fitted).graph)
+    own, other = (one.producer(names[2]) for one in (wiring, moved))
+    assert other.input[1] == own.input[1] and other.input[2] != own.input[2]
+    exact = results(network, images(16), kept)
 
-    def off(model: onnx.ModelProto) -> float:
-        found = results(quantise(model, table, "tensorrt", names[2:]), images(16), names[2:3])[names[2]]
-        return float(np.abs((found - exact).mean(axis=(0, 2, 3))).mean())
+    def off(layers: dict[str, Fitted]) -> np.ndarray:
+        found = results(quantise(with_fitted(network, layers), table, "tensorrt", kept), images(16), kept)
+        return np.array([np.abs((found[name] - exact[name]).mean(axis=(0, 2, 3))).mean() for name in kept])
 
-    bare = with_fitted(network, {name: fitted[name] for name in names[:2]})
-    assert off(with_fitted(network, fitted, names[2:])) < 0.3 * off(bare)
+    bare = {name: fitted[name] for name in names[:2]}
+    assert (off(fitted) < 0.3 * off(bare)).all()
+
+
+def test_a_layer_in_float_before_all_others_stays_as_it_is(network, images, record):
+    table = table_of(network, images(8), record, "mse")
+    first = next(iter(fitted_layers(network, table, "tensorrt", images(8))))
+    node = Wiring(network.graph).producer(first)
+    found = fitted_layers(network, table, "tensorrt", images(8), [first])[first]
+    assert found.weight is None
+    np.testing.assert_array_equal(found.bias, Wiring(network.graph).array(node.input[2]))
 
 
 def test_the_number_of_threads_changes_no_bit(network, images, record):
