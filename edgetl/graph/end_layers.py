@@ -28,14 +28,14 @@ def judge_first_layers(
     in_int8: float,
     own: onnx.ModelProto | None = None,
 ) -> FirstLayers | None:
-    """The first layers in INT8 against in float, all others but the last being INT8; None where there are no others.
+    """The first layers in INT8 against in float, all others but the last being INT8; None where no others would be.
 
     Args:
         exact: what the float graph makes of the probes, see `results`.
         in_int8: the mean signal to noise of the results with the first layers in INT8.
         own: the model with the weights that the first layers have in float, where those are others.
     """
-    layers = first_layers(Wiring(model.graph))
+    layers = first_layers(Wiring(model.graph), target)
     if not layers:
         return None
     floating = quantise(own or model, table, target, layers)

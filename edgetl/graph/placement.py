@@ -84,15 +84,18 @@ def _stays_bare(wiring: Wiring, position: int, bare: set[str]) -> bool:
     return node.op_type == "Conv" and unfit
 
 
-def first_layers(wiring: Wiring) -> tuple[str, ...]:
-    """The layers that could be INT8 and have no other one before them, by the tensor they make; none if all are so."""
+def first_layers(wiring: Wiring, target: Target) -> tuple[str, ...]:
+    """The layers that could be INT8 and have no other one before them, by the tensor they make.
+
+    None if without them no layer would be INT8.
+    """
     placed = [wiring.nodes[position] for position in place(wiring, "tensorrt").layers]
     behind = {node.output[0] for node in placed}
     for node in wiring.nodes:
         if not behind.isdisjoint(node.input):
             behind.update(node.output)
     first = [node.output[0] for node in placed if node.input[0] not in behind]
-    return tuple(first) if len(first) < len(placed) else ()
+    return tuple(first) if place(wiring, target, first).layers else ()
 
 
 def last_layers(wiring: Wiring) -> tuple[tuple[str, str], ...]:

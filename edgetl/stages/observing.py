@@ -145,7 +145,7 @@ class Calibration(Generic[File]):
         self, form: Form, target: Target, seen: Observation, exact: Outputs, in_int8: float
     ) -> FirstLayers | None:
         """Whether the first layers of a form are INT8: fitted weights may bear what others do not."""
-        layers = first_layers(Wiring(self.searched(form.model).graph))
+        layers = first_layers(Wiring(self.searched(form.model).graph), target)
         whole, own = (self.searched(form.mix(target, more, self.searched).model) for more in ((), layers))
         return judge_first_layers(whole, form.table, target, seen.judging, exact, in_int8, own)
 
