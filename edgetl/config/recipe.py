@@ -14,9 +14,9 @@ from edgetl.yaml_file import Frozen, load_yaml
 class Recipe(Frozen):
     """How INT8 ranges are found: a file in ``calibration/``. The defaults are ``calibration/default.yaml``."""
 
-    method: CalibrationMethod = "mse"
+    method: CalibrationMethod = "auto"
     percentile: float = Field(default=99.99, gt=50.0, le=100.0)
-    images: int = Field(default=256, ge=1)
+    images: int = Field(default=512, ge=1)
     seed: Seed = 0
 
 

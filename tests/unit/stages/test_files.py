@@ -87,7 +87,7 @@ def test_a_plain_graph_becomes_fp16_and_says_nearly_the_same(graph: Path, tmp_pa
 def test_a_plain_graph_becomes_int8_from_a_folder_of_images(
     graph: Path, photos: Path, tmp_path: Path, listener: Watcher, target: str
 ) -> None:
-    wanted = Preparation("int8", target, photos)  # type: ignore[arg-type]
+    wanted = Preparation("int8", target, photos, "mse")  # type: ignore[arg-type]
     prepare_file(graph, tmp_path / "int8.onnx", wanted, listener)
     quantised = load_model(tmp_path / "int8.onnx")
     assert "QuantizeLinear" in {node.op_type for node in quantised.graph.node}

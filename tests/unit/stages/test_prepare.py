@@ -125,7 +125,7 @@ def test_the_record_tells_what_was_made_from_what_and_how_far_it_is(saved, photo
 
 @pytest.mark.parametrize("target", ["tensorrt", "onnxruntime"])
 def test_a_budget_that_int8_meets_changes_nothing_but_the_method(target, saved, photos, tmp_path):
-    wanted = Preparation("int8", target, photos, max_accuracy_drop=0.2, eval_images=photos)
+    wanted = Preparation("int8", target, photos, "mse", max_accuracy_drop=0.2, eval_images=photos)
     prepare_file(saved(False), tmp_path / "p.onnx", wanted, Silent())
     guard = read_json(record_path(tmp_path / "p.onnx"), Prepared).guard
     assert guard.images == 90
@@ -147,9 +147,9 @@ def accuracy(graph: Path, photos: Path) -> float:
 def test_a_budget_that_int8_misses_is_met_with_the_layer_that_breaks_and_no_other(target, saved, photos, tmp_path):
     graph, output, watcher = saved(True, layers=8), tmp_path / "p.onnx", Silent()
     plain = tmp_path / "plain.onnx"
-    prepare_file(graph, plain, Preparation("int8", target, photos, "default"), Silent())
+    prepare_file(graph, plain, Preparation("int8", target, photos, "mse"), Silent())
     assert accuracy(plain, photos) < accuracy(graph, photos) - 0.1
-    prepare_file(graph, output, Preparation("int8", target, photos, "default", 0.04, photos), watcher)
+    prepare_file(graph, output, Preparation("int8", target, photos, "mse", 0.04, photos), watcher)
     assert accuracy(output, photos) >= accuracy(graph, photos) - 0.04
     note = read_json(record_path(output), Prepared)
     assert list(note.kept) == ["c1"]
@@ -167,7 +167,7 @@ def test_a_budget_that_int8_misses_is_met_with_the_layer_that_breaks_and_no_othe
 
 def test_a_budget_that_cannot_be_met_says_how_far_it_got_and_writes_nothing(saved, photos, tmp_path):
     graph = saved(True, layers=3, undone=2)  # two of its three layers read uneven channels, one may be returned
-    wanted = Preparation("int8", "tensorrt", photos, "default", 0.04, photos)
+    wanted = Preparation("int8", "tensorrt", photos, "mse", 0.04, photos)
     with pytest.raises(
         NotMetError, match=r"INT8 loses more than 4.00% .* the nearest of \d+ attempts .* loses .*; judge by more"
     ):
@@ -178,7 +178,7 @@ def test_a_budget_that_cannot_be_met_says_how_far_it_got_and_writes_nothing(save
 
 def test_labels_that_are_no_classes_and_unlabelled_images_are_refused(saved, photos, tmp_path):
     graph, other = saved(False), tmp_path / "other"
-    wanted = Preparation("int8", "tensorrt", photos, "default", 0.1, other)
+    wanted = Preparation("int8", "tensorrt", photos, "mse", 0.1, other)
     (other / "purple").mkdir(parents=True)
     Image.new("RGB", (SIZE, SIZE)).save(other / "purple" / "a.png")
     with pytest.raises(EdgetlError, match="the labels purple, which are no classes"):
@@ -190,7 +190,7 @@ def test_labels_that_are_no_classes_and_unlabelled_images_are_refused(saved, pho
 
 def test_a_graph_without_class_names_takes_as_many_labels_in_alphabetical_order(saved, photos, tmp_path):
     graph = saved(False, named=False)
-    prepare_file(graph, tmp_path / "p.onnx", Preparation("int8", "tensorrt", photos, "default", 0.2, photos), Silent())
+    prepare_file(graph, tmp_path / "p.onnx", Preparation("int8", "tensorrt", photos, "mse", 0.2, photos), Silent())
     guard = read_json(record_path(tmp_path / "p.onnx"), Prepared).guard
     assert guard.fp32["colour"].value == pytest.approx(accuracy(graph, photos))
 
@@ -218,7 +218,7 @@ def test_a_list_with_faults_is_refused_by_line(text, message, saved, photos, tmp
 
 def test_a_cache_that_was_written_makes_the_same_graph_again(saved, photos, tmp_path):
     graph, cache = saved(False), tmp_path / "m.cache"
-    wanted = Preparation("int8", calibration_images=photos, cache=cache, tensorrt_version="8.6.2")
+    wanted = Preparation("int8", calibration_images=photos, recipe="mse", cache=cache, tensorrt_version="8.6.2")
     prepare_file(graph, tmp_path / "a.onnx", wanted, Silent())
     assert cache.read_text().startswith("TRT-8602-EntropyCalibration2\nimages: ")
     plain = load_model(tmp_path / "m.cache.onnx")

@@ -74,6 +74,7 @@ def study(trained: Any, tmp_path: Path, listener: Watcher) -> Prepared:
             backbone={"name": "edgetl/nano", "image_size": 16, "cut": "layer1"},
             deployments=EVERY,
             precisions=("fp32", "int8"),
+            calibration="mse",
             guard={"max_accuracy_drop": budget},
         )
         run, bundle, random = RunDirectory(tmp_path / "run"), skewed(trained), np.random.default_rng(0)
