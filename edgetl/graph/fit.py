@@ -72,6 +72,8 @@ def fitted_layers(
         EdgetlError: as `quantise` does.
     """
     layers = _layers(model, table, target, kept)
+    if not layers:
+        return {}
     stops = tuple(dict.fromkeys(layer.read for layer in layers))
     few = images[: _most(model, stops, images)]
     exact, in_int8 = Walk(model, stops, few), Walk(quantise(model, table, target, kept), stops, few)

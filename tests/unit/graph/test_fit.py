@@ -190,6 +190,15 @@ def test_a_layer_of_a_kind_that_is_not_known_is_left_alone(sketch, images, recor
     assert layer not in fitted and fitted
 
 
+def test_a_network_of_nothing_else_stays_as_it_is(sketch, images, record):
+    plan = sketch()
+    weight = plan.constant(plan.random.normal(0.0, 0.3, (4, 3, 3, 3)))
+    wide = plan.node("Relu", [plan.node("Conv", [plan.start, weight], auto_pad="SAME_UPPER")])
+    plan.head("vehicles", plan.features(wide), 4)
+    model = plan.model()
+    assert fitted_layers(model, table_of(model, images(4), record), "tensorrt", images(4)) == {}
+
+
 def test_weights_that_two_layers_share_are_fitted_for_each(sketch, images, record):
     plan = sketch()
     first = plan.node("Relu", [plan.conv(plan.start, 3, 3)])
