@@ -41,7 +41,7 @@ _FEWEST = 16
 _WIDEST = 8192
 """Inputs of a layer: with more, its second moments take half a gigabyte, and longer than everything else."""
 _HOLD = 10.0
-"""How much weights are held on to, in mean squares of an input: 1 to 10 did best on three networks, 0.1 worse."""
+"""How much weights are held on to, in mean squares of an input: of 0.1, 1 and 10 the last did best on two networks."""
 
 
 @dataclass(frozen=True)
