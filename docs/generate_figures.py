@@ -110,9 +110,10 @@ def _detection() -> str:
 
 _GRAPHS = {
     "fp16": "FP16",
-    "int8": "INT8",
-    "int8_guarded": "INT8, guarded",
-    "int8_aware": "INT8, its head trained for it",
+    "int8": "INT8 for TensorRT",
+    "int8_guarded": "the same, guarded",
+    "int8_aware": "the same, its head trained for it",
+    "int8_onnxruntime": "INT8 for ONNX Runtime's CPU",
     "modelopt": "ModelOpt",
     "ort_for_tensorrt": "ONNX Runtime, tuned for TensorRT",
     "ort_default": "ONNX Runtime, default",
