@@ -185,7 +185,10 @@ def test_tuning_for_int8_and_not_for_it_do_not_take_each_other_s_results(
 
 
 def test_a_guarded_study_tells_the_mix_and_a_missed_budget(copied: Path, call: Callable, write_study: Callable) -> None:
-    study, directory = write_study(copied, guard={"max_accuracy_drop": 0.5}), RunDirectory(copied / "run")
+    study, directory = (
+        write_study(copied, calibration="mse", guard={"max_accuracy_drop": 0.5}),
+        RunDirectory(copied / "run"),
+    )
     done = call("run", study, "-o", directory.path, "--threads", 1, "--seconds", 0.2)
     assert done.returncode == 0, done.stderr
     results = read_json(directory.results, Results)
