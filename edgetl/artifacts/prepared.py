@@ -7,8 +7,9 @@ from typing import Literal
 
 from edgetl.artifacts.calibration import CalibrationTable
 from edgetl.artifacts.comparison import GraphComparison
-from edgetl.artifacts.files import Artifact
+from edgetl.artifacts.files import Artifact, read_json
 from edgetl.artifacts.guard import Guard
+from edgetl.errors import EdgetlError
 
 
 class Prepared(Artifact):
@@ -33,3 +34,12 @@ class Prepared(Artifact):
 
 def record_path(prepared: Path) -> Path:
     return prepared.with_name(prepared.name + ".json")
+
+
+def is_prepared(graph: Path) -> bool:
+    """Whether what lies beside a file says how it was prepared: the manifest of an engine has the same name."""
+    try:
+        read_json(record_path(graph), Prepared)
+    except EdgetlError:
+        return False
+    return True

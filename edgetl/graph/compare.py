@@ -13,6 +13,7 @@ from onnx import TensorProto
 
 from edgetl.artifacts.comparison import GraphComparison, ImageDifference, LayerDifference, OutputDifference
 from edgetl.errors import EdgetlError
+from edgetl.graph.metadata import division_of
 from edgetl.graph.model import Wiring, image_input, one_line, with_outputs
 from edgetl.graph.noise import MOST_DB, decibels, powers
 from edgetl.graph.parity import Outputs, Reference
@@ -30,6 +31,7 @@ def compare(
     """Signal to noise of every layer that both have, agreement of the outputs, and the images that differ most.
 
     Layers are the same where the tensors they make have the same name, as they have in what `edgetl prepare` writes.
+    Where it divided channels, they are multiplied again.
 
     Args:
         images: (name, float32 [1,3,H,W] in [0,1]).
@@ -97,9 +99,15 @@ class _Watched:
         watched.graph.output.extend(value for value in model.graph.output if value.name in outputs)
         image_input(watched)
         self._reference = Reference(watched)
+        octaves = division_of(model)
+        self._factors = {name: np.exp2(octaves[_plain(name)]) for name in layers if _plain(name) in octaves}
 
     def run(self, image: Image) -> Outputs:
-        return self._reference.run(image)
+        found = self._reference.run(image)
+        for name, factors in self._factors.items():
+            if found[name].ndim > 1 and found[name].shape[1] == len(factors):
+                found[name] = found[name] * factors.reshape(1, -1, *[1] * (found[name].ndim - 2))
+        return found
 
 
 def _half_tensors(model: onnx.ModelProto) -> set[str]:

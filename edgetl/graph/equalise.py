@@ -13,6 +13,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from edgetl.graph.metadata import record_division
 from edgetl.graph.model import Wiring, attribute, with_outputs
 from edgetl.graph.parity import Reference
 from edgetl.graph.placement import Target, place
@@ -51,11 +52,14 @@ def equalise(model: onnx.ModelProto, target: Target, images: Floats) -> onnx.Mod
     if not free.any():
         return copy
     quantised = [name for name in place(wiring, target).sources if name in numbers]
-    scales = np.where(free, _scales(model, quantised, numbers, len(free), images), 1).astype(np.float32)
+    octaves = np.where(free, _octaves(model, quantised, numbers, len(free), images), 0.0)
+    scales = np.exp2(octaves).astype(np.float32)
     weights = dict(_scaled(wiring, {name: scales[own] for name, own in numbers.items()}))
     for tensor in copy.graph.initializer:
         if tensor.name in weights:
             tensor.CopyFrom(numpy_helper.from_array(weights[tensor.name], tensor.name))
+    made = [node.output[0] for node in wiring.nodes if node.op_type == "Conv" and node.output[0] in numbers]
+    record_division(copy, {name: own.tolist() for name in made if (own := octaves[numbers[name]]).any()})
     return copy
 
 
@@ -134,10 +138,10 @@ def _free(wiring: Wiring, numbers: Mapping[str, Numbers]) -> NDArray[np.bool_]:
     return free
 
 
-def _scales(
+def _octaves(
     model: onnx.ModelProto, tensors: Sequence[str], numbers: Mapping[str, Numbers], count: int, images: Floats
 ) -> NDArray[np.float64]:
-    """By number: what channels are divided by. Image by image: no more than one image's tensors are held."""
+    """By number: what channels are divided by. Of one image at a time, tensors are held."""
     reference = Reference(with_outputs(model, tensors), optimised=False, threads=1)
     reach = np.zeros(count)
     for position in range(len(images)):
@@ -146,8 +150,9 @@ def _scales(
     least = np.zeros(count)
     for name in tensors:
         np.maximum.at(least, numbers[name], _FURTHEST * reach[numbers[name]].max())
-    octaves = np.log2(np.maximum(np.maximum(reach, least), np.finfo(np.float32).tiny))
-    return np.where(np.maximum(reach, least) > 0, np.exp2(np.rint(_SHARE * _OCTAVE * octaves) / _OCTAVE), 1.0)
+    reach = np.maximum(reach, least)
+    octaves = np.log2(np.where(reach > 0, reach, 1.0))
+    return np.asarray(np.rint(_SHARE * _OCTAVE * octaves) / _OCTAVE)
 
 
 def _scaled(wiring: Wiring, scales: Mapping[str, Floats]) -> Iterator[tuple[str, Floats]]:

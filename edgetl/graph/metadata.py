@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
-from typing import TypeVar
+from collections.abc import Collection, Mapping, Sequence
+from typing import Annotated, TypeVar
 
 import onnx
 from onnx import helper
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from edgetl.artifacts.bundle import Preprocessing
 from edgetl.artifacts.detections import Detecting
@@ -17,10 +17,12 @@ from edgetl.errors import EdgetlError
 LABELS = "edgetl.labels"
 DETECTIONS = "edgetl.detections"
 INPUT = "edgetl.input"
+CHANNELS = "edgetl.channels"
 
 _OF_OUTPUTS = (LABELS, DETECTIONS)
 """The entries that say something of each output, by its name."""
 
+_Octaves = Annotated[float, Field(ge=-128, le=128)]
 _T = TypeVar("_T")
 
 
@@ -87,6 +89,20 @@ def detecting_outputs(model: onnx.ModelProto) -> dict[str, Detecting]:
         EdgetlError: the entry is damaged.
     """
     return _validated(model, DETECTIONS, TypeAdapter(dict[str, Detecting]))
+
+
+def record_division(model: onnx.ModelProto, octaves: Mapping[str, Sequence[float]]) -> None:
+    """Note of tensors that their channels are divided, each by so many octaves."""
+    helper.set_model_props(model, _entries(model, "the graph") | {CHANNELS: _dump(octaves)})
+
+
+def division_of(model: onnx.ModelProto) -> dict[str, tuple[float, ...]]:
+    """Tensors whose channels are divided against those of the graph that this one was made from: see `record_division`.
+
+    Raises:
+        EdgetlError: the entry is damaged.
+    """
+    return _validated(model, CHANNELS, TypeAdapter(dict[str, tuple[_Octaves, ...]]))
 
 
 def _validated(model: onnx.ModelProto, key: str, kind: TypeAdapter[_T]) -> _T:

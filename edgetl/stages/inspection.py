@@ -11,10 +11,12 @@ from edgetl.artifacts.bundle import Bundle
 from edgetl.artifacts.engine import EngineLayer, manifest_path, read_manifest
 from edgetl.artifacts.files import read_json, sha256_file
 from edgetl.artifacts.inspection import Inspection
+from edgetl.artifacts.prepared import is_prepared
 from edgetl.artifacts.run import RunDirectory, StageRecord
 from edgetl.engine.layers import graph_layers, graph_tensors
 from edgetl.errors import EdgetlError
 from edgetl.graph.cost import CostModel
+from edgetl.graph.metadata import CHANNELS, division_of
 from edgetl.graph.model import load_model, opset, stored_bytes
 from edgetl.graph.quantise import spelling
 
@@ -34,7 +36,7 @@ def inspect(path: Path, trust: bool = False) -> Inspection:
         return _inspect_directory(path)
     if path.name == _BUNDLE:
         return _inspect_bundle(path)
-    if manifest_path(path).is_file():
+    if manifest_path(path).is_file() and not is_prepared(path):
         return _inspect_engine(path, trust)
     return _inspect_graph(path)
 
@@ -59,9 +61,17 @@ def _inspect_graph(path: Path) -> Inspection:
         layers=layers,
         precisions=_precisions(layers),
         figures={"bytes": stored_bytes(path), "nodes": len(model.graph.node), **_costs(model)},
-        notes={"opset": opset(model), "spelling": spelling(model), **{e.key: e.value for e in model.metadata_props}},
+        notes=_notes(model),
         lineage={"sha256": sha256_file(path)},
     )
+
+
+def _notes(model: Any) -> dict[str, Any]:
+    """What is on record, but of divided channels only in how many tensors there are some: it has a number for each."""
+    notes = {entry.key: entry.value for entry in model.metadata_props}
+    if CHANNELS in notes:
+        notes[CHANNELS] = f"of {len(division_of(model))} tensors divided"
+    return {"opset": opset(model), "spelling": spelling(model), **notes}
 
 
 def _costs(model: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from edgetl.artifacts.bundle import Preprocessing
 from edgetl.artifacts.detections import merge
 from edgetl.artifacts.engine import manifest_path, read_manifest
 from edgetl.artifacts.predictions import Detection, Guess, Predicted
+from edgetl.artifacts.prepared import is_prepared
 from edgetl.config import Suppression
 from edgetl.data.geometry import Size, placement
 from edgetl.data.images import Pixels
@@ -127,7 +128,7 @@ def load_predictor(model: Path, least: float | None, threads: int = 0) -> tuple[
         EdgetlError: it is no such file, says nothing of its outputs, does not suppress overlapping boxes itself, or has
             dropped already what scores ``least``.
     """
-    built = manifest_path(model).is_file()
+    built = manifest_path(model).is_file() and not is_prepared(model)
     if built and (runtime := read_manifest(model).runtime) != _RUNTIME:
         raise EdgetlError(f"{model} is an engine of {runtime}; give the ONNX file that it was built from")
     graph = load_model(model)

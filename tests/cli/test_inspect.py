@@ -60,6 +60,19 @@ def test_the_text_says_it_for_people(call: Command, finished: Path) -> None:
     assert "Conv in fp32" in done.stdout
 
 
+def test_a_prepared_file_is_a_graph_and_says_what_can_be_said_briefly(
+    call: Command, finished: Path, photos: Path, tmp_path: Path
+) -> None:
+    """The record beside it has the name that an engine's manifest would have."""
+    graph, prepared = finished / "run" / "graphs" / "combined.fp32.onnx", tmp_path / "i.onnx"
+    done = call("prepare", graph, "--precision", "int8", "--calibration-images", photos, "-o", prepared)
+    assert done.returncode == 0, done.stderr
+    found = told(call, prepared)
+    assert (found["kind"], found["notes"]["spelling"]) == ("graph", "tensorrt")  # type: ignore[index]
+    assert len(found["notes"].get("edgetl.channels", "")) < 40  # type: ignore[attr-defined]
+    assert call("predict", prepared, next(photos.rglob("*.png"))).returncode == 0
+
+
 def test_what_cannot_be_inspected_is_one_line(
     call: Command, fault: Callable[[Done], str], copied: Path, tmp_path: Path
 ) -> None:

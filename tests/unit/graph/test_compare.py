@@ -7,8 +7,11 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from edgetl.config import Recipe
 from edgetl.errors import EdgetlError
+from edgetl.graph.calibrate import calibrate
 from edgetl.graph.compare import compare
+from edgetl.graph.equalise import equalise
 from edgetl.graph.half import to_fp16
 from edgetl.graph.parity import run
 from edgetl.graph.quantise import quantise
@@ -58,6 +61,24 @@ def test_the_layer_that_breaks_is_where_the_noise_begins(network, images):
     noisy = [layer.snr_db < 120.0 for layer in layers]
     assert noisy.index(True) == 2
     assert layers[2].layer == third.output[0]
+
+
+@pytest.mark.parametrize("target", ["tensorrt", "onnxruntime"])
+def test_channels_that_were_divided_count_as_what_they_stand_for(target, sketch, images, record):
+    plan = sketch(3)
+    tensor = plan.start
+    for inputs in (3, 8, 8):
+        tensor = plan.node("Relu", [plan.conv(tensor, inputs, 8)])
+    plan.head("vehicles", plan.features(tensor), 8)
+    model = plan.model()
+    equal = equalise(model, target, images(8))
+    assert equal != model
+    assert min(layer.snr_db for layer in compare(model, equal, named(images(4)), NAMES).layers) > 100.0
+    table = calibrate(equal, [images(8)], Recipe(method="max"), record(8))
+    int8 = quantise(equal, table, target)
+    noise = [layer.snr_db for layer in compare(model, int8, named(images(4)), NAMES).layers]
+    assert min(noise) > 20.0 and max(noise) < 100.0
+    assert min(layer.snr_db for layer in compare(int8, model, named(images(4)), NAMES).layers) > 20.0
 
 
 def test_the_worst_images_come_first(network, images, table_for):
