@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from edgetl.graph.metadata import record_division
-from edgetl.graph.model import Wiring, attribute, with_outputs
+from edgetl.graph.model import Wiring, attribute, tensors_read, with_outputs
 from edgetl.graph.parity import Reference
 from edgetl.graph.placement import Target, place
 
@@ -49,9 +49,9 @@ def equalise(model: onnx.ModelProto, target: Target, images: Floats) -> onnx.Mod
     free = _free(wiring, numbers)
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    if not free.any():
-        return copy
     quantised = [name for name in place(wiring, target).sources if name in numbers]
+    if not (free.any() and quantised):
+        return copy
     octaves = np.where(free, _octaves(model, quantised, numbers, len(free), images), 0.0)
     scales = np.exp2(octaves).astype(np.float32)
     weights = dict(_scaled(wiring, {name: scales[own] for name, own in numbers.items()}))
@@ -128,11 +128,11 @@ def _free(wiring: Wiring, numbers: Mapping[str, Numbers]) -> NDArray[np.bool_]:
     free = np.zeros(sum(map(len, numbers.values())), bool)
     others = set(wiring.outputs)
     for node in wiring.nodes:
-        inputs, scalable = list(node.input), _scalable(wiring, node)
-        linked = {name for name, *_ in _links(node, numbers)}
-        if scalable and inputs[0] in numbers:
-            free[numbers[inputs[0]]] = True
-        others.update(name for name in inputs[scalable:] if name not in linked)
+        fit = {name for name, *_ in _links(node, numbers)}
+        if _scalable(wiring, node) and node.input[0] in numbers:
+            free[numbers[node.input[0]]] = True
+            fit.add(node.input[0])
+        others.update(name for name in tensors_read(node) if name not in fit)
     for name in others & numbers.keys():
         free[numbers[name]] = False
     return free

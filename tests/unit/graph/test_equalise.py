@@ -7,7 +7,7 @@ import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from edgetl.config import Recipe
 from edgetl.graph.calibrate import calibrate
@@ -115,6 +115,20 @@ def test_what_more_than_convolutions_read_is_not_scaled(sketch, images):
     (joined,) = (node.output[0] for node in model.graph.node if node.op_type == "Concat")
     before, after = (results(one, images(8), [joined])[joined] for one in (model, equal))
     assert snr_db(before, after) > 100.0
+
+
+def test_what_a_branch_of_control_flow_reads_is_not_scaled(sketch, images):
+    plan = sketch(4)
+    inner = plan.node("Relu", [plan.conv(plan.start, 3, 4)])
+    last = plan.conv(inner, 4, 4)
+    value = helper.make_tensor_value_info("captured", TensorProto.FLOAT, ["N", 4, 16, 16])
+    branch = helper.make_graph([helper.make_node("Identity", [inner], ["captured"])], "branch", [], [value])
+    always = plan.node("Constant", [], "always", value=numpy_helper.from_array(np.array(True)))
+    seen = plan.node("If", [always], then_branch=branch, else_branch=branch)
+    plan.head("vehicles", plan.features(plan.node("Add", [seen, last])), 4)
+    model = plan.model()
+    exact = results(model, images(4))
+    assert mean_snr_db(exact, results(equalise(model, "tensorrt", images(4)), images(4), tuple(exact))) == 120.0
 
 
 def test_a_weight_that_two_layers_share_is_left_alone(sketch, images):
