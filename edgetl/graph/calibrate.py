@@ -92,8 +92,10 @@ def least_noisy_table(
 ) -> CalibrationTable:
     """The first of `ranked_tables`, with no word on first and last layers."""
     tables = _tables(model, seen, recipe, images)
-    noise = _snr_db(model, seen, tables, target, results(model, seen.judging)) if len(tables) > 1 else {}
-    return tables[max(noise, key=lambda method: noise[method])] if noise else next(iter(tables.values()))
+    if len(tables) == 1:
+        return next(iter(tables.values()))
+    noise = _snr_db(model, seen, tables, target, results(model, seen.judging))
+    return tables[max(noise, key=noise.__getitem__)]
 
 
 def _tables(
