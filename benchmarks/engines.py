@@ -29,6 +29,7 @@ from edgetl.config import Backbone, Suppression
 from edgetl.errors import EdgetlError
 from edgetl.graph.detections import RawHead, with_detections
 from edgetl.graph.fusion.fuse import fuse
+from edgetl.graph.metadata import recorded_preprocessing
 from edgetl.graph.model import load_model, save_model
 from edgetl.graph.simplify import simplify
 from edgetl.stages.prepare import Preparation, prepare_file
@@ -128,7 +129,9 @@ def precisions(
             if precision == "fp32":
                 save_model(ending(load_model(graph)), prepared)
             else:
-                wanted = Preparation(precision, "tensorrt", images if precision == "int8" else None)
+                contract = InputContract() if recorded_preprocessing(load_model(graph)) is None else None
+                calibration = images if precision == "int8" else None
+                wanted = Preparation(precision, "tensorrt", calibration, contract=contract)
                 prepare_file(graph, prepared, wanted, Quiet())
                 save_model(ending(load_model(prepared)), prepared)
             row = {**row, **build(prepared)}

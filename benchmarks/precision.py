@@ -362,13 +362,18 @@ def pixels(file: Path) -> np.ndarray:
 def batches(graph: Path, files: list[Path], root: Path) -> Iterator[np.ndarray]:
     from edgetl.artifacts.files import sha256_file
     from edgetl.artifacts.index import Sample
+    from edgetl.config import InputContract
     from edgetl.data.stream import stream, to_input
     from edgetl.data.views import renderer
+    from edgetl.graph.metadata import recorded_preprocessing
     from edgetl.graph.model import load_model
-    from edgetl.stages.prepare import input_preprocessing
+    from edgetl.stages.input_contract import input_preprocessing
 
+    model = load_model(graph)
+    # Peers drop the metadata; all networks here normalise by themselves.
+    preprocessing = recorded_preprocessing(model) or input_preprocessing(model, InputContract())
     samples = [Sample(path=str(file.relative_to(root)), label="", sha256=sha256_file(file)) for file in files]
-    for batch in stream(samples, root, renderer(input_preprocessing(load_model(graph))), to_input):
+    for batch in stream(samples, root, renderer(preprocessing), to_input):
         yield batch.result
 
 
@@ -531,7 +536,7 @@ def detections(graph: Path, data: Path) -> Any:
     from edgetl.graph.parity import Reference
     from edgetl.measure.matching import match
     from edgetl.stages.detect.validation import Validation
-    from edgetl.stages.prepare import input_preprocessing
+    from edgetl.stages.input_contract import input_preprocessing
 
     model = load_model(graph)
     plain = load_model(graph.with_name("fp32.onnx"))  # peers drop the metadata

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from edgetl.artifacts.files import Artifact
 from edgetl.artifacts.index import BrokenFile
-from edgetl.config import LARGEST_IMAGE, Recipe
+from edgetl.config import LARGEST_IMAGE, Fit, Interpolation, PixelValues, Recipe
 
 Activation = Literal["softmax", "sigmoid"]
 
@@ -28,22 +28,37 @@ FEATURES = f"{TRUNK}/features"
 """Its pooled features, N x D, in the graph of all networks."""
 
 
-class Preprocessing(Artifact):
-    """How an image becomes the graph's input, RGB in [0, 1], N x 3 x height x width; normalisation is in the graph.
+_UNIT = PixelValues()
+
+
+class Preprocessing(PixelValues, Artifact):
+    """How an image becomes a graph's input, N x 3 x height x width.
 
     ``fit`` is ``crop``: the short side is resized with Pillow and the centre cropped to a square; ``letterbox``: the
     whole image is resized and stands between grey bars; or ``stretch``: it is resized without regard to its shape.
+    Graphs that edgetl trained take RGB in [0, 1], and normalise by themselves.
     """
 
     width: int = Field(ge=1, le=LARGEST_IMAGE)
     height: int = Field(ge=1, le=LARGEST_IMAGE)
-    fit: Literal["crop", "letterbox", "stretch"] = "crop"
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    fit: Fit = "crop"
+    interpolation: Interpolation = "bilinear"
+
+    @model_serializer(mode="wrap")
+    def _usual_values_go_without_saying(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What is written stays the same for graphs that take RGB in [0, 1], which is nearly all."""
+        fields: dict[str, Any] = serialize(self)
+        values = {name: fields.pop(name) for name in PixelValues.model_fields if name in fields}
+        return fields | {name: value for name, value in values.items() if getattr(self, name) != getattr(_UNIT, name)}
 
     @classmethod
-    def square(cls, side: int, interpolation: Literal["bilinear", "bicubic"] = "bilinear") -> Preprocessing:
+    def square(cls, side: int, interpolation: Interpolation = "bilinear") -> Preprocessing:
         """The centre of an image, as classification networks take it."""
         return cls(width=side, height=side, interpolation=interpolation)
+
+    def __str__(self) -> str:
+        """Such as ``RGB in [0, 1], crop to 224 x 224``."""
+        return f"{super().__str__()}, {self.fit} to {self.width} x {self.height}"
 
     @property
     def shape(self) -> tuple[int, int, int]:

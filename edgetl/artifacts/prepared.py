@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from edgetl.artifacts.bundle import Preprocessing
 from edgetl.artifacts.calibration import CalibrationTable
 from edgetl.artifacts.comparison import GraphComparison
 from edgetl.artifacts.files import Artifact, read_json
@@ -15,8 +16,9 @@ from edgetl.errors import EdgetlError
 class Prepared(Artifact):
     """What a graph was prepared from and how. ``graph_sha256`` is that of the original file.
 
-    ``kept``: layers that are not in the precision, by the tensor they make, each with the reason. ``parity``: against
-    the original, on calibration images, or on random ones where none were given (``parity_on``).
+    ``preprocessing``: how images became its input. ``kept``: layers that are not in the precision, by the tensor they
+    make, each with the reason. ``parity``: against the original, on calibration images, or on random ones where none
+    were given (``parity_on``).
     """
 
     schema_version: Literal[1] = 1
@@ -25,6 +27,7 @@ class Prepared(Artifact):
     prepared_sha256: str
     precision: Literal["fp16", "int8"]
     target: Literal["tensorrt", "onnxruntime"] | None
+    preprocessing: Preprocessing
     kept: dict[str, str]
     parity_on: Literal["calibration images", "random images"]
     parity: GraphComparison

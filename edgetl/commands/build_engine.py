@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgetl.commands.engine_options import build_options, engine_options, given, timing_caches
+from edgetl.commands.preprocessing_options import preprocessing_options, take_contract
 from edgetl.commands.study_command import PATH, Terminal, provider_option, run_study
+
+if TYPE_CHECKING:
+    from edgetl.config import InputContract
 
 _RUNTIMES = ["onnxruntime", "tensorrt", "tensorrt-rtx"]
 
@@ -21,6 +25,7 @@ _RUNTIMES = ["onnxruntime", "tensorrt", "tensorrt-rtx"]
 @click.option("--calibration-images", type=PATH, help="For a model in INT8: folder of images like the real ones.")
 @click.option("--max-accuracy-drop", type=click.FloatRange(0.0, 1.0), help="For a model in INT8; see prepare.")
 @click.option("--eval-images", type=PATH, help="For --max-accuracy-drop: labelled images; see prepare.")
+@preprocessing_options
 @engine_options
 def command(
     source: Path,
@@ -44,6 +49,7 @@ def command(
                edgetl build-engine m.onnx --runtime tensorrt-rtx --compute-capability SM86 --precision fp16
                edgetl build-engine m.fp16.onnx --print-trtexec 8.5
     """
+    contract = take_contract(engine)
     if source.suffix == ".onnx":
         accuracy = (calibration_images, max_accuracy_drop, eval_images)
         if any(value is not None for value in accuracy) and precision != "int8":
@@ -52,14 +58,16 @@ def command(
             )
         if (max_accuracy_drop is None) != (eval_images is None):
             raise click.UsageError("--max-accuracy-drop and --eval-images go together")
+        if contract is not None and precision not in {"fp16", "int8"}:
+            raise click.UsageError("--preprocessing and its kin are for --precision fp16 and int8")
         if engine["print_trtexec"] and precision:
             raise click.UsageError("trtexec is for a prepared graph: run edgetl prepare first and give no --precision")
         chosen = (runtime or "onnxruntime", provider, precision or "fp32")
-        _build_file(source, output, chosen, compute_capability, accuracy, engine)
+        _build_file(source, output, chosen, compute_capability, accuracy, contract, engine)
         return
     if output is None:
         raise click.UsageError("a study needs -o DIR, its run directory")
-    if runtime or precision or calibration_images or eval_images or max_accuracy_drop is not None:
+    if runtime or precision or calibration_images or eval_images or max_accuracy_drop is not None or contract:
         raise click.UsageError(
             "--runtime, --precision and what belongs to it are for a MODEL.onnx; a study names its own"
         )
@@ -77,6 +85,7 @@ def _build_file(
     chosen: tuple[str, str, str],
     compute_capability: str | None,
     accuracy: tuple[Path | None, float | None, Path | None],
+    contract: InputContract | None,
     engine: dict[str, Any],
 ) -> None:
     from edgetl.engine.runtime import get_runtime
@@ -93,6 +102,7 @@ def _build_file(
         calibration_images,
         max_accuracy_drop=max_accuracy_drop,
         eval_images=eval_images,
+        contract=contract,
     )
     options = build_options(engine, compute_capability)
     order = EngineOrder(graph, output, name, options, preparation, engine["calibration_cache"], timing_caches(engine))

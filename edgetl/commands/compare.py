@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
+from edgetl.commands.preprocessing_options import preprocessing_options, take_contract
 from edgetl.commands.study_command import PATH, Terminal
 
 
@@ -13,7 +15,8 @@ from edgetl.commands.study_command import PATH, Terminal
 @click.option("--images", required=True, type=PATH, help="Folder of images, or a text file that lists their paths.")
 @click.option("--limit", type=click.IntRange(1), default=256, show_default=True, help="Compare on so many images.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures for programs.")
-def command(a: Path, b: Path, images: Path, limit: int, as_json: bool) -> None:
+@preprocessing_options
+def command(a: Path, b: Path, images: Path, limit: int, as_json: bool, **preprocessing: Any) -> None:
     """Find where B leaves A: two precisions of one network on the same images.
 
     Prints the agreement of the outputs, the layers with the lowest signal-to-noise ratio, and the images that differ
@@ -25,7 +28,7 @@ def command(a: Path, b: Path, images: Path, limit: int, as_json: bool) -> None:
     from edgetl.report.comparison import comparison_lines
     from edgetl.stages.compare import ComparisonOrder, compare_files
 
-    found = compare_files(ComparisonOrder(a, b, images, limit), Terminal())
+    found = compare_files(ComparisonOrder(a, b, images, limit, take_contract(preprocessing)), Terminal())
     if as_json:
         click.echo(found.model_dump_json(indent=1))
         return

@@ -3,9 +3,11 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
+from edgetl.commands.preprocessing_options import preprocessing_options, take_contract
 from edgetl.commands.study_command import PATH, Terminal
 
 
@@ -16,6 +18,7 @@ from edgetl.commands.study_command import PATH, Terminal
 @click.option("--images", type=PATH, help="Folder of images to verify on, besides random ones.")
 @click.option("--recalibrate", is_flag=True, help="INT8: where scales of a shared tensor differ, unite its ranges.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures for programs.")
+@preprocessing_options
 def command(
     models: tuple[Path, ...],
     output: Path,
@@ -23,6 +26,7 @@ def command(
     images: Path | None,
     recalibrate: bool,
     as_json: bool,
+    **preprocessing: Any,
 ) -> None:
     """Merge models that share layers into one ONNX file, which computes what they do.
 
@@ -37,7 +41,7 @@ def command(
     from edgetl.report.fusion import fusion_lines
     from edgetl.stages.fuse import FuseOrder, fuse_files
 
-    order = FuseOrder(_named(models, names), output, images, recalibrate)
+    order = FuseOrder(_named(models, names), output, images, recalibrate, take_contract(preprocessing))
     fusion = fuse_files(order, Terminal())
     if as_json:
         click.echo(json.dumps(asdict(fusion), indent=1, ensure_ascii=False))

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgetl.commands.preprocessing_options import preprocessing_options, take_contract
 from edgetl.commands.study_command import PATH, Terminal
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 @click.option("--calibration-cache", type=PATH, help="Write the scales for TensorRT up to 10 and for DLA, too.")
 @click.option("--tensorrt-version", show_default="10.3.0", help="Whose calibration cache it is to be.")
 @click.option("--scales", type=PATH, help="A calibration cache to take the scales from, in place of images.")
+@preprocessing_options
 def command(
     model: Path,
     precision: str,
@@ -48,15 +50,18 @@ def command(
     calibration_cache: Path | None,
     tensorrt_version: str | None,
     scales: Path | None,
+    **preprocessing: Any,
 ) -> None:
     """Write one ONNX file in FP16 or INT8: the precision is in its types and Q/DQ nodes.
 
     FP16 keeps what overflows on the images in FP32. INT8 with --max-accuracy-drop takes the best calibration method,
     fits weights and evens out channels, and puts the fewest layers back, until it loses no more.
 
+    A file that edgetl wrote says how images become its input. Of another file, say it with --preprocessing.
+
     \b
-    Examples:  edgetl prepare m.onnx --precision fp16 -o m.fp16.onnx
-               edgetl prepare m.onnx --precision int8 --calibration-images photos -o m.int8.onnx
+    Examples:  edgetl prepare m.onnx --precision int8 --calibration-images photos -o m.int8.onnx
+               edgetl prepare resnet.onnx --preprocessing imagenet --precision fp16 -o resnet.fp16.onnx
     """
     for_int8 = (recipe, target, max_accuracy_drop, eval_images, calibration_cache, scales)
     if precision == "fp16" and any(value is not None for value in for_int8):
@@ -79,6 +84,7 @@ def command(
         scales=scales,
         cache=calibration_cache,
         tensorrt_version=tensorrt_version or "10.3.0",
+        contract=take_contract(preprocessing),
     )
     prepare_file(model, output, wanted, Terminal())
     click.echo(output)

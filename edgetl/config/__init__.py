@@ -14,11 +14,13 @@ from edgetl.config.fields import (
     RuntimeName,
     Task,
 )
+from edgetl.config.preprocessing import CONTRACTS, Fit, InputContract, Interpolation, PixelValues, load_contract
 from edgetl.config.recipe import Recipe, load_recipe
 from edgetl.config.study import Study, load_study
 from edgetl.config.training import AccuracyGuard, Budget, Finetuning, Search, Training
 
 __all__ = [
+    "CONTRACTS",
     "FORMATS",
     "GENERATED",
     "LARGEST_IMAGE",
@@ -34,7 +36,11 @@ __all__ = [
     "Detection",
     "EngineSettings",
     "Finetuning",
+    "Fit",
+    "InputContract",
+    "Interpolation",
     "JointTuning",
+    "PixelValues",
     "Precision",
     "Recipe",
     "RuntimeName",
@@ -43,6 +49,7 @@ __all__ = [
     "Suppression",
     "Task",
     "Training",
+    "load_contract",
     "load_recipe",
     "load_study",
 ]

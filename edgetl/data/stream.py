@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
@@ -17,11 +18,14 @@ import numpy.typing as npt
 
 from edgetl.artifacts.files import sha256_bytes
 from edgetl.artifacts.index import BrokenFile
+from edgetl.config.preprocessing import UNIT_SCALE, PixelValues
 from edgetl.data.images import BrokenImageError, Pixels, read
 from edgetl.errors import EdgetlError
 
 T = TypeVar("T")
 Job = TypeVar("Job")
+
+_UNIT = PixelValues()
 
 CORES = len(os.sched_getaffinity(0))
 
@@ -121,12 +125,29 @@ def verified(root: Path, file: ImageFile) -> bytes:
     return content
 
 
-def to_input(images: Pixels) -> npt.NDArray[np.float32]:
-    """The input of every graph: n x H x W x 3 uint8 to n x 3 x H x W float32 in [0, 1], contiguous."""
+def to_input(images: Pixels, values: PixelValues = _UNIT) -> npt.NDArray[np.float32]:
+    """The input of a graph: n x H x W x 3 uint8 to n x 3 x H x W float32, contiguous; without ``values``, in [0, 1].
+
+    RGB in [0, 1], and with a mean and a standard deviation, it is equal, bit for bit, to torchvision's ``ToTensor`` and
+    ``Normalize``.
+    """
     count, height, width, channels = images.shape
     result = np.empty((count, channels, height, width), np.float32)
-    np.divide(images.transpose(0, 3, 1, 2), np.float32(255), out=result, dtype=np.float32)
+    ordered = images[..., ::-1] if values.color == "bgr" else images
+    if values.scale == UNIT_SCALE:
+        np.divide(ordered.transpose(0, 3, 1, 2), np.float32(255), out=result, dtype=np.float32)
+    else:
+        np.multiply(ordered.transpose(0, 3, 1, 2), np.float32(values.scale), out=result, dtype=np.float32)
+    if values.mean != _UNIT.mean:
+        result -= np.array(values.mean, np.float32).reshape(-1, 1, 1)
+    if values.std != _UNIT.std:
+        result /= np.array(values.std, np.float32).reshape(-1, 1, 1)
     return result
+
+
+def input_of(values: PixelValues) -> Callable[[Pixels], npt.NDArray[np.float32]]:
+    """`to_input` for the graphs that take these values."""
+    return partial(to_input, values=values)
 
 
 def _in_order(work: Callable[[Job], T], jobs: Iterable[Job], workers: int) -> Generator[T, None, None]:

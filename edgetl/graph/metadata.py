@@ -43,8 +43,11 @@ def merged_metadata(models: Mapping[str, onnx.ModelProto]) -> dict[str, str]:
     for prefix, own in notes.items():
         for key in own.keys() - set(_OF_OUTPUTS):
             agreed = all(other.get(key, own[key]) == own[key] for other in notes.values())
-            if key == INPUT and not agreed:
-                _refuse_preprocessing(notes)
+            if key == INPUT:
+                if not agreed:
+                    _refuse_preprocessing(notes)
+                if any(INPUT not in other for other in notes.values()):
+                    continue  # what one graph says of its images is not true of a graph that says nothing
             merged[key if agreed else f"{prefix}/{key}"] = own[key]
     return dict(sorted(merged.items()))
 
@@ -89,6 +92,24 @@ def detecting_outputs(model: onnx.ModelProto) -> dict[str, Detecting]:
         EdgetlError: the entry is damaged.
     """
     return _validated(model, DETECTIONS, TypeAdapter(dict[str, Detecting]))
+
+
+def recorded_preprocessing(model: onnx.ModelProto) -> Preprocessing | None:
+    """How images become the graph's input, where its metadata say it.
+
+    Raises:
+        EdgetlError: the entry is damaged.
+    """
+    said = _entries(model, "the graph").get(INPUT)
+    try:
+        return None if said is None else Preprocessing.model_validate_json(said)
+    except ValidationError:
+        raise _damaged(INPUT, "the graph") from None
+
+
+def record_preprocessing(model: onnx.ModelProto, preprocessing: Preprocessing) -> None:
+    """Write into the metadata how images become the graph's input."""
+    helper.set_model_props(model, _entries(model, "the graph") | {INPUT: preprocessing.model_dump_json()})
 
 
 def record_division(model: onnx.ModelProto, octaves: Mapping[str, Sequence[float]]) -> None:

@@ -11,37 +11,39 @@ import numpy.typing as npt
 
 from edgetl.artifacts.bundle import Preprocessing
 from edgetl.artifacts.comparison import GraphComparison
-from edgetl.config import Recipe
+from edgetl.config import InputContract, Recipe
 from edgetl.data.calibration_images import draw, image_samples
-from edgetl.data.stream import stream, to_input
+from edgetl.data.stream import input_of, stream
 from edgetl.data.views import renderer
-from edgetl.errors import EdgetlError
 from edgetl.graph.compare import compare
 from edgetl.graph.model import load_model
-from edgetl.stages.prepare import input_preprocessing
+from edgetl.stages.input_contract import agreed_preprocessing
 from edgetl.stages.stage import Watcher
 
 
 @dataclass(frozen=True)
 class ComparisonOrder:
-    """Two graphs, and images: a folder, or a text file that lists paths. At most ``limit`` of them are used."""
+    """Two graphs, and images: a folder, or a text file that lists paths. At most ``limit`` of them are used.
+
+    ``contract`` says how images become the graphs' input, where their metadata do not.
+    """
 
     a: Path
     b: Path
     images: Path
     limit: int = 256
+    contract: InputContract | None = None
 
 
 def compare_files(order: ComparisonOrder, watcher: Watcher) -> GraphComparison:
     """See `edgetl.graph.compare.compare`.
 
     Raises:
-        EdgetlError: a file cannot be read, or the two take their images in different ways or have other outputs.
+        EdgetlError: a file cannot be read; nothing says how they take their images, or they take them in different
+            ways; or they have other outputs.
     """
     a, b = load_model(order.a), load_model(order.b)
-    preprocessing = input_preprocessing(a)
-    if input_preprocessing(b) != preprocessing:
-        raise EdgetlError(f"{order.a} and {order.b} take their images in different ways; compare graphs of one network")
+    preprocessing = agreed_preprocessing({order.a: a, order.b: b}, order.contract)
     names = (str(order.a), str(order.b))
     with watcher.progress("comparing", order.limit) as advance:
 
@@ -56,6 +58,6 @@ def compare_files(order: ComparisonOrder, watcher: Watcher) -> GraphComparison:
 def _images(order: ComparisonOrder, preprocessing: Preprocessing) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
     samples, root = image_samples(order.images)
     drawn = draw(samples, Recipe(images=order.limit))
-    for batch in stream(drawn, root, renderer(preprocessing), to_input):
+    for batch in stream(drawn, root, renderer(preprocessing), input_of(preprocessing)):
         for number, row in enumerate(batch.rows):
             yield drawn[row].path, batch.result[number : number + 1]

@@ -11,9 +11,9 @@ import numpy as np
 import onnx
 
 from edgetl.artifacts.fusion import Fusion, Sharing, Verified
-from edgetl.config import Recipe
+from edgetl.config import InputContract, Recipe
 from edgetl.data.calibration_images import draw, folder_samples
-from edgetl.data.stream import stream, to_input
+from edgetl.data.stream import input_of, stream
 from edgetl.data.views import renderer
 from edgetl.errors import EdgetlError
 from edgetl.graph.fusion.divergence import divergences
@@ -21,9 +21,10 @@ from edgetl.graph.fusion.fuse import Fused, fuse
 from edgetl.graph.fusion.recalibrate import recalibrate, scale_conflicts
 from edgetl.graph.fusion.sharing import sharing
 from edgetl.graph.fusion.verify import Inputs, random_inputs, tolerance, verify
+from edgetl.graph.metadata import record_preprocessing
 from edgetl.graph.model import image_input, load_model, save_model, stored_bytes, whole_model
 from edgetl.report.wording import printable
-from edgetl.stages.prepare import input_preprocessing
+from edgetl.stages.input_contract import input_preprocessing
 from edgetl.stages.stage import Watcher
 
 _RANDOM_IMAGES = 8
@@ -32,12 +33,16 @@ _REAL_IMAGES = 64
 
 @dataclass(frozen=True)
 class FuseOrder:
-    """The files to fuse by their names, and how to verify what comes of it."""
+    """The files to fuse by their names, and how to verify what comes of it.
+
+    ``contract`` says how images become the graphs' input, where their metadata do not.
+    """
 
     graphs: Mapping[str, Path]
     output: Path
     images: Path | None = None
     recalibrate: bool = False
+    contract: InputContract | None = None
 
 
 def fuse_files(order: FuseOrder, watcher: Watcher) -> Fusion:
@@ -54,6 +59,10 @@ def fuse_files(order: FuseOrder, watcher: Watcher) -> Fusion:
     fused, parted = fuse(models), divergences(models)
     found = sharing(fused)
     _refuse_unshared(models, found)
+    if order.contract is not None:
+        for name, path in order.graphs.items():
+            preprocessing = input_preprocessing(originals[name], order.contract, str(path))
+        record_preprocessing(fused.model, preprocessing)
     random, real = list(_random_batches(fused.model)), list(_real_batches(fused.model, order.images))
     watcher.say("verifying that nothing changed")
     with tempfile.TemporaryDirectory() as scratch, whole_model(fused.model, order.output) as written:
@@ -116,9 +125,15 @@ def _random_batches(model: onnx.ModelProto) -> Iterator[Inputs]:
 def _real_batches(model: onnx.ModelProto, folder: Path | None) -> Iterator[Inputs]:
     if folder is None:
         return
-    name, preprocessing, fixed = image_input(model), input_preprocessing(model), _fixed_batch(model)
+    name, preprocessing, fixed = (
+        image_input(model),
+        input_preprocessing(model, name="one of the models"),
+        _fixed_batch(model),
+    )
     samples = draw(folder_samples(folder), Recipe(images=_REAL_IMAGES))
-    for batch in stream(samples, folder, renderer(preprocessing), to_input, batch_size=fixed or _RANDOM_IMAGES):
+    for batch in stream(
+        samples, folder, renderer(preprocessing), input_of(preprocessing), batch_size=fixed or _RANDOM_IMAGES
+    ):
         images = batch.result
         # The last ones are repeated where a batch must be full.
         yield {name: np.resize(images, (fixed, *images.shape[1:])) if fixed else images}

@@ -128,7 +128,7 @@ def run_alone(
         return tensors
 
     def outputs(images: Pixels) -> Outputs:
-        pixels = to_input(images)
+        pixels = to_input(images, preprocessing)
         each = [one(pixels[number : number + 1]) for number in range(len(pixels))]
         return {name: np.concatenate([tensors[name] for tensors in each]) for name in each[0] if name != image}
 

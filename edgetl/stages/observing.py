@@ -53,7 +53,7 @@ def observe(
     rows: list[int] = []
 
     def add(images: Pixels) -> int:
-        return observer.add(to_input(images))
+        return observer.add(to_input(images, preprocessing))
 
     with watcher.progress("calibration", len(samples)) as advance:
         for batch in stream(samples, root, renderer(preprocessing), add):

@@ -17,7 +17,7 @@ from edgetl.artifacts.files import write_json
 from edgetl.artifacts.guard import StudyGuard
 from edgetl.config import Recipe, load_recipe
 from edgetl.data.calibration_images import draw
-from edgetl.data.stream import File, stream, to_input
+from edgetl.data.stream import File, input_of, stream
 from edgetl.data.views import renderer
 from edgetl.graph.half import to_fp16
 from edgetl.graph.model import Wiring
@@ -167,7 +167,7 @@ class Preparing:
     def _overflowing(self, samples: Sequence[File]) -> tuple[str, ...]:
         """What FP16 cannot hold, told on a few training images."""
         few = draw(samples, Recipe(images=_FP16_IMAGES))
-        batches = stream(few, self.root, renderer(self.preprocessing), to_input)
+        batches = stream(few, self.root, renderer(self.preprocessing), input_of(self.preprocessing))
         kept = overflowing(self.graphs.whole, np.concatenate([batch.result for batch in batches]))
         for name, reason in kept.items():
             self.context.watcher.say(f"export: {name} stays in FP32: {reason}, beyond what FP16 holds")

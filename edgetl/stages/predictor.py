@@ -24,7 +24,7 @@ from edgetl.errors import EdgetlError
 from edgetl.graph.metadata import LABELS, detecting_outputs, labels_of
 from edgetl.graph.model import load_model
 from edgetl.graph.outputs import refuse_other_shapes, suppressions_of
-from edgetl.stages.prepare import input_preprocessing
+from edgetl.stages.input_contract import input_preprocessing
 
 Array = npt.NDArray[np.float32]
 
@@ -58,7 +58,7 @@ class Predictor:
     def to_input(self, pixels: Pixels) -> Array:
         """The image as often as the engine takes."""
         ((batch, *_),) = self.engine.shapes
-        return to_input(np.repeat(pixels[None], batch, axis=0))
+        return to_input(np.repeat(pixels[None], batch, axis=0), self.preprocessing)
 
     def checked(self, outputs: dict[str, Array]) -> dict[str, Array]:
         """What the engine says of the first image.
@@ -147,7 +147,7 @@ def load_predictor(model: Path, least: float | None, threads: int = 0) -> tuple[
     refuse_other_shapes(graph, str(model), shapes)
     predictor = Predictor(
         engine=load_engine(model, threads) if built else _build(model, threads),
-        preprocessing=input_preprocessing(graph),
+        preprocessing=input_preprocessing(graph, name=str(model)),
         classifiers=classifiers,
         detectors={name: labels.get(name, ()) for name in detecting},
         suppressions=suppressions,

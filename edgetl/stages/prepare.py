@@ -9,25 +9,23 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import onnx
-from pydantic import ValidationError
 
-from edgetl.artifacts.bundle import Preprocessing
 from edgetl.artifacts.calibration import CalibrationTable
 from edgetl.artifacts.files import read_bytes, sha256_file, write_bytes, write_json
 from edgetl.artifacts.guard import Guard
 from edgetl.artifacts.index import Sample
 from edgetl.artifacts.prepared import Prepared, record_path
-from edgetl.config import LARGEST_IMAGE, Recipe, load_recipe
+from edgetl.config import InputContract, Recipe, load_recipe
 from edgetl.data.calibration_images import draw, image_samples
 from edgetl.data.labelled_boxes import is_annotated
-from edgetl.data.stream import stream, to_input
+from edgetl.data.stream import input_of, stream, to_input
 from edgetl.data.views import renderer
 from edgetl.errors import EdgetlError, NotMetError
 from edgetl.graph.calibration_cache import cache_tensors, cache_text, read_cache, table_from_cache
 from edgetl.graph.compare import compare
 from edgetl.graph.half import to_fp16
-from edgetl.graph.metadata import INPUT, detecting_outputs
-from edgetl.graph.model import image_input, load_model, save_model
+from edgetl.graph.metadata import detecting_outputs, record_preprocessing, recorded_preprocessing
+from edgetl.graph.model import load_model, save_model
 from edgetl.graph.observe import Observation, quantisable_tensors
 from edgetl.graph.overflow import overflowing
 from edgetl.graph.placement import Target
@@ -36,6 +34,7 @@ from edgetl.graph.sensitivity import mix
 from edgetl.stages.detect.judging import judge_by_boxes
 from edgetl.stages.forms import Form, Mix
 from edgetl.stages.guard import Guarding
+from edgetl.stages.input_contract import input_preprocessing
 from edgetl.stages.judging import Judge, class_counts, judge_by_folder
 from edgetl.stages.observing import Calibration
 from edgetl.stages.stage import Watcher
@@ -53,7 +52,8 @@ class Preparation:
     ``calibration_images``: a folder, or a text file that lists paths; INT8 needs them or ``scales``, a calibration
     cache to take scales from. With ``max_accuracy_drop``, INT8 is mended until it loses no more on ``eval_images``: of
     top-1 accuracy on an image folder with labels, or of a detector's mAP@0.5 on images with boxes. ``cache``: where a
-    calibration cache for ``tensorrt_version`` goes.
+    calibration cache for ``tensorrt_version`` goes. ``contract`` says how images become the graph's input, where its
+    metadata do not.
     """
 
     precision: str
@@ -65,6 +65,7 @@ class Preparation:
     scales: Path | None = None
     cache: Path | None = None
     tensorrt_version: str = "10.3.0"
+    contract: InputContract | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,10 @@ def prepare_file(graph: Path, output: Path, wanted: Preparation, watcher: Watche
     model = load_model(graph)
     if wanted.precision not in {"fp16", "int8"}:
         raise EdgetlError(f"{graph} is FP32 as it is; choose --precision fp16 or int8")
+    preprocessing = input_preprocessing(model, wanted.contract, str(graph))
+    if recorded_preprocessing(model) is None:
+        watcher.say(f"images become the input of {graph} as {preprocessing}")
+        record_preprocessing(model, preprocessing)
     done = _fp16(model, wanted, watcher) if wanted.precision == "fp16" else _int8(model, wanted, watcher)
     images = _random_images(model) if done.images is None else done.images
     named = [(f"image {number}", images[number : number + 1]) for number in range(len(images))]
@@ -103,6 +108,7 @@ def prepare_file(graph: Path, output: Path, wanted: Preparation, watcher: Watche
         prepared_sha256=sha256_file(output),
         precision="fp16" if wanted.precision == "fp16" else "int8",
         target=None if wanted.precision == "fp16" else wanted.target,
+        preprocessing=preprocessing,
         kept=dict(done.kept),
         parity_on="random images" if done.images is None else "calibration images",
         parity=parity.model_copy(update={"worst_images": ()}),
@@ -116,7 +122,8 @@ def _fp16(model: onnx.ModelProto, wanted: Preparation, watcher: Watcher) -> _Res
     images = None
     if wanted.calibration_images is not None:
         samples, root = image_samples(wanted.calibration_images)
-        batches = stream(draw(samples, Recipe(images=16)), root, renderer(input_preprocessing(model)), to_input)
+        preprocessing = input_preprocessing(model)
+        batches = stream(draw(samples, Recipe(images=16)), root, renderer(preprocessing), input_of(preprocessing))
         images = np.concatenate([batch.result for batch in batches])
     kept = overflowing(model, _random_images(model) if images is None else images)
     for name, reason in kept.items():
@@ -125,8 +132,10 @@ def _fp16(model: onnx.ModelProto, wanted: Preparation, watcher: Watcher) -> _Res
 
 
 def _random_images(model: onnx.ModelProto) -> Images:
-    """Noise of the input's size, where no real image was given."""
-    return np.random.default_rng(0).random((_RANDOM_IMAGES, *input_preprocessing(model).shape), dtype=np.float32)
+    """Images of noise, where no real one was given."""
+    preprocessing = input_preprocessing(model)
+    shape = (_RANDOM_IMAGES, preprocessing.height, preprocessing.width, 3)
+    return to_input(np.random.default_rng(0).integers(0, 256, shape, np.uint8), preprocessing)
 
 
 def _int8(model: onnx.ModelProto, wanted: Preparation, watcher: Watcher) -> _Result:
@@ -217,26 +226,3 @@ def _calibration(model: onnx.ModelProto, wanted: Preparation, watcher: Watcher) 
         return tuple(dict.fromkeys((*names, *cache_tensors(form)))) if names and wanted.cache is not None else names
 
     return Calibration(samples, root, input_preprocessing(model), recipe, watcher, tensors)
-
-
-def input_preprocessing(model: onnx.ModelProto) -> Preprocessing:
-    """How images become the graph's input: what its metadata says, else its fixed size.
-
-    Raises:
-        EdgetlError: the graph tells neither.
-    """
-    name = image_input(model)
-    recorded = next((entry.value for entry in model.metadata_props if entry.key == INPUT), None)
-    if recorded is not None:
-        try:
-            return Preprocessing.model_validate_json(recorded)
-        except ValidationError:
-            raise EdgetlError("the graph's metadata entry edgetl.input is damaged; export the graph again") from None
-    value = next(value for value in model.graph.input if value.name == name)
-    _, channels, height, width = (dim.dim_value for dim in value.type.tensor_type.shape.dim)
-    if channels != 3 or height != width or not 0 < height <= LARGEST_IMAGE:
-        raise EdgetlError(
-            f"input {name} is N x {channels or '?'} x {height or '?'} x {width or '?'}, expected N x 3 x S x S with a "
-            f"fixed S of at most {LARGEST_IMAGE}; export the graph with a fixed image size"
-        )
-    return Preprocessing.square(height)

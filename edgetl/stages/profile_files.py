@@ -28,9 +28,9 @@ from edgetl.measure.rounds import Call, Samples
 from edgetl.measure.scenarios.rounds import Plan
 from edgetl.stages.energy import energies
 from edgetl.stages.file_scenarios import FileSubjects, file_rates
+from edgetl.stages.input_contract import image_shape
 from edgetl.stages.layers import beside_latency, engine_layers, graph_beside
 from edgetl.stages.measuring import EngineCall, Precision, engine_call, time_all, write_samples
-from edgetl.stages.prepare import input_preprocessing
 from edgetl.stages.scenario_order import ScenarioOrder, refuse_shared_scratch
 from edgetl.stages.scenarios import measure_scenarios
 from edgetl.stages.stage import Watcher
@@ -144,7 +144,7 @@ def _engine(path: Path, scratch: Path, order: FileOrder) -> Path:
             f"{path} is INT8 in TensorRT's spelling, whose speed on ONNX Runtime says nothing of INT8's; prepare it "
             "with --target onnxruntime"
         )
-    input_preprocessing(model)
+    image_shape(model)
     build_engine(get_runtime("onnxruntime"), path, scratch, BuildOptions())
     return scratch
 

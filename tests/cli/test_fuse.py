@@ -165,7 +165,9 @@ def test_the_exporter_of_today_and_real_images(call: Command, finished: Path, tm
         )
         program.save(tmp_path / f"{name}.onnx", external_data=False)
     models = [tmp_path / "vehicles.onnx", tmp_path / "signs.onnx"]
-    done = call("fuse", *models, "-o", tmp_path / "fused.onnx", "--images", finished / "run" / "data")
+    done = call(
+        "fuse", *models, "-o", tmp_path / "fused.onnx", "--preprocessing", "unit", "--images", finished / "run" / "data"
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[1].startswith("  first differing layer: classifier: weight differs in shape")
     assert "largest difference to the separate models: 0 (on 8 random images and 64 real ones)" in done.stdout
@@ -344,7 +346,9 @@ def test_bad_files_and_folders_are_refused(refused: Callable[..., str], tmp_path
     (tmp_path / "empty").mkdir()
     assert "none.onnx does not exist" in refused(model, tmp_path / "none.onnx")
     assert "bad.onnx is not an ONNX model" in refused(model, tmp_path / "bad.onnx")
-    assert "holds no readable image" in refused(model, model, "--names", "a,b", "--images", tmp_path / "empty")
+    assert "holds no readable image" in refused(
+        model, model, "--names", "a,b", "--preprocessing", "unit", "--images", tmp_path / "empty"
+    )
     assert "is one of the models to fuse" in refused(model, tmp_path / "fused.onnx", "--names", "a,b")
 
 
@@ -356,7 +360,18 @@ def test_deployments_of_a_study_share_their_trunk_and_keep_their_labels(
 ) -> None:
     models = [finished / "run" / "graphs" / f"{name}.fp32.onnx" for name in ("combined", "shared")]
     photos = finished / "run" / "data"
-    done = call("fuse", *models, "-o", tmp_path / "f.onnx", "--names", "all,apart", "--images", photos)
+    done = call(
+        "fuse",
+        *models,
+        "-o",
+        tmp_path / "f.onnx",
+        "--names",
+        "all,apart",
+        "--preprocessing",
+        "unit",
+        "--images",
+        photos,
+    )
     assert done.returncode == 0, done.stderr
     assert "largest difference to the separate models: 0 (on 8 random images and 64 real ones)" in done.stdout
     notes = {entry.key: entry.value for entry in onnx.load(tmp_path / "f.onnx").metadata_props}
@@ -376,7 +391,7 @@ def calibrated_apart(call: Command, photos: Path, finished: Path, tmp_path: Path
             graph = finished / "run" / "graphs" / f"{name}.fp32.onnx"
             paths.append(tmp_path / f"{name}.onnx")
             options = ["--calibration-images", photos / label, "--recipe", "mse", "--target", target, "-o", paths[-1]]
-            done = call("prepare", graph, "--precision", "int8", *options)
+            done = call("prepare", graph, "--preprocessing", "unit", "--precision", "int8", *options)
             assert done.returncode == 0, done.stderr
         return paths
 

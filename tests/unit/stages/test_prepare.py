@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from PIL import Image
 from edgetl.artifacts.calibration import CalibrationImage, CalibrationTable
 from edgetl.artifacts.files import read_json, sha256_file
 from edgetl.artifacts.prepared import Prepared, record_path
-from edgetl.config import Recipe
+from edgetl.config import InputContract, Recipe
 from edgetl.errors import EdgetlError, NotMetError
 from edgetl.graph.calibrate import ranked_tables, watched
 from edgetl.graph.model import load_model
@@ -25,11 +26,15 @@ from edgetl.graph.parity import run
 from edgetl.graph.quantise import quantise, spelling
 from edgetl.stages.forms import Form, Mix
 from edgetl.stages.guard import Guarding
+from edgetl.stages.input_contract import input_preprocessing
 from edgetl.stages.judging import judge_by_folder
-from edgetl.stages.prepare import Preparation, input_preprocessing, prepare_file
+from edgetl.stages.prepare import Preparation, prepare_file
 
 SIZE = 16
 COLOURS = {"blue": (30, 40, 220), "green": (40, 200, 30), "red": (220, 30, 40)}
+
+preparation = partial(Preparation, contract=InputContract())
+"""Of files that take RGB in [0, 1] and do not say it."""
 
 
 class Silent:
@@ -111,7 +116,7 @@ def saved(tmp_path: Path) -> Callable[..., Path]:
 
 def test_the_record_tells_what_was_made_from_what_and_how_far_it_is(saved, photos, tmp_path):
     graph, output = saved(False), tmp_path / "p.onnx"
-    prepare_file(graph, output, Preparation("int8", calibration_images=photos, recipe="default"), Silent())
+    prepare_file(graph, output, preparation("int8", calibration_images=photos, recipe="default"), Silent())
     note = read_json(record_path(output), Prepared)
     assert (note.graph, note.precision, note.target) == ("m.onnx", "int8", "tensorrt")
     assert (note.graph_sha256, note.prepared_sha256) == (sha256_file(graph), sha256_file(output))
@@ -125,7 +130,7 @@ def test_the_record_tells_what_was_made_from_what_and_how_far_it_is(saved, photo
 
 @pytest.mark.parametrize("target", ["tensorrt", "onnxruntime"])
 def test_a_budget_that_int8_meets_changes_nothing_but_the_method(target, saved, photos, tmp_path):
-    wanted = Preparation("int8", target, photos, "mse", max_accuracy_drop=0.2, eval_images=photos)
+    wanted = preparation("int8", target, photos, "mse", max_accuracy_drop=0.2, eval_images=photos)
     prepare_file(saved(False), tmp_path / "p.onnx", wanted, Silent())
     guard = read_json(record_path(tmp_path / "p.onnx"), Prepared).guard
     assert guard.images == 90
@@ -147,9 +152,9 @@ def accuracy(graph: Path, photos: Path) -> float:
 def test_a_budget_that_int8_misses_is_met_with_the_layer_that_breaks_and_no_other(target, saved, photos, tmp_path):
     graph, output, watcher = saved(True, layers=8), tmp_path / "p.onnx", Silent()
     plain = tmp_path / "plain.onnx"
-    prepare_file(graph, plain, Preparation("int8", target, photos, "mse"), Silent())
+    prepare_file(graph, plain, preparation("int8", target, photos, "mse"), Silent())
     assert accuracy(plain, photos) < accuracy(graph, photos) - 0.1
-    prepare_file(graph, output, Preparation("int8", target, photos, "mse", 0.04, photos), watcher)
+    prepare_file(graph, output, preparation("int8", target, photos, "mse", 0.04, photos), watcher)
     assert accuracy(output, photos) >= accuracy(graph, photos) - 0.04
     note = read_json(record_path(output), Prepared)
     assert list(note.kept) == ["c1"]
@@ -167,7 +172,7 @@ def test_a_budget_that_int8_misses_is_met_with_the_layer_that_breaks_and_no_othe
 
 def test_a_budget_that_cannot_be_met_says_how_far_it_got_and_writes_nothing(saved, photos, tmp_path):
     graph = saved(True, layers=3, undone=2)  # two of its three layers read uneven channels, one may be returned
-    wanted = Preparation("int8", "tensorrt", photos, "mse", 0.04, photos)
+    wanted = preparation("int8", "tensorrt", photos, "mse", 0.04, photos)
     with pytest.raises(
         NotMetError, match=r"INT8 loses more than 4.00% .* the nearest of \d+ attempts .* loses .*; judge by more"
     ):
@@ -178,7 +183,7 @@ def test_a_budget_that_cannot_be_met_says_how_far_it_got_and_writes_nothing(save
 
 def test_labels_that_are_no_classes_and_unlabelled_images_are_refused(saved, photos, tmp_path):
     graph, other = saved(False), tmp_path / "other"
-    wanted = Preparation("int8", "tensorrt", photos, "mse", 0.1, other)
+    wanted = preparation("int8", "tensorrt", photos, "mse", 0.1, other)
     (other / "purple").mkdir(parents=True)
     Image.new("RGB", (SIZE, SIZE)).save(other / "purple" / "a.png")
     with pytest.raises(EdgetlError, match="the labels purple, which are no classes"):
@@ -190,7 +195,7 @@ def test_labels_that_are_no_classes_and_unlabelled_images_are_refused(saved, pho
 
 def test_a_graph_without_class_names_takes_as_many_labels_in_alphabetical_order(saved, photos, tmp_path):
     graph = saved(False, named=False)
-    prepare_file(graph, tmp_path / "p.onnx", Preparation("int8", "tensorrt", photos, "mse", 0.2, photos), Silent())
+    prepare_file(graph, tmp_path / "p.onnx", preparation("int8", "tensorrt", photos, "mse", 0.2, photos), Silent())
     guard = read_json(record_path(tmp_path / "p.onnx"), Prepared).guard
     assert guard.fp32["colour"].value == pytest.approx(accuracy(graph, photos))
 
@@ -198,7 +203,7 @@ def test_a_graph_without_class_names_takes_as_many_labels_in_alphabetical_order(
 def test_a_list_of_images_calibrates_on_those_alone(saved, photos, tmp_path):
     listing = photos / "few.txt"
     listing.write_text("# three of them\nred/0.png\n\nblue/1.png\ngreen/2.png\n")
-    prepare_file(saved(False), tmp_path / "p.onnx", Preparation("int8", calibration_images=listing), Silent())
+    prepare_file(saved(False), tmp_path / "p.onnx", preparation("int8", calibration_images=listing), Silent())
     images = read_json(record_path(tmp_path / "p.onnx"), Prepared).calibration.images
     assert {image.path for image in images} == {"red/0.png", "blue/1.png", "green/2.png"}
 
@@ -212,18 +217,18 @@ def test_a_list_with_faults_is_refused_by_line(text, message, saved, photos, tmp
     (photos / "bad.txt").write_text(text)
     with pytest.raises(EdgetlError, match=message):
         prepare_file(
-            saved(False), tmp_path / "p.onnx", Preparation("int8", calibration_images=photos / "bad.txt"), Silent()
+            saved(False), tmp_path / "p.onnx", preparation("int8", calibration_images=photos / "bad.txt"), Silent()
         )
 
 
 def test_a_cache_that_was_written_makes_the_same_graph_again(saved, photos, tmp_path):
     graph, cache = saved(False), tmp_path / "m.cache"
-    wanted = Preparation("int8", calibration_images=photos, recipe="mse", cache=cache, tensorrt_version="8.6.2")
+    wanted = preparation("int8", calibration_images=photos, recipe="mse", cache=cache, tensorrt_version="8.6.2")
     prepare_file(graph, tmp_path / "a.onnx", wanted, Silent())
     assert cache.read_text().startswith("TRT-8602-EntropyCalibration2\nimages: ")
     plain = load_model(tmp_path / "m.cache.onnx")
     assert not any("QuantizeLinear" in node.op_type for node in plain.graph.node)
-    prepare_file(graph, tmp_path / "b.onnx", Preparation("int8", scales=cache), Silent())
+    prepare_file(graph, tmp_path / "b.onnx", preparation("int8", scales=cache), Silent())
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
     assert read_json(record_path(tmp_path / "b.onnx"), Prepared).parity_on == "random images"
 
@@ -234,7 +239,7 @@ def test_fp16_tells_on_what_it_looked_and_what_it_kept(saved, photos, tmp_path):
     weight = next(tensor for tensor in model.graph.initializer if tensor.name == "w0")
     weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(15.0), "w0"))
     onnx.save(model, graph)
-    prepare_file(graph, tmp_path / "p.onnx", Preparation("fp16", calibration_images=photos), watcher)
+    prepare_file(graph, tmp_path / "p.onnx", preparation("fp16", calibration_images=photos), watcher)
     note = read_json(record_path(tmp_path / "p.onnx"), Prepared)
     assert note.parity_on == "calibration images"
     assert {"c0", "r0", "c1"} == set(note.kept)
@@ -258,7 +263,7 @@ def test_the_guard_returns_a_last_layer_first(photos: Path) -> None:
     first, *_ = ranked_tables(model, seen, recipe, record)
     assert [note.int8 for note in first.last] == [False]
     wrong = first.model_copy(update={"first": None, "last": (first.last[0].model_copy(update={"int8": True}),)})
-    judge = judge_by_folder(model, photos, input_preprocessing(model))
+    judge = judge_by_folder(model, photos, input_preprocessing(model, InputContract()))
 
     def written(mixed: Mix) -> list[onnx.ModelProto]:
         return [quantise(mixed.model, mixed.table, "tensorrt")]
@@ -284,7 +289,7 @@ def test_a_first_layer_that_int8_harms_stays_out_of_it_and_the_record_says_why(s
     output = tmp_path / "p.onnx"
     recipe = tmp_path / "auto.yaml"
     recipe.write_text("method: auto\nimages: 64\n")
-    prepare_file(graph, output, Preparation("int8", target, photos, str(recipe)), Silent())
+    prepare_file(graph, output, preparation("int8", target, photos, str(recipe)), Silent())
     note = read_json(record_path(output), Prepared)
     assert note.calibration is not None and note.calibration.first is not None
     assert note.kept == {

@@ -50,7 +50,7 @@ def test_what_cannot_be_profiled_is_one_line(graph: Path, tmp_path: Path, listen
     cases = [
         (order(graph, graph), "a file is named twice"),
         (order(graph, tmp_path / "none.onnx"), "does not exist"),
-        (order(saved(plain_model(height="H"), tmp_path / "open.onnx")), "expected N x 3 x S x S with a fixed S"),
+        (order(saved(plain_model(height="H"), tmp_path / "open.onnx")), "expected N x 3 x H x W with fixed sides"),
         (order(fixed, batch=8), "cannot run on inputs of [8, 3, 16, 16]"),
         (order(graph, run=RunOptions(cuda_graph=True)), "runs on the CPU, where there is no --cuda-graph"),
         (order(graph, run=RunOptions(spin_wait=True)), "runs on the CPU, where there is no --spin-wait"),

@@ -25,7 +25,8 @@ from edgetl.graph.model import load_model, save_model
 from edgetl.graph.parity import run
 from edgetl.graph.quantise import spelling
 from edgetl.stages.detect.judging import judge_by_boxes
-from edgetl.stages.prepare import Preparation, input_preprocessing, prepare_file
+from edgetl.stages.input_contract import input_preprocessing
+from edgetl.stages.prepare import Preparation, prepare_file
 
 IMAGES = 12
 WIDTH, HEIGHT = 48, 32

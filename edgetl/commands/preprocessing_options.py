@@ -1,0 +1,76 @@
+"""Options that say how a picture becomes a model's input, for files that do not say it themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from edgetl.config import InputContract
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+class _PerChannel(click.ParamType):  # type: ignore[type-arg]  # in some versions of click it takes none
+    """``0.485,0.456,0.406``, or one number for all three channels."""
+
+    name = "number,number,number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = tuple(float(part) for part in str(value).split(","))
+        except ValueError:
+            numbers = ()
+        if len(numbers) not in {1, 3}:
+            self.fail(f"{value!r} is not one number or three with commas between them", param, ctx)
+        return numbers * (3 // len(numbers))
+
+
+_OPTIONS = (
+    click.option(
+        "--preprocessing",
+        metavar="NAME|FILE.yaml",
+        help="How images become the input of a file that does not say it: imagenet, unit, raw255, symmetric, caffe.",
+    ),
+    click.option("--mean", type=_PerChannel(), help="Subtracted from each channel, after --scale."),
+    click.option("--std", type=_PerChannel(), help="Divides each channel, after --mean."),
+    click.option("--scale", type=float, help="Multiplies pixels of 0 to 255.", show_default="1/255"),
+    click.option("--bgr", is_flag=True, help="The input's channels are blue, green, red."),
+    click.option("--fit", type=click.Choice(["crop", "letterbox", "stretch"]), help="How images get the input's size."),
+)
+_NAMES = ("preprocessing", "mean", "std", "scale", "bgr", "fit")
+
+
+def preprocessing_options(command: _Command) -> _Command:
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def take_contract(values: dict[str, Any]) -> InputContract | None:
+    """The input contract that these options state, taken out of a command's values; None where none was given.
+
+    Raises:
+        EdgetlError: the name is not known, the file has faults, or a number is out of its range.
+    """
+    given = {name: values.pop(name) for name in _NAMES}
+    name = given.pop("preprocessing")
+    color = "bgr" if given.pop("bgr") else None
+    said = {key: value for key, value in {**given, "color": color}.items() if value is not None}
+    if name is None and not said:
+        return None
+    from pydantic import ValidationError
+
+    from edgetl.config import InputContract, load_contract
+    from edgetl.errors import EdgetlError
+
+    base = InputContract() if name is None else load_contract(name)
+    try:
+        return InputContract(**{**base.model_dump(), **said})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise EdgetlError(f"--{first['loc'][0]} {said[str(first['loc'][0])]}: {first['msg']}") from None

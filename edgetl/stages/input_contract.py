@@ -1,0 +1,86 @@
+"""How pictures become the input of a plain ONNX file: from its metadata, or from what the user says, never guessed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+
+from edgetl.artifacts.bundle import Preprocessing
+from edgetl.config import LARGEST_IMAGE, InputContract
+from edgetl.errors import EdgetlError
+from edgetl.graph.metadata import recorded_preprocessing
+from edgetl.graph.model import image_input
+
+_WAYS = (
+    "say it with --preprocessing imagenet (RGB, ImageNet's mean and std), unit (RGB in [0, 1]), raw255 (RGB in "
+    "0..255), symmetric, caffe or FILE.yaml, or with --mean, --std, --scale, --bgr and --fit"
+)
+
+
+def input_preprocessing(
+    model: onnx.ModelProto, contract: InputContract | None = None, name: str = "the graph"
+) -> Preprocessing:
+    """How images become a graph's input: what its metadata says, else what the user says.
+
+    Args:
+        model: the graph.
+        contract: what the user says, if anything. The size is the graph's.
+        name: of the file, for messages.
+
+    Raises:
+        EdgetlError: neither says it, the two disagree, or the input is not of one size with three channels.
+    """
+    recorded = recorded_preprocessing(model)
+    if contract is None:
+        if recorded is None:
+            image_shape(model)  # where images do not fit at all, that is the reason
+            raise EdgetlError(f"{name} does not say how images become its input; {_WAYS}")
+        return recorded
+    height, width = image_shape(model)
+    if contract.fit == "crop" and height != width:
+        raise EdgetlError(
+            f"{name} takes images of {width} x {height} pixels, and fit crop takes squares; give --fit letterbox or "
+            "stretch"
+        )
+    wanted = Preprocessing(width=width, height=height, **contract.model_dump())
+    if recorded is not None and recorded != wanted:
+        raise EdgetlError(f"{name} says itself that it takes {recorded}, not {wanted}; leave --preprocessing out")
+    return wanted
+
+
+def image_shape(model: onnx.ModelProto) -> tuple[int, int]:
+    """Height and width of a graph's images.
+
+    Raises:
+        EdgetlError: they are not fixed, or there are not three channels.
+    """
+    name = image_input(model)
+    value = next(value for value in model.graph.input if value.name == name)
+    _, channels, height, width = (dim.dim_value for dim in value.type.tensor_type.shape.dim)
+    if channels != 3 or not (0 < height <= LARGEST_IMAGE and 0 < width <= LARGEST_IMAGE):
+        raise EdgetlError(
+            f"input {name} is N x {channels or '?'} x {height or '?'} x {width or '?'}, expected N x 3 x H x W with "
+            f"fixed sides of at most {LARGEST_IMAGE}; export the graph with a fixed image size"
+        )
+    return int(height), int(width)
+
+
+def agreed_preprocessing(models: dict[Path, onnx.ModelProto], contract: InputContract | None) -> Preprocessing:
+    """How images become the input of several graphs of one network, of which one at least has to say it, or the user.
+
+    Raises:
+        EdgetlError: none says it, or they disagree.
+    """
+    said = {path: recorded_preprocessing(model) for path, model in models.items()}
+    known = [(path, one) for path, one in said.items() if one is not None]
+    if contract is not None or not known:
+        known = [(path, input_preprocessing(model, contract, str(path))) for path, model in models.items()]
+    first, preprocessing = known[0]
+    for path, other in known[1:]:
+        if other != preprocessing:
+            raise EdgetlError(
+                f"{first} and {path} take their images in different ways ({preprocessing}; {other}); compare graphs of "
+                "one network"
+            )
+    return preprocessing
