@@ -134,7 +134,7 @@ def copied(finished: Path, tmp_path: Path) -> Path:
 def photos(finished: Path, tmp_path: Path) -> Path:
     """An image folder: 24 images of each of ten labels, 0 to 9."""
     folder = tmp_path / "photos"
-    shutil.copytree(finished / "run" / "data" / "digits", folder)
+    shutil.copytree(finished / "run" / "data" / "digits", folder, ignore=shutil.ignore_patterns(".*"))
     return folder
 
 
