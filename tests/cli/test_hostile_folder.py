@@ -16,7 +16,7 @@ from tests.hostile import hostile_modules
 
 PROFILE = ("profile", "m.onnx", "--json", "--threads", "1", "--seconds", "0.1", "--no-energy")
 # As the installer of a package writes it.
-PROGRAM = "import sys\nfrom edgetl.cli import main\nif __name__ == '__main__':\n    sys.exit(main())\n"
+PROGRAM = "import sys\nfrom edgetl.__main__ import main\nif __name__ == '__main__':\n    sys.exit(main())\n"
 
 
 @pytest.fixture
