@@ -140,7 +140,7 @@ def photos(finished: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def snapshot() -> Callable[[Path], dict[str, str]]:
-    """Path and content (as sha256) of every file below a folder; the lock, which is always empty, aside."""
+    """Path and content (as sha256) of every file below a folder; the lock, which names a process, aside."""
 
     def snapshot(folder: Path) -> dict[str, str]:
         return {
