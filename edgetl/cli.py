@@ -1,14 +1,18 @@
 """The command table, and the only place that turns errors into exit codes.
 
 Exit codes: 0 ok, 1 the user's input or environment, 2 usage, 3 a bug in edgetl, 4 budget not met or result unstable
-under ``--strict``, 130 interrupted.
+under ``--strict``, 128 + N ended by signal N: 130 interrupted, 141 when nobody reads the output any more.
 """
 
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import click
@@ -31,6 +35,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "inspect": ("inspect", "Tell what a graph, an engine, a bundle or a run directory holds."),
     "doctor": ("doctor", "Tell what is on this machine, and what mends what is missing."),
 }
+
+
+_INTERRUPTED = "interrupted; what was finished is kept, run the same command again to go on"
 
 
 class _LazyGroup(click.Group):
@@ -84,19 +91,64 @@ def main(args: list[str] | None = None) -> None:
     sys.exit(_run(arguments, debug="--debug" in arguments))
 
 
+class _Ended(KeyboardInterrupt):
+    """A signal that asks to end. What is done on the way out of Ctrl-C is done on its way out too."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+@contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """Let SIGINT, SIGTERM and SIGHUP raise for the block, unless they are ignored, as SIGHUP is under nohup."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        while frame is not None:
+            if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+                # Some compiled modules crash when an exception meets them while they are imported.
+                signal.signal(number, signal.SIG_DFL)
+                sys.stderr.write(f"error: {_INTERRUPTED}\n")
+                signal.raise_signal(number)
+            frame = frame.f_back
+        raise _Ended(number)
+
+    usual = (signal.SIG_DFL, signal.default_int_handler)
+    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    caught = {one: handler for one, handler in before.items() if handler in usual}
+    for one in caught:
+        signal.signal(one, end)
+    try:
+        yield
+    finally:
+        for one, handler in caught.items():
+            signal.signal(one, handler)
+
+
 def _run(arguments: list[str], debug: bool) -> int:
     try:
-        result: Any = cli.main(arguments, prog_name="edgetl", standalone_mode=False)
-    except click.exceptions.Abort:
-        return _fail(130, "interrupted; what was finished is kept, run the same command again to go on")
+        with _ending_in_order():
+            result: Any = cli.main(arguments, prog_name="edgetl", standalone_mode=False)
+    except SystemExit:  # click's way out when a pipe was closed, and no other one without its standalone mode
+        return 128 + signal.SIGPIPE
     except click.ClickException as error:
         error.show()
         return error.exit_code
     except Exception as error:
+        if (number := _signal_behind(error)) is not None:
+            return _fail(128 + number, _INTERRUPTED)
         if debug:
             traceback.print_exc()
         return _explain(error)
     return result if isinstance(result, int) else 0
+
+
+def _signal_behind(error: BaseException | None) -> int | None:
+    """The signal that led to an error: click, and imports that are interrupted, raise others in place of it."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return error.number if isinstance(error, _Ended) else signal.SIGINT
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _explain(error: Exception) -> int:

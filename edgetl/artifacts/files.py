@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,8 +16,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edgetl.errors import EdgetlError
 
-PARTIAL = ".partial"
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.partial", re.DOTALL)
 _LONGEST_STEM = 150
+
+# A list, not a context variable: threads write files too.
+_told: list[Callable[[Path], object]] = []
 
 
 class Artifact(BaseModel):
@@ -28,17 +33,45 @@ _Artifact = TypeVar("_Artifact", bound=Artifact)
 
 
 @contextmanager
+def telling(listener: Callable[[Path], object]) -> Iterator[None]:
+    """For the block, tell a listener of every temporary file and folder before it is made."""
+    _told.append(listener)
+    try:
+        yield
+    finally:
+        _told.remove(listener)
+
+
+def temporary(path: Path) -> Path:
+    """A hidden name beside ``path`` for what is to become it. Nobody can guess it and lay a link there."""
+    partial = path.with_name(f".{path.name}.{os.urandom(4).hex()}.partial")
+    for listener in _told:
+        listener(partial)
+    return partial
+
+
+def is_temporary(name: str) -> bool:
+    """Whether `temporary` may have given the name."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
+@contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that becomes ``path`` when the block ends well.
 
     A reader sees the old file or the new one, never a part; a block that fails leaves nothing behind.
 
     Raises:
-        EdgetlError: the directory cannot be written or the disk is full.
+        EdgetlError: the directory cannot be written, the disk is full, or ``path`` is a folder, a device or a pipe.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
+        if path.exists() and not path.is_file():  # a rename would put a file in place of /dev/null
+            raise OSError(errno.EEXIST, "Is a directory" if path.is_dir() else "Is no regular file")
         path.parent.mkdir(parents=True, exist_ok=True)
+        partial = temporary(path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    try:
         yield partial
         _sync(partial)
         partial.replace(path)

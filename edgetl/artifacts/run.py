@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
+import re
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from edgetl.artifacts.files import PARTIAL, Artifact, cannot_write, read_json, sha256_file, sha256_json, write_json
+from edgetl.artifacts.files import (
+    Artifact,
+    cannot_write,
+    is_temporary,
+    read_json,
+    sha256_file,
+    sha256_json,
+    telling,
+    write_json,
+)
+from edgetl.artifacts.lock import open_lock
 from edgetl.errors import EdgetlError
+
+_MARKED = re.compile(rb"edgetl \d+\n.*", re.DOTALL)
+_LOCK = re.compile(rb"((edgetl )?\d+\n.*)?", re.DOTALL)
+"""The lock of a run directory. It is empty while it is made, and was a number alone in earlier run directories."""
 
 
 class StageRecord(Artifact):
@@ -111,30 +127,81 @@ class RunDirectory:
     def locked(self) -> Iterator[None]:
         """Make the directory, keep other edgetl processes out, and clear away what a killed one left half-written.
 
+        The lock file names its holder, and below it, one JSON string a line, every temporary file that the holder was
+        about to make: those alone are cleared away.
+
         Raises:
-            EdgetlError: the directory cannot be written, or another process is at work in it.
+            EdgetlError: the directory cannot be written, holds other things, or another process is at work in it.
         """
-        lock = self.path / ".lock"
         try:
+            self._refuse_foreign()
             self.path.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+            descriptor = open_lock(self._lock, _LOCK)
         except OSError as error:
             raise cannot_write(self.path, error) from error
+
+        def lines() -> list[str]:
+            return os.pread(descriptor, os.fstat(descriptor).st_size, 0).decode("ascii", "replace").splitlines()
+
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
+                holder = next(iter(lines()), "unknown").removeprefix("edgetl ")
                 raise EdgetlError(
                     f"another edgetl (process {holder}) is at work in {self.path}; wait for it or choose another -o"
                 ) from None
+            self._clear(lines()[1:])
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-            for leftover in list(self.path.rglob(f".*{PARTIAL}")):
-                if leftover.is_dir() and not leftover.is_symlink():
-                    shutil.rmtree(leftover, ignore_errors=True)
-                else:
-                    leftover.unlink(missing_ok=True)
-            yield
+            os.write(descriptor, f"edgetl {os.getpid()}\n".encode())
+            root = self.path.absolute()
+
+            def note(partial: Path) -> None:
+                if (absolute := partial.absolute()).is_relative_to(root):
+                    os.write(descriptor, json.dumps(str(absolute.relative_to(root))).encode() + b"\n")
+
+            with telling(note):
+                yield
         finally:
             os.close(descriptor)
+
+    @property
+    def _lock(self) -> Path:
+        return self.path / ".lock"
+
+    def _refuse_foreign(self) -> None:
+        """Refuse a directory that is neither new nor empty nor a run directory: what is in it belongs to others."""
+        there = sorted(self.path.iterdir()) if self.path.exists() else []
+        if set(there) <= {self._lock} or self._has_mark(there):
+            return
+        first = min((path.name for path in there), key=lambda name: (name.startswith("."), name))
+        raise EdgetlError(
+            f"{self.path} holds other things ({first}) and is no run directory of edgetl; "
+            "choose a new or an empty directory with -o"
+        )
+
+    def _has_mark(self, there: Sequence[Path]) -> bool:
+        if self._lock in there:
+            with suppress(EdgetlError, OSError):
+                os.close(open_lock(self._lock, _MARKED))
+                return True
+        for path in (self.path / "stages").glob("*.json"):  # the lock may be left behind where a run is carried over
+            with suppress(EdgetlError):
+                read_json(path, StageRecord)
+                return True
+        return False
+
+    def _clear(self, names: Iterable[str]) -> None:
+        """Remove temporary files and folders. Anyone may have written the names: others than such are passed over."""
+        root = self.path.resolve()
+        for name in names:
+            # It may be no JSON, no string, no path, or a circle of links.
+            with suppress(ValueError, TypeError, OSError, RuntimeError):
+                partial = root / json.loads(name)
+                inside = partial.parent.resolve().is_relative_to(root)
+                if not inside or not is_temporary(partial.name) or partial.is_symlink():
+                    continue
+                if partial.is_dir():
+                    shutil.rmtree(partial)
+                else:
+                    partial.unlink()

@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from edgetl.artifacts.files import PARTIAL, cannot_write
+from edgetl.artifacts.files import cannot_write, temporary
 from edgetl.config import Study
 from edgetl.data.listing import Listing, refuse_unknown_labels
-from edgetl.errors import MissingExtraError
+from edgetl.errors import EdgetlError, MissingExtraError
+
+_MADE = ".made-by-edgetl"
 
 
 def digits(study: Study, _root: Path, run: Path) -> Listing:
@@ -43,18 +45,39 @@ def _generated(run: Path, name: str, render: Callable[[Path], Iterable[tuple[str
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder that becomes ``path`` when the block ends well."""
-    partial = path.with_name(f".{path.name}{PARTIAL}")
+    """A temporary folder that becomes ``path`` when the block ends well.
+
+    It then lists its files. An older folder is replaced if it holds nothing but what its list names.
+
+    Raises:
+        EdgetlError: the folder cannot be written, or the older one holds files that edgetl did not make.
+    """
     try:
-        shutil.rmtree(partial, ignore_errors=True)  # what a killed run left
+        _refuse_strangers(path)
+        partial = temporary(path)
         partial.mkdir(parents=True)
-        yield partial
-        shutil.rmtree(path, ignore_errors=True)
-        partial.rename(path)
+        try:
+            yield partial
+            (partial / _MADE).write_text("".join(f"{name}\n" for name in _files(partial)), encoding="utf-8")
+            _refuse_strangers(path)
+            if path.exists():
+                shutil.rmtree(path)
+            partial.rename(path)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         raise cannot_write(path, error) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _refuse_strangers(path: Path) -> None:
+    made = (path / _MADE).read_text(encoding="utf-8").splitlines() if (path / _MADE).is_file() else []
+    strangers = sorted({*_files(path)} - {*made, _MADE})
+    if strangers:
+        raise EdgetlError(f"{path / strangers[0]} was not made by edgetl, which draws all of {path} anew; move it away")
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_symlink() or not p.is_dir())
 
 
 def _render_digits(directory: Path, per_label: int) -> Iterator[tuple[str, str]]:

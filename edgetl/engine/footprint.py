@@ -6,6 +6,7 @@ first would look free.
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+import edgetl
 from edgetl.artifacts.memory import Memory
 from edgetl.engine.nvidia.free_memory import device_memory
 from edgetl.engine.resident import available_mb, forget_peak, status_mb
@@ -21,6 +23,12 @@ from edgetl.engine.runtime import Engine, get_runtime, load_engine
 from edgetl.errors import EdgetlError
 
 _PROCESSOR = "onnxruntime"
+
+# An isolated process finds no module in the working directory, and none of the caller's either until it is told where.
+_START = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from edgetl.engine.footprint import main; main(*sys.argv[2:])"
+)
 
 
 def footprint(engines: Sequence[Path], runtime: str, trust: bool = False) -> Memory:
@@ -32,12 +40,27 @@ def footprint(engines: Sequence[Path], runtime: str, trust: bool = False) -> Mem
     Raises:
         EdgetlError: the process that loads them failed.
     """
-    command = [sys.executable, "-m", __name__, runtime, str(int(trust)), *map(str, engines)]
+    command = [sys.executable, "-I", "-c", _START, json.dumps(_search_path()), runtime, str(int(trust))]
+    command += map(str, engines)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         reason = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit code {done.returncode}"
         raise EdgetlError(f"the process that measures memory failed: {reason}")
     return Memory.model_validate_json(done.stdout.splitlines()[-1])
+
+
+def _search_path() -> list[str]:
+    """Where this process finds modules, without the working directory; at the end that of edgetl, wherever it is."""
+    elsewhere = [entry for entry in sys.path if not (Path(entry).exists() and Path(entry).samefile("."))]
+    return [*elsewhere, str(Path(edgetl.__file__).absolute().parents[1])]
+
+
+def main(*arguments: str) -> None:
+    """Measure in this process, and print the figures as JSON."""
+    try:
+        _measure(*arguments)
+    except EdgetlError as error:
+        sys.exit(str(error))  # to stderr, without a traceback: `footprint` hands the line on
 
 
 def _held_mb(field: str) -> float:
@@ -47,7 +70,7 @@ def _held_mb(field: str) -> float:
     return held
 
 
-def _main(runtime: str, trust: str, *engines: str) -> None:
+def _measure(runtime: str, trust: str, *engines: str) -> None:
     get_runtime(runtime)  # its libraries belong to the process, not to the deployment
     device = _OnDevice.of(runtime)
     available = available_mb()
@@ -96,10 +119,3 @@ class _OnDevice:
 class _TellsScratch(Protocol):
     @property
     def scratch_mb(self) -> float: ...
-
-
-if __name__ == "__main__":
-    try:
-        _main(*sys.argv[1:])
-    except EdgetlError as error:
-        sys.exit(str(error))  # to stderr, without a traceback: `footprint` hands the line on

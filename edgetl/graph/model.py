@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -265,6 +265,7 @@ def whole_model(model: onnx.ModelProto, path: Path, limit: int = ONE_FILE) -> It
         EdgetlError: the files cannot be written, or the model is too large even without its weights.
     """
     with whole_file(path) as partial, ExitStack() as undo:
+        old = _own_data(path)
         data = None if _fits(model, limit) else path.with_name(f"{path.name}.{weights_digest(model)[:8]}.data")
         if data is not None:
             if not data.exists():
@@ -273,7 +274,9 @@ def whole_model(model: onnx.ModelProto, path: Path, limit: int = ONE_FILE) -> It
         partial.write_bytes(model_bytes(model))
         yield partial
         undo.pop_all()
-    _remove_stale_data(path, data)
+    for stale in old - {data}:
+        with suppress(OSError):
+            stale.unlink()
 
 
 def _fits(model: onnx.ModelProto, limit: int) -> bool:
@@ -283,17 +286,25 @@ def _fits(model: onnx.ModelProto, limit: int) -> bool:
         return False
 
 
-def _remove_stale_data(path: Path, data: Path | None) -> None:
-    for other in path.parent.iterdir():
-        if re.fullmatch(rf"{re.escape(path.name)}\.[0-9a-f]{{8}}\.data", other.name) and other != data:
-            other.unlink(missing_ok=True)
+def _own_data(path: Path) -> set[Path]:
+    """The files beside ``path`` that are named as its external data would be, and that the model there refers to."""
+    pattern = rf"{re.escape(path.name)}\.[0-9a-f]{{8}}\.data"
+    named = [file for file in path.parent.iterdir() if re.fullmatch(pattern, file.name)]
+    try:
+        referred = _external_data(path) if named and path.is_file() else set()
+    except (DecodeError, ValueError, OSError):  # it is no model
+        return set()
+    return {file for file in named if file.name in referred}
+
+
+def _external_data(path: Path) -> set[str]:
+    graph = onnx.load_model(path, load_external_data=False).graph
+    return {entry.value for tensor in graph.initializer for entry in tensor.external_data if entry.key == "location"}
 
 
 def stored_bytes(path: Path) -> int:
     """The size of a valid model's file and of the external data that it refers to."""
-    graph = onnx.load_model(path, load_external_data=False).graph
-    data = {entry.value for tensor in graph.initializer for entry in tensor.external_data if entry.key == "location"}
-    return sum(file.stat().st_size for file in (path, *(path.parent / name for name in data)))
+    return sum(file.stat().st_size for file in (path, *(path.parent / name for name in _external_data(path))))
 
 
 def load_model(path: Path) -> onnx.ModelProto:

@@ -1,7 +1,8 @@
 """What another machine runs with its own Python, before edgetl is there: only the standard library.
 
 `edgetl.stages.ssh` sends the text of this file; the first argument names the action. The answer is one line of JSON on
-stdout. All that is left behind is an environment in ``~/.cache/edgetl``, which is whole or not there.
+stdout. All that is left behind is an environment in ``~/.cache/edgetl``, which is whole or not there. Every Python that
+is started is isolated (``-I``): it finds no module in the folder it runs in.
 """
 
 from __future__ import annotations
@@ -45,8 +46,7 @@ def look(key: str) -> dict[str, Any]:
         model = _MODEL.read_text(encoding="utf-8", errors="replace").strip("\0\n ")
     except OSError:
         model = ""
-    seen = subprocess.run([_python(_folder(key)), "-c", NEEDED], capture_output=True) if _folder(key).is_dir() else None
-    ready = seen is not None and seen.returncode == 0
+    ready = _folder(key).is_dir() and _missing(_folder(key)) is None
     tensorrt = all(importlib.util.find_spec(name) is not None for name in ("tensorrt", "pycuda"))
     return {"device": model or None, "ready": ready, "tensorrt": tensorrt}
 
@@ -66,13 +66,13 @@ def install(key: str, wheel_name: str) -> dict[str, Any]:
 
 def _make(made: Path, wheel: Path) -> str | None:
     """Fill an environment; what is missing for it, with the command that mends it."""
-    alone = [sys.executable, "-m", "venv", "--system-site-packages", "--without-pip", str(made)]
+    alone = [sys.executable, "-I", "-m", "venv", "--system-site-packages", "--without-pip", str(made)]
     done = subprocess.run(alone, capture_output=True, text=True)
     if done.returncode:
         why = _last(done.stdout + done.stderr)
         return f"{sys.executable} cannot make an environment: {why}; on a Jetson: sudo apt install python3-venv"
     _see_packages_of_this_python(made)
-    pip = [_python(made), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip = [_python(made), "-I", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     done = subprocess.run(
         [*pip, "--no-index", "--no-deps", "--ignore-installed", str(wheel)], capture_output=True, text=True
     )
@@ -91,15 +91,15 @@ def _make(made: Path, wheel: Path) -> str | None:
 
 
 def _see_packages_of_this_python(made: Path) -> None:
-    """``--system-site-packages`` are those of the Python that an environment was made from, not the environment's."""
-    if sys.prefix != sys.base_prefix:
-        packages = next(made.glob("lib/python3*/site-packages"))
-        paths = [path for path in sys.path if path.endswith("-packages")]
-        (packages / "parent.pth").write_text("".join(f"{path}\n" for path in paths), encoding="utf-8")
+    """``--system-site-packages`` are not those of an environment that this Python may be in, and an isolated process
+    leaves out those that the user installed."""
+    packages = next(made.glob("lib/python3*/site-packages"))
+    paths = [path for path in sys.path if path.endswith("-packages")]
+    (packages / "parent.pth").write_text("".join(f"{path}\n" for path in paths), encoding="utf-8")
 
 
 def _missing(made: Path) -> str | None:
-    done = subprocess.run([_python(made), "-c", NEEDED], capture_output=True, text=True)
+    done = subprocess.run([_python(made), "-I", "-c", NEEDED], capture_output=True, text=True)
     return None if done.returncode == 0 else _last(done.stderr)
 
 
@@ -124,7 +124,7 @@ def work(key: str, orders: str, wanted: str) -> dict[str, Any]:
         threading.Thread(target=_end_with_stdin, args=(running, scratch), daemon=True).start()
         output = ""
         for order in json.loads(orders):
-            command = [_python(_folder(key)), "-m", "edgetl", *order]
+            command = [_python(_folder(key)), "-I", "-m", "edgetl", *order]
             code, output, fault = _run(command, scratch, running)
             if code:
                 return {"error": fault.removeprefix("error: ") or f"edgetl {order[0]} ended with code {code}"}

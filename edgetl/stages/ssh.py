@@ -17,9 +17,10 @@ from edgetl.errors import EdgetlError
 
 _OLDEST = (3, 10)
 _TOO_OLD = 78
-# An older Python ends here, before it reads what it may not understand.
+# No module may come from the home folder, where ssh begins: so -E, and no empty entry in the path. -I would do both and
+# hide the packages that the user installed. An older Python ends here, before it reads what it may not understand.
 _BOOT = (
-    f"import sys; sys.version_info >= {_OLDEST} or "
+    f"import sys; sys.path[:] = filter(None, sys.path); sys.version_info >= {_OLDEST} or "
     f"(sys.stderr.write('Python %d.%d' % sys.version_info[:2]), sys.exit({_TOO_OLD})); exec(sys.argv.pop(1))"
 )
 _SSH_FAILED, _NOT_FOUND = 255, (126, 127)
@@ -77,7 +78,7 @@ class Connections:
 
     def _start(self, host: str, action: str, arguments: tuple[str, ...]) -> subprocess.Popen[bytes]:
         source = (resources.files("edgetl.stages") / "remote_side.py").read_text(encoding="utf-8")
-        there = shlex.join([self.python, "-c", _BOOT, source, action, *arguments])
+        there = shlex.join([self.python, "-E", "-c", _BOOT, source, action, *arguments])
         config = ["-F", str(self.config)] if self.config else []
         options = [part for option in _OPTIONS for part in ("-o", option)]
         command = ["ssh", "-T", *config, *options, "--", host, there]

@@ -134,13 +134,13 @@ def copied(finished: Path, tmp_path: Path) -> Path:
 def photos(finished: Path, tmp_path: Path) -> Path:
     """An image folder: 24 images of each of ten labels, 0 to 9."""
     folder = tmp_path / "photos"
-    shutil.copytree(finished / "run" / "data" / "digits", folder)
+    shutil.copytree(finished / "run" / "data" / "digits", folder, ignore=shutil.ignore_patterns(".*"))
     return folder
 
 
 @pytest.fixture(scope="session")
 def snapshot() -> Callable[[Path], dict[str, str]]:
-    """Path and content (as sha256) of every file below a folder; the lock, which is always empty, aside."""
+    """Path and content (as sha256) of every file below a folder; the lock, which names a process, aside."""
 
     def snapshot(folder: Path) -> dict[str, str]:
         return {

@@ -444,7 +444,7 @@ def test_two_runs_in_one_directory(start: Callable[..., subprocess.Popen[str]], 
     (run / "stages" / "profile.json").unlink()
     first = start("profile", study, "-o", run, "--seconds", 60)
     # The lock names its holder. Trying to take it here could shut the first process out.
-    while (run / ".lock").read_text() != f"{first.pid}\n":
+    while (run / ".lock").read_text().splitlines()[0] != f"edgetl {first.pid}":
         assert first.poll() is None
         time.sleep(0.01)
     line = refused("run", study, "-o", run)
@@ -535,3 +535,20 @@ def test_random_bytes_in_any_file_of_the_run_directory_are_never_called_a_bug(ca
             done = call(command, copied / "study.yaml", "-o", run)
             assert done.returncode in {0, 1}, done.stderr
         path.write_bytes(content)
+
+
+@pytest.mark.parametrize("command", ["run", "finetune", "build-engine", "report"])
+def test_a_home_given_as_run_directory_is_refused_and_stays_as_it_is(
+    command: str, call: Command, fault: Callable[[Done], str], write_study: WriteStudy, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    for name in (".rsync.partial/big.iso", "Downloads/.x.partial", "results.json", "report.html", "data/index.json"):
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_text(name)
+    before = {path: path.read_text() for path in home.rglob("*") if path.is_file()}
+    line = fault(call(command, write_study(tmp_path), "-o", home))
+    assert line == (
+        f"{home} holds other things (Downloads) and is no run directory of edgetl; "
+        "choose a new or an empty directory with -o"
+    )
+    assert {path: path.read_text() for path in home.rglob("*") if path.is_file()} == before

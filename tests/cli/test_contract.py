@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -183,6 +184,46 @@ def test_an_interrupt_ends_with_130_and_what_was_done_stays(
     assert "index: up to date" in again.stderr
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_modules_are_imported_is_a_line(number: signal.Signals, start: Start, finished: Path) -> None:
+    process = start("inspect", finished / "run" / "graphs" / "combined.fp32.onnx")
+    while "numpy" not in Path(f"/proc/{process.pid}/maps").read_text():
+        assert process.poll() is None
+    process.send_signal(number)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode in {128 + number, -number}, err
+    assert err.strip().startswith("error: interrupted") and len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_other_signals_end_as_an_interrupt_does(
+    number: signal.Signals, start: Start, finished: Path, tmp_path: Path
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    graph = finished / "run" / "graphs" / "combined.fp32.onnx"
+    process = start("profile", graph, "--seconds", 60, "--width", 0.0001, env={"TMPDIR": str(scratch)})
+    while not list(scratch.glob("*/0.onnx.json")):  # a copy of the model lies there
+        assert process.poll() is None
+    process.send_signal(number)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, out) == (128 + number, ""), err
+    assert _last_line(err).startswith("error: interrupted; what was finished is kept") and "Traceback" not in err
+    assert not list(scratch.iterdir())
+
+
+def test_a_signal_that_is_ignored_stays_ignored(start: Start, finished: Path) -> None:
+    inherited = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        process = start("report", finished / "study.yaml", "-o", finished / "run", "--json")
+    finally:
+        signal.signal(signal.SIGHUP, inherited)
+    while process.poll() is None:
+        process.send_signal(signal.SIGHUP)
+        time.sleep(0.01)
+    assert process.returncode == 0
+
+
 def test_an_interrupt_while_measuring_leaves_the_rest_of_the_run_as_it_was(
     start: Start, call: Command, copied: Path, snapshot: Callable[[Path], dict[str, str]]
 ) -> None:
@@ -321,7 +362,7 @@ def test_a_reader_that_goes_away_is_no_reason_to_complain(options: list[str], st
     assert process.stdout is not None and process.stderr is not None
     process.stdout.close()
     assert process.stderr.read() == "report: up to date\n"
-    process.wait(timeout=120)
+    assert process.wait(timeout=120) == 128 + signal.SIGPIPE
 
 
 def test_head_takes_the_first_line_and_the_rest_is_quiet(finished: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-import shutil
 import signal
 import subprocess
 import time
@@ -78,15 +77,22 @@ def test_a_run_killed_in_every_stage_ends_like_an_undisturbed_one(
     assert not list(run.rglob("*.partial"))
 
 
-def test_a_run_killed_while_it_drew_its_images_can_be_run_again(call: Command, copied: Path) -> None:
-    run = copied / "run"
-    shutil.rmtree(run / "stages")
-    images = run / "data" / "digits"
-    images.rename(images.with_name(".digits.partial"))
-    done = call("finetune", copied / "study.yaml", "-o", run)
+def test_a_run_killed_while_it_drew_its_images_can_be_run_again(
+    start: Start, edgetl: Command, write_study: WriteStudy, tmp_path: Path
+) -> None:
+    study, run = write_study(tmp_path), tmp_path / "run"
+    process = start("finetune", study, "-o", run)
+    while not list(run.glob("data/.digits.*.partial/*")) and process.poll() is None:
+        time.sleep(0.001)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert list(run.rglob("*.partial")), "it was not killed while it drew"
+    beside = run / "data" / ".digits.partial" / "mine.png"
+    beside.parent.mkdir()
+    beside.write_bytes(b"mine")
+    done = edgetl("finetune", study, "-o", run)
     assert done.returncode == 0, done.stderr
-    assert images.is_dir()
-    assert not list(run.rglob("*.partial"))
+    assert list(run.rglob("*.partial")) == [beside.parent] and beside.read_bytes() == b"mine"
 
 
 def test_a_finished_run_is_not_done_again(call: Command, finished: Path) -> None:

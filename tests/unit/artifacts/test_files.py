@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from edgetl.artifacts.files import (
     Artifact,
+    is_temporary,
     read_json,
     sha256_bytes,
     sha256_file,
@@ -84,6 +85,25 @@ def test_a_block_that_writes_nothing_is_an_error_and_not_an_empty_file(tmp_path:
     with pytest.raises(EdgetlError, match="cannot write"), whole_file(path):
         pass
     assert not path.exists()
+
+
+def test_a_device_or_a_pipe_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "null").symlink_to("/dev/null")
+    for name in ("pipe", "null"):
+        before = (tmp_path / name).lstat()
+        with pytest.raises(EdgetlError, match=f"cannot write {tmp_path / name}: Is no regular file"):
+            write_bytes(tmp_path / name, b"content")
+        assert (tmp_path / name).lstat() == before
+
+
+def test_nobody_can_tell_the_temporary_name_and_lay_a_link_there(tmp_path: Path) -> None:
+    names = set()
+    for _ in range(3):
+        with whole_file(tmp_path / "file") as partial:
+            partial.write_bytes(b"new")
+            names.add(partial.name)
+    assert len(names) == 3 and all(is_temporary(name) for name in names)
 
 
 def test_a_full_disk_is_one_line_and_the_old_file_stays(small_disk: Path) -> None:

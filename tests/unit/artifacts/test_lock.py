@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -43,3 +44,23 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(EdgetlError, match="cannot write"), locked(tmp_path / "file" / "below"):
         pass
+
+
+@pytest.mark.parametrize("kind", ["link", "hard link", "pipe", "folder", "another program's"])
+def test_what_is_no_lock_is_refused_and_stays(kind: str, tmp_path: Path) -> None:
+    lock, victim = tmp_path / ".file.lock", tmp_path / "victim"
+    victim.write_bytes(b"")
+    if kind == "link":
+        lock.symlink_to(victim)
+    elif kind == "hard link":
+        lock.hardlink_to(victim)
+    elif kind == "pipe":
+        os.mkfifo(lock)
+    elif kind == "folder":
+        lock.mkdir()
+    else:
+        lock.write_bytes(b"4711\n")
+    before = lock.lstat()
+    with pytest.raises(EdgetlError, match=r"\.file\.lock is no lock of edgetl's"), locked(tmp_path / "file"):
+        pass
+    assert lock.lstat() == before

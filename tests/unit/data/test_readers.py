@@ -202,13 +202,29 @@ def test_digits_without_scikit_learn_name_the_extra_and_leave_nothing_behind(
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-def test_a_set_that_was_left_half_written_is_made_anew(tmp_path: Path) -> None:
+def test_a_set_is_made_anew_where_it_was_damaged_or_asked_for_otherwise(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn.datasets", reason="digits come with scikit-learn")
+    for per_label in (4, 3):
+        chosen = study(("3", "8"), format="digits", root=None, per_label=per_label)
+        found = READERS["digits"](chosen, tmp_path, tmp_path)
+        assert len(found.train) == len(list(tmp_path.rglob("*.png"))) == 10 * per_label
+        (tmp_path / "data" / "digits" / "3" / "000.png").write_bytes(b"damaged")
+    READERS["digits"](chosen, tmp_path, tmp_path)
+    assert (tmp_path / "data" / "digits" / "3" / "000.png").read_bytes() != b"damaged"
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["digits"]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_files_of_others_in_the_folder_of_a_set_stay(tmp_path: Path, first: bool) -> None:
     pytest.importorskip("sklearn.datasets", reason="digits come with scikit-learn")
     chosen = study(("3", "8"), format="digits", root=None, per_label=3)
-    touch(tmp_path / "data" / "digits", "../.digits.partial/3/stale.png")
-    found = READERS["digits"](chosen, tmp_path, tmp_path)
-    assert len(found.train) == 30
-    assert [path.name for path in (tmp_path / "data").iterdir()] == ["digits"]
+    if not first:
+        READERS["digits"](chosen, tmp_path, tmp_path)
+    touch(tmp_path / "data" / "digits", "3/mine.png")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(EdgetlError, match=r"3/mine\.png was not made by edgetl, .*; move it away"):
+        READERS["digits"](chosen, tmp_path, tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_disk_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -> None:

@@ -150,6 +150,7 @@ def test_a_model_under_the_limit_is_one_file(network, tmp_path):
 
 def test_external_data_of_a_model_that_was_replaced_is_removed_and_no_other_file(network, tmp_path):
     strangers = {"m.onnx.training.data", "m.onnx.0123456.data", "n.onnx.01234567.data", "m2onnx.01234567.data"}
+    strangers |= {"m.onnx.01234567.data"}  # named like the model's own, which does not refer to it
     for name in strangers:
         (tmp_path / name).touch()
     save_model(network, tmp_path / "m.onnx", limit=1000)
@@ -162,6 +163,14 @@ def test_external_data_of_a_model_that_was_replaced_is_removed_and_no_other_file
     assert load_model(tmp_path / "m.onnx") == other
     save_model(other, tmp_path / "m.onnx")
     assert {path.name for path in tmp_path.iterdir()} == {"m.onnx", *strangers}
+
+
+def test_a_file_that_is_no_model_is_replaced_and_nothing_beside_it_is_removed(network, tmp_path):
+    (tmp_path / "m.onnx").write_bytes(b"no model")
+    (tmp_path / "m.onnx.01234567.data").write_bytes(b"mine")
+    save_model(network, tmp_path / "m.onnx")
+    assert load_model(tmp_path / "m.onnx") == network
+    assert (tmp_path / "m.onnx.01234567.data").read_bytes() == b"mine"
 
 
 @pytest.mark.parametrize("limit", [1000, 10**9])

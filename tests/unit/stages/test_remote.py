@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from edgetl.errors import EdgetlError
 from edgetl.stages.reload import reload
 from edgetl.stages.remote import Job, files_job, profile_on
 from edgetl.stages.stage import Watcher
+from tests.hostile import hostile_modules
 from tests.sshd import PATIENCE, Network, needs_sshd, serve, until
 
 pytestmark = needs_sshd
@@ -93,6 +95,43 @@ def test_two_hosts_measure_at_once_and_one_that_is_gone_costs_them_nothing(
     assert again.lines == ["nano: measuring"], "edgetl is installed once"
 
 
+def test_no_code_from_a_hosts_home_or_from_the_files_that_are_sent_is_run(
+    network: Network, graphs: list[Path], listener: Watcher, tmp_path: Path
+) -> None:
+    home, modules = network.servers["nano"].home, hostile_modules(tmp_path / "run")
+    shutil.rmtree(home / ".cache", ignore_errors=True)  # so that it is installed anew
+    for name, code in modules.items():
+        (home / name).parent.mkdir(exist_ok=True)
+        (home / name).write_bytes(code)
+    job = quick(graphs)
+    try:
+        (one,) = profile_on(network.hosts("nano"), replace(job, files={**job.files, **modules}), listener).hosts
+    finally:
+        for name in modules:
+            (home / name).unlink()
+    assert not (tmp_path / "run").exists(), (tmp_path / "run").read_text()
+    assert one.error is None and one.profile is not None
+    assert all(row.memory is not None and row.memory.process_mb is not None for row in one.profile.deployments)
+
+
+def test_packages_that_the_hosts_user_installed_are_used(
+    network: Network, graphs: list[Path], listener: Watcher
+) -> None:
+    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    bare, packages = Path(sys.base_prefix) / "bin" / version, Path(np.__file__).parents[1]
+    if not bare.exists() or subprocess.run([bare, "-I", "-c", "import onnx"], capture_output=True).returncode == 0:
+        pytest.skip("there is no Python here that lacks what edgetl depends on")
+    user = network.servers["nano"].home / ".local" / "lib" / version / "site-packages"
+    user.parent.mkdir(parents=True)
+    user.symlink_to(packages)
+    try:
+        (one,) = profile_on(network.hosts("nano", python=str(bare)), quick(graphs), listener).hosts
+    finally:
+        user.unlink()
+    assert one.error is None and one.profile is not None
+    assert all(row.memory is not None and row.memory.process_mb is not None for row in one.profile.deployments)
+
+
 def test_an_error_of_the_command_there_is_the_hosts_line(
     network: Network, graphs: list[Path], listener: Watcher
 ) -> None:
@@ -112,7 +151,7 @@ def test_a_python_that_is_too_old_is_told_before_it_reads_anything_new(
     old = tmp_path / "python3.8"
     # The same interpreter, which takes itself for an old one.
     pretend = "import collections, sys; sys.version_info = collections.namedtuple('v', 'major minor')(3, 8);"
-    old.write_text(f'#!/bin/sh\nshift\nboot="$1"\nshift\nexec {sys.executable} -c "{pretend} $boot" "$@"\n')
+    old.write_text(f'#!/bin/sh\nshift 2\nboot="$1"\nshift\nexec {sys.executable} -c "{pretend} $boot" "$@"\n')
     old.chmod(0o755)
     (one,) = profile_on(network.hosts("nano", python=str(old)), quick(graphs), listener).hosts
     assert one.error is not None and "Python 3.8, edgetl needs 3.10 or newer" in one.error
@@ -161,7 +200,7 @@ def sshd_children(pid: int) -> list[int]:
 HOSTILE = """#!{python}
 import json, sys
 answers = {{"look": {{"device": None, "ready": True, "tensorrt": False}}, "work": {work}}}
-print(json.dumps(answers[sys.argv[4]]))
+print(json.dumps(answers[sys.argv[5]]))
 """
 
 
