@@ -29,7 +29,7 @@ $(EDGE)/.dependencies: pyproject.toml constraints-lowest.txt
 	$(EDGE)/bin/python -m pip install --quiet --constraint constraints-lowest.txt '.[report,detect]'
 	touch $@
 
-$(EDGE)/.installed: $(EDGE)/.dependencies $(shell find edgetl -name '*.py' -o -name '*.html')
+$(EDGE)/.installed: $(EDGE)/.dependencies $(shell find edgetl -name '*.py' -o -name '*.html' -o -name '*.js')
 	$(EDGE)/bin/python -m pip install --quiet --no-deps --force-reinstall .
 	touch $@
 

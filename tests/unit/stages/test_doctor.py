@@ -52,10 +52,10 @@ def test_a_machine_without_a_gpu_is_told_so(monkeypatch: pytest.MonkeyPatch) -> 
 def test_each_missing_package_is_named_with_what_mends_it(
     monkeypatch: pytest.MonkeyPatch, device: None, tmp_path: Path
 ) -> None:
-    hide(monkeypatch, "torch", "timm", "plotly", "tensorrt_rtx", "tensorrt", "pycuda", "cuda")
+    hide(monkeypatch, "torch", "timm", "jinja2", "tensorrt_rtx", "tensorrt", "pycuda", "cuda")
     found = needs(doctor.examine(tmp_path))
     assert found["run, finetune and export of a study"] == ("torch, timm not installed", "pip install 'edgetl[train]'")
-    assert found["report with its page"] == ("plotly not installed", "pip install 'edgetl[report]'")
+    assert found["report with its page"] == ("jinja2 not installed", "pip install 'edgetl[report]'")
     assert found["build-engine --runtime tensorrt-rtx"][1] == "pip install 'edgetl[rtx]'"
     assert found["build-engine --runtime tensorrt"][0] == "tensorrt not installed"
     assert found["running TensorRT engines"][1] == (
