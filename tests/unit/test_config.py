@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from edgetl.config import Recipe, Study, load_recipe, load_study
@@ -497,7 +497,6 @@ _KEYS = st.sampled_from([*Study.model_fields, "format", "val", "cut", "image_siz
 _VALUES = st.recursive(
     _SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_KEYS, inner, max_size=4), max_leaves=12
 )
-_BOUNDED = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def loads_or_refuses(study_file: Path, content: bytes) -> None:
@@ -509,7 +508,7 @@ def loads_or_refuses(study_file: Path, content: bytes) -> None:
         str(error).encode()
 
 
-@_BOUNDED
+@settings(max_examples=150)
 @given(st.binary(max_size=60) | st.text(alphabet=st.sampled_from("&*!|>%@:-?[]{},#'\"~\\ \n\tax1.")).map(str.encode))
 @example(b"? [a]\n: b")
 @example(b"!!set {a, b}")
@@ -519,7 +518,7 @@ def test_any_bytes_give_a_study_or_one_clear_line(study_file: Path, content: byt
     loads_or_refuses(study_file, content)
 
 
-@_BOUNDED
+@settings(max_examples=150)
 @given(st.dictionaries(st.sampled_from([*Study.model_fields]), _VALUES, max_size=6), st.booleans())
 def test_any_values_under_the_keys_of_a_study_give_a_study_or_one_clear_line(
     study_file: Path, values: dict[str, object], flow: bool

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -97,7 +97,7 @@ def covered(found: ViewBoxes, label: str, shape: tuple[int, ...], margin: float)
     return mask
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150)
 @given(AUGMENTATIONS, PREPROCESSINGS, st.integers(0, 40), st.integers(0, 3), st.integers(0, 4))
 def test_boxes_of_every_view_hold_the_pixels_of_their_objects_and_no_others(
     root: Path,

@@ -121,7 +121,7 @@ def test_what_is_no_image_is_broken_with_a_reason(content: bytes, reason: str) -
         decode(content)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.sampled_from(sorted(ENCODINGS)), st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=8))
 def test_damaged_bytes_raise_nothing_but_broken_image(name: str, changes: list[tuple[int, int]]) -> None:
     form, options = ENCODINGS[name]

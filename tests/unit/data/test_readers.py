@@ -164,7 +164,7 @@ def test_a_missing_csv_file_is_refused_with_the_nearest_one(tmp_path: Path) -> N
         listing(study(format="csv", train="trian.csv"), tmp_path)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(alphabet=st.sampled_from("path,label\n\r\"'/.\0\ufeffü"), max_size=60))
 def test_no_csv_text_raises_anything_but_a_clear_error(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     root = tmp_path_factory.getbasetemp() / "hostile"

@@ -129,7 +129,7 @@ def test_a_head_may_have_any_name_that_a_group_may_have(name: str) -> None:
     check_name(name)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs", "Cc"], exclude_characters='/\\:*?"<>|'), min_size=1))
 def test_a_head_may_have_any_printable_name(name: str) -> None:
     if name != IMAGES:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
@@ -342,14 +342,13 @@ def random_graph(sketch: Any, steps: Sequence[tuple[str, int, int]]) -> tuple[on
 
 random_steps = st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 11), st.integers(0, 11)), max_size=12)
 choice = st.sets(st.integers(0, 11), max_size=4)
-few = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def chosen(tensors: Sequence[str], numbers: set[int]) -> list[str]:
     return [name for number, name in enumerate(tensors) if number in numbers]
 
 
-@few
+@settings(max_examples=60)
 @given(steps=random_steps, numbers=choice.filter(bool))
 def test_a_part_costs_what_it_costs_cut_out(sketch: Any, steps: Any, numbers: set[int]) -> None:
     model, tensors = random_graph(sketch, steps)
@@ -358,7 +357,7 @@ def test_a_part_costs_what_it_costs_cut_out(sketch: Any, steps: Any, numbers: se
     assert CostModel(model).cost(names) == replace(alone, estimate=pytest.approx(alone.estimate))
 
 
-@few
+@settings(max_examples=60)
 @given(steps=random_steps, ours=choice, theirs=choice)
 def test_a_union_costs_at_least_its_dearer_part_and_at_most_both(
     sketch: Any, steps: Any, ours: set[int], theirs: set[int]
@@ -372,7 +371,7 @@ def test_a_union_costs_at_least_its_dearer_part_and_at_most_both(
         assert both <= (part + other) * (1 + 1e-9)
 
 
-@few
+@settings(max_examples=60)
 @given(steps=random_steps, order=st.permutations(range(13)))
 def test_the_order_of_outputs_does_not_matter(sketch: Any, steps: Any, order: list[int]) -> None:
     model, tensors = random_graph(sketch, steps)
@@ -380,7 +379,7 @@ def test_the_order_of_outputs_does_not_matter(sketch: Any, steps: Any, order: li
     assert CostModel(model).cost(shuffled) == CostModel(model).cost(tensors)
 
 
-@few
+@settings(max_examples=60)
 @given(steps=random_steps)
 def test_the_costs_of_nodes_add_up_to_that_of_the_graph(sketch: Any, steps: Any) -> None:
     model, _ = random_graph(sketch, steps)
@@ -495,7 +494,7 @@ def test_a_tensor_that_is_not_there_is_refused_by_name() -> None:
         CostModel(residual_block()).cost(["scores", "animals"])
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150)
 @given(position=st.floats(0.0, 0.999), byte=st.integers(0, 255))
 def test_a_damaged_graph_that_onnx_still_accepts_has_a_cost_or_is_refused(
     position: float, byte: int, network: onnx.ModelProto

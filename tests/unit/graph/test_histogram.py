@@ -12,7 +12,6 @@ from edgetl.graph.histogram import BINS, Histogram
 finite = st.floats(-(2.0**100), 2.0**100, width=32)
 
 
-@settings(max_examples=100, deadline=None)
 @given(parts=st.lists(arrays(np.float32, st.integers(1, 30), elements=finite), min_size=1, max_size=5))
 def test_a_histogram_that_grew_equals_one_with_the_final_range(parts):
     grown = Histogram()
@@ -32,7 +31,7 @@ def test_a_histogram_does_not_grow_with_what_it_counts():
     assert histogram.counts.sum() == 200_000
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(parts=st.lists(arrays(np.float32, st.integers(1, 30), elements=finite), min_size=1, max_size=5), data=st.data())
 def test_histograms_add_up_to_one_of_everything_in_any_order(parts, data):
     whole, merged = Histogram(), Histogram()

@@ -293,7 +293,7 @@ def test_a_graph_without_layers_and_weights_with_nan_are_refused(sketch, table_f
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(layers=st.lists(st.sampled_from(["conv", "relu", "relu6", "pool", "add"]), min_size=1, max_size=6))
 def test_any_chain_keeps_its_interface_and_its_outputs(target, layers, sketch, images, table_for):
     model = sketch(seed=len(layers)).chain(layers)

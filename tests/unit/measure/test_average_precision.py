@@ -343,7 +343,7 @@ def test_an_interval_lies_about_its_figure_though_drawn_images_give_higher_ones(
 seeds = st.integers(0, 10_000)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(seeds, st.randoms(use_true_random=False))
 def test_order_of_images_and_of_detections_changes_no_figure(seed: int, random: Any) -> None:
     case = random_case(seed, images=12)
@@ -356,7 +356,7 @@ def test_order_of_images_and_of_detections_changes_no_figure(seed: int, random: 
     np.testing.assert_allclose(a, b, atol=1e-12)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(seeds, st.integers(0, 11), st.integers(0, 2))
 def test_a_worst_detection_that_hits_nothing_raises_no_figure(seed: int, where: int, label: int) -> None:
     case = random_case(seed, images=12)
@@ -367,7 +367,7 @@ def test_a_worst_detection_that_hits_nothing_raises_no_figure(seed: int, where: 
     assert (np.nan_to_num(after) <= np.nan_to_num(before)).all()
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(seeds, st.integers(1, 8), st.floats(0.0, 5.0))
 def test_an_interval_holds_its_figure_and_stays_in_bounds(seed: int, images: int, wrong: float) -> None:
     case = random_case(seed, images, wrong)

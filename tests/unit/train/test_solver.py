@@ -182,7 +182,7 @@ def test_one_image_for_each_class_is_enough_to_fit() -> None:
     assert (_predict(features, weight, bias) == np.arange(3)).all()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 2**32 - 1),
     rows=st.integers(5, 60),

@@ -234,7 +234,7 @@ def test_a_yaml_file_without_class_names_is_one_clear_line(tmp_path: Path, text:
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.binary(max_size=60)
     | st.text(alphabet="0123456789.-e \n\tnaif").map(str.encode)
@@ -254,7 +254,6 @@ def test_any_label_file_gives_boxes_or_faults(tmp_path_factory: pytest.TempPathF
         assert fault.model_dump_json().encode()
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=60) | st.text(alphabet="names: []{}0-1\n'\"car&*!,|").map(lambda text: text.encode()))
 def test_any_bytes_as_class_names_give_names_or_one_clear_line(
     tmp_path_factory: pytest.TempPathFactory, content: bytes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
@@ -191,7 +191,6 @@ def test_another_normalisation_that_was_folded_into_the_first_layer_is_told():
     assert parting(a, b)[1].startswith("weight differs by a factor per input channel")
 
 
-@settings(deadline=None)
 @given(
     factors=st.lists(st.floats(0.125, 8.0), min_size=1, max_size=6),
     axis=st.integers(0, 1),

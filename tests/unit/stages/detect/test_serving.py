@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -218,7 +218,6 @@ FOUND = st.lists(ROWS, max_size=5).map(
 )
 
 
-@settings(max_examples=100, deadline=None)
 @given(
     found=st.lists(FOUND, min_size=1, max_size=4), threshold=st.floats(0.0625, 1.0, width=16), sure=st.floats(0.1, 1.0)
 )

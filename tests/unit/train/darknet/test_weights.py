@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs the extra train")
-from hypothesis import HealthCheck, given, settings  # noqa: E402
+from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from hypothesis.extra.numpy import arrays  # noqa: E402
 
@@ -112,7 +112,7 @@ def test_what_is_written_is_read_again(cfg: Cfg, tmp_path: Path) -> None:
     assert path.read_bytes()[:20] == struct.pack("<iiiQ", 0, 2, 5, 0)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40)
 @given(arrays(np.float32, TOTAL, elements=st.floats(width=32)))
 def test_a_file_of_any_values_is_read_to_the_bit_or_refused(
     cfg: Cfg, tmp_path: Path, values: np.ndarray[Any, Any]
