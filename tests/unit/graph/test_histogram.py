@@ -23,6 +23,17 @@ def test_a_histogram_that_grew_equals_one_with_the_final_range(parts):
     assert (grown.minimum, grown.maximum) == (values.min(), values.max())
 
 
+def test_zeros_do_not_widen_the_range():
+    small = np.float32([0.25, -0.1])
+    alone, beside = Histogram(), Histogram()
+    alone.add(small)
+    beside.add(np.zeros(3, np.float32))
+    beside.add(small)
+    assert beside.exponent == alone.exponent == -1
+    np.testing.assert_array_equal(beside.counts[1:], alone.counts[1:])
+    assert beside.counts[0] == alone.counts[0] + 3
+
+
 def test_a_histogram_does_not_grow_with_what_it_counts():
     histogram = Histogram()
     for seed in range(20):
