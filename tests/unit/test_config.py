@@ -376,6 +376,7 @@ def test_numbers_are_labels_and_equal_their_quoted_selves(study_file: Path) -> N
     assert "label '0' is in group 'a' and again in group 'a'" in fault
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -518,6 +519,7 @@ def test_any_bytes_give_a_study_or_one_clear_line(study_file: Path, content: byt
     loads_or_refuses(study_file, content)
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(st.dictionaries(st.sampled_from([*Study.model_fields]), _VALUES, max_size=6), st.booleans())
 def test_any_values_under_the_keys_of_a_study_give_a_study_or_one_clear_line(

@@ -66,6 +66,7 @@ def counted(name: str, size: int = 64) -> Counted:
     return Counted(*costs, counter.get_total_flops(), parameters)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONVOLUTIONAL)
 def test_flops_of_a_network_are_those_that_pytorch_counts(name: str) -> None:
     found = counted(name)

@@ -379,6 +379,7 @@ def prepared(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
     return quantise(model, table, "tensorrt" if precision == "tensorrt" else "onnxruntime")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["operator", "loop", "none"])
 @pytest.mark.parametrize("precision", ["fp16", "tensorrt", "onnxruntime"])
 def test_reading_raw_outputs_stays_in_float_whichever_is_first(form: Form, precision: str) -> None:

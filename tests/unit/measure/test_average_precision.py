@@ -134,6 +134,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @EVALUATORS
 @pytest.mark.parametrize("name", CASES)
 def test_every_figure_is_the_evaluators(evaluate: Callable[[Case], Any], name: str) -> None:
@@ -328,6 +329,7 @@ def test_the_same_test_set_gives_the_same_intervals() -> None:
     assert score(random_case(1).matches, GROUPS) == score(random_case(1).matches, GROUPS)
 
 
+@pytest.mark.slow
 def test_intervals_hold_what_test_sets_of_that_size_give_about_as_often_as_they_say() -> None:
     measured = [score(random_case(seed, images=40).matches, GROUPS).overall for seed in range(50)]
     for metric in ([one.ap50 for one in measured], [one.ap for one in measured]):

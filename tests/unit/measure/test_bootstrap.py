@@ -102,6 +102,7 @@ def test_the_same_seed_gives_the_same_interval() -> None:
     assert paired_difference(a, b) == paired_difference(a, b)
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
     rng = np.random.default_rng(0)
     shares = [share(rng.random(400) < 0.9) for _ in range(300)]

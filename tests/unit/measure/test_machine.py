@@ -120,6 +120,7 @@ def _secret(path: Path) -> None:
 DAMAGES = (_empty, _binary, _word, _huge, _folder, _pipe, _loop, _secret, Path.unlink)
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(data=st.data())
 def test_no_damage_to_a_machines_files_fails_a_measurement(data: st.DataObject) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -80,6 +81,7 @@ def test_the_order_of_the_rows_does_not_matter(make: SimpleNamespace, data: st.D
     assert decide(data.draw(st.permutations(rows)), pairs, budget) == decide(rows, pairs, budget)
 
 
+@pytest.mark.slow
 @given(st.data(), BUDGETS, st.floats(1e-3, 0.2), st.floats(1.001, 5.0), st.booleans())
 def test_a_strictly_worse_candidate_never_changes_who_wins(
     make: SimpleNamespace, data: st.DataObject, budget: Budget, loss: float, slowdown: float, stable: bool

@@ -73,6 +73,7 @@ def times(folder: Path, below: str = "") -> dict[str, int]:
     return {path.relative_to(root).as_posix(): path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_a_study_ends_with_results_and_a_report(finished: Path) -> None:
     results = read_json(finished / "run" / "results.json", Results)
     assert [one.title for one in results.deployments] == ["shared fp32"]
@@ -105,10 +106,12 @@ def test_another_budget_or_name_makes_only_the_report_anew(run: Run, folder: Pat
     assert run(study=STUDY.replace("two digits", "2 digits") + "budget: {max_latency_ms: 0.000001}\n") == ["report"]
 
 
+@pytest.mark.slow
 def test_a_longer_measurement_is_profiled_anew_and_nothing_else(run: Run) -> None:
     assert run(options=Options(threads=1, seconds=0.12)) == ["profile", "report"]
 
 
+@pytest.mark.slow
 def test_another_precision_is_exported_without_training_again(run: Run) -> None:
     done = run(ALL[:6], study=STUDY.replace("[fp32]", "[fp32, int8]"))
     assert done == ["export", "build-engine", "evaluate"]

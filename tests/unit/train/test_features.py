@@ -264,6 +264,7 @@ def test_an_image_that_changed_after_indexing_is_one_clear_error(
 # What was cut short
 
 
+@pytest.mark.slow
 def test_an_extraction_killed_in_the_middle_leaves_nothing_that_is_read_as_whole(
     nano: Nano, images: tuple[Path, tuple[Sample, ...]], tmp_path: Path
 ) -> None:
@@ -356,6 +357,7 @@ def test_a_disk_that_fills_up_meanwhile_is_one_clear_error_and_leaves_no_partial
     assert not found.was_cached and len(found.matrix) == 210
 
 
+@pytest.mark.slow
 def test_a_limit_on_file_sizes_is_one_clear_error_and_leaves_no_partial_file(
     images: tuple[Path, tuple[Sample, ...]], tmp_path: Path
 ) -> None:
@@ -371,6 +373,7 @@ def test_a_limit_on_file_sizes_is_one_clear_error_and_leaves_no_partial_file(
 # Memory
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from Linux's /proc")
 def test_ten_times_the_images_take_no_more_memory(images: tuple[Path, tuple[Sample, ...]], tmp_path: Path) -> None:
     root, samples = images

@@ -32,6 +32,7 @@ def test_digits_reach_the_optimum_of_scikit_learn(digits: tuple[Array, Array]) -
         _assert_equal_to_sklearn(features, targets, "softmax", strength, found)
 
 
+@pytest.mark.slow
 def test_badly_scaled_features_reach_the_optimum_of_scikit_learn(digits: tuple[Array, Array]) -> None:
     features, targets = digits
     scaled = features * 10.0 ** np.random.default_rng(0).uniform(-2, 2, features.shape[1])

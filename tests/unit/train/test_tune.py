@@ -157,6 +157,7 @@ def test_heads_start_from_their_own_copies_of_the_layers(tuned: dict[str, Tuned]
     assert not any(np.array_equal(states[0][name], other[name]) for other in states[1:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", ["images", "features.1", "features.4"])
 def test_any_cut_can_be_tuned_above(problem: Problem, cut: str) -> None:
     here = problem.at(cut)
@@ -252,6 +253,7 @@ print(*(f"{key} {sha256(here['_bytes'](one)).hexdigest()}" for key, one in tuned
 """
 
 
+@pytest.mark.slow
 def test_another_process_gives_the_same_bytes(tuned: dict[str, Tuned]) -> None:
     root = Path(__file__).parents[3]
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONPATH": str(root)}

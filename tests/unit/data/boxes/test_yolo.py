@@ -234,6 +234,7 @@ def test_a_yaml_file_without_class_names_is_one_clear_line(tmp_path: Path, text:
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(
     st.binary(max_size=60)

@@ -257,6 +257,7 @@ def test_names_of_pycuda_are_the_real_ones(gpu: Gpu) -> None:
         assert all(hasattr(getattr(real, kind), name) for name in names)
 
 
+@pytest.mark.slow
 def test_engines_are_profiled_side_by_side_and_damaged_ones_only_if_they_are_trusted(
     graph: Path, tmp_path: Path, generation: Callable[[str], Play], load: Load
 ) -> None:

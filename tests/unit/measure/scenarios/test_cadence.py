@@ -55,6 +55,7 @@ def test_waiting_ends_when_it_is_due_never_before() -> None:
         assert device.now() >= when
 
 
+@pytest.mark.slow
 def test_a_cadence_that_is_met_is_told_part_by_part(session: Callable[[int], Callable[[], object]]) -> None:
     parts = {"people": Paced(session(2), 30.0), "signs": Paced(session(6), 5.0)}
     (found,) = measure_cadence({"specialised": parts}, QUICK)
@@ -70,6 +71,7 @@ def test_a_cadence_that_is_met_is_told_part_by_part(session: Callable[[int], Cal
     assert found.seconds == pytest.approx(1.2)
 
 
+@pytest.mark.slow
 def test_one_that_needs_more_than_the_device_is_said_not_run_and_does_not_disturb_the_others() -> None:
     calls: list[float] = []
 
@@ -92,6 +94,7 @@ def test_when_none_can_be_met_it_ends() -> None:
     assert found.unmet is not None
 
 
+@pytest.mark.slow
 def test_deadlines_that_are_missed_are_counted() -> None:
     """A short period beside a long inference that cannot be interrupted."""
     parts = {"short": Paced(asleep(0.0001), 100.0), "long": Paced(asleep(0.08), 5.0)}

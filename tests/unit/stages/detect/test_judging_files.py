@@ -67,6 +67,7 @@ def annotated(saved: Save, trained: Any, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["tensorrt", "onnxruntime"])
 def test_int8_within_a_budget_is_judged_by_boxes_and_the_record_says_so(
     target: Any, saved: Save, annotated: Path, tmp_path: Path, listener: Any
@@ -84,6 +85,7 @@ def test_int8_within_a_budget_is_judged_by_boxes_and_the_record_says_so(
     assert any(line.startswith("judging by mAP@0.5 on 12 images") for line in listener.lines)
 
 
+@pytest.mark.slow
 def test_what_the_written_file_finds_is_what_was_judged(
     saved: Save, annotated: Path, tmp_path: Path, listener: Any
 ) -> None:
@@ -155,6 +157,7 @@ def test_faults_of_annotations_are_told_by_kind(saved: Save, annotated: Path, tm
     assert any(line.startswith("left out photos/1.png: ") for line in listener.lines)
 
 
+@pytest.mark.slow
 def test_a_graph_that_classifies_too_is_judged_by_what_its_images_are_labelled_with(
     saved: Save, annotated: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, listener: Any
 ) -> None:

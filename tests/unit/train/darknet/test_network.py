@@ -100,6 +100,7 @@ SECTIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "side"), [(name, side) for name in SECTIONS for side in (24, 22 if name in {"reorg", "route"} else 21)]
 )

@@ -88,6 +88,7 @@ def test_every_box_and_score_is_what_the_graph_computes(kind: str, seed: int, sp
     np.testing.assert_allclose(every, there["head/scores"], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @every_kind
 @pytest.mark.parametrize(
     "suppression",

@@ -138,6 +138,7 @@ def kernels(model: onnx.ModelProto) -> int:
     return sum(node.op_type == "Conv" for node in model.graph.node)
 
 
+@pytest.mark.slow
 def test_graphs_of_a_frozen_and_a_tuned_head_have_all_below_the_cut_once(detector: Detector) -> None:
     parted, images = part_trunk(detector, 0.3), images_of(detector)
     joint = Joint(parted.above, head_of(detector))
