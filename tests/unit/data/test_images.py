@@ -363,9 +363,7 @@ def test_a_bright_rectangle_is_rendered_where_its_box_lands(size: tuple[int, int
 
 @pytest.mark.parametrize("orientation", [1, 6])
 @pytest.mark.parametrize("fitted", ["letterbox", "stretch"])
-def test_a_large_jpeg_lands_where_the_whole_image_would_though_it_is_decoded_smaller(
-    orientation: int, fitted: str
-) -> None:
+def test_a_large_jpeg_decoded_smaller_lands_where_the_whole_would(orientation: int, fitted: str) -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
     content = encoded(picture(1207, 803), "JPEG", quality=95, exif=exif)

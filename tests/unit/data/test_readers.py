@@ -193,9 +193,7 @@ def test_digits_are_written_as_grey_images_and_made_anew_where_one_was_lost(tmp_
     assert lost.read_bytes() == content
 
 
-def test_digits_without_scikit_learn_name_the_extra_and_leave_nothing_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_digits_without_scikit_learn_name_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(MissingExtraError, match=r"edgetl\[train\]"):
         READERS["digits"](study(("3", "8"), format="digits", root=None), tmp_path, tmp_path)

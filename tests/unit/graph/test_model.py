@@ -148,7 +148,7 @@ def test_a_model_under_the_limit_is_one_file(network, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
 
 
-def test_external_data_of_a_model_that_was_replaced_is_removed_and_no_other_file(network, tmp_path):
+def test_a_replaced_models_external_data_is_removed_and_no_other_file(network, tmp_path):
     strangers = {"m.onnx.training.data", "m.onnx.0123456.data", "n.onnx.01234567.data", "m2onnx.01234567.data"}
     for name in strangers:
         (tmp_path / name).touch()

@@ -27,7 +27,7 @@ def timed(calls: Mapping[str, Call], plan: Plan) -> dict[str, Samples]:
     return measure(list(calls), always(calls), plan).samples
 
 
-def test_every_candidate_gets_its_turn_in_every_round_and_the_order_is_drawn_anew() -> None:
+def test_every_round_takes_every_candidate_in_an_order_drawn_anew() -> None:
     calls: list[str] = []
     names = ("a", "b", "c")
     plan = Plan(seconds=1e-6, warmup_ms=0.0, slice_ms=1e-6, min_rounds=30, load_rounds=30)
@@ -62,7 +62,7 @@ def test_a_candidate_that_does_twice_the_work_is_found_to_be_twice_as_slow() -> 
     assert low <= value <= high
 
 
-def test_measuring_goes_on_until_there_are_enough_rounds_and_never_past_the_most() -> None:
+def test_measuring_takes_enough_rounds_and_never_more_than_the_most() -> None:
     assert (
         timed({"a": busy(10)}, Plan(seconds=1e-9, warmup_ms=0.0, slice_ms=0.01, min_rounds=7))["a"].times.shape[0] == 7
     )

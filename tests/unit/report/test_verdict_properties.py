@@ -61,9 +61,7 @@ def meets(row: Measured, rows: list[Measured], pairs: list[Comparison], budget: 
 
 
 @given(st.data(), BUDGETS)
-def test_a_verdict_only_names_what_was_run_and_meets_every_limit(
-    make: SimpleNamespace, data: st.DataObject, budget: Budget
-) -> None:
+def test_a_verdict_is_of_what_ran_and_meets_limits(make: SimpleNamespace, data: st.DataObject, budget: Budget) -> None:
     rows, pairs = data.draw(studies(make))
     verdict = decide(rows, pairs, budget)
     named = [row for row in rows if (row.name, row.precision) == (verdict.deployment, verdict.precision)]

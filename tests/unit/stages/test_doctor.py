@@ -49,7 +49,7 @@ def test_a_machine_without_a_gpu_is_told_so(monkeypatch: pytest.MonkeyPatch) -> 
     assert health.facts["packages"]["onnx"]
 
 
-def test_each_missing_package_is_named_with_what_mends_it(
+def test_missing_packages_are_named_with_a_remedy(
     monkeypatch: pytest.MonkeyPatch, device: None, tmp_path: Path
 ) -> None:
     hide(monkeypatch, "torch", "timm", "jinja2", "tensorrt_rtx", "tensorrt", "pycuda", "cuda")
@@ -64,9 +64,7 @@ def test_each_missing_package_is_named_with_what_mends_it(
     assert found["CUDA graphs of TensorRT engines"][1] == "pip install 'cuda-bindings==12.*'"
 
 
-def test_what_the_system_has_and_this_environment_does_not_see(
-    monkeypatch: pytest.MonkeyPatch, device: None, tmp_path: Path
-) -> None:
+def test_what_is_of_the_system_alone_is_told(monkeypatch: pytest.MonkeyPatch, device: None, tmp_path: Path) -> None:
     (tmp_path / "usr/lib/python3.10/dist-packages/tensorrt").mkdir(parents=True)
     (tmp_path / "usr/local/cuda").mkdir(parents=True)
     hide(monkeypatch, "tensorrt", "pycuda")

@@ -93,9 +93,7 @@ def test_two_hosts_measure_at_once_and_one_that_is_gone_costs_them_nothing(
     assert again.lines == ["nano: measuring"], "edgetl is installed once"
 
 
-def test_an_error_of_the_command_there_is_the_hosts_line(
-    network: Network, graphs: list[Path], listener: Watcher
-) -> None:
+def test_an_error_over_there_is_the_hosts_line(network: Network, graphs: list[Path], listener: Watcher) -> None:
     graphs[0].write_bytes(b"no graph")
     (one,) = profile_on(network.hosts("nano"), quick(graphs), listener).hosts
     assert one.error is not None and "it's a model.onnx" in one.error and "Traceback" not in one.error
@@ -129,9 +127,7 @@ def test_a_folder_that_cannot_be_written_is_told(network: Network, graphs: list[
     assert one.error is not None and ".cache" in one.error and "free space or mend the folder" in one.error
 
 
-def test_a_host_that_dies_meanwhile_is_a_line_and_its_work_ends(
-    network: Network, graphs: list[Path], listener: Watcher
-) -> None:
+def test_a_host_that_dies_is_a_line_and_its_work_ends(network: Network, graphs: list[Path], listener: Watcher) -> None:
     orin = network.servers["orin"]
     found: list[object] = []
     asked = threading.Thread(

@@ -117,7 +117,7 @@ def test_another_precision_is_exported_without_training_again(run: Run) -> None:
     assert done == ["export", "build-engine", "evaluate"]
 
 
-def test_another_number_of_trees_is_searched_without_training_and_the_same_shortlist_changes_nothing(run: Run) -> None:
+def test_another_number_of_trees_is_searched_without_training(run: Run) -> None:
     assert run(study=STUDY + "search: {trees: 2}\n") == ["search"]
 
 
@@ -168,9 +168,7 @@ def test_a_stage_without_the_one_before_it_says_which_to_run(tmp_path: Path, lis
         ),
     ],
 )
-def test_a_changed_study_is_refused_by_later_stages_naming_the_key(
-    run: Run, old: str, new: str, stage: str, refusal: str
-) -> None:
+def test_later_stages_refuse_a_changed_key(run: Run, old: str, new: str, stage: str, refusal: str) -> None:
     with pytest.raises(EdgetlError, match=refusal + ".* than the study file has now; run edgetl .* again"):
         run([stage], study=STUDY.replace(old, new))
 

@@ -101,7 +101,7 @@ def test_random_weights_depend_on_the_seed_alone() -> None:
 
 
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
-def test_networks_that_rescale_their_input_for_their_own_weights_do_so_for_these_from_a_file_too(name: str) -> None:
+def test_networks_that_rescale_their_input_do_so_with_weights_from_a_file(name: str) -> None:
     assert _load(f"torchvision/{name}", 96).trunk.backbone.transform_input
 
 

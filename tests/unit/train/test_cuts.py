@@ -92,7 +92,7 @@ def test_points_rise_from_the_images_to_the_features(backbone: Backbone) -> None
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_networks_are_cut_between_blocks_after_the_last_layer_that_adds_no_parameters(name: str) -> None:
+def test_networks_are_cut_between_blocks_after_layers_without_parameters(name: str) -> None:
     assert [point.name for point in cut_points(_load(name))] == NETWORKS[name][1].split()
 
 

@@ -265,7 +265,7 @@ def test_an_image_that_changed_after_indexing_is_one_clear_error(
 
 
 @pytest.mark.slow
-def test_an_extraction_killed_in_the_middle_leaves_nothing_that_is_read_as_whole(
+def test_a_killed_extraction_leaves_nothing_whole(
     nano: Nano, images: tuple[Path, tuple[Sample, ...]], tmp_path: Path
 ) -> None:
     root, samples = images
@@ -334,7 +334,7 @@ def test_a_disk_that_is_too_small_is_refused_before_the_work(
     assert not _files(small_disk)
 
 
-def test_a_disk_that_fills_up_meanwhile_is_one_clear_error_and_leaves_no_partial_file(
+def test_a_disk_that_fills_up_is_one_clear_error(
     nano: Nano, images: tuple[Path, tuple[Sample, ...]], small_disk: Path
 ) -> None:
     root, samples = images
@@ -358,9 +358,7 @@ def test_a_disk_that_fills_up_meanwhile_is_one_clear_error_and_leaves_no_partial
 
 
 @pytest.mark.slow
-def test_a_limit_on_file_sizes_is_one_clear_error_and_leaves_no_partial_file(
-    images: tuple[Path, tuple[Sample, ...]], tmp_path: Path
-) -> None:
+def test_a_limit_on_file_sizes_is_one_clear_error(images: tuple[Path, tuple[Sample, ...]], tmp_path: Path) -> None:
     root, samples = images
     with _child(root, samples, tmp_path / "cache", "limit files to 8192 bytes") as child:
         said, _ = child.communicate()

@@ -132,9 +132,7 @@ def test_constant_features_get_no_weight(digits: tuple[Array, Array]) -> None:
 
 
 @pytest.mark.parametrize("loss", ["softmax", "sigmoid"])
-def test_a_class_without_images_gets_no_prediction_and_diverges_nowhere(
-    digits: tuple[Array, Array], loss: Loss
-) -> None:
+def test_a_class_without_images_is_never_predicted(digits: tuple[Array, Array], loss: Loss) -> None:
     features, targets = digits
     ((weight, bias),) = _fit(features, targets, 11, loss, [1e-2])
     assert np.isfinite(weight).all() and np.isfinite(bias).all()

@@ -118,9 +118,7 @@ def test_the_recorded_loss_and_accuracy_are_those_of_the_tensors(problem: Proble
         assert (one.weight.dtype, one.bias.dtype, one.val_features.dtype) == (np.float32,) * 3
 
 
-def test_the_whole_network_gives_the_features_that_the_branch_gives_on_cached_maps(
-    problem: Problem, tuned: dict[str, Tuned]
-) -> None:
+def test_the_whole_network_gives_the_branchs_features(problem: Problem, tuned: dict[str, Tuned]) -> None:
     for one in tuned.values():
         by_maps = branch_features(problem.backbone, CUT, one.state, problem.val.views[0])
         assert np.array_equal(by_maps, one.val_features)

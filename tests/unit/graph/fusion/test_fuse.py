@@ -312,7 +312,7 @@ def test_images_prepared_in_two_ways_are_refused_with_both(sketch):
         fuse(models)
 
 
-def test_inputs_that_mean_the_same_are_joined_whatever_they_and_their_batch_are_called(sketch):
+def test_inputs_that_mean_the_same_are_joined_whatever_their_names(sketch):
     other = with_heads(sketch, seed=2)
     other.graph.input[0].name = other.graph.node[0].input[0] = "x"
     other.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "batch"

@@ -30,7 +30,7 @@ def test_a_real_device_does_every_job_once_in_its_time_and_one_after_another() -
     assert (trace.start[order][1:] >= trace.finish[order][:-1]).all()
 
 
-def test_response_counts_from_when_a_job_was_due_not_from_when_the_device_was_free() -> None:
+def test_response_counts_from_when_a_job_was_due() -> None:
     """Four jobs due at once: a closed loop would call each of them 20 ms."""
     at = np.zeros(4)
     arrivals = Arrivals(np.zeros(4, np.int64), at, at + 0.03, 0.1)
@@ -72,7 +72,7 @@ def test_a_cadence_that_is_met_is_told_part_by_part(session: Callable[[int], Cal
 
 
 @pytest.mark.slow
-def test_one_that_needs_more_than_the_device_is_said_not_run_and_does_not_disturb_the_others() -> None:
+def test_one_that_needs_more_than_the_device_is_not_run() -> None:
     calls: list[float] = []
 
     def slow() -> None:

@@ -23,7 +23,7 @@ def test_everyone_runs_alone_in_every_pair_and_with_all() -> None:
 
 
 @pytest.mark.slow
-def test_parts_that_share_one_device_slow_each_other_down_and_those_that_do_not_leave_each_other_alone() -> None:
+def test_only_parts_that_share_a_device_slow_each_other_down() -> None:
     device = threading.Lock()
 
     def on_device() -> None:

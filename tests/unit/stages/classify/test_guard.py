@@ -104,7 +104,7 @@ def in_int8(model: onnx.ModelProto) -> list[tuple[int, ...]]:
 
 
 @pytest.mark.slow
-def test_what_breaks_in_int8_is_returned_to_float_in_the_graphs_of_all_deployments(study: Prepared) -> None:
+def test_what_breaks_in_int8_returns_to_float_in_all_deployments(study: Prepared) -> None:
     context, order, index, _ = study(0.06)
     precisions, notes = order.prepare(index.train)
     assert context.run.guard in notes

@@ -52,9 +52,7 @@ _OPTIONS = st.lists(st.tuples(_KEY, _VALUE), max_size=5)
 
 @settings(max_examples=150)
 @given(st.lists(st.tuples(_NAME, _OPTIONS), max_size=8))
-def test_any_sections_with_any_options_are_a_network_or_one_clear_line(
-    tmp_path: Path, sections: list[tuple[str, list[tuple[str, str]]]]
-) -> None:
+def test_any_sections_are_read_or_one_line(tmp_path: Path, sections: list[tuple[str, list[tuple[str, str]]]]) -> None:
     path = tmp_path / "any.cfg"
     text = "".join(f"[{name}]\n" + "".join(f"{key}={value}\n" for key, value in held) for name, held in sections)
     path.write_text(NET + text + TOP, encoding="utf-8")

@@ -138,7 +138,7 @@ def test_of_a_darknet_detector_all_is_known_that_its_files_say(darknet: Load) ->
     assert (detector.reference.mean, detector.reference.std) == ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
-def test_another_image_size_changes_the_maps_of_a_darknet_detector_and_not_its_anchors(darknet: Load) -> None:
+def test_another_image_size_changes_maps_and_not_anchors(darknet: Load) -> None:
     detector = darknet(image_size=(128, 96))
     assert detector.shapes == ((16, 6, 8), (12, 12, 16))
     assert detector.pretrained is not None
