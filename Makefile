@@ -13,10 +13,10 @@ WORKERS ?= 2
 BINDINGS := tensorrt-bindings==8.6.1 tensorrt-cu12-bindings==10.3.0 tensorrt-cu12-bindings==10.13.3.9.post1 \
 	tensorrt-cu12-bindings==10.14.1.48.post1 tensorrt-cu13-bindings==10.16.1.11 tensorrt-cu13-bindings==11.4.0.106
 
-.PHONY: help demo test test-edge lint bench bench-gpu check-index docs clean
+.PHONY: help demo test test-quick test-edge lint bench bench-gpu check-index docs clean
 
 help:  ## Show the targets.
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/' | column -t -s:
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/|/' | column -t -s'|'
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -29,7 +29,7 @@ $(EDGE)/.dependencies: pyproject.toml constraints-lowest.txt
 	$(EDGE)/bin/python -m pip install --quiet --constraint constraints-lowest.txt '.[report,detect]'
 	touch $@
 
-$(EDGE)/.installed: $(EDGE)/.dependencies $(shell find edgetl -name '*.py' -o -name '*.html')
+$(EDGE)/.installed: $(EDGE)/.dependencies $(shell find edgetl -name '*.py' -o -name '*.html' -o -name '*.js')
 	$(EDGE)/bin/python -m pip install --quiet --no-deps --force-reinstall .
 	touch $@
 
@@ -38,6 +38,9 @@ demo: $(VENV)/.installed  ## A whole study on real digits: table, verdict, repor
 
 test: lint test-edge  ## All checks and tests.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --ignore=tests/edge
+
+test-quick: $(VENV)/.installed  ## The quick ones of the unit tests, in under two minutes.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m 'not slow and not material' tests/unit
 
 test-edge: $(VENV)/.installed $(EDGE)/.installed  ## The device side, in an environment without torch.
 	EDGETL_EDGE_PYTHON=$(EDGE)/bin/python $(BIN)/python -m pytest tests/edge

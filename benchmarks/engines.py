@@ -25,7 +25,7 @@ from record import MATERIAL, Quiet, save, spread
 from edgetl.artifacts.bundle import Preprocessing
 from edgetl.artifacts.detections import Form
 from edgetl.artifacts.engine import read_manifest
-from edgetl.config import Backbone, Suppression
+from edgetl.config import Backbone, InputContract, Suppression
 from edgetl.errors import EdgetlError
 from edgetl.graph.detections import RawHead, with_detections
 from edgetl.graph.fusion.fuse import fuse

@@ -28,8 +28,9 @@ class Histogram:
         """Count finite values of any shape, at least one."""
         low, high = float(values.min()), float(values.max())
         self.minimum, self.maximum = min(self.minimum, low), max(self.maximum, high)
-        # frexp gives magnitude < 2**exponent, strictly: the last bin never overflows.
-        self._widen_to(int(np.frexp(max(-low, high))[1]))
+        # frexp gives magnitude < 2**exponent, strictly: the last bin never overflows. Zeros fit into any range.
+        if largest := max(-low, high):
+            self._widen_to(int(np.frexp(largest)[1]))
         bins = (np.abs(values.ravel()) * np.float32(BINS * 2.0**-self.exponent)).astype(np.intp)
         self.counts += np.bincount(bins, minlength=BINS)
 

@@ -27,6 +27,7 @@ from edgetl.report.waterfall_plot import said_of_waterfalls, step_colours, water
 from edgetl.report.wording import percent, points, printable, signed, significant, times
 
 _TEMPLATE = Path(__file__).with_name("template.html")
+_PLOTLY = Path(__file__).with_name("plotly") / "plotly-basic.min.js"
 _LIMITS = {
     "max_accuracy_drop": "{name} drop at most {limit} points",
     "min_accuracy": "{name} at least {limit} %",
@@ -53,20 +54,20 @@ def render_html(results: Results) -> str:
     """The page, with plotly.js inside. All that comes from the results is escaped.
 
     Raises:
-        MissingExtraError: jinja2 or plotly is not installed.
+        MissingExtraError: jinja2 is not installed.
         EdgetlError: a figure is not finite.
     """
-    # jinja2 and plotly belong to an extra: the rest of this room works without them.
+    # jinja2 belongs to an extra: the rest of this room works without it.
     try:
         from jinja2 import Environment, StrictUndefined
-        from plotly.offline import get_plotlyjs
     except ImportError as error:
         raise MissingExtraError("the HTML report", "report", error) from error
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
+    plotlyjs = _PLOTLY.read_text(encoding="utf-8")
     try:
-        return template.render(**_measurements(results), **_sweep(results), plotlyjs=get_plotlyjs())
+        return template.render(**_measurements(results), **_sweep(results), plotlyjs=plotlyjs)
     except ValueError as error:
         raise EdgetlError(f"the report cannot be drawn: {error}; measure again or mend results.json") from error
 

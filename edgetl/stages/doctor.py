@@ -21,7 +21,7 @@ from edgetl.measure.board import Board, read_board
 
 _PACKAGES = (
     "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "torch", "torchvision", "timm", "tensorrt", "tensorrt-rtx",
-    "pycuda", "cuda-bindings", "plotly",
+    "pycuda", "cuda-bindings",
 )  # fmt: skip
 _TRAINING = ("torch", "torchvision", "timm", "safetensors", "sklearn", "scipy", "onnxsim")
 _JETPACK_PYTHON = "usr/lib/python3*/dist-packages/tensorrt"
@@ -81,7 +81,7 @@ def _providers() -> list[str]:
 
 def _needs(device: Device | None, why: str | None, root: Path) -> Iterable[Need]:
     yield _packages("run, finetune and export of a study", _TRAINING, "pip install 'edgetl[train]'")
-    yield _packages("report with its page", ("jinja2", "plotly"), "pip install 'edgetl[report]'")
+    yield _packages("report with its page", ("jinja2",), "pip install 'edgetl[report]'")
     yield _packages("build-engine --runtime tensorrt-rtx", ("tensorrt_rtx",), "pip install 'edgetl[rtx]'")
     yield _first("build-engine --runtime tensorrt", (lambda: _tensorrt(root), lambda: _gpu(device, why)))
     yield _first("running TensorRT engines", (lambda: _pycuda(root), lambda: _gpu(device, why)))

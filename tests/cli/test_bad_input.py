@@ -96,9 +96,7 @@ def test_a_missing_study_file_and_a_folder_in_its_place(refused: Refused, tmp_pa
     assert "Is a directory" in refused("run", tmp_path, "-o", tmp_path / "run")
 
 
-def test_all_faults_of_a_study_are_listed_before_the_error_line(
-    call: Command, write_study: WriteStudy, tmp_path: Path
-) -> None:
+def test_all_faults_come_before_the_error_line(call: Command, write_study: WriteStudy, tmp_path: Path) -> None:
     study = write_study(tmp_path, precisions=["fp32", "int4"], seeds=1)
     done = call("run", study, "-o", tmp_path / "run")
     assert done.returncode == 1
@@ -240,9 +238,7 @@ def test_a_test_image_that_changed_after_indexing(
             assert done.returncode == 0, done.stderr
 
 
-def test_an_image_of_a_generated_set_that_was_tampered_with_is_told_and_made_anew(
-    call: Command, fault: Callable[[Done], str], copied: Path
-) -> None:
+def test_a_changed_generated_image_is_made_anew(call: Command, fault: Callable[[Done], str], copied: Path) -> None:
     run = copied / "run"
     image = run / json.loads((run / "data" / "index.json").read_text())["test"][0]["path"]
     content = image.read_bytes()
@@ -488,7 +484,7 @@ def tiny_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
         subprocess.run(["umount", str(folder)], capture_output=True, check=False)
 
 
-def test_a_disk_that_is_too_small_for_an_engine_is_not_called_a_fault_of_the_graph(
+def test_a_disk_too_small_for_an_engine_is_not_the_graphs_fault(
     tiny_disk: Callable[[int], Path], call: Command, fault: Callable[[Done], str], finished: Path
 ) -> None:
     disk = tiny_disk(300)

@@ -99,9 +99,7 @@ def test_no_command_at_all_shows_what_there_is(call: Command) -> None:
     assert "build-engine" in done.stderr
 
 
-def test_bad_input_ends_with_1_and_a_last_line_that_begins_with_error(
-    edgetl: Command, fault: Callable[[Done], str], tmp_path: Path
-) -> None:
+def test_bad_input_ends_with_1_and_an_error_line(edgetl: Command, fault: Callable[[Done], str], tmp_path: Path) -> None:
     assert fault(edgetl("run", tmp_path / "no.yaml", "-o", tmp_path)) == f"{tmp_path}/no.yaml does not exist"
 
 
@@ -137,9 +135,7 @@ def test_out_of_memory_is_not_called_a_bug(
     assert "out of memory" in fault(call("report", finished / "study.yaml", "-o", finished / "run"))
 
 
-def test_a_budget_that_cannot_be_met_ends_with_4_under_strict_only(
-    call: Command, copied: Path, write_study: Callable[..., Path]
-) -> None:
+def test_a_missed_budget_ends_with_4_if_strict(call: Command, copied: Path, write_study: Callable[..., Path]) -> None:
     study = write_study(copied, budget={"max_latency_ms": 1e-6})
     done = call("report", study, "-o", copied / "run", "--strict")
     assert done.returncode == 4
@@ -249,9 +245,7 @@ def test_an_interrupt_while_measuring_leaves_the_rest_of_the_run_as_it_was(
         ("evaluate", "measurements/accuracy.json"),
     ],
 )
-def test_stdout_names_the_result_and_stderr_has_the_talk(
-    command: str, result: str, call: Command, finished: Path
-) -> None:
+def test_stdout_has_the_result_and_stderr_the_talk(command: str, result: str, call: Command, finished: Path) -> None:
     done = call(command, finished / "study.yaml", "-o", finished / "run")
     assert done.returncode == 0
     assert done.stdout == f"{finished / 'run' / result}\n"

@@ -67,7 +67,7 @@ def test_one_seed_gives_the_same_heads_and_the_same_trees_in_another_directory(
     assert snapshot(tmp_path / "run" / "bundle") == snapshot(swept / "run" / "bundle")
 
 
-def test_results_list_every_tree_and_measure_those_that_are_worth_it_in_every_precision(swept: Path) -> None:
+def test_results_list_every_tree_and_measure_the_shortlist_in_every_precision(swept: Path) -> None:
     results = read(swept / "run" / "results.json")
     trees = named(results["trees"])
     count = {kind: sum(tree["deployment"] == kind for tree in trees.values()) for kind in SWEPT["deployments"]}
@@ -137,7 +137,7 @@ def test_more_trees_are_searched_without_training_anything_again(
     assert [tree["name"] for tree in more["trees"]] == [tree["name"] for tree in fewer["trees"]]
 
 
-def test_a_run_killed_while_it_tuned_leaves_nothing_that_the_next_one_would_take_for_whole(
+def test_a_run_killed_while_it_tuned_leaves_nothing_taken_for_whole(
     start: Start, call: Command, swept: Path, write_study: WriteStudy, snapshot: Snapshot, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"

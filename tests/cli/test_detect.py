@@ -220,9 +220,7 @@ def test_another_suppression_needs_no_training(call: Command, copied: Path) -> N
     assert max(len(one) for one in detections_of(copied, "combined fp32")) == 7
 
 
-def test_a_study_that_was_killed_in_training_ends_like_one_that_was_not(
-    start: Start, call: Command, snapshot: Snapshot, tmp_path: Path
-) -> None:
+def test_a_study_killed_in_training_ends_alike(start: Start, call: Command, snapshot: Snapshot, tmp_path: Path) -> None:
     killed, whole = write(tmp_path / "killed", **SMALL), write(tmp_path / "whole", **SMALL)
     run = killed.parent / "run"
     process = start("finetune", killed, "-o", run)
@@ -458,9 +456,7 @@ def test_a_stage_asks_for_the_one_before_it(refused: Refused) -> None:
     assert "run edgetl finetune first" in refused("export")
 
 
-def test_a_study_that_was_changed_after_training_is_not_exported(
-    call: Command, fault: Callable[[Done], str], copied: Path
-) -> None:
+def test_a_study_changed_after_training_is_refused(call: Command, fault: Callable[[Done], str], copied: Path) -> None:
     changed = write(copied, detection=STUDY["detection"] | {"epochs": 13})
     line = fault(call("export", changed, "-o", copied / "run"))
     assert "was made with another training than the study file has now; run edgetl finetune again" in line

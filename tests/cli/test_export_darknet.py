@@ -127,7 +127,7 @@ def test_size_fit_form_and_suppression_can_be_chosen(
     assert shapes == {"detections/boxes": (1, 256, 4), "detections/scores": (1, 256, 2)}
 
 
-def test_a_classifier_becomes_one_file_with_its_labels(
+def test_a_classifier_is_one_file_with_labels(
     call: Command, files: Callable[..., list[object]], tmp_path: Path
 ) -> None:
     """Names may repeat there, as in Darknet's list of ImageNet's."""
@@ -178,7 +178,7 @@ def scenes(folder: Path, graph: Path, count: int = 8) -> Path:
     return folder / "val.json"
 
 
-def test_a_detector_is_prepared_and_built_in_int8_within_a_budget_judged_by_boxes(
+def test_a_detector_is_built_in_int8_within_a_budget_judged_by_boxes(
     call: Command, fault: Fault, files: Callable[..., list[object]], tmp_path: Path
 ) -> None:
     graph = tmp_path / "n.onnx"

@@ -91,9 +91,7 @@ def _run(path: Path, images: NDArray[np.float32]) -> dict[str, NDArray[np.float3
 
 
 @pytest.mark.parametrize("kind", ["folded", "unfolded"])
-def test_models_on_one_frozen_trunk_share_all_but_their_heads(
-    kind: str, call: Command, foreign: Path, tmp_path: Path
-) -> None:
+def test_models_on_one_trunk_share_all_but_heads(kind: str, call: Command, foreign: Path, tmp_path: Path) -> None:
     models = [foreign / kind / f"{name}.onnx" for name in ("vehicles", "signs")]
     done = call("fuse", *models, "-o", tmp_path / "fused.onnx", "--json")
     assert done.returncode == 0, done.stderr
@@ -318,9 +316,7 @@ def test_another_image_size_is_refused_with_both(refused: Callable[..., str], tm
     assert "FLOAT [?, 3, 32, 32] in a, FLOAT [?, 3, 48, 48] in b" in line
 
 
-def test_images_prepared_otherwise_are_refused_with_both(
-    refused: Callable[..., str], finished: Path, tmp_path: Path
-) -> None:
+def test_two_preparations_of_images_are_refused(refused: Callable[..., str], finished: Path, tmp_path: Path) -> None:
     model = onnx.load(finished / "run" / "graphs" / "shared.fp32.onnx")
     onnx.save(model, tmp_path / "a.onnx")
     notes = {entry.key: entry.value for entry in model.metadata_props}
@@ -355,9 +351,7 @@ def test_bad_files_and_folders_are_refused(refused: Callable[..., str], tmp_path
 # --- edgetl's own graphs ---------------------------------------------------------------------------------------------
 
 
-def test_deployments_of_a_study_share_their_trunk_and_keep_their_labels(
-    call: Command, finished: Path, tmp_path: Path
-) -> None:
+def test_deployments_share_their_trunk_and_keep_their_labels(call: Command, finished: Path, tmp_path: Path) -> None:
     models = [finished / "run" / "graphs" / f"{name}.fp32.onnx" for name in ("combined", "shared")]
     photos = finished / "run" / "data"
     done = call(

@@ -49,9 +49,7 @@ def test_the_device_side_does_its_work_without_torch(
     assert (run / "stages" / f"{command}.json").exists()
 
 
-def test_plain_files_are_prepared_built_and_profiled_without_torch(
-    imported: Callable[..., set[str]], finished: Path, tmp_path: Path
-) -> None:
+def test_plain_files_need_no_torch(imported: Callable[..., set[str]], finished: Path, tmp_path: Path) -> None:
     graph = finished / "run" / "graphs" / "combined.fp32.onnx"
     images = finished / "run" / "data"
     prepared = tmp_path / "int8.onnx"

@@ -60,9 +60,7 @@ def test_the_text_says_it_for_people(call: Command, finished: Path) -> None:
     assert "Conv in fp32" in done.stdout
 
 
-def test_a_prepared_file_is_a_graph_and_says_what_can_be_said_briefly(
-    call: Command, finished: Path, photos: Path, tmp_path: Path
-) -> None:
+def test_a_prepared_file_is_described_as_a_graph(call: Command, finished: Path, photos: Path, tmp_path: Path) -> None:
     """The record beside it has the name that an engine's manifest would have."""
     graph, prepared = finished / "run" / "graphs" / "combined.fp32.onnx", tmp_path / "i.onnx"
     done = call("prepare", graph, "--precision", "int8", "--calibration-images", photos, "-o", prepared)

@@ -139,7 +139,7 @@ def test_what_is_tuned_above_a_cut_learns_as_the_int8_graph_computes(tuned: Path
     assert own > 30.0 and own > max(near.values()) + 1.5, (own, near)
 
 
-def test_what_is_tuned_for_int8_leaves_float_weights_and_frozen_ranges_as_they_were(tuned: Path) -> None:
+def test_tuning_for_int8_leaves_float_weights_and_frozen_ranges_alone(tuned: Path) -> None:
     directory = RunDirectory(tuned / "run")
     frozen, whole = (
         read_json(folder / "calibration.json", CalibrationTable).by_name()
@@ -170,9 +170,7 @@ def test_a_head_on_a_cut_learns_what_the_int8_graph_hands_it(tmp_path: Path, wri
     assert apart["int8.onnxruntime"] < 1e-4 and apart["int8.onnxruntime"] < 0.1 * apart["fp32"], apart
 
 
-def test_tuning_for_int8_and_not_for_it_do_not_take_each_other_s_results(
-    tmp_path: Path, call: Callable, write_study: Callable
-) -> None:
+def test_tuning_for_int8_and_for_float_are_kept_apart(tmp_path: Path, call: Callable, write_study: Callable) -> None:
     training = {"finetune": {"epochs": 1}}
     study = write_study(tmp_path, backbone=NANO, deployments=["combined"], training=training)
     weights = {}

@@ -166,9 +166,7 @@ def test_boxes_below_the_threshold_are_left_out(call: Command, detector: Path, t
     assert scores("--score-threshold", score + 1e-3) == scores() == []
 
 
-def test_a_threshold_that_the_model_cannot_meet_is_refused(
-    call: Command, fault: Fault, photo: Path, tmp_path: Path
-) -> None:
+def test_a_threshold_below_the_models_is_refused(call: Command, fault: Fault, photo: Path, tmp_path: Path) -> None:
     strict = square_finder({"squares": ("red", "blue")}, suppression=Suppression(score=0.5))
     model = saved(strict, tmp_path / "strict.onnx")
     message = fault(call("predict", model, photo, "--score-threshold", 0.3))
@@ -239,9 +237,7 @@ def test_where_no_image_can_be_read_that_is_an_error(call: Command, detector: Pa
     assert last.startswith(f"error: none of 2 files can be read; the first: {tmp_path / 'cut.jpg'} (")
 
 
-def test_a_picture_shows_the_boxes_and_is_otherwise_the_image(
-    call: Command, detector: Path, photo: Path, tmp_path: Path
-) -> None:
+def test_a_picture_is_the_image_with_boxes(call: Command, detector: Path, photo: Path, tmp_path: Path) -> None:
     before = photo.read_bytes()
     done = call("predict", detector, photo, "-o", tmp_path / "drawn")
     assert done.returncode == 0, done.stderr
@@ -316,9 +312,7 @@ def test_metadata_that_do_not_fit_are_one_line(
     assert message in fault(call("predict", saved(model, tmp_path / "changed.onnx"), photo))
 
 
-def test_labels_that_the_metadata_do_not_have_are_one_line(
-    call: Command, fault: Fault, photo: Path, tmp_path: Path
-) -> None:
+def test_labels_not_in_the_metadata_are_one_line(call: Command, fault: Fault, photo: Path, tmp_path: Path) -> None:
     model = square_finder({"squares": ("red", "blue")})
     labels = next(entry for entry in model.metadata_props if entry.key == "edgetl.labels")
     labels.value = '{"squares": ["red"]}'

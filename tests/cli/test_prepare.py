@@ -56,7 +56,7 @@ def _assert_they_agree(a: Path, b: Path, images: Path, at_least: float) -> None:
         assert (first[name] == second[name]).mean() >= at_least
 
 
-def test_prepare_fp16_writes_half_weights_behind_the_same_input_and_outputs(
+def test_fp16_halves_weights_and_keeps_the_interface(
     edgetl: Command, graph: Path, images: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "half.onnx"
@@ -125,9 +125,7 @@ def test_an_engine_that_is_up_to_date_is_not_built_again(edgetl: Command, graph:
     assert (tmp_path / "engine.onnx").stat().st_mtime_ns == written
 
 
-def test_without_o_the_engine_lies_beside_the_graph_and_names_precision_and_runtime(
-    call: Command, graph: Path, tmp_path: Path
-) -> None:
+def test_without_o_an_engine_is_named_by_precision_and_runtime(call: Command, graph: Path, tmp_path: Path) -> None:
     copy = tmp_path / "m.onnx"
     copy.write_bytes(graph.read_bytes())
     assert call("build-engine", copy).stdout == f"{tmp_path}/m.fp32.onnxruntime.onnx\n"
@@ -157,9 +155,7 @@ def test_a_prepared_graph_is_not_prepared_again(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_compare_prints_where_int8_leaves_fp32_and_the_same_for_programs(
-    call: Command, graph: Path, images: Path, tmp_path: Path
-) -> None:
+def test_compare_says_where_int8_leaves_fp32(call: Command, graph: Path, images: Path, tmp_path: Path) -> None:
     call("prepare", graph, "--precision", "int8", "--calibration-images", images, "-o", tmp_path / "i.onnx")
     command = ["compare", graph, tmp_path / "i.onnx", "--images", images, "--limit", 20]
     shown = call(*command)
@@ -173,9 +169,7 @@ def test_compare_prints_where_int8_leaves_fp32_and_the_same_for_programs(
     assert all(5 < layer["snr_db"] < 120 for layer in found["layers"])
 
 
-def test_a_budget_is_measured_and_the_record_tells_how_it_was_met(
-    call: Command, finished: Path, photos: Path, tmp_path: Path
-) -> None:
+def test_the_record_tells_how_a_budget_was_met(call: Command, finished: Path, photos: Path, tmp_path: Path) -> None:
     graph = finished / "run" / "graphs" / "combined.fp32.onnx"
     for label in ("2", "3", "5", "9"):  # no classes of this study
         for file in (photos / label).iterdir():

@@ -68,9 +68,7 @@ def test_a_captured_graph_computes_what_the_uncaptured_engine_does(load: Load, i
 
 
 @pytest.mark.parametrize("scratch", [None, "one"])
-def test_three_engines_on_three_streams_from_one_thread(
-    load: Load, graph: Path, images: Array, scratch: str | None
-) -> None:
+def test_one_thread_runs_engines_on_three_streams(load: Load, graph: Path, images: Array, scratch: str | None) -> None:
     engines = [load(scratch=scratch) for _ in range(3)]
     for _ in range(50):
         pending = [engine.start(images[n : n + 1]) for n, engine in enumerate(engines)]

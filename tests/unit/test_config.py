@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from edgetl.config import Recipe, Study, load_recipe, load_study
@@ -289,9 +289,7 @@ def test_each_fault_of_a_detectors_backbone_is_told(study_file: Path, backbone: 
         ("edgetl/nano", "edgetl/nano\n  image_size: [64, 48]", "has a pair for backbone.image_size; a classification"),
     ],
 )  # fmt: skip
-def test_what_is_for_detection_is_refused_in_a_classification_study(
-    study_file: Path, old: str, new: str, fault: str
-) -> None:
+def test_keys_of_detection_are_refused_in_classification(study_file: Path, old: str, new: str, fault: str) -> None:
     (found,) = faults(study_file, edited(old, new))
     assert fault in found
 
@@ -376,6 +374,7 @@ def test_numbers_are_labels_and_equal_their_quoted_selves(study_file: Path) -> N
     assert "label '0' is in group 'a' and again in group 'a'" in fault
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -408,7 +407,7 @@ def test_what_is_no_study_is_refused_in_one_line(study_file: Path, content: str 
     assert reason in message
 
 
-def test_aliases_that_unfold_without_end_are_refused_before_they_fill_the_memory(study_file: Path) -> None:
+def test_aliases_that_unfold_without_end_are_refused(study_file: Path) -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
     assert "unfolds to more than" in refusal(study_file, "\n".join(lines))
@@ -453,9 +452,7 @@ def test_default_needs_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert load_recipe("default", tmp_path) == Recipe()
 
 
-def test_a_recipe_is_found_beside_the_study_before_the_working_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_recipe_beside_the_study_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     beside, elsewhere = tmp_path / "studies", tmp_path / "elsewhere"
     for folder, images in ((beside, 7), (elsewhere, 9)):
         (folder / "calibration").mkdir(parents=True)
@@ -497,7 +494,6 @@ _KEYS = st.sampled_from([*Study.model_fields, "format", "val", "cut", "image_siz
 _VALUES = st.recursive(
     _SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_KEYS, inner, max_size=4), max_leaves=12
 )
-_BOUNDED = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def loads_or_refuses(study_file: Path, content: bytes) -> None:
@@ -509,7 +505,7 @@ def loads_or_refuses(study_file: Path, content: bytes) -> None:
         str(error).encode()
 
 
-@_BOUNDED
+@settings(max_examples=150)
 @given(st.binary(max_size=60) | st.text(alphabet=st.sampled_from("&*!|>%@:-?[]{},#'\"~\\ \n\tax1.")).map(str.encode))
 @example(b"? [a]\n: b")
 @example(b"!!set {a, b}")
@@ -519,11 +515,10 @@ def test_any_bytes_give_a_study_or_one_clear_line(study_file: Path, content: byt
     loads_or_refuses(study_file, content)
 
 
-@_BOUNDED
+@pytest.mark.slow
+@settings(max_examples=150)
 @given(st.dictionaries(st.sampled_from([*Study.model_fields]), _VALUES, max_size=6), st.booleans())
-def test_any_values_under_the_keys_of_a_study_give_a_study_or_one_clear_line(
-    study_file: Path, values: dict[str, object], flow: bool
-) -> None:
+def test_any_values_give_a_study_or_one_clear_line(study_file: Path, values: dict[str, object], flow: bool) -> None:
     content = {**yaml.safe_load(GOOD), **values}
     loads_or_refuses(study_file, yaml.safe_dump(content, allow_unicode=True, default_flow_style=flow).encode())
 

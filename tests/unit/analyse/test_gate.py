@@ -31,7 +31,7 @@ RIGHT = np.array([[0.9, 0.05, 0.05], [0.1, 0.85, 0.05], [0.0, 0.0, 1.0], [0.0, 0
 STOP = np.array([[0.05, 0.95], [0.05, 0.95], [0.9, 0.1], [0.9, 0.1]], np.float32)
 
 
-def test_a_specialist_that_mends_mistakes_runs_where_it_is_needed_and_nowhere_else() -> None:
+def test_a_specialist_that_mends_mistakes_runs_only_where_it_is_needed() -> None:
     gate = choose_gate(COMBINED, {"vehicles": (head("vehicles"), RIGHT)}, GROUPS, TRUTH)
     assert gate.threshold == pytest.approx(0.9, abs=0.011), "the highest that still lets the specialist mend the bus"
     assert {firing.groups: firing.share for firing in gate.firings} == {("vehicles",): 0.5, (): 0.5}

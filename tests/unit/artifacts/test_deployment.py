@@ -67,7 +67,7 @@ def test_a_tree_is_called_after_its_cuts_in_the_order_of_the_groups() -> None:
     assert tree_name("combined", [at("combined", "images")]) == "combined@images"
 
 
-def test_a_tree_with_every_cut_at_the_top_bears_the_name_of_its_deployment_alone() -> None:
+def test_a_tree_cut_at_the_top_bears_its_deployments_name_alone() -> None:
     assert tree_name("shared", [at("ab", TOP), at("cde", TOP)]) == "shared"
     assert tree_name("combined", [at("combined", TOP)]) == "combined"
 
@@ -77,7 +77,7 @@ def test_combined_and_one_vs_rest_are_one_engine_with_one_head(kind: str) -> Non
     assert layout(kind, [at(kind, TOP)]) == (GraphSpec(stem=kind, heads=(kind,)),)
 
 
-def test_specialised_is_an_engine_per_group_that_trees_with_the_same_head_have_in_common() -> None:
+def test_specialised_is_an_engine_per_group_shared_by_trees_with_its_head() -> None:
     first, tuned = GraphSpec(stem="specialised.ab", heads=("ab",)), at("cde", "layer1")
     assert layout("specialised", [at("ab", TOP), at("cde", TOP)]) == (
         first,
@@ -96,7 +96,7 @@ def test_shared_and_branched_are_one_engine_with_a_head_per_group() -> None:
     )
 
 
-def test_engines_start_from_images_and_put_out_heads_alone_unless_they_say_otherwise() -> None:
+def test_engines_go_from_images_to_heads_unless_they_say_otherwise() -> None:
     (spec,) = layout("shared", [at("ab", TOP), at("cde", TOP)])
     assert (spec.inputs, spec.handed_on) == (("images",), ())
 
@@ -167,9 +167,7 @@ _RAW = arrays(np.float64, st.tuples(st.integers(1, 6), st.just(5)), elements=st.
 
 
 @given(_RAW)
-def test_perfectly_calibrated_specialists_say_together_what_the_combined_posterior_says(
-    raw: NDArray[np.float64],
-) -> None:
+def test_calibrated_specialists_together_say_the_combined_posterior(raw: NDArray[np.float64]) -> None:
     posterior = _posteriors(raw)
     ab, cde = posterior[:, :2], posterior[:, 2:]
     outputs = {
@@ -198,7 +196,7 @@ def test_rows_sum_to_one_whatever_the_heads_say(ab: Array, cde: Array) -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_where_every_specialist_is_certain_of_other_all_labels_are_equally_likely() -> None:
+def test_if_every_specialist_is_sure_of_other_all_labels_are_alike() -> None:
     outputs = {
         "ab": np.array([[0, 0, 1]], dtype=np.float32),
         "cde": np.array([[0, 0, 0, 1]], dtype=np.float32),
@@ -232,7 +230,7 @@ _FIRED = arrays(np.bool_, (2, _ROWS))
 
 
 @given(*_SAID, _FIRED)
-def test_a_cascade_says_of_an_image_what_the_first_level_says_where_nothing_fired(
+def test_a_cascade_that_fires_nothing_is_combined(
     combined: Array, ab: Array, cde: Array, fired: NDArray[np.bool_]
 ) -> None:
     alone = merge({"combined": combined}, {"combined": head("combined", *LABELS)}, LABELS)
@@ -243,9 +241,7 @@ def test_a_cascade_says_of_an_image_what_the_first_level_says_where_nothing_fire
 
 
 @given(*_SAID, _FIRED)
-def test_a_cascade_says_of_an_image_what_shared_would_say_where_every_group_fired(
-    combined: Array, ab: Array, cde: Array, fired: NDArray[np.bool_]
-) -> None:
+def test_a_cascade_that_fires_all_is_shared(combined: Array, ab: Array, cde: Array, fired: NDArray[np.bool_]) -> None:
     together = merge({"ab": ab, "cde": cde}, SPECIALISTS, LABELS)
     everywhere = second_level((ab, cde), np.ones((2, _ROWS), dtype=bool))
     np.testing.assert_array_equal(refine(combined, LABELS, everywhere), together)

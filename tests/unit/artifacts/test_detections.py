@@ -26,7 +26,7 @@ def lists(draw: st.DrawFn) -> Array:
     )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(lists(), max_size=3), st.sampled_from([0.125, 0.45, 0.5, 1.0]), st.sampled_from([1, 3, 100]))
 def test_one_list_is_what_torchvision_makes_of_all(parts: list[Array], overlap: float, most: int) -> None:
     every = torch.from_numpy(np.concatenate([np.zeros((0, 6), np.float32), *parts]))

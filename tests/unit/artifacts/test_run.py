@@ -98,7 +98,7 @@ def test_a_second_process_is_refused_while_the_first_is_at_work(run: RunDirector
         child.communicate()
 
 
-def test_what_a_killed_process_left_half_written_is_cleared_and_its_lock_is_free(run: RunDirectory) -> None:
+def test_a_killed_processs_partial_files_are_cleared_and_its_lock_is_free(run: RunDirectory) -> None:
     child = hold(run, "os.kill(os.getpid(), signal.SIGKILL)")
     child.communicate()
     write_bytes(run.graphs / "whole.onnx", b"whole")

@@ -114,7 +114,7 @@ def test_unknown_labels_are_named_with_the_nearest_one(base: Path) -> None:
         index_of(study("caar", "bus"), base)
 
 
-def test_a_label_without_objects_is_an_error_that_names_it_and_what_was_left_out(base: Path) -> None:
+def test_a_label_without_objects_is_named_with_what_was_left_out(base: Path) -> None:
     with pytest.raises(
         EdgetlError, match=r"^train has no object left of 'tram', once crowds, difficult and faulty ones"
     ):
@@ -200,7 +200,7 @@ def test_faults_of_files_and_of_boxes_are_in_the_index(base: Path) -> None:
     }
 
 
-def test_the_digest_changes_with_images_annotations_and_settings_and_only_with_them(base: Path) -> None:
+def test_the_digest_changes_only_with_images_annotations_and_settings(base: Path) -> None:
     digests = [box_listing_digest(study(), base)]
     assert box_listing_digest(study(), base) == digests[0]
     digests += [box_listing_digest(study(seed=1), base), box_listing_digest(study("bus", "car"), base)]

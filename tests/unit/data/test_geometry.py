@@ -49,9 +49,7 @@ def test_a_letterbox_is_the_one_of_darknet(
 
 
 @given(SIDES, SIDES, st.integers(16, 700), st.integers(16, 700))
-def test_a_letterbox_fills_one_side_keeps_the_shape_and_is_centred(
-    width: int, height: int, across: int, down: int
-) -> None:
+def test_a_letterbox_fills_one_side_and_keeps_the_shape(width: int, height: int, across: int, down: int) -> None:
     place = placement((width, height), Preprocessing(width=across, height=down, fit="letterbox"))
     assert place.size[0] == across or place.size[1] == down
     assert 1 <= place.size[0] <= across and 1 <= place.size[1] <= down
@@ -88,9 +86,7 @@ def test_boxes_come_back_from_the_input_to_a_small_part_of_a_pixel(place: Placem
 
 
 @given(placements(), SHARES)
-def test_boxes_of_an_image_stay_in_the_picture_and_keep_their_share_of_it(
-    place: Placement, shares: tuple[float, ...]
-) -> None:
+def test_boxes_stay_in_the_picture_and_keep_their_share_of_it(place: Placement, shares: tuple[float, ...]) -> None:
     boxes = inside(place, shares)
     found = place.to_input(boxes)
     low, high = np.array(place.corner), np.add(place.corner, place.size)

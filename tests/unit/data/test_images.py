@@ -121,7 +121,7 @@ def test_what_is_no_image_is_broken_with_a_reason(content: bytes, reason: str) -
         decode(content)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.sampled_from(sorted(ENCODINGS)), st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=8))
 def test_damaged_bytes_raise_nothing_but_broken_image(name: str, changes: list[tuple[int, int]]) -> None:
     form, options = ENCODINGS[name]
@@ -363,9 +363,7 @@ def test_a_bright_rectangle_is_rendered_where_its_box_lands(size: tuple[int, int
 
 @pytest.mark.parametrize("orientation", [1, 6])
 @pytest.mark.parametrize("fitted", ["letterbox", "stretch"])
-def test_a_large_jpeg_lands_where_the_whole_image_would_though_it_is_decoded_smaller(
-    orientation: int, fitted: str
-) -> None:
+def test_a_large_jpeg_decoded_smaller_lands_where_the_whole_would(orientation: int, fitted: str) -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
     content = encoded(picture(1207, 803), "JPEG", quality=95, exif=exif)

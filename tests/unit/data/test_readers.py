@@ -164,7 +164,7 @@ def test_a_missing_csv_file_is_refused_with_the_nearest_one(tmp_path: Path) -> N
         listing(study(format="csv", train="trian.csv"), tmp_path)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(alphabet=st.sampled_from("path,label\n\r\"'/.\0\ufeffü"), max_size=60))
 def test_no_csv_text_raises_anything_but_a_clear_error(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     root = tmp_path_factory.getbasetemp() / "hostile"
@@ -193,9 +193,7 @@ def test_digits_are_written_as_grey_images_and_made_anew_where_one_was_lost(tmp_
     assert lost.read_bytes() == content
 
 
-def test_digits_without_scikit_learn_name_the_extra_and_leave_nothing_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_digits_without_scikit_learn_name_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(MissingExtraError, match=r"edgetl\[train\]"):
         READERS["digits"](study(("3", "8"), format="digits", root=None), tmp_path, tmp_path)

@@ -125,10 +125,9 @@ def test_a_file_that_vanished_is_named(tmp_path: Path, samples: list[Sample]) ->
         list(stream(samples, tmp_path, PLAIN, len))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2, 4])
-def test_batches_in_flight_are_bounded_however_slow_the_consumer(
-    tmp_path: Path, samples: list[Sample], workers: int
-) -> None:
+def test_a_slow_consumer_bounds_the_batches_in_flight(tmp_path: Path, samples: list[Sample], workers: int) -> None:
     lock = threading.Lock()
     started = taken = most = 0
 

@@ -60,9 +60,7 @@ def test_boxes_are_tight_around_what_can_be_seen_of_each_object(plain_objects: N
     assert min(checked[label] for label in PURE) > 15
 
 
-def test_an_object_behind_another_is_judged_by_what_can_be_seen_of_it(
-    plain_objects: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_hidden_object_is_judged_by_what_is_seen(plain_objects: None, monkeypatch: pytest.MonkeyPatch) -> None:
     behind, ignored = synthetic_boxes.Pose(x=100.0, y=100.0, half=40.0), {}
     for out in (0.0, 0.2, 0.5, 1.0):  # of its width, beside the one in front
         front = synthetic_boxes.Pose(x=100.0 + 2 * 0.9 * 40 * out, y=100.0, half=40.0)
@@ -78,9 +76,7 @@ def test_an_object_behind_another_is_judged_by_what_can_be_seen_of_it(
     }
 
 
-def test_an_object_cut_off_by_the_edge_of_the_picture_is_judged_by_what_there_would_be_of_it(
-    plain_objects: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_object_at_the_edge_is_judged_by_its_whole(plain_objects: None, monkeypatch: pytest.MonkeyPatch) -> None:
     found = {}
     for out in (0.2, 0.5, 0.8):  # of the width of an object, beyond the left edge
         half = 40.0

@@ -36,7 +36,7 @@ def test_only_flip_mirrors_about_half_of_the_views() -> None:
 
 
 @given(st.integers(1, 40), st.integers(1, 2000), st.text(max_size=5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_images_of_any_shape_can_be_augmented(short: int, long: int, seed: str) -> None:
     for size in ((short, long), (long, short)):
         assert augment(Image.new("RGB", size), Preprocessing.square(16), seed, flip=True).shape == (16, 16, 3)

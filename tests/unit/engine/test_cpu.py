@@ -7,7 +7,7 @@ from pathlib import Path
 from edgetl.engine.cpu import multiplies_bytes_exactly, processor
 
 
-def test_a_processor_is_named_with_its_architecture_and_a_digest_of_its_features() -> None:
+def test_a_processor_is_its_name_architecture_and_digest_of_features() -> None:
     assert re.fullmatch(rf"{platform.machine()} .+ \[[0-9a-f]{{8}}\]", processor())
     assert "\n" not in processor()
 

@@ -31,6 +31,7 @@ def heavy_engine(path: Path, megabytes: int) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_memory_grows_with_the_weights_of_every_engine(tmp_path: Path) -> None:
     one, other = heavy_engine(tmp_path / "one.onnx", 32), heavy_engine(tmp_path / "other.onnx", 33)
     alone = footprint([one], "onnxruntime").process_mb

@@ -20,9 +20,7 @@ ABSENT = pytest.mark.skipif(
     ("name", "provider"),
     [("onnxruntime-cuda", "CUDAExecutionProvider"), ("onnxruntime-tensorrt", "TensorrtExecutionProvider")],
 )
-def test_an_onnxruntime_without_the_provider_is_told_with_what_mends_it(
-    name: str, provider: str, graph: Path, tmp_path: Path
-) -> None:
+def test_a_missing_provider_is_told_with_what_mends_it(name: str, provider: str, graph: Path, tmp_path: Path) -> None:
     with pytest.raises(EdgetlError, match=rf"has no {provider}; install one that has: .*onnxruntime-gpu"):
         build_engine(get_runtime(name), graph, tmp_path / "e.onnx", BuildOptions())
 

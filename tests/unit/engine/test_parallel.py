@@ -40,9 +40,7 @@ def test_of_several_builders_of_one_engine_one_builds_and_the_others_take_it(gra
     assert sorted(path.name for path in engine.parent.iterdir()) == ["one.engine", "one.engine.json"]
 
 
-def test_builders_of_different_graphs_leave_a_whole_engine(
-    graph: Path, variants: dict[str, onnx.ModelProto], tmp_path: Path
-) -> None:
+def test_two_builders_leave_a_whole_engine(graph: Path, variants: dict[str, onnx.ModelProto], tmp_path: Path) -> None:
     other = tmp_path / "other.onnx"
     onnx.save(variants["other weights"], other)
     engine = tmp_path / "engines" / "one.engine"

@@ -62,6 +62,7 @@ def detector(form: Form, precision: str = "fp32") -> onnx.ModelProto:
     return with_detections(model, heads, Preprocessing(width=SIDE, height=SIDE, fit="letterbox"), Suppression(), form)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "precision"), [("loop", "fp32"), ("loop", "fp16"), ("loop", "int8"), ("none", "fp32")]
 )

@@ -26,6 +26,7 @@ def batches_of(images, size):
     return [images[start : start + size] for start in range(0, len(images), size)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_batch_size_and_order_do_not_change_a_bit_of_the_table(method, network, images, record):
     pictures, recipe = images(12), Recipe(method=method)
@@ -123,6 +124,7 @@ def test_calibrating_leaves_the_model_alone(network, table_for):
     assert model_bytes(network) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_the_graph_is_the_same_bytes_from_any_number_of_threads(method, network, images, record):
     pictures, graphs = images(16), set()

@@ -65,7 +65,7 @@ def test_read_back_it_makes_the_same_tensorrt_graph(network, table):
     assert model_bytes(quantise(network, again, "tensorrt")) == model_bytes(quantise(network, table, "tensorrt"))
 
 
-def test_read_back_for_onnx_runtime_it_uses_all_levels_where_nothing_is_negative(network, table, images):
+def test_onnx_runtime_gets_all_levels_where_nothing_is_negative(network, table, images):
     scales = read_cache(cache_text(network, table, "10.3.0").encode(), "c")
     again = table_from_cache(network, scales, "onnxruntime", "c").by_name()
     assert all(found.low == 0.0 for name, found in again.items() if name.startswith(("relu", "clip")))

@@ -129,7 +129,7 @@ def test_a_head_may_have_any_name_that_a_group_may_have(name: str) -> None:
     check_name(name)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs", "Cc"], exclude_characters='/\\:*?"<>|'), min_size=1))
 def test_a_head_may_have_any_printable_name(name: str) -> None:
     if name != IMAGES:
@@ -207,7 +207,7 @@ def test_a_part_starts_from_its_inputs_in_the_order_given_and_with_any_batch() -
         assert all(dim.dim_param and not dim.dim_value for dim in dims)
 
 
-def test_a_part_tells_the_labels_of_its_own_heads_and_how_images_become_its_input() -> None:
+def test_a_part_tells_its_heads_labels_and_its_preprocessing() -> None:
     whole = compose(trunk(), [COMBINED, SECOND], second_level_weights(), PREPROCESSING)
     cases = {
         ("combined", "trunk/relu"): {"combined": ["0", "8", "1"]},

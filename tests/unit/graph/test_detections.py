@@ -218,7 +218,7 @@ def coarse_raws(draw: st.DrawFn) -> list[Array]:
     return raws
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(coarse_raws(), st.sampled_from(SUPPRESSIONS))
 def test_both_forms_keep_what_torchvision_keeps_in_its_order(raws: list[Array], suppression: Suppression) -> None:
     expected = by_torchvision(raws, suppression, activated=True)
@@ -229,7 +229,7 @@ def test_both_forms_keep_what_torchvision_keeps_in_its_order(raws: list[Array], 
             np.testing.assert_array_equal(image, padded(rows, suppression.detections))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32), st.integers(1, 3), st.sampled_from(SUPPRESSIONS), st.floats(0.2, 4.0))
 def test_the_forms_are_equal_bit_for_bit(seed: int, batch: int, suppression: Suppression, spread: float) -> None:
     raws = random_raws(batch, seed, spread)
@@ -379,6 +379,7 @@ def prepared(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
     return quantise(model, table, "tensorrt" if precision == "tensorrt" else "onnxruntime")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["operator", "loop", "none"])
 @pytest.mark.parametrize("precision", ["fp16", "tensorrt", "onnxruntime"])
 def test_reading_raw_outputs_stays_in_float_whichever_is_first(form: Form, precision: str) -> None:

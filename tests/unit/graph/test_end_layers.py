@@ -59,9 +59,7 @@ def weight_of_last(model: onnx.ModelProto) -> onnx.NodeProto | None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_a_last_layer_that_saves_much_is_int8_and_both_figures_are_those_of_the_graphs(
-    target, drawn, images, record, judging
-) -> None:
+def test_a_last_layer_that_saves_much_is_int8_by_the_graphs_figures(target, drawn, images, record, judging) -> None:
     model = drawn(classes=2000)
     table = calibrate(model, [images(8)], AUTO, record(8))
     (note,) = table.last
@@ -122,7 +120,7 @@ def test_first_layers_have_no_other_before_them(drawn) -> None:
     assert first == convs[0] and len(convs) > 1
 
 
-def test_layers_that_read_the_images_together_are_first_together_and_a_graph_of_nothing_else_has_none(sketch) -> None:
+def test_layers_that_read_the_images_together_are_first_together(sketch) -> None:
     drawing = sketch()
     left, right = drawing.conv(drawing.start, 3, 8), drawing.conv(drawing.start, 3, 8)
     both = drawing.node("Relu", [drawing.node("Add", [left, right])])
@@ -169,9 +167,7 @@ def with_a_stem(sketch):
     return drawn
 
 
-def test_a_first_layer_that_int8_harms_leaves_it_and_both_figures_are_those_of_the_graphs(
-    with_a_stem, images, record, judging
-) -> None:
+def test_a_first_layer_that_int8_harms_is_float_by_the_graphs_figures(with_a_stem, images, record, judging) -> None:
     model = with_a_stem(far=300.0)
     table = calibrate(model, [images(8)], AUTO, record(8))
     note = table.first
@@ -192,9 +188,7 @@ def test_a_first_layer_that_bears_int8_keeps_it(with_a_stem, images, record) -> 
     assert table.first.snr_db <= table.first.snr_db_int8 + 0.5
 
 
-def test_where_the_sizes_are_not_known_the_noise_alone_decides_of_the_first_layer(
-    with_a_stem, images, record, monkeypatch
-) -> None:
+def test_without_known_sizes_noise_alone_decides_of_the_first_layer(with_a_stem, images, record, monkeypatch) -> None:
     monkeypatch.setattr("edgetl.graph.end_layers.estimate_latency", lambda model: None)
     kept, harmed = (calibrate(with_a_stem(far), [images(8)], AUTO, record(8)).first for far in (1.0, 300.0))
     assert kept is not None and harmed is not None

@@ -67,7 +67,7 @@ def test_a_bound_that_would_not_move_along_ends_a_span(network, images):
     np.testing.assert_array_equal(after[clipped.input[1]], before[clipped.input[1]])
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(layers=st.lists(st.sampled_from(["conv", "relu", "relu6", "pool", "add"]), min_size=1, max_size=6))
 def test_equalising_any_chain_keeps_its_results(layers, sketch, images):
     model = sketch(seed=len(layers)).chain(layers)

@@ -67,7 +67,7 @@ def _networks(draw: st.DrawFn) -> tuple[onnx.ModelProto, str, str]:
     return model, wanted, known
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(_networks())
 def test_what_starts_at_the_frontier_is_the_rest_of_the_way(drawn: tuple[onnx.ModelProto, str, str]) -> None:
     model, wanted, known = drawn

@@ -143,7 +143,7 @@ def test_layers_behind_make_up_for_what_is_clipped_before_them(sketch, images, r
     assert mended > plain + 2.0
 
 
-def test_layers_that_stay_in_float_have_their_own_weights_and_biases_for_what_they_read(network, images, record):
+def test_layers_that_stay_in_float_are_fitted_to_what_they_read(network, images, record):
     table = table_of(network, images(16), record, "mse")
     names = list(fitted_layers(network, table, "tensorrt", images(16)))
     kept = names[2:]

@@ -117,7 +117,7 @@ def test_a_graph_of_another_precision_is_refused(network, table_for):
         to_fp16(quantise(network, table_for(network), "tensorrt"))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(layers=st.lists(st.sampled_from(["conv", "relu", "relu6", "pool", "add"]), min_size=1, max_size=6))
 def test_any_chain_keeps_its_outputs_to_half_precision(layers, sketch, images):
     model = sketch(seed=len(layers)).chain(layers)

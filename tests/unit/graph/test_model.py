@@ -7,7 +7,7 @@ import re
 import numpy as np
 import onnx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper
 
@@ -61,7 +61,7 @@ def test_a_file_that_is_no_model_is_refused_in_one_line(content, tmp_path):
     assert "m.onnx" in one_line(caught)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(keep=st.floats(0.0, 0.99))  # what comes last is metadata, without which a model is whole
 def test_a_truncated_model_is_refused_in_one_line(keep, network, tmp_path):
     content = model_bytes(network)
@@ -71,7 +71,7 @@ def test_a_truncated_model_is_refused_in_one_line(keep, network, tmp_path):
     one_line(caught)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(position=st.floats(0.0, 0.999), byte=st.integers(0, 255))
 def test_a_damaged_byte_is_harmless_or_refused(position, byte, network, tmp_path):
     content = bytearray(model_bytes(network))
@@ -148,7 +148,7 @@ def test_a_model_under_the_limit_is_one_file(network, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
 
 
-def test_external_data_of_a_model_that_was_replaced_is_removed_and_no_other_file(network, tmp_path):
+def test_a_replaced_models_external_data_is_removed_and_no_other_file(network, tmp_path):
     strangers = {"m.onnx.training.data", "m.onnx.0123456.data", "n.onnx.01234567.data", "m2onnx.01234567.data"}
     strangers |= {"m.onnx.01234567.data"}  # named like the model's own, which does not refer to it
     for name in strangers:

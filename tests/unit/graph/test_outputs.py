@@ -32,7 +32,7 @@ def test_an_output_that_leaves_suppression_to_others_is_refused() -> None:
         suppressions_of(graph(Detecting(form="none")), "m.onnx")
 
 
-def test_a_shape_that_somebody_changed_is_refused_and_so_is_an_output_that_is_gone() -> None:
+def test_a_changed_shape_and_a_missing_output_are_refused() -> None:
     changed = graph(Detecting(form="operator", suppression=Suppression(detections=20)))
     with pytest.raises(EdgetlError, match=r"output 'boxes' of m\.onnx is N x 100 x 6, expected N x 20 x 6"):
         suppressions_of(changed, "m.onnx")

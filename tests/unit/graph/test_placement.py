@@ -190,7 +190,7 @@ def test_the_walk_sees_what_is_wrong(network, table_for, tmp_path):
     assert len(found.orphans) == 1
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(layers=st.lists(st.sampled_from(["conv", "relu", "relu6", "pool", "add"]), min_size=1, max_size=6))
 def test_tensorrt_finds_no_float_layer_and_no_lone_quantiser_in_any_chain(layers, sketch, table_for, tmp_path_factory):
     model = sketch(seed=len(layers)).chain(layers)

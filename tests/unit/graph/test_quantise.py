@@ -97,7 +97,7 @@ def test_weights_are_stored_as_int8_per_output_channel(target, network, table_fo
     assert not any(len(tensor.dims) == 4 and np.prod(tensor.dims) > 3 for tensor in floats)
 
 
-def test_tensorrt_gets_symmetric_int8_at_the_inputs_of_layers_and_nothing_at_their_outputs(network, table_for):
+def test_tensorrt_gets_symmetric_int8_at_inputs_and_nothing_at_outputs(network, table_for):
     quantised = quantise(network, table_for(network), "tensorrt")
     wiring = Wiring(quantised.graph)
     for node in readers(quantised, "Conv"):
@@ -108,7 +108,7 @@ def test_tensorrt_gets_symmetric_int8_at_the_inputs_of_layers_and_nothing_at_the
         assert wiring.producer(node.input[0]).op_type != "Conv"
 
 
-def test_tensorrt_gets_a_quantised_shortcut_and_a_bare_conv_at_every_residual_add(network, table_for):
+def test_tensorrt_gets_a_quantised_shortcut_at_every_residual_add(network, table_for):
     quantised = quantise(network, table_for(network), "tensorrt")
     assert [sorted(makers(quantised, node)) for node in readers(quantised, "Add")] == [["Conv", "DequantizeLinear"]] * 2
 
@@ -293,7 +293,7 @@ def test_a_graph_without_layers_and_weights_with_nan_are_refused(sketch, table_f
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(layers=st.lists(st.sampled_from(["conv", "relu", "relu6", "pool", "add"]), min_size=1, max_size=6))
 def test_any_chain_keeps_its_interface_and_its_outputs(target, layers, sketch, images, table_for):
     model = sketch(seed=len(layers)).chain(layers)

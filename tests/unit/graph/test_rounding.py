@@ -24,7 +24,7 @@ def errors(values: np.ndarray, rounded: np.ndarray, inputs: np.ndarray) -> np.nd
     return np.square((rounded - values) @ np.swapaxes(inputs, 1, 2)).mean(axis=(1, 2))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 1000),
     groups=st.integers(1, 3),

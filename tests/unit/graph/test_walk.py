@@ -31,7 +31,7 @@ def assert_same(model: onnx.ModelProto, names, pictures) -> None:
             np.testing.assert_array_equal(found, exact)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(layers=st.lists(st.sampled_from(KINDS), min_size=1, max_size=7), every=st.integers(1, 3))
 def test_every_stop_holds_what_one_run_says(layers, every, sketch, images):
     model = sketch(seed=len(layers)).chain(layers)

@@ -98,6 +98,7 @@ def test_every_pair_is_compared_once() -> None:
     assert found == [("a", "b", "latency", 3.0), ("a", "c", "latency", 6.0), ("b", "c", "latency", 2.0)]
 
 
+@pytest.mark.slow
 def test_the_interval_of_a_ratio_covers_what_no_difference_is_nearly_always() -> None:
     """99 %: of 400 pairs of equal candidates in correlated noise hardly any interval leaves out 1."""
     rng = np.random.default_rng(7)

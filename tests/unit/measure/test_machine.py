@@ -46,9 +46,7 @@ def test_the_memorys_clock_is_told_by_devfreq_on_thor_and_to_root_on_orin(tmp_pa
     assert clocks(probe(orin)())["memory"] == Clock("memory", 3199, 3199)
 
 
-def test_temperatures_stand_beside_the_point_where_the_machine_slows_down(
-    tmp_path: Path,
-) -> None:
+def test_temperatures_stand_beside_the_point_where_the_machine_slows_down(tmp_path: Path) -> None:
     state = probe(write(tmp_path, ORIN_NANO))()
     assert set(state.temperatures) == {
         Temperature("cpu", 51.375, 99.0), Temperature("gpu", 48.5, 99.0), Temperature("tj", 51.375, 99.0),
@@ -120,7 +118,8 @@ def _secret(path: Path) -> None:
 DAMAGES = (_empty, _binary, _word, _huge, _folder, _pipe, _loop, _secret, Path.unlink)
 
 
-@settings(max_examples=60, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=60)
 @given(data=st.data())
 def test_no_damage_to_a_machines_files_fails_a_measurement(data: st.DataObject) -> None:
     """Before the files are looked for, or while they are read."""

@@ -72,7 +72,8 @@ def test_a_machine_without_a_meter_says_what_was_looked_for(tmp_path: Path) -> N
         find_meter(tmp_path)
 
 
-@settings(max_examples=60, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=60)
 @given(data=st.data())
 def test_no_damage_to_a_machines_files_fails_its_meter(data: st.DataObject) -> None:
     files = MACHINES[data.draw(st.sampled_from(sorted(MACHINES)))]

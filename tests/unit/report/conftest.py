@@ -26,6 +26,7 @@ from edgetl.artifacts.results import (
     Results,
     Tree,
 )
+from edgetl.artifacts.waterfall import StepTime, Waterfall
 from edgetl.config import Budget
 from edgetl.report.verdict import decide
 
@@ -107,10 +108,16 @@ def unstable(measured: Measured, why: str = "p50 is only known to 9 %") -> Measu
     return measured.model_copy(update={"latency_ms": latency})
 
 
+def waterfall(*ms: float) -> Waterfall:
+    names = ("decode", "preprocess", "inference", "post-process")
+    steps = (StepTime(name=name, ms=one, share=one / sum(ms)) for name, one in zip(names, ms, strict=True))
+    return Waterfall(images=8, samples=400, total_ms=sum(ms), steps=tuple(steps))
+
+
 @pytest.fixture(scope="session")
 def make() -> SimpleNamespace:
-    """Builders: ``make.row``, ``make.compare``, ``make.unstable``."""
-    return SimpleNamespace(row=row, compare=compare, unstable=unstable)
+    """Builders: ``make.row``, ``make.compare``, ``make.unstable``, ``make.waterfall``."""
+    return SimpleNamespace(row=row, compare=compare, unstable=unstable, waterfall=waterfall)
 
 
 @pytest.fixture
@@ -192,6 +199,14 @@ MEASURED = (
     "specialised",
     "specialised@features.7",
 )
+
+
+@pytest.fixture
+def on_the_way(results: Results) -> Results:
+    """The first study, with the way from file to answer of all that ran."""
+    way = {"waterfall": waterfall(4.0, 2.0, 3.0, 1.0)}
+    rows = (one if one.unsupported else one.model_copy(update=way) for one in results.deployments)
+    return results.model_copy(update={"deployments": tuple(rows)})
 
 
 def tree(deployment: str, *cuts: str) -> Tree:

@@ -14,7 +14,7 @@ from edgetl.report.html import render_html
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")]
 
 OPTIONS = [
     "--headless",
@@ -29,11 +29,21 @@ OPTIONS = [
     "--enable-logging=stderr",
 ]
 
+# plotly.js names what a figure holds and it does not know: attributes, values, traces that the bundle lacks. What it
+# knows and has no use for (the colour of a grid that is not shown) is "unused".
+VALIDATE = """<script>
+for (const [id, figure] of Object.entries(figures)) {
+  const {data, layout} = painted(figure, getComputedStyle(document.documentElement));
+  const faults = (Plotly.validate(data, layout) || []).filter(fault => fault.code !== "unused");
+  for (const fault of faults) console.error(id, fault.msg);
+}
+</script>"""
+
 
 def browse(results: Results, folder: Path) -> str:
-    """The page as Chromium has drawn it."""
+    """The page as Chromium has drawn it, after plotly.js has found no fault in its figures."""
     page = folder / "report.html"
-    page.write_text(render_html(results), encoding="utf-8")
+    page.write_text(render_html(results).replace("</body>", VALIDATE + "</body>"), encoding="utf-8")
     command = [str(CHROMIUM), *OPTIONS, f"--user-data-dir={folder / 'profile'}", "--dump-dom", page.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -55,3 +65,7 @@ def test_the_page_of_a_sweep_draws_two_pictures_more(swept: Results, tmp_path: P
 
 def test_the_page_of_detectors_draws_its_pictures(detected: Results, tmp_path: Path) -> None:
     assert pictures(browse(detected, tmp_path)) == 3
+
+
+def test_the_page_with_the_way_from_file_to_answer_draws_one_more(on_the_way: Results, tmp_path: Path) -> None:
+    assert pictures(browse(on_the_way, tmp_path)) == 4

@@ -13,7 +13,7 @@ def without(facts: dict[str, Any], key: str) -> dict[str, Any]:
     return {name: value for name, value in facts.items() if name != key}
 
 
-def test_precision_is_told_overall_by_group_and_by_label_with_the_objects_behind_it(detected: Results) -> None:
+def test_precision_is_told_overall_by_group_and_by_label_with_objects(detected: Results) -> None:
     table = precision_table(detected)
     assert table is not None
     assert [(row.name, row.kind, row.objects) for row in table.rows] == [
@@ -59,7 +59,7 @@ def test_a_study_of_classifiers_has_neither_table(results: Results) -> None:
     assert training_facts(results.training) == results.training
 
 
-def test_a_head_says_what_it_knew_what_training_made_of_it_and_what_unfreezing_gained(detected: Results) -> None:
+def test_a_head_says_what_training_and_unfreezing_gained(detected: Results) -> None:
     heads = {head.name: head for head in trained_heads(detected)}
     assert heads["vehicles"] == TrainedHead(
         name="vehicles", labels="2", known="car", untrained="40.2", frozen="61.1", tuned="-", gain="-", epoch="38"
@@ -88,9 +88,7 @@ def test_anchors_are_told_once_for_all_heads(detected: Results) -> None:
         ({"training": {"detectors": [{"name": "combined"}]}}, r"training.detectors has \d+ faults"),
     ],
 )
-def test_facts_of_another_shape_are_refused_in_one_line(
-    detected: Results, update: dict[str, Any], message: str
-) -> None:
+def test_facts_of_another_shape_are_one_line(detected: Results, update: dict[str, Any], message: str) -> None:
     odd = detected.model_copy(update=update)
     with pytest.raises(EdgetlError, match=message):
         precision_table(odd)

@@ -53,16 +53,14 @@ def test_the_sentence_names_the_layers_their_price_and_what_is_left_of_the_loss(
     )
 
 
-def test_int8_that_needs_no_layer_back_says_so_and_a_price_that_is_not_known_is_left_out(guard: Guard) -> None:
+def test_int8_that_needs_no_layer_back_says_so_without_an_unknown_price(guard: Guard) -> None:
     whole = guard.model_copy(update={"layers": ()})
     assert "keeps its mAP@0.5 in all layers: -0.3 points" in guard_sentence(whole, terms("mAP@0.5"))
     unknown = tuple(note.model_copy(update={"latency_cost": None}) for note in guard.layers)
     assert "latency" not in guard_sentence(guard.model_copy(update={"layers": unknown}), terms("top-1"))
 
 
-def test_the_verdict_gives_the_mix_as_a_reason_unless_the_row_of_int8_says_already_that_it_was_missed(
-    results: Results, guard: Guard
-) -> None:
+def test_the_mix_is_a_reason_of_the_verdict_unless_int8s_row_says_it(results: Results, guard: Guard) -> None:
     def reasons(one: Guard | None) -> tuple[str, ...]:
         return decide(results.deployments, results.comparisons, Budget(), "top-1", one).reasons
 

@@ -49,7 +49,7 @@ def test_profiles_of_several_devices_are_one_table_with_candidates_together() ->
     assert len(json.loads(profiles_json([profile(), elsewhere]))) == 2
 
 
-def test_a_long_path_is_broken_between_directories_and_the_reason_for_no_figures_is_whole() -> None:
+def test_a_long_path_breaks_between_directories_and_reasons_are_whole() -> None:
     deep, why = "/tmp/some/rather/deeply/nested/place", "it needs an operator that this runtime does not have"
     found = profile(device="a processor with a name of many words")
     rows = tuple(row.model_copy(update={"name": f"{deep}/{row.name}"}) for row in found.deployments)

@@ -1,23 +1,17 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 from rich.console import Console
 
 from edgetl.artifacts.energy import Energy
 from edgetl.artifacts.layers import Layers, LayerTime, PartTime
 from edgetl.artifacts.memory import Memory
 from edgetl.artifacts.results import Results
-from edgetl.artifacts.waterfall import StepTime, Waterfall
 from edgetl.report.costs import energy_line, energy_said, memory_line
 from edgetl.report.html import render_html
 from edgetl.report.shares import layer_tables, said_of_waterfall, waterfall_table
 from edgetl.report.waterfall_plot import said_of_waterfalls, waterfall_figure
-
-NAMES = ("decode", "preprocess", "inference", "post-process")
-
-
-def waterfall(*ms: float) -> Waterfall:
-    steps = (StepTime(name=name, ms=one, share=one / sum(ms)) for name, one in zip(NAMES, ms, strict=True))
-    return Waterfall(images=8, samples=400, total_ms=sum(ms), steps=tuple(steps))
 
 
 def layers(node: str | None = "/features/3/Conv") -> Layers:
@@ -53,33 +47,27 @@ def test_names_from_files_are_neither_markup_nor_escapes() -> None:
     assert "[red]x[/red]" in text and "\x1b" not in text
 
 
-def test_each_step_begins_where_the_last_one_ends() -> None:
-    bars = [
-        line for line in printed(waterfall_table("m.onnx", waterfall(4.0, 2.0, 3.0, 1.0))).splitlines() if "#" in line
-    ]
+def test_each_step_begins_where_the_last_one_ends(make: SimpleNamespace) -> None:
+    table = printed(waterfall_table("m.onnx", make.waterfall(4.0, 2.0, 3.0, 1.0)))
+    bars = [line for line in table.splitlines() if "#" in line]
     begins = [line.index("#") for line in bars]
     ends = [line.rindex("#") + 1 for line in bars]
     assert begins[1:] == ends[:-1]
     assert [end - begin for begin, end in zip(begins, ends, strict=True)] == [12, 6, 9, 3]
 
 
-def test_where_inference_is_the_smaller_part_that_is_said() -> None:
-    assert "70.0 % of it is not inference" in said_of_waterfall(waterfall(4.0, 2.0, 3.0, 1.0))
-    assert "not inference" not in said_of_waterfall(waterfall(1.0, 1.0, 7.0, 1.0))
+def test_where_inference_is_the_smaller_part_that_is_said(make: SimpleNamespace) -> None:
+    assert "70.0 % of it is not inference" in said_of_waterfall(make.waterfall(4.0, 2.0, 3.0, 1.0))
+    assert "not inference" not in said_of_waterfall(make.waterfall(1.0, 1.0, 7.0, 1.0))
 
 
-def test_the_report_draws_the_way_of_every_deployment(results: Results) -> None:
-    rows = tuple(
-        row.model_copy(update={"waterfall": waterfall(4.0, 2.0, 3.0, 1.0)}) if row.unsupported is None else row
-        for row in results.deployments
-    )
-    told = results.model_copy(update={"deployments": rows})
-    figure = waterfall_figure(told)
+def test_the_report_draws_the_way_of_every_deployment(results: Results, on_the_way: Results) -> None:
+    figure = waterfall_figure(on_the_way)
     assert figure is not None
     assert [sum(trace["x"][0] for trace in figure["data"])] == [10.0]
-    assert len(figure["data"][0]["x"]) == sum(row.unsupported is None for row in rows)
-    assert "not inference (up to 70.0 %)" in (said_of_waterfalls(told) or "")
-    page = render_html(told)
+    assert len(figure["data"][0]["x"]) == sum(row.unsupported is None for row in on_the_way.deployments)
+    assert "not inference (up to 70.0 %)" in (said_of_waterfalls(on_the_way) or "")
+    page = render_html(on_the_way)
     assert 'id="waterfall"' in page and "From file to answer" in page
     assert 'id="waterfall"' not in render_html(results)
 

@@ -7,7 +7,7 @@ from edgetl.errors import EdgetlError
 from edgetl.report.training import TunedHead, cascade_note, tuned_heads
 
 
-def test_a_tuned_head_says_what_it_gained_over_its_linear_probe_and_what_that_costs(swept: Results) -> None:
+def test_a_tuned_head_says_what_it_gained_over_its_probe_and_the_cost(swept: Results) -> None:
     vehicles, animals = tuned_heads(swept)
     assert vehicles == TunedHead(
         name="vehicles@features.7", probe="91.4", tuned="95.7", gain="+4.3", epochs="7", cost="+410 MFLOPs"
@@ -35,7 +35,7 @@ def test_a_study_without_a_cascade_says_nothing_of_it(results: Results) -> None:
     assert cascade_note(results) is None
 
 
-def test_facts_of_another_shape_are_refused_in_one_line(swept: Results) -> None:
+def test_facts_of_another_shape_are_one_line(swept: Results) -> None:
     odd = swept.model_copy(update={"training": {"cascade": {"threshold": "often"}}})
     with pytest.raises(EdgetlError, match=r"expected threshold and fired; run `edgetl report` again"):
         cascade_note(odd)

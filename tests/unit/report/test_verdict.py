@@ -64,7 +64,7 @@ def test_the_fastest_within_the_budget_is_chosen(make: SimpleNamespace) -> None:
     assert (chosen(verdict), verdict.budget_met, verdict.stable) == ("combined int8", True, True)
 
 
-def test_candidates_that_cannot_be_told_apart_in_speed_are_settled_by_proven_accuracy(make: SimpleNamespace) -> None:
+def test_equal_speed_is_settled_by_proven_accuracy(make: SimpleNamespace) -> None:
     rows = [make.row("combined", "fp32", 0.93, 2.00, 5), make.row("specialised", "fp32", 0.94, 2.01, 9, engines=2)]
     verdict = decide(rows, make.compare(rows), WITHIN_A_POINT_AND_A_HALF)
     assert chosen(verdict) == "specialised fp32"
@@ -111,18 +111,18 @@ def test_a_comparison_counts_in_either_direction(make: SimpleNamespace) -> None:
     assert decide(rows, make.compare(rows), Budget()) == decide(rows, make.compare(rows[::-1]), Budget())
 
 
-def test_an_unstable_latency_never_wins_while_a_stable_candidate_is_within_the_budget(make: SimpleNamespace) -> None:
+def test_an_unstable_latency_never_wins_over_a_stable_candidate(make: SimpleNamespace) -> None:
     rows = [make.row("combined", "fp32", 0.93, 4.0, 5), make.unstable(make.row("combined", "int8", 0.93, 2.0, 1))]
     assert chosen(decide(rows, make.compare(rows), Budget())) == "combined fp32"
 
 
-def test_an_unstable_latency_that_could_not_win_anyway_leaves_the_verdict_stable(make: SimpleNamespace) -> None:
+def test_an_unstable_latency_that_cannot_win_leaves_the_verdict_stable(make: SimpleNamespace) -> None:
     rows = [make.unstable(make.row("shared", "fp32", 0.93, 8.0, 5)), make.row("combined", "int8", 0.93, 2.0, 1)]
     verdict = decide(rows, make.compare(rows), Budget())
     assert (chosen(verdict), verdict.stable) == ("combined int8", True)
 
 
-def test_a_verdict_that_a_stable_timing_could_overturn_is_unstable_and_says_what_to_do(make: SimpleNamespace) -> None:
+def test_a_verdict_that_stable_timing_could_overturn_is_unstable(make: SimpleNamespace) -> None:
     rows = [
         make.row("specialised", "int8", 0.93, 4.0, 2, engines=2),
         make.unstable(make.row("combined", "int8", 0.93, 2.0, 1)),
@@ -144,9 +144,7 @@ def test_a_ratio_that_changed_while_it_was_measured_proves_nothing(make: SimpleN
         assert "UNSTABLE: their ratio" in reason(verdict, "INT8 for combined")
 
 
-def test_a_stable_ratio_of_two_unstable_latencies_proves_who_is_faster_and_the_verdict_stays_unstable(
-    make: SimpleNamespace,
-) -> None:
+def test_a_stable_ratio_of_unstable_latencies_proves_who_is_faster(make: SimpleNamespace) -> None:
     rows = [
         make.unstable(make.row("combined", "fp32", 0.93, 2.0, 5)),
         make.unstable(make.row("specialised", "fp32", 0.93, 6.0, 5, engines=3)),
@@ -212,7 +210,7 @@ def test_a_limit_on_energy_is_held_against_its_interval(make: SimpleNamespace) -
     assert "energy 9.00 of at most 10.0 mJ, perhaps 11.0" in reason(verdict, "keeps to")
 
 
-def test_where_nothing_meets_the_budget_the_nearest_candidate_says_what_it_misses_by(make: SimpleNamespace) -> None:
+def test_where_nothing_meets_the_budget_the_nearest_says_by_how_much(make: SimpleNamespace) -> None:
     rows = [
         make.row("combined", "fp32", 0.95, 4.0, 5),
         make.row("specialised", "fp32", 0.95, 9.0, 9, engines=2),
@@ -224,9 +222,7 @@ def test_where_nothing_meets_the_budget_the_nearest_candidate_says_what_it_misse
     assert "None of them meets the budget" in reason(verdict, "One combined model or several")
 
 
-def test_shared_is_compared_with_both_answers_to_the_central_question(
-    rows: list[Measured], make: SimpleNamespace
-) -> None:
+def test_shared_is_compared_with_combined_and_specialised(rows: list[Measured], make: SimpleNamespace) -> None:
     rows[5] = make.row("shared", "int8", 0.95, 1.0, 1)
     answer = reason(decide(rows, make.compare(rows), Budget()), "One combined model or several specialised ones?")
     assert "Neither, but one shared trunk" in answer
@@ -253,9 +249,7 @@ def test_where_nothing_was_run_the_reasons_say_why(rows: list[Measured]) -> None
     assert "casting them to FP32" in reason(verdict, "Not run")
 
 
-def test_reasons_are_single_printable_lines_whatever_the_runtime_said(
-    rows: list[Measured], make: SimpleNamespace
-) -> None:
+def test_reasons_are_printable_lines_whatever_the_runtime_said(rows: list[Measured], make: SimpleNamespace) -> None:
     rows[-1] = rows[-1].model_copy(update={"unsupported": "\x1b[31mfailed\n\tat node 7" + " x" * 500})
     verdict = decide(rows, make.compare(rows), Budget())
     assert all(sentence.isprintable() and len(sentence) < 600 for sentence in verdict.reasons)
@@ -283,9 +277,7 @@ def test_a_full_tie_goes_to_fewer_tuned_heads_and_then_to_fewer_flops(
     assert decide(rows, make.compare(rows), Budget()).deployment == simpler[0]
 
 
-def test_every_other_deployment_is_represented_once_by_the_one_that_would_be_chosen_in_it(
-    make: SimpleNamespace,
-) -> None:
+def test_every_other_deployment_is_represented_by_its_best(make: SimpleNamespace) -> None:
     rows = [
         make.row("combined", "int8", 0.93, 1.0, 1),
         with_cut(make.row("specialised@layer2", "int8", 0.93, 6.0, 2, engines=2), "layer2", "layer2"),
@@ -298,9 +290,7 @@ def test_every_other_deployment_is_represented_once_by_the_one_that_would_be_cho
     assert answer.count("specialised@") == 1
 
 
-def test_a_deployment_that_meets_the_budget_only_in_another_precision_is_represented_by_that(
-    make: SimpleNamespace,
-) -> None:
+def test_a_deployment_is_represented_by_the_precision_that_meets_the_budget(make: SimpleNamespace) -> None:
     rows = [
         make.row("combined", "int8", 0.93, 1.0, 1),
         make.row("specialised", "int8", 0.80, 2.0, 2, engines=2),
@@ -310,7 +300,7 @@ def test_a_deployment_that_meets_the_budget_only_in_another_precision_is_represe
     assert "specialised fp32" in answer
 
 
-def test_a_chosen_branch_is_held_against_all_frozen_and_told_its_price_in_sharing(make: SimpleNamespace) -> None:
+def test_a_chosen_branch_is_held_against_all_frozen_with_its_price(make: SimpleNamespace) -> None:
     rows = [
         make.row("combined", "int8", 0.90, 2.0, 1),
         make.row("shared", "int8", 0.90, 2.0, 1),

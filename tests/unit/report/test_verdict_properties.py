@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from hypothesis import assume, given, settings
+import pytest
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from edgetl.artifacts.results import Comparison, Measured
@@ -59,11 +60,8 @@ def meets(row: Measured, rows: list[Measured], pairs: list[Comparison], budget: 
     )
 
 
-@settings(deadline=None)
 @given(st.data(), BUDGETS)
-def test_a_verdict_only_names_what_was_run_and_meets_every_limit(
-    make: SimpleNamespace, data: st.DataObject, budget: Budget
-) -> None:
+def test_a_verdict_is_of_what_ran_and_meets_limits(make: SimpleNamespace, data: st.DataObject, budget: Budget) -> None:
     rows, pairs = data.draw(studies(make))
     verdict = decide(rows, pairs, budget)
     named = [row for row in rows if (row.name, row.precision) == (verdict.deployment, verdict.precision)]
@@ -75,14 +73,13 @@ def test_a_verdict_only_names_what_was_run_and_meets_every_limit(
         assert row.latency_ms.stable or not verdict.stable
 
 
-@settings(deadline=None)
 @given(st.data(), BUDGETS)
 def test_the_order_of_the_rows_does_not_matter(make: SimpleNamespace, data: st.DataObject, budget: Budget) -> None:
     rows, pairs = data.draw(studies(make))
     assert decide(data.draw(st.permutations(rows)), pairs, budget) == decide(rows, pairs, budget)
 
 
-@settings(deadline=None)
+@pytest.mark.slow
 @given(st.data(), BUDGETS, st.floats(1e-3, 0.2), st.floats(1.001, 5.0), st.booleans())
 def test_a_strictly_worse_candidate_never_changes_who_wins(
     make: SimpleNamespace, data: st.DataObject, budget: Budget, loss: float, slowdown: float, stable: bool

@@ -49,13 +49,13 @@ def test_a_machine_without_a_gpu_is_told_so(monkeypatch: pytest.MonkeyPatch) -> 
     assert health.facts["packages"]["onnx"]
 
 
-def test_each_missing_package_is_named_with_what_mends_it(
+def test_missing_packages_are_named_with_a_remedy(
     monkeypatch: pytest.MonkeyPatch, device: None, tmp_path: Path
 ) -> None:
-    hide(monkeypatch, "torch", "timm", "plotly", "tensorrt_rtx", "tensorrt", "pycuda", "cuda")
+    hide(monkeypatch, "torch", "timm", "jinja2", "tensorrt_rtx", "tensorrt", "pycuda", "cuda")
     found = needs(doctor.examine(tmp_path))
     assert found["run, finetune and export of a study"] == ("torch, timm not installed", "pip install 'edgetl[train]'")
-    assert found["report with its page"] == ("plotly not installed", "pip install 'edgetl[report]'")
+    assert found["report with its page"] == ("jinja2 not installed", "pip install 'edgetl[report]'")
     assert found["build-engine --runtime tensorrt-rtx"][1] == "pip install 'edgetl[rtx]'"
     assert found["build-engine --runtime tensorrt"][0] == "tensorrt not installed"
     assert found["running TensorRT engines"][1] == (
@@ -64,9 +64,7 @@ def test_each_missing_package_is_named_with_what_mends_it(
     assert found["CUDA graphs of TensorRT engines"][1] == "pip install 'cuda-bindings==12.*'"
 
 
-def test_what_the_system_has_and_this_environment_does_not_see(
-    monkeypatch: pytest.MonkeyPatch, device: None, tmp_path: Path
-) -> None:
+def test_what_is_of_the_system_alone_is_told(monkeypatch: pytest.MonkeyPatch, device: None, tmp_path: Path) -> None:
     (tmp_path / "usr/lib/python3.10/dist-packages/tensorrt").mkdir(parents=True)
     (tmp_path / "usr/local/cuda").mkdir(parents=True)
     hide(monkeypatch, "tensorrt", "pycuda")

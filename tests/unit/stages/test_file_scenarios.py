@@ -69,6 +69,7 @@ def test_offline_refuses_a_batch_that_an_engine_does_not_take(opens: Opens, list
     assert (found.batch, found.streams) == (4, 2) and found.throughput_ips.low > 0.0
 
 
+@pytest.mark.slow
 def test_files_together_are_one_deployment(opens: Opens, listener: Watcher) -> None:
     cadence, concurrent = measured(
         opens, ScenarioOrder(("cadence", "concurrent")), listener, {"any": 20.0, "one": 40.0}

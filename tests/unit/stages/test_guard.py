@@ -80,9 +80,7 @@ def drawn(folder: Path) -> list[Sample]:
 
 
 @pytest.mark.parametrize("target", get_args(Target))
-def test_weights_are_fitted_in_layers_that_are_int8_and_in_no_others(
-    target: Target, listener: Any, tmp_path: Path
-) -> None:
+def test_weights_are_fitted_in_int8_layers_and_no_others(target: Target, listener: Any, tmp_path: Path) -> None:
     model, tried = network(), list[Mix]()
     calibration = Calibration(
         samples=drawn(tmp_path),

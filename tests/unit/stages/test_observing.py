@@ -79,7 +79,7 @@ def snr(form: Form, exact: Any, pictures: Any) -> float:
     return mean_snr_db(exact, results(quantise(mixed.model, mixed.table, "tensorrt"), pictures, tuple(exact)))
 
 
-def test_auto_takes_what_disturbs_results_least_and_tells_what_everything_came_to(calibration) -> None:
+def test_auto_takes_what_disturbs_least_and_tells_what_all_came_to(calibration) -> None:
     model = uneven_network()
     (best, *others), seen = made(calibration("auto"), model)
     assert best.table.form == "channels equalised, weights fitted" and best.images is not None

@@ -27,6 +27,7 @@ def graph(tmp_path: Path) -> Path:
     return saved(plain_model(), tmp_path / "plain.onnx")
 
 
+@pytest.mark.slow
 def test_plain_graphs_are_profiled_side_by_side(graph: Path, tmp_path: Path, listener: Watcher) -> None:
     other = saved(plain_model(batch=1), tmp_path / "other.onnx")
     profile = profile_files(order(graph, other), listener)
@@ -78,6 +79,7 @@ def kept(measured: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(measured, tmp_path / "kept"))
 
 
+@pytest.mark.slow
 def test_figures_are_recomputed_from_the_samples_that_were_kept(kept: Path, tmp_path: Path) -> None:
     first = reload(kept / "profile.json")
     assert first == reload(kept / "profile.json")

@@ -132,9 +132,7 @@ def test_packages_that_the_hosts_user_installed_are_used(
     assert all(row.memory is not None and row.memory.process_mb is not None for row in one.profile.deployments)
 
 
-def test_an_error_of_the_command_there_is_the_hosts_line(
-    network: Network, graphs: list[Path], listener: Watcher
-) -> None:
+def test_an_error_over_there_is_the_hosts_line(network: Network, graphs: list[Path], listener: Watcher) -> None:
     graphs[0].write_bytes(b"no graph")
     (one,) = profile_on(network.hosts("nano"), quick(graphs), listener).hosts
     assert one.error is not None and "it's a model.onnx" in one.error and "Traceback" not in one.error
@@ -168,9 +166,7 @@ def test_a_folder_that_cannot_be_written_is_told(network: Network, graphs: list[
     assert one.error is not None and ".cache" in one.error and "free space or mend the folder" in one.error
 
 
-def test_a_host_that_dies_meanwhile_is_a_line_and_its_work_ends(
-    network: Network, graphs: list[Path], listener: Watcher
-) -> None:
+def test_a_host_that_dies_is_a_line_and_its_work_ends(network: Network, graphs: list[Path], listener: Watcher) -> None:
     orin = network.servers["orin"]
     found: list[object] = []
     asked = threading.Thread(

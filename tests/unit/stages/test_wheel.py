@@ -11,9 +11,12 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
+
 from edgetl.stages.wheel import build_wheel
 
 
+@pytest.mark.slow
 def test_pip_installs_it_and_finds_the_whole_package(tmp_path: Path) -> None:
     name, content = build_wheel()
     (tmp_path / name).write_bytes(content)

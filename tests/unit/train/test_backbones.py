@@ -41,6 +41,7 @@ TORCHVISION = {
 """The layer that classifies, an image size, and the width of what that layer reads."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_features_are_what_the_classifier_of_a_torchvision_network_reads(name: str) -> None:
     classifier, size, width = TORCHVISION[name]
@@ -100,7 +101,7 @@ def test_random_weights_depend_on_the_seed_alone() -> None:
 
 
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
-def test_networks_that_rescale_their_input_for_their_own_weights_do_so_for_these_from_a_file_too(name: str) -> None:
+def test_networks_that_rescale_their_input_do_so_with_weights_from_a_file(name: str) -> None:
     assert _load(f"torchvision/{name}", 96).trunk.backbone.transform_input
 
 
@@ -145,6 +146,7 @@ def test_a_timm_tag_that_does_not_exist_is_refused_without_blaming_the_network()
     assert "fetched" not in _refused("timm/resnet10t.nonsense", "timm/resnet10t.nonsense")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size"),
     [

@@ -71,6 +71,7 @@ def test_a_truncated_network_gives_one_value_for_each_channel() -> None:
         assert pooled(split(backbone, point.name)[0])(_images(backbone)).shape == (2, channels), name
 
 
+@pytest.mark.slow
 def test_the_two_parts_of_every_cut_are_the_network_bit_for_bit(backbone: Backbone) -> None:
     images = _images(backbone)
     shapes = {point.name: point.shape for point in cut_points(backbone)}
@@ -83,6 +84,7 @@ def test_the_two_parts_of_every_cut_are_the_network_bit_for_bit(backbone: Backbo
             assert torch.equal(upper(maps), expected), cut
 
 
+@pytest.mark.slow
 def test_points_rise_from_the_images_to_the_features(backbone: Backbone) -> None:
     depths = [point.depth for point in cut_points(backbone)]
     assert depths == sorted(depths)
@@ -90,15 +92,17 @@ def test_points_rise_from_the_images_to_the_features(backbone: Backbone) -> None
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_networks_are_cut_between_blocks_after_the_last_layer_that_adds_no_parameters(name: str) -> None:
+def test_networks_are_cut_between_blocks_after_layers_without_parameters(name: str) -> None:
     assert [point.name for point in cut_points(_load(name))] == NETWORKS[name][1].split()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COUNTED)
 def test_stages_are_looked_into(name: str) -> None:
     assert len(cut_points(_load(name))) == COUNTED[name][1]
 
 
+@pytest.mark.slow
 def test_every_point_freezes_more_parameters_than_the_one_below_it(backbone: Backbone) -> None:
     counts = []
     for point in cut_points(backbone):
@@ -109,6 +113,7 @@ def test_every_point_freezes_more_parameters_than_the_one_below_it(backbone: Bac
     assert counts[-1] < len(list(backbone.trunk.parameters()))
 
 
+@pytest.mark.slow
 def test_tensors_keep_their_names_and_are_shared_with_the_trunk(backbone: Backbone) -> None:
     own = dict(backbone.trunk.named_parameters())
     for part in split(backbone, cut_points(backbone)[1].name):
@@ -136,6 +141,7 @@ def test_no_cut_parts_a_convolution_from_its_batch_normalisation() -> None:
         split(_load("torchvision/resnet18"), "conv1")
 
 
+@pytest.mark.slow
 def test_cutting_leaves_the_trunk_as_it_was(backbone: Backbone) -> None:
     before = {name: tensor.clone() for name, tensor in backbone.trunk.state_dict().items()}
     names = [name for name, _ in backbone.trunk.named_modules()]

@@ -69,7 +69,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_features_are_what_the_last_convolution_reads_and_images_go_in_as_they_are(folder: Path) -> None:
+def test_features_are_what_the_last_convolution_reads(folder: Path) -> None:
     backbone = load_backbone(config.Backbone(name="darknet/small.cfg", weights="small.weights"), folder, seed=0)
     torch.manual_seed(3)
     whole = build(read_cfg(folder / "small.cfg"))

@@ -61,6 +61,7 @@ def exported(request: pytest.FixtureRequest) -> Exported:
     return Exported(backbone, raw, simplified, fuse({"trunk": simplified}).model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 3])
 def test_the_graph_equals_pytorch_on_random_images(exported: Exported, batch: int) -> None:
     size = exported.backbone.preprocessing.width

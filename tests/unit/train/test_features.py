@@ -264,7 +264,8 @@ def test_an_image_that_changed_after_indexing_is_one_clear_error(
 # What was cut short
 
 
-def test_an_extraction_killed_in_the_middle_leaves_nothing_that_is_read_as_whole(
+@pytest.mark.slow
+def test_a_killed_extraction_leaves_nothing_whole(
     nano: Nano, images: tuple[Path, tuple[Sample, ...]], tmp_path: Path
 ) -> None:
     root, samples = images
@@ -333,7 +334,7 @@ def test_a_disk_that_is_too_small_is_refused_before_the_work(
     assert not _files(small_disk)
 
 
-def test_a_disk_that_fills_up_meanwhile_is_one_clear_error_and_leaves_no_partial_file(
+def test_a_disk_that_fills_up_is_one_clear_error(
     nano: Nano, images: tuple[Path, tuple[Sample, ...]], small_disk: Path
 ) -> None:
     root, samples = images
@@ -356,9 +357,8 @@ def test_a_disk_that_fills_up_meanwhile_is_one_clear_error_and_leaves_no_partial
     assert not found.was_cached and len(found.matrix) == 210
 
 
-def test_a_limit_on_file_sizes_is_one_clear_error_and_leaves_no_partial_file(
-    images: tuple[Path, tuple[Sample, ...]], tmp_path: Path
-) -> None:
+@pytest.mark.slow
+def test_a_limit_on_file_sizes_is_one_clear_error(images: tuple[Path, tuple[Sample, ...]], tmp_path: Path) -> None:
     root, samples = images
     with _child(root, samples, tmp_path / "cache", "limit files to 8192 bytes") as child:
         said, _ = child.communicate()
@@ -371,6 +371,7 @@ def test_a_limit_on_file_sizes_is_one_clear_error_and_leaves_no_partial_file(
 # Memory
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from Linux's /proc")
 def test_ten_times_the_images_take_no_more_memory(images: tuple[Path, tuple[Sample, ...]], tmp_path: Path) -> None:
     root, samples = images

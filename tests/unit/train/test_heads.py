@@ -25,7 +25,7 @@ EVERY_DEPLOYMENT = ("combined", "specialised", "shared", "one-vs-rest")
 STRENGTHS = (1e-4, 1e-2, 1.0, 100.0)
 
 
-def test_a_combined_deployment_plans_one_softmax_over_all_labels_in_the_order_of_the_study() -> None:
+def test_combined_is_one_softmax_over_all_labels_in_the_studys_order() -> None:
     assert plan_heads(["combined"], GROUPS) == (HeadPlan("combined", LABELS, "softmax"),)
 
 

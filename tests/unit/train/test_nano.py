@@ -75,6 +75,7 @@ def test_the_pretrained_network_is_in_evaluation_mode() -> None:
     assert not any(module.training for module in model.modules())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "bar"), [(32, 0.75), (64, 0.85)])
 def test_a_linear_probe_on_fresh_scenes_beats_the_bar(size: int, bar: float) -> None:
     linear_model = pytest.importorskip("sklearn.linear_model")

@@ -102,9 +102,7 @@ def test_features_at_the_top_are_the_frozen_trunks(backbone: Backbone, states: d
     np.testing.assert_array_equal(reference_features(backbone, AT_THE_TOP, states, IMAGES), expected)
 
 
-def test_features_of_a_branch_are_those_of_its_own_tensors_above_the_cut(
-    backbone: Backbone, states: dict[str, dict[str, Array]]
-) -> None:
+def test_a_branchs_features_come_from_its_own_tensors(backbone: Backbone, states: dict[str, dict[str, Array]]) -> None:
     found = reference_features(backbone, TUNED, states, IMAGES)
     lower, _ = split(backbone, CUT)
     _, upper = split(with_state(backbone, states[TUNED.name]), CUT)
@@ -136,9 +134,7 @@ def test_the_reference_leaves_the_trunk_as_it_was(backbone: Backbone, states: di
     assert fingerprint(backbone.trunk) == backbone.reference.fingerprint
 
 
-def test_one_graph_of_all_networks_says_of_every_head_what_pytorch_says(
-    backbone: Backbone, states: dict[str, dict[str, Array]]
-) -> None:
+def test_one_graph_of_all_heads_says_what_pytorch_says(backbone: Backbone, states: dict[str, dict[str, Array]]) -> None:
     networks = {
         "trunk": simplify(export_trunk(backbone)),
         TUNED.name: simplify(export_trunk(with_state(backbone, states[TUNED.name]))),

@@ -32,6 +32,7 @@ def test_digits_reach_the_optimum_of_scikit_learn(digits: tuple[Array, Array]) -
         _assert_equal_to_sklearn(features, targets, "softmax", strength, found)
 
 
+@pytest.mark.slow
 def test_badly_scaled_features_reach_the_optimum_of_scikit_learn(digits: tuple[Array, Array]) -> None:
     features, targets = digits
     scaled = features * 10.0 ** np.random.default_rng(0).uniform(-2, 2, features.shape[1])
@@ -131,9 +132,7 @@ def test_constant_features_get_no_weight(digits: tuple[Array, Array]) -> None:
 
 
 @pytest.mark.parametrize("loss", ["softmax", "sigmoid"])
-def test_a_class_without_images_gets_no_prediction_and_diverges_nowhere(
-    digits: tuple[Array, Array], loss: Loss
-) -> None:
+def test_a_class_without_images_is_never_predicted(digits: tuple[Array, Array], loss: Loss) -> None:
     features, targets = digits
     ((weight, bias),) = _fit(features, targets, 11, loss, [1e-2])
     assert np.isfinite(weight).all() and np.isfinite(bias).all()
@@ -182,7 +181,7 @@ def test_one_image_for_each_class_is_enough_to_fit() -> None:
     assert (_predict(features, weight, bias) == np.arange(3)).all()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 2**32 - 1),
     rows=st.integers(5, 60),

@@ -118,9 +118,7 @@ def test_the_recorded_loss_and_accuracy_are_those_of_the_tensors(problem: Proble
         assert (one.weight.dtype, one.bias.dtype, one.val_features.dtype) == (np.float32,) * 3
 
 
-def test_the_whole_network_gives_the_features_that_the_branch_gives_on_cached_maps(
-    problem: Problem, tuned: dict[str, Tuned]
-) -> None:
+def test_the_whole_network_gives_the_branchs_features(problem: Problem, tuned: dict[str, Tuned]) -> None:
     for one in tuned.values():
         by_maps = branch_features(problem.backbone, CUT, one.state, problem.val.views[0])
         assert np.array_equal(by_maps, one.val_features)
@@ -157,6 +155,7 @@ def test_heads_start_from_their_own_copies_of_the_layers(tuned: dict[str, Tuned]
     assert not any(np.array_equal(states[0][name], other[name]) for other in states[1:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", ["images", "features.1", "features.4"])
 def test_any_cut_can_be_tuned_above(problem: Problem, cut: str) -> None:
     here = problem.at(cut)
@@ -252,6 +251,7 @@ print(*(f"{key} {sha256(here['_bytes'](one)).hexdigest()}" for key, one in tuned
 """
 
 
+@pytest.mark.slow
 def test_another_process_gives_the_same_bytes(tuned: dict[str, Tuned]) -> None:
     root = Path(__file__).parents[3]
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONPATH": str(root)}

@@ -276,7 +276,7 @@ _VALUES = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.dictionaries(st.sampled_from(["images", "annotations", "categories"]), st.lists(_VALUES, max_size=3) | _VALUES),
     st.booleans(),
@@ -295,7 +295,6 @@ def test_any_json_gives_images_or_one_clear_line(
         assert all(image.path == "a.jpg" for image in found.parts["train"])
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=80) | st.text(alphabet='{}[]",:0.-e nul\\u').map(str.encode))
 def test_any_bytes_give_one_clear_line(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "any.json"

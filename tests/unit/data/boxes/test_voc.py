@@ -229,7 +229,7 @@ def test_missing_folders_are_named(root: Path) -> None:
         listing(root)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(
     st.binary(max_size=80)
     | st.text(alphabet="<>/annotation object&;!?'\"=x1[]-", max_size=80).map(str.encode)
@@ -247,7 +247,6 @@ def test_any_annotation_gives_boxes_or_faults(content: bytes) -> None:
         assert all(len(mark.corners) == 4 for mark in found.marks)
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.recursive(st.just(""), lambda inner: st.builds("<a b='c'>{}x{}</a>".format, inner, inner), max_leaves=20))
 def test_trees_are_those_of_the_standard_library(text: str) -> None:
     from xml.etree import ElementTree

@@ -123,9 +123,7 @@ def test_scratch_memory_is_bounded_by_the_devices(
     assert limits == [("WORKSPACE", 7620 // 4 * 2**20), ("WORKSPACE", 64 * 2**20)]
 
 
-def test_an_engine_runs_on_the_version_it_was_built_with_or_a_newer_one_if_it_is_compatible(
-    graph: Path, engine_file: Path, generation: Generation
-) -> None:
+def test_an_engine_runs_on_its_version_or_a_newer_one(graph: Path, engine_file: Path, generation: Generation) -> None:
     generation("10.3.0")
     built(graph, engine_file)
     generation("10.14.1.48")
@@ -165,7 +163,7 @@ def test_an_engine_runs_on_the_device_that_it_was_built_for(
             load_engine(engine_file)
 
 
-def test_engines_for_other_devices_are_refused_by_a_tensorrt_or_device_that_cannot(
+def test_engines_for_other_devices_are_refused_where_they_cannot_be_built(
     graph: Path, engine_file: Path, generation: Generation, orin: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generation("10.3.0")
@@ -251,9 +249,7 @@ def test_what_was_timed_is_kept_and_joined(graph: Path, engine_file: Path, gener
     assert len(list(caches.iterdir())) == 2
 
 
-def test_a_timing_cache_that_tensorrt_refuses_is_begun_anew(
-    graph: Path, engine_file: Path, generation: Generation
-) -> None:
+def test_a_timing_cache_that_is_refused_is_begun_anew(graph: Path, engine_file: Path, generation: Generation) -> None:
     generation("10.3.0")
     caches = engine_file.parent / "caches"
     caches.mkdir(parents=True)
@@ -263,9 +259,7 @@ def test_a_timing_cache_that_tensorrt_refuses_is_begun_anew(
     assert path.read_bytes() == b"Conv"
 
 
-def test_an_option_that_belongs_to_the_other_runtime_is_refused(
-    graph: Path, engine_file: Path, generation: Generation
-) -> None:
+def test_an_option_of_the_other_runtime_is_refused(graph: Path, engine_file: Path, generation: Generation) -> None:
     generation("10.3.0")
     assert "tensorrt takes no compute capability (SM86 was given)" in refusal(
         graph, engine_file, compute_capability="SM86"

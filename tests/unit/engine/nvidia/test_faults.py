@@ -45,7 +45,7 @@ def test_a_message_names_the_node_and_what_to_do(said: str, node: str | None, ad
     assert (advice == "") == (line == said)
 
 
-def test_the_error_that_names_a_node_is_preferred_and_the_advice_may_come_from_another() -> None:
+def test_the_error_that_names_a_node_wins_and_another_may_give_the_advice() -> None:
     line = explain_builder(["In file x: assertion failed", "/backbone/conv: failed, out of memory"], MODEL)
     assert line.startswith("node /backbone/conv (Conv): ") and "ran out of memory" in line
 

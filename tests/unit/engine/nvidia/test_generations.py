@@ -43,9 +43,7 @@ def test_the_table_tells_what_tensorrt_rtx_can_do() -> None:
 @pytest.mark.parametrize(
     ("version", "flag"), [("8.6.1", "EXPLICIT_BATCH"), ("10.3.0", "STRONGLY_TYPED"), ("11.4.0.106", "STRONGLY_TYPED")]
 )
-def test_networks_are_strongly_typed_where_that_exists(
-    version: str, flag: str, generation: Callable[[str], Play]
-) -> None:
+def test_networks_are_strongly_typed_where_possible(version: str, flag: str, generation: Callable[[str], Play]) -> None:
     trt = generation(version).module
     assert network_flags(trt, weak=False) == 1 << int(trt.NetworkDefinitionCreationFlag[flag])
 

@@ -170,9 +170,7 @@ def test_wrong_inputs_are_one_line_and_the_engine_goes_on(
         assert engine.infer(images)["combined"].shape == (5, 3)
 
 
-def test_a_second_inference_before_the_first_is_taken_is_refused(
-    images: Array, generation: Callable[[str], Play], load: Load
-) -> None:
+def test_a_second_inference_too_early_is_refused(images: Array, generation: Callable[[str], Play], load: Load) -> None:
     generation("10.3.0")
     with load() as engine:
         pending = engine.start(images)
@@ -257,7 +255,8 @@ def test_names_of_pycuda_are_the_real_ones(gpu: Gpu) -> None:
         assert all(hasattr(getattr(real, kind), name) for name in names)
 
 
-def test_engines_are_profiled_side_by_side_and_damaged_ones_only_if_they_are_trusted(
+@pytest.mark.slow
+def test_damaged_engines_are_profiled_only_if_they_are_trusted(
     graph: Path, tmp_path: Path, generation: Callable[[str], Play], load: Load
 ) -> None:
     generation("10.3.0")
@@ -276,9 +275,7 @@ def test_engines_are_profiled_side_by_side_and_damaged_ones_only_if_they_are_tru
         profile_files(FileOrder(files[:1], quick), Terminal())
 
 
-def test_without_transfers_inputs_stay_on_the_device_and_nothing_comes_back(
-    images: Array, generation: Callable[[str], Play], load: Load
-) -> None:
+def test_without_transfers_nothing_is_copied(images: Array, generation: Callable[[str], Play], load: Load) -> None:
     generation("10.3.0")
     with load(transfers=False, timed=True) as engine:
         assert engine.infer(images) == {}

@@ -83,9 +83,7 @@ def test_a_graph_with_an_open_image_size_is_refused(variants: dict[str, onnx.Mod
     assert "input images is N x 3 x ? x ?, expected a fixed size" in refusal(graph)
 
 
-def test_an_operator_it_does_not_have_is_one_line_that_names_the_node(
-    variants: dict[str, onnx.ModelProto], graph: Path
-) -> None:
+def test_an_unknown_operator_is_one_line_with_the_node(variants: dict[str, onnx.ModelProto], graph: Path) -> None:
     model = variants["operator that needs a square matrix"]
     onnx.save(model, graph)
     assert refusal(graph).startswith(

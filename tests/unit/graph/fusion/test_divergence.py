@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
@@ -60,7 +60,7 @@ def test_graphs_that_are_the_same_part_nowhere():
     assert parting(network(), network()) == (None, "all of b is in a")
 
 
-def test_a_graph_that_ends_earlier_parts_nowhere_and_one_that_goes_on_parts_there():
+def test_graphs_part_where_one_goes_on_and_the_other_ends():
     short = spoken("out = Conv <pads = [1, 1, 1, 1]> (images, stem_w)", {"stem_w": TENSORS["stem_w"]})
     assert parting(network(), short) == (None, "all of b is in a")
     assert parting(short, network())[1] == "a has no layer here"
@@ -107,7 +107,7 @@ def test_control_flow_and_random_layers_are_told_as_never_merged():
     assert "RandomNormalLike is never merged" in parting(model, model)[1]
 
 
-def test_shapes_that_only_one_exporter_computes_do_not_hide_the_layer_that_differs():
+def test_shapes_that_one_exporter_computes_hide_no_differing_layer():
     a = spoken("out = Conv (images, w)", {"w": weight(4, 3, 3, 3)})
     size = "s = Shape (images) t = Cast <to = 1> (s) u = ReduceSum <keepdims = 0> (t)"
     b = spoken(f"{size} y = Conv (images, w) out = Mul (y, u)", {"w": weight(4, 3, 3, 3, seed=1)})
@@ -149,7 +149,7 @@ def test_batch_norm_with_other_weights_is_told_apart_from_other_statistics():
     assert parting(spoken(BATCH_NORM, STATES), changed)[1] == "batch-norm weights differ"
 
 
-def test_statistics_are_told_as_likely_where_batch_norm_is_folded_into_the_weight():
+def test_statistics_are_told_as_likely_where_batch_norm_is_folded():
     reason = parting(folded(), folded(**MOVED))[1]
     assert (
         reason
@@ -191,7 +191,6 @@ def test_another_normalisation_that_was_folded_into_the_first_layer_is_told():
     assert parting(a, b)[1].startswith("weight differs by a factor per input channel")
 
 
-@settings(deadline=None)
 @given(
     factors=st.lists(st.floats(0.125, 8.0), min_size=1, max_size=6),
     axis=st.integers(0, 1),

@@ -101,7 +101,7 @@ def coded(low, high):
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.floats(0.0, 9.0), st.floats(0.1, 9.0)), min_size=2, max_size=3))
 def test_united_ranges_hold_what_each_range_held(ranges):
     models = {f"m{number}": coded(-low, high) for number, (low, high) in enumerate(ranges)}

@@ -30,7 +30,7 @@ def test_a_real_device_does_every_job_once_in_its_time_and_one_after_another() -
     assert (trace.start[order][1:] >= trace.finish[order][:-1]).all()
 
 
-def test_response_counts_from_when_a_job_was_due_not_from_when_the_device_was_free() -> None:
+def test_response_counts_from_when_a_job_was_due() -> None:
     """Four jobs due at once: a closed loop would call each of them 20 ms."""
     at = np.zeros(4)
     arrivals = Arrivals(np.zeros(4, np.int64), at, at + 0.03, 0.1)
@@ -55,6 +55,7 @@ def test_waiting_ends_when_it_is_due_never_before() -> None:
         assert device.now() >= when
 
 
+@pytest.mark.slow
 def test_a_cadence_that_is_met_is_told_part_by_part(session: Callable[[int], Callable[[], object]]) -> None:
     parts = {"people": Paced(session(2), 30.0), "signs": Paced(session(6), 5.0)}
     (found,) = measure_cadence({"specialised": parts}, QUICK)
@@ -70,7 +71,8 @@ def test_a_cadence_that_is_met_is_told_part_by_part(session: Callable[[int], Cal
     assert found.seconds == pytest.approx(1.2)
 
 
-def test_one_that_needs_more_than_the_device_is_said_not_run_and_does_not_disturb_the_others() -> None:
+@pytest.mark.slow
+def test_one_that_needs_more_than_the_device_is_not_run() -> None:
     calls: list[float] = []
 
     def slow() -> None:
@@ -92,6 +94,7 @@ def test_when_none_can_be_met_it_ends() -> None:
     assert found.unmet is not None
 
 
+@pytest.mark.slow
 def test_deadlines_that_are_missed_are_counted() -> None:
     """A short period beside a long inference that cannot be interrupted."""
     parts = {"short": Paced(asleep(0.0001), 100.0), "long": Paced(asleep(0.08), 5.0)}

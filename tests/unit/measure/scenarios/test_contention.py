@@ -4,6 +4,8 @@ import threading
 import time
 from collections.abc import Callable
 
+import pytest
+
 from edgetl.measure.scenarios.contention import companies, measure_contention
 from edgetl.measure.scenarios.issue import Part
 from edgetl.measure.scenarios.rounds import Plan
@@ -20,7 +22,8 @@ def test_everyone_runs_alone_in_every_pair_and_with_all() -> None:
     )
 
 
-def test_parts_that_share_one_device_slow_each_other_down_and_those_that_do_not_leave_each_other_alone() -> None:
+@pytest.mark.slow
+def test_only_parts_that_share_a_device_slow_each_other_down() -> None:
     device = threading.Lock()
 
     def on_device() -> None:

@@ -61,7 +61,7 @@ def test_parts_run_at_the_same_time() -> None:
     assert len(threads) == 3
 
 
-def test_engines_that_can_queue_are_all_asked_from_one_thread_and_none_waits_for_another() -> None:
+def test_engines_that_can_queue_are_asked_from_one_thread_without_waiting() -> None:
     fast = Queued(lambda: True)
     slow = Queued(lambda: fast.taken >= 4 * (slow.taken + 1))
     times = side_by_side({"slow": queued(slow), "plain": Part(asleep(0.001)), "fast": queued(fast)}, 0.01)

@@ -15,9 +15,7 @@ from edgetl.measure.scenarios.rounds import Plan, interleave
 QUICK = Plan(seconds=0.0001, warmup_ms=1.0, slice_ms=5.0, min_rounds=6)
 
 
-def test_a_single_stream_is_told_by_its_90th_percentile_a_multi_stream_by_the_99th(
-    session: Callable[[int], Callable[[], object]],
-) -> None:
+def test_single_stream_tells_p90_and_multi_stream_p99(session: Callable[[int], Callable[[], object]]) -> None:
     infer = session(3)
     (single,) = measure_queries("single-stream", {"a": Query(infer)}, QUICK)
     assert (single.title, single.percentile, single.query_size, single.rounds) == ("a", 90, 1, 6)
@@ -41,7 +39,7 @@ def test_a_query_is_issued_when_the_one_before_it_is_done() -> None:
     assert all(before[1] <= after[0] for before, after in pairwise(spans))
 
 
-def test_more_streams_and_larger_batches_give_more_images_where_nothing_is_in_the_way() -> None:
+def test_more_streams_and_larger_batches_give_more_images() -> None:
     sleeping = Part(lambda: time.sleep(0.002))
     candidates = {"one": Streams([sleeping]), "four": Streams([sleeping] * 4), "batches": Streams([sleeping], batch=16)}
     one, four, batches = measure_offline(candidates, QUICK)
@@ -68,7 +66,7 @@ def test_the_watcher_is_told_a_share_that_grows_to_the_whole() -> None:
     assert shares == sorted(shares) and shares[-1] == 1.0
 
 
-def test_an_interval_of_samples_that_go_together_is_as_wide_as_if_there_were_one_for_each_round() -> None:
+def test_the_interval_is_of_rounds_where_samples_of_a_round_go_together() -> None:
     rng = np.random.default_rng(0)
     independent = [rng.normal(10.0, 1.0, 100) for _ in range(20)]
     together = [np.full(100, level) for level in rng.normal(10.0, 1.0, 20)]

@@ -30,9 +30,7 @@ def run(parts: list[tuple[int, int]], phases: list[float], horizon: int = 200, p
 
 
 @given(tasks, st.data())
-def test_every_job_is_done_once_one_at_a_time_and_the_device_never_idles_while_one_is_due(
-    parts: list[tuple[int, int]], data: st.DataObject
-) -> None:
+def test_jobs_are_done_once_one_by_one_without_idling(parts: list[tuple[int, int]], data: st.DataObject) -> None:
     phases = data.draw(st.lists(st.floats(0.0, 0.999), min_size=len(parts), max_size=len(parts)))
     trace = run(parts, phases, policy=data.draw(st.sampled_from(["edf", "fifo"])))
     order = np.argsort(trace.start)

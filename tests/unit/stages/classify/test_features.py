@@ -92,7 +92,7 @@ def test_at_a_cut_the_features_are_the_maps_there(source: FeatureSource) -> None
     np.testing.assert_allclose(seen.train.views[0], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_training_images_are_seen_in_every_view_and_validation_images_as_they_are(source: FeatureSource) -> None:
+def test_training_images_have_every_view_and_validation_images_one(source: FeatureSource) -> None:
     seen = source.at(IMAGES, (3, SIZE, SIZE), to_input)
     plain, augmented = seen.train.views
     assert plain.shape == augmented.shape and (plain != augmented).any()

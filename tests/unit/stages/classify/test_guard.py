@@ -103,7 +103,8 @@ def in_int8(model: onnx.ModelProto) -> list[tuple[int, ...]]:
     return [tuple(t.dims) for t in model.graph.initializer if t.data_type == onnx.TensorProto.INT8 and len(t.dims) == 4]
 
 
-def test_what_breaks_in_int8_is_returned_to_float_in_the_graphs_of_all_deployments(study: Prepared) -> None:
+@pytest.mark.slow
+def test_what_breaks_in_int8_returns_to_float_in_all_deployments(study: Prepared) -> None:
     context, order, index, _ = study(0.06)
     precisions, notes = order.prepare(index.train)
     assert context.run.guard in notes
@@ -124,6 +125,7 @@ def test_what_breaks_in_int8_is_returned_to_float_in_the_graphs_of_all_deploymen
     assert kinds == {"combined", "specialised", "cascade"}, "shared ones say what specialised ones say"
 
 
+@pytest.mark.slow
 def test_the_guard_judges_a_deployment_by_what_its_engines_predict(study: Prepared, tmp_path: Path) -> None:
     context, order, index, trained = study(1.0)
     precisions, _ = order.prepare(index.train)
@@ -142,6 +144,7 @@ def test_the_guard_judges_a_deployment_by_what_its_engines_predict(study: Prepar
             assert guard.fp32[name].value == pytest.approx(float((predict(images).argmax(axis=1) == truth).mean()))
 
 
+@pytest.mark.slow
 def test_a_budget_that_is_missed_makes_int8_a_row_that_says_how_far_it_got(study: Prepared) -> None:
     context, order, index, _ = study(0.0)
     older = context.run.graphs / order.graphs.specs[0].file("int8", "onnxruntime")

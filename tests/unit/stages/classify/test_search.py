@@ -71,9 +71,7 @@ def without_cuts(trained: Any) -> Any:
     return replace(trained, bundle=trained.bundle.model_copy(update={"heads": tuple(top)}))
 
 
-def test_a_study_without_cuts_builds_each_deployment_once_and_considers_no_trees(
-    shortlist: Search, listener: Any
-) -> None:
+def test_a_study_without_cuts_builds_each_deployment_once(shortlist: Search, listener: Any) -> None:
     found = shortlist("combined", "specialised", "shared", "cascade", "one-vs-rest", cut=None)
     names = ["combined", "specialised", "shared", "cascade", "one-vs-rest"]
     assert [one.name for one in found.deployments] == [one.kind for one in found.deployments] == names
@@ -136,9 +134,7 @@ def test_built_is_what_no_other_tree_near_the_best_beats_and_what_is_all_frozen(
     assert 1 < len(built) < len(trees)
 
 
-def test_the_deployments_are_the_trees_that_are_to_be_measured_in_the_order_of_the_study(
-    shortlist: Search, listener: Any
-) -> None:
+def test_deployments_are_the_shortlisted_trees_in_the_studys_order(shortlist: Search, listener: Any) -> None:
     found = shortlist("branched", "cascade", "combined", "shared")
     built = [tree.name for tree in found.trees if tree.measured]
     names = [one.name for one in found.deployments]
@@ -156,7 +152,7 @@ def test_a_smaller_search_builds_the_most_accurate_tree_and_the_baseline(shortli
     assert len(trees) == 9, "all of them are considered all the same"
 
 
-def test_what_the_heads_have_in_common_is_paid_once_in_one_graph_and_by_each_of_several(shortlist: Search) -> None:
+def test_what_heads_share_is_paid_once_in_each_graph(shortlist: Search) -> None:
     flops = {tree.name: tree.flops for tree in shortlist(*EVERY).trees}
     assert flops["combined@layer1"] == flops["combined"] == flops["shared"] == BELOW + ABOVE
     assert flops["combined@truncated-layer1"] == flops["branched@truncated-layer1"] == BELOW

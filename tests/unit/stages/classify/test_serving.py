@@ -124,9 +124,7 @@ def test_a_cascade_says_what_its_heads_say_by_hand(trained: Any, serve: Serve, s
     assert (found.argmax(axis=1) != combined.argmax(axis=1)).any(), "the second level changes some predictions"
 
 
-def test_the_second_level_runs_on_the_images_where_its_group_fired_and_on_no_others(
-    trained: Any, serve: Serve, said: dict[str, Array]
-) -> None:
+def test_the_second_level_runs_only_where_it_fired(trained: Any, serve: Serve, said: dict[str, Array]) -> None:
     labels = trained.bundle.labels
     loaded, (first, vehicles, signs) = counted(serve(cascade(trained)))
     on_vehicles = said["combined"][:, [labels.index("car"), labels.index("bus")]].sum(axis=1)
@@ -137,9 +135,7 @@ def test_the_second_level_runs_on_the_images_where_its_group_fired_and_on_no_oth
     assert signs.rows == [int((1.0 - on_vehicles >= threshold).sum())]
 
 
-def test_a_second_level_that_nothing_fires_is_not_run_at_all(
-    trained: Any, serve: Serve, said: dict[str, Array]
-) -> None:
+def test_a_second_level_that_nothing_fires_is_not_run(trained: Any, serve: Serve, said: dict[str, Array]) -> None:
     loaded, (first, *second) = counted(serve(cascade(trained)))
     found = predictor(cascade(trained), loaded, trained.bundle, gate(1.5))(PIXELS)
     np.testing.assert_allclose(found, said["combined"], atol=1e-5)
@@ -175,7 +171,7 @@ def test_every_engine_of_a_deployment_takes_an_image_on_every_call(trained: Any,
     assert [counter.rows for counter in counters] == [[1, 1, 1], [1, 1, 1]]
 
 
-def test_a_cascade_is_measured_at_the_rate_at_which_its_groups_fired_on_validation(trained: Any, serve: Serve) -> None:
+def test_a_cascade_is_measured_at_its_firing_rate_on_validation(trained: Any, serve: Serve) -> None:
     shares = gate(0.5, vehicles=0.5, nothing=0.3, vehicles_and_signs=0.2)
     loaded, (first, vehicles, signs) = counted(serve(cascade(trained)))
     call = workload(cascade(trained), loaded, trained.bundle, shares, seed=0)

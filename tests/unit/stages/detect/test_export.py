@@ -60,6 +60,7 @@ def fed(path: Path, tensors: dict[str, Array]) -> dict[str, Array]:
     return Session(model).run({value.name: tensors[value.name] for value in model.graph.input})
 
 
+@pytest.mark.slow
 def test_every_graph_of_every_deployment_finds_what_its_heads_find(trained: Any, context: Context) -> None:
     written = export.work(context)
     assert len({path.name for path in written}) == len(written)
@@ -79,6 +80,7 @@ def test_every_graph_of_every_deployment_finds_what_its_heads_find(trained: Any,
             first |= {name: found[name] for name in spec.handed_on}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_a_second_level_of_nothing_but_heads_is_there_in_every_precision(context: Context, precision: str) -> None:
     """Heads stay in float, and the second level of a Darknet network is one convolution."""
@@ -92,6 +94,7 @@ def test_a_second_level_of_nothing_but_heads_is_there_in_every_precision(context
             first |= found
 
 
+@pytest.mark.slow
 def test_the_two_spellings_end_in_what_their_runtimes_have(context: Context) -> None:
     for path in export.work(context):
         if path.suffix == ".onnx":

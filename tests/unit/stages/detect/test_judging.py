@@ -72,6 +72,7 @@ def guarded(context: Context, budget: float) -> Context:
     return replace(context, study=study)
 
 
+@pytest.mark.slow
 def test_deployments_are_judged_by_what_their_engines_find(trained: Any, context: Context, tmp_path: Path) -> None:
     context = guarded(context, 1.0)
     export.work(context)
@@ -106,6 +107,7 @@ def by_engines(trained: Any, context: Context, shortlist: Shortlist, index: BoxI
     return values
 
 
+@pytest.mark.slow
 def test_what_misses_the_budget_is_not_written_and_says_so(context: Context) -> None:
     context = guarded(context, 0.0)
     written = export.work(context)

@@ -68,6 +68,7 @@ def annotated(saved: Save, trained: Any, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["tensorrt", "onnxruntime"])
 def test_int8_within_a_budget_is_judged_by_boxes_and_the_record_says_so(
     target: Any, saved: Save, annotated: Path, tmp_path: Path, listener: Any
@@ -85,9 +86,8 @@ def test_int8_within_a_budget_is_judged_by_boxes_and_the_record_says_so(
     assert any(line.startswith("judging by mAP@0.5 on 12 images") for line in listener.lines)
 
 
-def test_what_the_written_file_finds_is_what_was_judged(
-    saved: Save, annotated: Path, tmp_path: Path, listener: Any
-) -> None:
+@pytest.mark.slow
+def test_the_written_file_is_what_was_judged(saved: Save, annotated: Path, tmp_path: Path, listener: Any) -> None:
     graph, output = saved("combined"), tmp_path / "p.onnx"
     wanted = Preparation("int8", "onnxruntime", tmp_path / "photos", "default", 0.9, annotated)
     prepare_file(graph, output, wanted, listener)
@@ -123,9 +123,7 @@ def test_a_budget_that_cannot_be_met_is_missed_in_map(
     assert not (tmp_path / "p.onnx").exists()
 
 
-def test_a_users_mistakes_are_told_before_the_work_begins(
-    saved: Save, annotated: Path, tmp_path: Path, listener: Any
-) -> None:
+def test_mistakes_are_told_before_the_work(saved: Save, annotated: Path, tmp_path: Path, listener: Any) -> None:
     def refused(eval_images: Path, graph: Path) -> str:
         wanted = Preparation("int8", "tensorrt", tmp_path / "photos", "default", 0.1, eval_images)
         listener.lines.clear()
@@ -156,7 +154,8 @@ def test_faults_of_annotations_are_told_by_kind(saved: Save, annotated: Path, tm
     assert any(line.startswith("left out photos/1.png: ") for line in listener.lines)
 
 
-def test_a_graph_that_classifies_too_is_judged_by_what_its_images_are_labelled_with(
+@pytest.mark.slow
+def test_a_graph_that_classifies_too_is_judged_by_its_images_labels(
     saved: Save, annotated: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, listener: Any
 ) -> None:
     by_kind = tmp_path_factory.mktemp("kinds")

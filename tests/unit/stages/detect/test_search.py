@@ -86,7 +86,7 @@ def test_every_deployment_is_built_once_in_the_order_of_the_study(shortlist: Sea
     assert cuts == [by_group, {"combined": TOP, **by_group}, {"combined": TOP}, by_group]
 
 
-def test_tuned_layers_are_built_beside_the_frozen_ones_where_each_network_is_its_own(shortlist: Search) -> None:
+def test_tuned_layers_stand_beside_the_frozen_ones_in_networks_of_their_own(shortlist: Search) -> None:
     found = shortlist("combined", "specialised", "shared", "cascade")
     names = [one.name for one in found.deployments]
     assert names == ["combined", "combined@layer1", "specialised", "specialised@layer1", "shared", "cascade"]
@@ -107,14 +107,14 @@ def test_files_of_detectors_differ_between_runtimes_in_every_precision(shortlist
     assert len(set(files)) == len(files)
 
 
-def test_what_heads_have_in_common_is_paid_once_in_one_graph_and_by_each_of_several(shortlist: Search) -> None:
+def test_what_heads_share_is_paid_once_in_each_graph(shortlist: Search) -> None:
     flops = {one.name: one.flops for one in shortlist("combined", "specialised", "shared").deployments}
     assert flops["combined"] == flops["combined@layer1"] == TRUNK + raw(5)
     assert flops["shared"] == TRUNK + raw(2) + raw(3)
     assert flops["specialised"] == 2 * TRUNK + raw(2) + raw(3)
 
 
-def test_a_cascades_second_level_starts_from_the_trunks_map_and_what_the_first_level_says(shortlist: Search) -> None:
+def test_a_cascades_second_level_reads_the_trunk_and_the_first_level(shortlist: Search) -> None:
     (cascade,) = shortlist("cascade").deployments
     first, *second = cascade.graphs
     handed_on = ("trunk/relu", "combined/raw0")
@@ -152,9 +152,7 @@ def planted(image: Place) -> tuple[list[BoxedImage], dict[str, list[Array]]]:
     return val, found
 
 
-def test_the_gate_is_the_highest_threshold_of_those_that_are_best_on_validation(
-    shortlist: Search, image: Place, trained: Any
-) -> None:
+def test_the_gate_is_the_highest_of_the_best_thresholds(shortlist: Search, image: Place, trained: Any) -> None:
     val, found = planted(image)
     gate = shortlist("cascade", val=val, found=found).gate
     assert gate is not None
@@ -164,9 +162,7 @@ def test_the_gate_is_the_highest_threshold_of_those_that_are_best_on_validation(
     assert shares == {("vehicles",): 5 / 8, (): 3 / 8}
 
 
-def test_no_other_threshold_is_better_by_the_deployments_own_serving(
-    shortlist: Search, image: Place, trained: Any
-) -> None:
+def test_no_other_threshold_serves_better(shortlist: Search, image: Place, trained: Any) -> None:
     random = np.random.default_rng(4)
     val = [image(n, ("car", 10, 10, 40, 40), ("stop", 60, 40, 90, 70)) for n in range(12)]
     found: dict[str, list[Array]] = {name: [] for name in HEADS}

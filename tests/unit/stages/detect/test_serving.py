@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -161,9 +161,7 @@ def threshold_in_the_middle(trained: Any, said: dict[str, list[Array]]) -> float
     return float(middle[widest] + middle[widest + 1]) / 2
 
 
-def test_a_cascade_replaces_the_boxes_of_fired_groups_and_no_others(
-    trained: Any, serve: Serve, said: dict[str, list[Array]]
-) -> None:
+def test_a_cascade_replaces_boxes_of_fired_groups(trained: Any, serve: Serve, said: dict[str, list[Array]]) -> None:
     threshold = threshold_in_the_middle(trained, said)
     expected, kinds = [], set()
     for row, first in enumerate(said["combined"]):
@@ -180,9 +178,7 @@ def test_a_cascade_replaces_the_boxes_of_fired_groups_and_no_others(
     assert_same(found, expected)
 
 
-def test_the_second_level_runs_on_the_images_where_its_group_fired_and_on_no_others(
-    trained: Any, serve: Serve, said: dict[str, list[Array]]
-) -> None:
+def test_the_second_level_runs_only_where_it_fired(trained: Any, serve: Serve, said: dict[str, list[Array]]) -> None:
     threshold = threshold_in_the_middle(trained, said)
     loaded, (first, *second) = counted(serve(cascade(trained)))
     Service(trained.bundle, SUPPRESSION, threshold).predictor(cascade(trained), loaded)(PIXELS)
@@ -192,9 +188,7 @@ def test_the_second_level_runs_on_the_images_where_its_group_fired_and_on_no_oth
         assert counter.rows == ([fired] if fired else [])
 
 
-def test_a_second_level_that_nothing_fires_is_not_run_at_all(
-    trained: Any, serve: Serve, said: dict[str, list[Array]]
-) -> None:
+def test_a_second_level_that_nothing_fires_is_not_run(trained: Any, serve: Serve, said: dict[str, list[Array]]) -> None:
     loaded, (_, *second) = counted(serve(cascade(trained)))
     found = Service(trained.bundle, SUPPRESSION, 1.1).predictor(cascade(trained), loaded)(PIXELS)
     assert_same(found, [merged([one]) for one in said["combined"]])
@@ -218,13 +212,10 @@ FOUND = st.lists(ROWS, max_size=5).map(
 )
 
 
-@settings(max_examples=100, deadline=None)
 @given(
     found=st.lists(FOUND, min_size=1, max_size=4), threshold=st.floats(0.0625, 1.0, width=16), sure=st.floats(0.1, 1.0)
 )
-def test_what_is_not_of_a_fired_group_stays_whatever_is_said(
-    trained: Any, found: list[Array], threshold: float, sure: float
-) -> None:
+def test_what_is_not_of_a_fired_group_stays(trained: Any, found: list[Array], threshold: float, sure: float) -> None:
     service = Service(trained.bundle, Suppression(overlap=1.0), threshold)
     mark = np.array([[1, 2, 3, 4, sure, 3]], np.float32)
     asked: dict[str, list[bool]] = {}
@@ -272,9 +263,7 @@ def test_latency_is_measured_with_one_image_after_another(trained: Any, serve: S
         assert len(counter.rows) % 2 == 0, "each image fires in both rounds, or in none"
 
 
-def test_batches_hold_one_image_after_another_and_begin_again_where_they_end(
-    trained: Any, serve: Serve, context: Context
-) -> None:
+def test_batches_hold_images_in_turn_and_begin_again(trained: Any, serve: Serve, context: Context) -> None:
     write_json(context.run.shortlist, Shortlist(deployments=(), trees=()))
     combined = deployment("combined", layout("combined", [trained.head("combined")]))
     loaded, (counter,) = counted(serve(combined))

@@ -54,7 +54,7 @@ LISTS = st.integers(0, 4).flatmap(lambda n: arrays(np.float32, (n, 6), elements=
 HEADS = st.sampled_from(["combined", "rows", "vehicles@cascade", "größe", "counts"])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(1, 4).flatmap(lambda n: st.dictionaries(HEADS, st.lists(LISTS, min_size=n, max_size=n), min_size=1)))
 def test_what_is_written_is_read_again(tmp_path_factory: pytest.TempPathFactory, heads: dict[str, list[Array]]) -> None:
     path = tmp_path_factory.mktemp("found") / "found.npz"

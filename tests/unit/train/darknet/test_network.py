@@ -100,6 +100,7 @@ SECTIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "side"), [(name, side) for name in SECTIONS for side in (24, 22 if name in {"reorg", "route"} else 21)]
 )
@@ -278,9 +279,7 @@ def test_activations_that_opencv_does_not_have(
 DETECTOR = net() + conv(stride=2) + conv(12) + yolo(2) + section("route", layers=0) + conv(6) + yolo(2)
 
 
-def test_without_its_endings_a_detector_gives_what_they_read(
-    written: Written, pictures: Pictures, outputs: Outputs
-) -> None:
+def test_a_detector_without_endings_gives_their_input(written: Written, pictures: Pictures, outputs: Outputs) -> None:
     network, images = written(DETECTOR).seeded(), pictures(2, 24, 24)
     whole = outputs(network, images)
     convolutions = take_endings_off(network)
@@ -325,9 +324,7 @@ LINEAR = conv(10, size=1, activation="linear", batch_normalize=0)
 
 
 @pytest.mark.parametrize("top", [LINEAR + "[avgpool]\n", "[avgpool]\n" + LINEAR, "[avgpool]\n[dropout]\n" + LINEAR])
-def test_without_its_classifier_a_network_gives_features_that_the_classifier_can_read(
-    top: str, written: Written, pictures: Pictures, outputs: Outputs
-) -> None:
+def test_a_bare_network_gives_features(top: str, written: Written, pictures: Pictures, outputs: Outputs) -> None:
     network, images = written(CLASSIFIER.format(top)).seeded(), pictures(3, 24, 24)
     (scores,) = outputs(network, images)
     removed = f"layers.{network.cfg.convolutions[-1].section.number}"

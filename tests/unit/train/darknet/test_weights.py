@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs the extra train")
-from hypothesis import HealthCheck, given, settings  # noqa: E402
+from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from hypothesis.extra.numpy import arrays  # noqa: E402
 
@@ -112,11 +112,9 @@ def test_what_is_written_is_read_again(cfg: Cfg, tmp_path: Path) -> None:
     assert path.read_bytes()[:20] == struct.pack("<iiiQ", 0, 2, 5, 0)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40)
 @given(arrays(np.float32, TOTAL, elements=st.floats(width=32)))
-def test_a_file_of_any_values_is_read_to_the_bit_or_refused(
-    cfg: Cfg, tmp_path: Path, values: np.ndarray[Any, Any]
-) -> None:
+def test_any_values_are_read_to_the_bit_or_refused(cfg: Cfg, tmp_path: Path, values: np.ndarray[Any, Any]) -> None:
     path, again = _file(tmp_path, values), tmp_path / "again.weights"
     sound = np.isfinite(values).all() and (values[12:16] >= 0).all()
     if not sound:
@@ -146,9 +144,7 @@ def test_a_file_of_any_values_is_read_to_the_bit_or_refused(
         (2 * TOTAL, 0, "give the whole file that belongs to this .cfg"),
     ],
 )
-def test_a_file_of_another_length_is_an_error_that_counts(
-    held: int, rest: int, end: str, cfg: Cfg, tmp_path: Path
-) -> None:
+def test_another_length_is_an_error_that_counts(held: int, rest: int, end: str, cfg: Cfg, tmp_path: Path) -> None:
     path = _file(tmp_path, np.ones(held, dtype=np.float32), rest)
     message = _refused(path, cfg)
     part = f" and {rest} bytes of another" if rest else ""
@@ -172,9 +168,7 @@ def test_a_file_without_a_whole_header_is_refused(size: int, cfg: Cfg, tmp_path:
         (TOTAL - 1, -np.inf, "not finite as layers.2.conv.weight, in layer 2 [convolutional] (line 19 of the .cfg)"),
     ],
 )
-def test_values_that_no_network_has_are_named_with_their_layer(
-    position: int, value: float, fault: str, cfg: Cfg, tmp_path: Path
-) -> None:
+def test_impossible_values_name_their_layer(position: int, value: float, fault: str, cfg: Cfg, tmp_path: Path) -> None:
     values = np.ones(TOTAL, dtype=np.float32)
     values[position] = value
     assert fault in _refused(_file(tmp_path, values), cfg)

@@ -60,7 +60,7 @@ def test_mean_overlap_is_that_of_the_best_anchor() -> None:
 
 
 @pytest.mark.parametrize("sides", [np.ones((50, 2)) * 12.0, road_like(0)[:4], np.empty((0, 2))])
-def test_fewer_different_boxes_than_anchors_are_an_error_that_says_how_many_there_are(sides: Floats) -> None:
+def test_fewer_different_boxes_than_anchors_are_an_error(sides: Floats) -> None:
     different = len(np.unique(sides, axis=0))
     with pytest.raises(EdgetlError, match=rf"5 anchors .* {different} boxes of different sides; add images"):
         fit_anchors(sides, [5], seed=0)

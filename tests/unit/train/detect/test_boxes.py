@@ -76,7 +76,7 @@ def found(raws: list[Array], kind: str, suppression: Suppression) -> list[Array]
 
 
 @every_kind
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**32 - 1), spread=st.sampled_from([0.1, 2.0, 8.0]))
 def test_every_box_and_score_is_what_the_graph_computes(kind: str, seed: int, spread: float) -> None:
     raws = raws_of(kind, seed, spread)
@@ -88,6 +88,7 @@ def test_every_box_and_score_is_what_the_graph_computes(kind: str, seed: int, sp
     np.testing.assert_allclose(every, there["head/scores"], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @every_kind
 @pytest.mark.parametrize(
     "suppression",

@@ -31,6 +31,7 @@ def loaded(name: str, size: int | tuple[int, int], **more: object) -> Detector:
     return load_detector(Backbone(name=name, weights=None, image_size=size, **more), Path(), 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size", "shapes"),
     [
@@ -59,6 +60,7 @@ def test_maps_are_whole_outputs_of_the_deepest_blocks_at_falling_resolutions(
     assert detector.anchors == ((5,) if len(shapes) == 1 else (3,) * len(shapes))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size"),
     [("torchvision/squeezenet1_0", 96), ("torchvision/alexnet", 288), ("torchvision/inception_v3", 107)],
@@ -76,6 +78,7 @@ def test_a_trunk_with_a_pyramid_is_exported_whatever_the_size_of_its_maps(name: 
             np.testing.assert_allclose(outputs[tensor], raw.numpy(), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["timm/vit_tiny_patch16_224", "torchvision/vit_b_16", "timm/swin_tiny_patch4_window7_224"]
 )
@@ -135,7 +138,7 @@ def test_of_a_darknet_detector_all_is_known_that_its_files_say(darknet: Load) ->
     assert (detector.reference.mean, detector.reference.std) == ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
-def test_another_image_size_changes_the_maps_of_a_darknet_detector_and_not_its_anchors(darknet: Load) -> None:
+def test_another_image_size_changes_maps_and_not_anchors(darknet: Load) -> None:
     detector = darknet(image_size=(128, 96))
     assert detector.shapes == ((16, 6, 8), (12, 12, 16))
     assert detector.pretrained is not None

@@ -123,6 +123,7 @@ def test_a_head_learns_what_the_maps_show() -> None:
     assert fitted.epochs > 0
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others() -> None:
     one, two, other = (fit({"combined": start(), "signs": start(("stop",))}, seed=seed) for seed in (5, 5, 6))
     for name in one:

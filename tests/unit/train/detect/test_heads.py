@@ -159,7 +159,7 @@ def test_one_seed_gives_one_pyramid() -> None:
 
 
 @pytest.mark.parametrize("kind", ["ending", "pyramid"])
-def test_a_second_level_begins_as_the_head_it_comes_from_whatever_the_first_one_says(kind: str) -> None:
+def test_a_second_level_begins_as_the_head_it_comes_from(kind: str) -> None:
     cells = CELLS if kind == "ending" else CELLS[::-1]
     head = ending_head(endings(), KNOWN, scales(), scales(), ("car", "tram")) if kind == "ending" else pyramid()
     head.requires_grad_(False)  # as trained heads are

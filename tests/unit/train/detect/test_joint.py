@@ -97,7 +97,7 @@ def test_a_joint_network_begins_as_the_head_on_the_frozen_trunk(detector: Detect
             assert torch.equal(ours, theirs)
 
 
-def test_tuning_changes_convolutions_above_the_cut_and_neither_batch_norm_nor_the_trunk(detector: Detector) -> None:
+def test_tuning_changes_only_convolutions_above_the_cut(detector: Detector) -> None:
     parted, trunk = part_trunk(detector, 0.5), detector.trunk()
     before = {name: value.clone() for name, value in trunk.state_dict().items()}
     joint = Joint(parted.above, head_of(detector).requires_grad_(False))  # as trained heads are
@@ -138,6 +138,7 @@ def kernels(model: onnx.ModelProto) -> int:
     return sum(node.op_type == "Conv" for node in model.graph.node)
 
 
+@pytest.mark.slow
 def test_graphs_of_a_frozen_and_a_tuned_head_have_all_below_the_cut_once(detector: Detector) -> None:
     parted, images = part_trunk(detector, 0.3), images_of(detector)
     joint = Joint(parted.above, head_of(detector))

@@ -164,7 +164,7 @@ def apart(scenes: list[Scene]) -> bool:
     return True
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(scenes=SCENES, seed=st.integers(0, 1000), spread=st.sampled_from([0.1, 1.0]))
 def test_gradients_are_darknets_deltas(scenes: list[Scene], seed: int, spread: float) -> None:
     assume(apart(scenes))
@@ -214,7 +214,7 @@ def test_who_says_exactly_what_is_drawn_has_nothing_left_to_learn(box: BoxLoss) 
 
 
 @pytest.mark.parametrize("how", [{}, {"scale_xy": 1.2}, {"softmax": True}, {"activated": True, "scale_xy": 2.0}])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(thing=THINGS.filter(lambda thing: thing.label != "dog" and not thing.ignored), odd=st.booleans())
 def test_a_head_is_pulled_towards_the_very_box_whatever_its_kind(how: dict[str, Any], thing: Thing, odd: bool) -> None:
     """The sides of cells may be no whole numbers of pixels, and centres may lie on their edges."""

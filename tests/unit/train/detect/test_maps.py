@@ -125,6 +125,7 @@ def belongs(detector: Detector, found: MapSource, batch: Batch, root: Path) -> s
     return numbers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", [0, 3, IMAGES])
 def test_maps_and_boxes_are_those_of_one_view_of_the_image(
     detector: Detector, source: Callable[..., MapSource], root: Path, kept: int
@@ -173,6 +174,7 @@ def spoil(root: Path, images: list[BoxedImage], number: int) -> None:
     images[number] = images[number].model_copy(update={"sha256": sha256_file(path)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", [0, 1, 3, IMAGES - 1, IMAGES])
 @pytest.mark.parametrize("broken", [0, IMAGES - 1])
 @pytest.mark.parametrize("detector", ["nano"], indirect=True)

@@ -30,7 +30,7 @@ def test_a_head_sees_the_objects_of_its_own_classes_by_its_own_numbers() -> None
     assert found.boxes[:, 0].tolist() == [1, 4, 5]
 
 
-def test_ignored_objects_are_near_without_being_wanted_and_other_labels_are_neither() -> None:
+def test_ignored_objects_are_near_and_not_wanted_others_are_neither() -> None:
     found = objects(BATCH, ("bus", "car"))
     assert found.near[..., 0].tolist() == [[1, 3, 4], [0, 0, 0], [5, 0, 0]]
 
