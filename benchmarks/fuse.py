@@ -26,7 +26,7 @@ from edgetl.graph.fusion.fuse import fuse
 from edgetl.graph.model import save_model
 from edgetl.graph.simplify import simplify
 from edgetl.measure.latency import ratio
-from edgetl.measure.rounds import Plan, always, measure
+from edgetl.measure.rounds import Plan, measure
 from edgetl.train.backbones import load_backbone
 from edgetl.train.export import export_trunk
 
@@ -64,7 +64,7 @@ def compare(study: Backbone, scratch: Path, seconds: float) -> dict[str, Any]:
         name: lambda loaded=loaded: [engine.infer(image) for engine in loaded]
         for name, loaded in (("one after another", apart), ("fused", together), ("trunk alone", alone))
     }
-    samples = measure(list(calls), always(calls), Plan(seconds=seconds)).samples
+    samples = measure(list(calls), lambda *_: calls, Plan(seconds=seconds)).samples
     return {
         "milliseconds": {name: float(np.median(sample.per_round)) for name, sample in samples.items()},
         "one_after_another_over_fused": interval(ratio(samples["one after another"], samples["fused"])),

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from fuse import engines, write_graphs
 from record import MATERIAL, save
+from simulation import drawn, simulate
 
 from edgetl.config import Backbone
 from edgetl.measure.scenarios.cadence import Paced, run_schedule, schedule
@@ -27,7 +28,6 @@ from edgetl.measure.scenarios.figures import percentile
 from edgetl.measure.scenarios.issue import Part, side_by_side
 from edgetl.measure.scenarios.rounds import Plan, warm_up
 from edgetl.measure.scenarios.schedule import Trace
-from edgetl.measure.scenarios.simulation import drawn, simulate
 
 BACKBONES = {
     "MobileNetV2": ("torchvision/mobilenet_v2", "backbones/mobilenet_v2/mobilenet_v2.torchvision.safetensors"),

@@ -22,7 +22,7 @@ from edgetl.data.synthetic_boxes import render_boxed_scenes
 from edgetl.data.video import video_writer
 from edgetl.train.darknet.cfg import read_cfg
 from edgetl.train.darknet.network import build
-from edgetl.train.darknet.weights import write_weights
+from tests.darknet_weights import write_weights
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from edgetl.artifacts.calibration import CalibrationImage, CalibrationTable, Magnitudes, TensorRange, Trial
 from edgetl.artifacts.files import sha256_bytes
@@ -15,7 +14,7 @@ from edgetl.graph.end_layers import judge_first_layers, judge_last_layers, last_
 from edgetl.graph.histogram import Histogram
 from edgetl.graph.model import model_bytes
 from edgetl.graph.noise import mean_snr_db, results
-from edgetl.graph.observe import Observation, Observer, quantisable_tensors
+from edgetl.graph.observe import Observation
 from edgetl.graph.parity import Outputs
 from edgetl.graph.placement import Target
 from edgetl.graph.quantise import quantise
@@ -23,31 +22,6 @@ from edgetl.graph.thresholds import rounded, threshold
 
 _STORED_BINS = 128
 _PERCENTILES = (99.9, 99.99, 99.999)
-
-
-def calibrate(
-    model: onnx.ModelProto,
-    batches: Iterable[NDArray[np.float32]],
-    recipe: Recipe,
-    images: tuple[CalibrationImage, ...],
-    tensors: Sequence[str] | None = None,
-) -> CalibrationTable:
-    """Find the range of every tensor that `quantisable_tensors` names.
-
-    Args:
-        batches: images float32 [n,3,H,W] in [0,1], any n, in any order.
-        recipe: which method; ``auto`` takes the one that disturbs the graph's results least.
-        images: what the batches hold, for the record, in the order the table is to list them.
-        tensors: those of several graphs of which the model is the whole; left out, those of the model.
-
-    Raises:
-        EdgetlError: there are no images, not as many as recorded, they do not fit the graph, a tensor holds NaN
-            or infinity, or the graph has nothing to calibrate.
-    """
-    observer = Observer(model, watched(model, quantisable_tensors(model) if tensors is None else tensors, recipe))
-    for batch in batches:
-        observer.add(batch)
-    return ranked_tables(model, observer.seen(len(images)), recipe, images)[0]
 
 
 def watched(model: onnx.ModelProto, tensors: Sequence[str], recipe: Recipe) -> tuple[str, ...]:

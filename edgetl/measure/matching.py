@@ -1,4 +1,4 @@
-"""Which detections are right: matched to the objects by COCO's rules (cocodataset.org), by an established evaluator."""
+"""Which detections are right: matched to the objects by COCO's rules (cocodataset.org), with hotcoco."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def match(truth: Sequence[BoxedImage], detections: Sequence[Array], labels: Sequ
         labels: L names, among them those of all objects.
 
     Raises:
-        MissingExtraError: faster-coco-eval is not installed.
+        MissingExtraError: hotcoco is not installed.
         EdgetlError: a detection is not finite, ends before it begins or has no label among ``labels``; or an object.
     """
     _check(truth, detections, labels)
@@ -110,42 +110,31 @@ def _evaluate(
     truth: Sequence[BoxedImage], detections: Sequence[Array], labels: Sequence[str], first: int
 ) -> Iterator[_Pair]:
     """One for each label and image where there is an object or a detection; ``first`` is the first image's position."""
-    objects, found = _annotations(truth, labels), _results(detections)
-    states = _states(objects, found, len(truth), len(labels))
-    for label, image in sorted({(box["category_id"], box["image_id"]) for box in (*objects, *found)}):
-        # An image's result shows its content only as the state from which it can be built again.
-        matched, _, scores, ignored_objects, ignored, *_ = states[label * len(truth) + image].__getstate__()
-        shape = len(IOU_THRESHOLDS), len(scores)
-        beside = np.array(ignored, dtype=np.bool_).reshape(shape)
-        yield _Pair(
-            image=first + image,
-            label=label,
-            objects=ignored_objects.count(False),
-            scores=np.array(scores),
-            right=(np.array(matched, dtype=np.int64).reshape(shape) > 0) & ~beside,
-            ignored=beside,
-        )
-
-
-def _states(objects: list[dict[str, Any]], found: list[dict[str, Any]], images: int, labels: int) -> list[Any]:
-    """The evaluator's result for each label and, within it, each image."""
     try:
-        from faster_coco_eval import COCO, COCOeval_faster
+        from hotcoco import COCO, COCOeval
     except ImportError as error:
         raise MissingExtraError("measuring a detector", "detect", error) from error
-    common = {"images": [{"id": n} for n in range(images)], "categories": [{"id": n} for n in range(labels)]}
-    sides = (COCO(common | {"annotations": boxes}, print_function=_quiet) for boxes in (objects, found))
-    evaluator = COCOeval_faster(*sides, iouType="bbox", print_function=_quiet, separate_eval=True)
-    evaluator.params.iouThrs = IOU_THRESHOLDS
-    evaluator.params.maxDets = [MAX_DETECTIONS]
-    evaluator.params.areaRng, evaluator.params.areaRngLbl = [_ANY_AREA], ["all"]
+    common: dict[str, Any] = {
+        "images": [{"id": n} for n in range(len(truth))],
+        "categories": [{"id": n, "name": label} for n, label in enumerate(labels)],
+    }
+    objects = COCO(common | {"annotations": _annotations(truth, labels)})
+    evaluator = COCOeval(objects, COCO(common | {"annotations": _results(detections)}), "bbox")
+    evaluator.params.iou_thrs = IOU_THRESHOLDS.tolist()
+    evaluator.params.max_dets = [MAX_DETECTIONS]
+    evaluator.params.area_rng, evaluator.params.area_rng_lbl = [_ANY_AREA], ["all"]
     evaluator.evaluate()
-    states: list[Any] = evaluator._evalImgs_cpp
-    return states
-
-
-def _quiet(*_: object) -> None:
-    """The evaluator tells its progress."""
+    for one in filter(None, evaluator.eval_imgs):
+        shape = len(IOU_THRESHOLDS), len(one["dtScores"])
+        ignored = np.array(one["dtIgnore"], dtype=np.bool_).reshape(shape)
+        yield _Pair(
+            image=first + one["image_id"],
+            label=one["category_id"],
+            objects=one["gtIgnore"].count(False),
+            scores=np.array(one["dtScores"], dtype=np.float64),
+            right=np.array(one["dtMatches"]).reshape(shape).astype(np.bool_) & ~ignored,
+            ignored=ignored,
+        )
 
 
 def _annotations(truth: Sequence[BoxedImage], labels: Sequence[str]) -> list[dict[str, Any]]:

@@ -98,16 +98,6 @@ class _Candidate:
         return Samples(np.stack(self.times), parts, self.warm)
 
 
-def always(calls: Mapping[str, Call]) -> Load:
-    """For calls that are not loaded: they are the same every time."""
-
-    def load(names: Sequence[str], number: int) -> Mapping[str, Call]:
-        del names, number
-        return calls
-
-    return load
-
-
 def never(per_round: Mapping[str, Floats]) -> bool:
     """For measurements that take all of their time."""
     del per_round

@@ -405,7 +405,7 @@ def darknet(folder: Path, filters: int = 8, classes: int = 3) -> None:
     """A small detector's files; the weights are those that the plain call implies."""
     from edgetl.train.darknet.cfg import read_cfg
     from edgetl.train.darknet.network import build
-    from edgetl.train.darknet.weights import write_weights
+    from tests.darknet_weights import write_weights
 
     layer = "[convolutional]\nfilters={}\nsize={}\nstride={}\nactivation={}\n\n"
     text = "[net]\nwidth=64\nheight=64\nchannels=3\n\n" + layer.format(filters, 8, 8, "leaky")

@@ -20,7 +20,7 @@ from edgetl.graph.metadata import detecting_outputs, labels_of
 from edgetl.graph.parity import run
 from edgetl.train.darknet.cfg import read_cfg
 from edgetl.train.darknet.network import build
-from edgetl.train.darknet.weights import write_weights
+from tests.darknet_weights import write_weights
 
 Done = subprocess.CompletedProcess[str]
 Command = Callable[..., Done]

@@ -18,9 +18,9 @@ from edgetl.config import Recipe
 from edgetl.engine.nvidia.cuda import Cuda
 from edgetl.engine.runtime import BuildOptions, RunOptions, build_engine, get_runtime, load_engine
 from edgetl.errors import EdgetlError
-from edgetl.graph.calibrate import calibrate
 from edgetl.graph.half import to_fp16
 from edgetl.graph.quantise import quantise
+from tests.calibrating import calibrate
 
 Load = Callable[..., Any]
 Array = NDArray[np.float32]

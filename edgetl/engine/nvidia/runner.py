@@ -134,18 +134,6 @@ class NvidiaEngine:
         assert self._stopwatch is not None, "RunOptions(timed=True) keeps them"
         return self._stopwatch.take()
 
-    def time_on_device(self, repeats: int) -> list[float]:
-        """Milliseconds between CUDA events around the execution alone, on the inputs of the last inference."""
-        times = []
-        with self._cuda.current(), self._cuda.explained(f"{self.name} cannot run"):
-            for _ in range(repeats):
-                self._begun.record(self._stream)
-                self._execute(self._shapes)
-                self._done.record(self._stream)
-                self._done.synchronize()
-                times.append(float(self._done.time_since(self._begun)))
-        return times
-
     def time_layers(self, inputs: Sequence[Array], runs: int) -> LayerTimes:
         """As trtexec does with ``--dumpProfile``: each run is waited for, then its layers are asked for."""
         self.infer(*inputs)

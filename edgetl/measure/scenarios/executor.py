@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Mapping
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from edgetl.measure.scenarios.schedule import Arrivals, Trace
-
-Policy = Literal["edf", "fifo"]
 
 
 class Device(Protocol):
@@ -26,26 +23,20 @@ class Device(Protocol):
         """Do a job from its beginning to its end."""
 
 
-_URGENCY: Mapping[Policy, Callable[[Arrivals, int], float]] = {
-    "edf": lambda arrivals, job: float(arrivals.deadline[job]),
-    "fifo": lambda arrivals, job: float(arrivals.at[job]),
-}
-
-
-def execute(arrivals: Arrivals, device: Device, policy: Policy = "edf") -> Trace:
-    """Do all jobs, each from its beginning to its end, the most urgent of those that are due first.
+def execute(arrivals: Arrivals, device: Device) -> Trace:
+    """Do all jobs, each from its beginning to its end, that with the earliest deadline of those that are due first.
 
     The device idles only while nothing is due. An inference cannot be interrupted, and of all policies that neither
     interrupt nor idle, earliest deadline first meets every deadline that any of them can promise to meet, whatever the
     phases (Jeffay, Stanat & Martel 1991); it needs no priorities. Ties go to the job that was due first.
     """
-    urgency, count = _URGENCY[policy], len(arrivals)
+    count = len(arrivals)
     start, finish = np.empty(count), np.empty(count)
     ready: list[tuple[float, int]] = []
     due = 0
     while due < count or ready:
         while due < count and arrivals.at[due] <= device.now():
-            heapq.heappush(ready, (urgency(arrivals, due), due))
+            heapq.heappush(ready, (float(arrivals.deadline[due]), due))
             due += 1
         if not ready:
             device.wait_until(float(arrivals.at[due]))

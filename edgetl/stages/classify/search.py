@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import onnx
 
 from edgetl.analyse.gate import choose_gate
@@ -32,8 +30,6 @@ from edgetl.graph.extract import frontier
 from edgetl.graph.model import load_model
 from edgetl.stages.stage import Context
 from edgetl.train.heads import read_tensors
-
-Array = npt.NDArray[np.float32]
 
 
 def surroundings(context: Context) -> dict[str, Any]:

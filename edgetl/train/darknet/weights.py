@@ -17,16 +17,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from edgetl.artifacts.files import write_bytes
 from edgetl.errors import EdgetlError
 from edgetl.train.darknet.cfg import Cfg
-from edgetl.train.darknet.network import Darknet
 from edgetl.train.darknet.sections import Convolutional
 
 Values = npt.NDArray[np.float32]
 
 _VERSIONS = struct.Struct("<iii")
-_VERSION = (0, 2, 5)
 _FLOAT = np.dtype("<f4")
 
 
@@ -54,21 +51,6 @@ def read_weights(path: Path, cfg: Cfg) -> dict[str, Tensor]:
             tensors[name] = torch.from_numpy(own.reshape(shape))
             position += own.size
     return tensors
-
-
-def write_weights(path: Path, network: Darknet) -> None:
-    """Write a whole network's weights in Darknet's format (version 0.2.5, 64-bit images seen: none).
-
-    Raises:
-        EdgetlError: layers of the network were taken off, or the file cannot be written.
-    """
-    state = network.state_dict()
-    names = [name for layer in network.cfg.convolutions for name, _ in _tensors(layer)]
-    missing = next((name for name in names if name not in state), None)
-    if missing is not None:
-        raise EdgetlError(f"cannot write {path}: {missing} was taken off the network, expected a whole one")
-    parts = (state[name].detach().cpu().numpy().astype(_FLOAT).tobytes() for name in names)
-    write_bytes(path, _VERSIONS.pack(*_VERSION) + bytes(8) + b"".join(parts))
 
 
 def _values(path: Path) -> tuple[Values, int]:

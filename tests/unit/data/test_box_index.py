@@ -278,7 +278,7 @@ def test_the_defects_of_real_labels_are_reported() -> None:
 
 @pytest.mark.material
 def test_counts_of_real_annotations_are_those_of_an_established_reader() -> None:
-    reader = pytest.importorskip("faster_coco_eval", reason="the reference is a COCO API")
+    reader = pytest.importorskip("pycocotools.coco", reason="the reference is COCO's own API")
     file = datasets() / "coco128/annotations/instances_train2017.json"
     chosen = street(format="coco", train="annotations/instances_train2017.json", names=None)
     index = build_box_index(chosen, datasets(), Path("never-written"))

@@ -11,9 +11,9 @@ from edgetl.artifacts.calibration import CalibrationImage
 from edgetl.config import Recipe
 from edgetl.engine.layers import graph_layers, graph_precisions, graph_tensors, read_structure
 from edgetl.errors import EdgetlError
-from edgetl.graph.calibrate import calibrate
 from edgetl.graph.half import to_fp16
 from edgetl.graph.quantise import quantise
+from tests.calibrating import calibrate
 
 
 @pytest.fixture

@@ -17,10 +17,10 @@ from edgetl.artifacts.engine import read_manifest
 from edgetl.config import Recipe, Suppression
 from edgetl.engine.runtime import BuildOptions, build_engine, get_runtime
 from edgetl.errors import EdgetlError
-from edgetl.graph.calibrate import calibrate
 from edgetl.graph.detections import RawHead, with_detections
 from edgetl.graph.half import to_fp16
 from edgetl.graph.quantise import quantise
+from tests.calibrating import calibrate
 
 pytest.importorskip("tensorrt_rtx", reason="the extra rtx is not installed")
 

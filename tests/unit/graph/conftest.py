@@ -13,9 +13,9 @@ from onnx import TensorProto, helper, numpy_helper
 from edgetl.artifacts.bundle import IMAGES
 from edgetl.artifacts.calibration import CalibrationImage, CalibrationTable
 from edgetl.config import CalibrationMethod, Recipe
-from edgetl.graph.calibrate import calibrate
 from edgetl.graph.fusion.fuse import fuse
 from edgetl.graph.observe import Observer
+from tests.calibrating import calibrate
 
 SIZE = 16
 

@@ -13,11 +13,12 @@ from edgetl.artifacts.calibration import CalibrationTable
 from edgetl.artifacts.files import read_json, sha256_bytes, write_json
 from edgetl.config import Recipe
 from edgetl.errors import EdgetlError
-from edgetl.graph.calibrate import calibrate, ranked_tables
+from edgetl.graph.calibrate import ranked_tables
 from edgetl.graph.model import model_bytes
 from edgetl.graph.noise import mean_snr_db, results
 from edgetl.graph.observe import PROBES, Observer, quantisable_tensors
 from edgetl.graph.quantise import quantise
+from tests.calibrating import calibrate
 
 METHODS = ["max", "percentile", "entropy", "mse", "auto"]
 

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from edgetl.config import Recipe
 from edgetl.errors import EdgetlError
-from edgetl.graph.calibrate import calibrate
 from edgetl.graph.calibration_cache import cache_tensors, cache_text, read_cache, table_from_cache, version_number
 from edgetl.graph.model import model_bytes
 from edgetl.graph.parity import max_difference, run
 from edgetl.graph.quantise import quantise
+from tests.calibrating import calibrate
 
 HEADER = "TRT-100300-EntropyCalibration2\n"
 

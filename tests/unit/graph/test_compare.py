@@ -9,13 +9,13 @@ from onnx import numpy_helper
 
 from edgetl.config import Recipe
 from edgetl.errors import EdgetlError
-from edgetl.graph.calibrate import calibrate
 from edgetl.graph.compare import compare
 from edgetl.graph.equalise import equalise
 from edgetl.graph.half import to_fp16
 from edgetl.graph.parity import run
 from edgetl.graph.quantise import quantise
 from edgetl.graph.sensitivity import mix
+from tests.calibrating import calibrate
 
 NAMES = ("a.onnx", "b.onnx")
 

@@ -24,7 +24,6 @@ from edgetl.artifacts.detections import Detecting, Form
 from edgetl.artifacts.detector import Scale
 from edgetl.config import Recipe, Suppression
 from edgetl.errors import EdgetlError
-from edgetl.graph.calibrate import calibrate
 from edgetl.graph.detections import RawHead, with_detections
 from edgetl.graph.extract import extract
 from edgetl.graph.fusion.fuse import fuse
@@ -32,6 +31,7 @@ from edgetl.graph.half import to_fp16
 from edgetl.graph.metadata import detecting_outputs, labels_of
 from edgetl.graph.parity import Session, run
 from edgetl.graph.quantise import quantise
+from tests.calibrating import calibrate
 
 Array = NDArray[np.float32]
 

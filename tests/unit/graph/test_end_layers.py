@@ -9,13 +9,14 @@ from onnx import TensorProto, helper
 
 from edgetl.artifacts.calibration import CalibrationTable
 from edgetl.config import Recipe
-from edgetl.graph.calibrate import calibrate, ranked_tables, watched
+from edgetl.graph.calibrate import ranked_tables, watched
 from edgetl.graph.cost import CostModel
 from edgetl.graph.model import Wiring, model_bytes
 from edgetl.graph.noise import mean_snr_db, results, snr_db
 from edgetl.graph.observe import Observer, quantisable_tensors
 from edgetl.graph.placement import first_layers, place
 from edgetl.graph.quantise import quantise
+from tests.calibrating import calibrate
 
 AUTO = Recipe(method="auto")
 TARGETS = ["tensorrt", "onnxruntime"]

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from edgetl.config import Recipe
-from edgetl.graph.calibrate import calibrate
 from edgetl.graph.equalise import equalise
 from edgetl.graph.model import model_bytes
 from edgetl.graph.noise import mean_snr_db, results, snr_db
 from edgetl.graph.quantise import quantise
+from tests.calibrating import calibrate
 
 
 def uneven(sketch, factors=(1e-2, 1.0, 1e2, 4.0), residual: bool = True) -> onnx.ModelProto:

@@ -9,11 +9,11 @@ from onnx import helper, numpy_helper
 from threadpoolctl import threadpool_limits
 
 from edgetl.config import Recipe
-from edgetl.graph.calibrate import calibrate
 from edgetl.graph.fit import Fitted, fitted_layers, with_fitted
 from edgetl.graph.model import Wiring, model_bytes
 from edgetl.graph.noise import results, snr_db
 from edgetl.graph.quantise import output_axis, quantise, weight_steps
+from tests.calibrating import calibrate
 
 KINDS = {
     "plain": {},

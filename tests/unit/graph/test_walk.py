@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 
 from edgetl.config import Recipe
-from edgetl.graph.calibrate import calibrate
 from edgetl.graph.model import model_bytes, with_outputs
 from edgetl.graph.parity import Reference
 from edgetl.graph.quantise import quantise
 from edgetl.graph.walk import Walk
+from tests.calibrating import calibrate
 
 KINDS = ["conv", "relu", "relu6", "pool", "add"]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgetl.measure.latency import ratio
-from edgetl.measure.rounds import Call, Floats, Plan, Samples, always, measure
+from edgetl.measure.rounds import Call, Floats, Plan, Samples, measure
 
 QUICK = Plan(seconds=0.05, warmup_ms=1.0, slice_ms=0.5, min_rounds=8)
 
@@ -24,7 +24,7 @@ def busy(operations: int) -> Callable[[], object]:
 
 
 def timed(calls: Mapping[str, Call], plan: Plan) -> dict[str, Samples]:
-    return measure(list(calls), always(calls), plan).samples
+    return measure(list(calls), lambda *_: calls, plan).samples
 
 
 def test_every_round_takes_every_candidate_in_an_order_drawn_anew() -> None:
@@ -72,7 +72,7 @@ def test_measuring_takes_enough_rounds_and_never_more_than_the_most() -> None:
 
 def test_the_watcher_is_told_a_share_that_grows_to_the_whole() -> None:
     shares: list[float] = []
-    measure(["a"], always({"a": busy(10)}), QUICK, watch=shares.append)
+    measure(["a"], lambda *_: {"a": busy(10)}, QUICK, watch=shares.append)
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
 
@@ -114,7 +114,7 @@ def test_measuring_ends_when_enough_is_known_but_not_before_the_fourth_loading()
 
 def test_the_machine_is_asked_after_every_round() -> None:
     states = iter(range(10_000))
-    found = measure(["a"], always({"a": busy(10)}), QUICK, probe=lambda: next(states))
+    found = measure(["a"], lambda *_: {"a": busy(10)}, QUICK, probe=lambda: next(states))
     assert found.states == tuple(range(found.samples["a"].times.shape[0]))
 
 

@@ -8,7 +8,6 @@ import pytest
 
 from edgetl.measure.energy import EnergyPlan
 from edgetl.measure.power import find_meter
-from edgetl.measure.rounds import always
 from edgetl.stages import energy
 from edgetl.stages.stage import Watcher
 from tests.unit.measure.machines import AGX_ORIN, X86, write
@@ -26,7 +25,7 @@ def test_the_rails_of_the_board_stand_in_the_result(
 ) -> None:
     root = write(tmp_path, AGX_ORIN)
     monkeypatch.setattr(energy, "find_meter", lambda: find_meter(root))
-    found = energy.energies(["one"], always({"one": lambda: None}), 1.0, 0, listener)["one"]
+    found = energy.energies(["one"], lambda *_: {"one": lambda: None}, 1.0, 0, listener)["one"]
     assert found.total_of == ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0")
     assert {rail.name for rail in found.rails} == {*found.total_of, "VDDQ_VDD2_1V8AO"}
     assert found.idle_w == pytest.approx(4.968 * 2.032, abs=1e-3)
@@ -47,6 +46,6 @@ def test_a_counter_that_rises_while_there_is_work_gives_energy(
         fresh.write_text(f"{spent[0]}\n")
         fresh.replace(counter)
 
-    found = energy.energies(["one"], always({"one": inference}), 1.0, 0, listener)["one"]
+    found = energy.energies(["one"], lambda *_: {"one": inference}, 1.0, 0, listener)["one"]
     assert found.source == "RAPL counters of the processor" and found.idle_w == 0.0
     assert found.mj is not None and 0.5 < found.mj < 8.0, "a busy machine samples at odd moments"

@@ -14,7 +14,7 @@ from edgetl.train.backbones import load_backbone  # noqa: E402
 from edgetl.train.cuts import cut_points, split  # noqa: E402
 from edgetl.train.darknet.cfg import read_cfg  # noqa: E402
 from edgetl.train.darknet.network import build  # noqa: E402
-from edgetl.train.darknet.weights import write_weights  # noqa: E402
+from tests.darknet_weights import write_weights  # noqa: E402
 
 CLASSIFIER = """
 [net]

@@ -20,9 +20,9 @@ from edgetl.engine.nvidia import runtime as nvidia
 from edgetl.engine.nvidia.device import Device
 from edgetl.engine.runtime import BuildOptions, Workshop, build_engine, get_runtime, load_engine
 from edgetl.errors import EdgetlError
-from edgetl.graph.calibrate import calibrate
 from edgetl.graph.half import to_fp16
 from edgetl.graph.quantise import quantise
+from tests.calibrating import calibrate
 from tests.unit.engine.nvidia.standin_tensorrt import GENERATIONS, Play
 
 Generation = Callable[[str], Play]

@@ -227,13 +227,6 @@ def _spoil(gpu: Gpu, stream: Any) -> Any:
     return gpu.bindings.CUresult.CUDA_SUCCESS
 
 
-def test_time_on_the_device_is_asked_of_events(images: Array, generation: Callable[[str], Play], load: Load) -> None:
-    generation("10.3.0")
-    with load() as engine:
-        engine.infer(images)
-        assert engine.time_on_device(3) == [0.5, 0.5, 0.5]
-
-
 def test_names_of_cuda_bindings_are_the_real_ones(gpu: Gpu) -> None:
     real = pytest.importorskip("cuda.bindings.driver", reason="cuda-bindings are not installed")
     for name in [name for name in dir(gpu.bindings) if name.startswith(("cu", "CU"))]:

@@ -13,9 +13,9 @@ from edgetl.artifacts.engine import read_manifest
 from edgetl.config import Recipe
 from edgetl.engine.runtime import BuildOptions, Workshop, build_engine, get_runtime, load_engine
 from edgetl.errors import EdgetlError
-from edgetl.graph.calibrate import calibrate
 from edgetl.graph.half import to_fp16
 from edgetl.graph.quantise import quantise
+from tests.calibrating import calibrate
 
 tensorrt_rtx = pytest.importorskip("tensorrt_rtx", reason="the extra rtx is not installed")
 

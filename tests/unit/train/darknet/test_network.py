@@ -14,8 +14,8 @@ from torch import Tensor  # noqa: E402
 
 from edgetl.errors import EdgetlError  # noqa: E402
 from edgetl.train.darknet.network import take_classifier_off, take_endings_off  # noqa: E402
-from edgetl.train.darknet.weights import write_weights  # noqa: E402
 from edgetl.train.weights import load_into  # noqa: E402
+from tests.darknet_weights import write_weights  # noqa: E402
 
 Array = NDArray[np.float32]
 Written = Callable[[str], Any]

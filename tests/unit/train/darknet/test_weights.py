@@ -17,8 +17,9 @@ from hypothesis.extra.numpy import arrays  # noqa: E402
 
 from edgetl.errors import EdgetlError  # noqa: E402
 from edgetl.train.darknet.cfg import Cfg  # noqa: E402
-from edgetl.train.darknet.network import build, take_endings_off  # noqa: E402
-from edgetl.train.darknet.weights import read_weights, write_weights  # noqa: E402
+from edgetl.train.darknet.network import build  # noqa: E402
+from edgetl.train.darknet.weights import read_weights  # noqa: E402
+from tests.darknet_weights import write_weights  # noqa: E402
 
 Written = Callable[[str], Any]
 
@@ -177,14 +178,6 @@ def test_impossible_values_name_their_layer(position: int, value: float, fault: 
 def test_missing_files_and_folders_are_refused(cfg: Cfg, tmp_path: Path) -> None:
     assert "do not exist" in _refused(tmp_path / "none.weights", cfg)
     assert "cannot be read" in _refused(tmp_path, cfg)
-
-
-def test_a_network_without_its_endings_is_not_written(cfg: Cfg, tmp_path: Path) -> None:
-    network, path = build(cfg), tmp_path / "half.weights"
-    take_endings_off(network)
-    with pytest.raises(EdgetlError, match=r"layers\.2\.conv\.bias was taken off"):
-        write_weights(path, network)
-    assert not path.exists()
 
 
 def _file(folder: Path, values: np.ndarray[Any, Any], rest: int = 0) -> Path:

@@ -19,8 +19,8 @@ else:
     from edgetl.config import Backbone
     from edgetl.train.darknet.cfg import read_cfg
     from edgetl.train.darknet.network import build
-    from edgetl.train.darknet.weights import write_weights
     from edgetl.train.detect.detector import Detector, load_detector
+    from tests.darknet_weights import write_weights
 
 Array = NDArray[np.float32]
 

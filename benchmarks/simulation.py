@@ -1,20 +1,23 @@
-"""A device that is simulated, event by event: what a schedule would do if inferences took so long."""
+"""A device that is simulated, event by event: what a schedule would do if inferences took so long.
+
+A test holds it against the theory of queues and of schedules.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-from edgetl.measure.scenarios.executor import Policy, execute
+from edgetl.measure.scenarios.executor import execute
 from edgetl.measure.scenarios.schedule import Arrivals, Floats, Trace
 
 
-def simulate(arrivals: Arrivals, service: Floats, policy: Policy = "edf") -> Trace:
+def simulate(arrivals: Arrivals, service: Floats) -> Trace:
     """The trace of a schedule. Pure.
 
     Args:
         service: how long each job takes, in seconds.
     """
-    return execute(arrivals, _SimulatedDevice(service), policy)
+    return execute(arrivals, _SimulatedDevice(service))
 
 
 class _SimulatedDevice:
