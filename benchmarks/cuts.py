@@ -105,7 +105,9 @@ def tuning(results: dict[str, Any]) -> list[dict[str, Any]]:
 def trees(results: dict[str, Any]) -> dict[str, Any]:
     rows = {row["name"]: row for row in results["deployments"] if row["precision"] == "fp32" and row["latency_ms"]}
     pairs = [
-        (tree["estimate"], rows[tree["name"]]["latency_ms"]["p50"]) for tree in results["trees"] if tree["name"] in rows
+        (tree["relative_latency"], rows[tree["name"]]["latency_ms"]["p50"])
+        for tree in results["trees"]
+        if tree["name"] in rows
     ]
     estimated, taken = np.array(pairs).T
     return {

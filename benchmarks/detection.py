@@ -20,23 +20,23 @@ import torch
 from record import MATERIAL, Quiet, save, spread
 from torch.utils.data import DataLoader
 
-from edgetl.artifacts.boxes import BoxedImage
+from edgetl.artifacts.box_index import BoxedImage
 from edgetl.artifacts.deployment import COMBINED
-from edgetl.artifacts.run import RunDirectory
+from edgetl.artifacts.run_directory import RunDirectory
 from edgetl.config import Study, load_study
-from edgetl.data.box_index import build_box_index
 from edgetl.data.box_views import box_renderer, view_boxes
-from edgetl.data.index import data_root
+from edgetl.data.index_boxes import build_box_index
+from edgetl.data.index_images import data_root
 from edgetl.data.stream import to_input
-from edgetl.measure.average_precision import compare, score
+from edgetl.measure.average_precision import compare_map50, mean_average_precision
 from edgetl.measure.matching import Matches, match
-from edgetl.stages.detect.sources import Images, Split
-from edgetl.stages.detect.trainer import Trainer
-from edgetl.stages.detect.validation import Validation
+from edgetl.stages.detect.detector_trainer import DetectorTrainer
+from edgetl.stages.detect.study_feature_maps import StudyFeatureMaps, TrainValFeatureMaps
+from edgetl.stages.detect.validation import ValidationImages
 from edgetl.stages.stage import Context
 from edgetl.train.detect.detector import load_detector
-from edgetl.train.detect.fit import Batch, Fitted, Start, Trainee, find, fit_heads
-from edgetl.train.detect.heads import ending_head
+from edgetl.train.detect.training_loop import FeatureMapBatch, FittedHead, HeadInTraining, HeadStart, find, fit_heads
+from edgetl.train.detect.yolo_heads import pretrained_head
 
 PARTS = ("bccd", "road", "cache")
 
@@ -74,46 +74,46 @@ class Bench:
         self.index = build_box_index(self.study, beside, run)
         self.root = data_root(self.study, self.index.generated, beside, run)
         self.detector = load_detector(backbone, beside, study.seed)
-        self.images = Images(context, self.index, self.root, self.detector)
-        self.trainer = Trainer(self.images)
+        self.images = StudyFeatureMaps(context, self.index, self.root, self.detector)
+        self.trainer = DetectorTrainer(self.images)
         trunk = self.detector.trunk()
         self.cut = self.trainer.cut("top", trunk, self.detector.shapes)
         self.settings = self.trainer.settings
 
-    def split(self) -> Split:
+    def split(self) -> TrainValFeatureMaps:
         return self.images.at(self.cut, self.settings.batch_size)
 
-    def start(self) -> Start:
+    def start(self) -> HeadStart:
         return self.trainer.start(self.study.labels)
 
-    def fresh(self) -> Start:
+    def fresh(self) -> HeadStart:
         """An ending of the same shape with random weights, as other tools begin."""
         torch.manual_seed(self.study.seed)
         convolutions = [
             torch.nn.Conv2d(one.in_channels, one.out_channels, 1) for one in self.detector.pretrained.convolutions
         ]
         scales = self.detector.pretrained.scales
-        head = ending_head(convolutions, (), scales, scales, self.study.labels)
+        head = pretrained_head(convolutions, (), scales, scales, self.study.labels)
         return replace(self.start(), head=head)
 
-    def train(self, start: Start, split: Split) -> tuple[Fitted, float]:
-        validation = Validation([split.val.images[row] for row in split.val.usable], self.detector.preprocessing)
+    def train(self, start: HeadStart, split: TrainValFeatureMaps) -> tuple[FittedHead, float]:
+        validation = ValidationImages([split.val.images[row] for row in split.val.usable], self.detector.preprocessing)
         begin = time.perf_counter()
         fitted = fit_heads(
-            {COMBINED: start}, split.train, split.val, self.settings, self.detector.frame, validation.worth, 0
+            {COMBINED: start}, split.train, split.val, self.settings, self.detector.frame, validation.map50, 0
         )
         return fitted[COMBINED], time.perf_counter() - begin
 
-    def matches(self, start: Start, head: Any) -> Matches:
+    def matches(self, start: HeadStart, head: Any) -> Matches:
         """Of what a head finds on the test images."""
         source = self.images.source("test", self.cut, self.index.test, self.images.views()[:1], 10**10, 16)
         images = [self.index.test[row] for row in source.usable]
-        found = find(start, replace(NOTHING, head=head), source, self.settings.suppression, self.detector.frame)
-        on_images = Validation(images, self.detector.preprocessing).on_images(found)
+        found = find(start, replace(NOTHING, head=head), source, self.settings.nms, self.detector.frame)
+        on_images = ValidationImages(images, self.detector.preprocessing).on_images(found)
         return match(images, on_images, self.study.labels)
 
 
-NOTHING = Fitted(torch.nn.Identity(), 0, 0.0, 0.0)
+NOTHING = FittedHead(torch.nn.Identity(), 0, 0.0, 0.0)
 
 
 def gains(study: Study, beside: Path, scratch: Path) -> dict[str, Any]:
@@ -132,7 +132,7 @@ def gains(study: Study, beside: Path, scratch: Path) -> dict[str, Any]:
         "random trunk, trained": random.matches(scratch_start, scratch_trained.head),
     }
     groups = study.groups
-    scored = {name: score(one, groups) for name, one in found.items()}
+    scored = {name: mean_average_precision(one, groups) for name, one in found.items()}
     return {
         "images": {"train": len(split.train), "val": len(split.val), "test": len(pretrained.index.test)},
         "labels": list(study.labels),
@@ -143,7 +143,7 @@ def gains(study: Study, beside: Path, scratch: Path) -> dict[str, Any]:
         "map50_95": {name: one.overall.ap.model_dump() for name, one in scored.items()},
         "trained_minus": {
             pair.b: {"difference": pair.difference, "low": pair.low, "high": pair.high}
-            for pair in compare(found)
+            for pair in compare_map50(found)
             if pair.a == "trained"
         },
     }
@@ -179,7 +179,7 @@ def cache_against_loop(study: Study, beside: Path, scratch: Path, epochs: int, r
 
 
 def _epochs(bench: Bench, epoch: Any, epochs: int) -> None:
-    trainee = Trainee(bench.start(), bench.settings, bench.detector.frame, 10**6)
+    trainee = HeadInTraining(bench.start(), bench.settings, bench.detector.frame, 10**6)
     rng = np.random.default_rng(0)
     for _ in range(epochs):
         for batch in epoch(rng):
@@ -206,7 +206,7 @@ def _loop(bench: Bench) -> Any:
         for rows, pixels in loader:
             with torch.no_grad():
                 maps = trunk(pixels)
-            yield Batch(maps, rows.numpy(), [view_boxes(images[row], view) for row in rows.tolist()])
+            yield FeatureMapBatch(maps, rows.numpy(), [view_boxes(images[row], view) for row in rows.tolist()])
 
     return epoch
 

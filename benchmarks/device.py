@@ -16,19 +16,19 @@ import numpy as np
 from fuse import BACKBONES, GROUPS, IMAGE_SIZE, interval, write_graphs
 from record import MATERIAL, save
 
-from edgetl.artifacts.engine import read_manifest
-from edgetl.config import Backbone
+from edgetl.artifacts.engine_manifest import read_manifest
+from edgetl.config import BackboneSettings
 from edgetl.engine.nvidia.cuda import Cuda, primary_context
+from edgetl.engine.nvidia.deserialize import deserialise
+from edgetl.engine.nvidia.engine_io import read_ports
 from edgetl.engine.nvidia.generations import TENSORRT, TENSORRT_RTX
 from edgetl.engine.nvidia.memory import Buffer
-from edgetl.engine.nvidia.plan import deserialise
-from edgetl.engine.nvidia.ports import read_ports
 from edgetl.engine.runtime import BuildOptions, RunOptions, build_engine, get_runtime, load_engine
 from edgetl.errors import EdgetlError
-from edgetl.graph.fusion.fuse import fuse
+from edgetl.graph.fusion.fused_graph import fuse
 from edgetl.graph.model import load_model, save_model
 from edgetl.measure.latency import ratio
-from edgetl.measure.rounds import Plan, measure
+from edgetl.measure.timing import TimingPlan, measure
 
 PRODUCTS = {"tensorrt": TENSORRT, "tensorrt-rtx": TENSORRT_RTX}
 ROUNDS, REPEATS = 30, 50
@@ -44,7 +44,7 @@ def main() -> None:
     figures: dict[str, Any] = {}
     for runtime in (*PRODUCTS, PROVIDER):
         for title, (name, weights) in BACKBONES.items():
-            study = Backbone(name=name, weights=str(options.material / weights) if weights else None)
+            study = BackboneSettings(name=name, weights=str(options.material / weights) if weights else None)
             with tempfile.TemporaryDirectory() as scratch:
                 try:
                     found = compare(runtime, study, Path(scratch), options.seconds)
@@ -54,7 +54,7 @@ def main() -> None:
     save(options.output, "device", {"image_size": IMAGE_SIZE, "heads": GROUPS, "runtimes": figures}, threads=0)
 
 
-def compare(runtime: str, study: Backbone, scratch: Path, seconds: float) -> dict[str, Any]:
+def compare(runtime: str, study: BackboneSettings, scratch: Path, seconds: float) -> dict[str, Any]:
     if runtime in PRODUCTS:
         primary_context()
     get_runtime(runtime).here(BuildOptions())
@@ -85,7 +85,7 @@ def against_bare_loop(runtime: str, path: Path, image: Any) -> dict[str, float]:
         for _ in range(1 + ROUNDS):
             for _ in range(REPEATS):
                 engine.infer(image)
-            ratios.append(np.median(engine.take_parts()[:, 1]) / np.median(next(bare)))
+            ratios.append(np.median(engine.take_device_times()[:, 1]) / np.median(next(bare)))
         bare.close()
     low, value, high = np.percentile(ratios[1:], [2.5, 50, 97.5])  # the first warms up
     return {"value": float(value), "low": float(low), "high": float(high)}
@@ -131,7 +131,7 @@ def side_by_side(runtime: str, paths: list[Path], image: Any, seconds: float) ->
         calls["two on streams"] = lambda: on_streams(apart[:2], image)
         calls["three on streams"] = lambda: on_streams(apart, image)
         calls["one as a CUDA graph"] = lambda: captured.infer(image)
-    samples = measure(list(calls), lambda *_: calls, Plan(seconds=seconds)).samples
+    samples = measure(list(calls), lambda *_: calls, TimingPlan(seconds=seconds)).samples
     pairs = [("three one after another", "three fused"), ("three one after another", "three on streams"),
              ("two one after another", "two on streams"), ("one", "one as a CUDA graph")]  # fmt: skip
     return {

@@ -23,21 +23,21 @@ from onnx import numpy_helper
 from record import MATERIAL, Quiet, save, spread
 
 from edgetl.artifacts.bundle import Preprocessing
-from edgetl.artifacts.detections import Form
-from edgetl.artifacts.engine import read_manifest
-from edgetl.config import Backbone, InputContract, Suppression
+from edgetl.artifacts.engine_manifest import read_manifest
+from edgetl.artifacts.predictions import NmsImplementation
+from edgetl.config import BackboneSettings, InputContract, NmsSettings
 from edgetl.errors import EdgetlError
-from edgetl.graph.detections import RawHead, with_detections
-from edgetl.graph.fusion.fuse import fuse
+from edgetl.graph.detection_postprocessing import RawHead, with_detections
+from edgetl.graph.fusion.fused_graph import fuse
 from edgetl.graph.metadata import recorded_preprocessing
 from edgetl.graph.model import load_model, save_model
 from edgetl.graph.simplify import simplify
-from edgetl.stages.prepare import Preparation, prepare_file
+from edgetl.stages.prepare_file import PrepareRequest, prepare_file
 from edgetl.train.darknet.cfg import read_cfg
 from edgetl.train.darknet.network import Darknet
 from edgetl.train.darknet.network import build as darknet
 from edgetl.train.darknet.weights import read_weights
-from edgetl.train.export import export_network
+from edgetl.train.onnx_export import export_network
 
 NETWORKS = {
     **BACKBONES,
@@ -46,7 +46,7 @@ NETWORKS = {
 DETECTOR = "darknet/mobilenetv2-yolov3-nano-coco"
 """A folder of the material with one .cfg, one .weights and one .names file."""
 
-FORMS: tuple[Form, ...] = ("operator", "loop")
+FORMS: tuple[NmsImplementation, ...] = ("operator", "loop")
 """Of suppression: TensorRT-RTX has no kernel for the operator, and says so; the loop computes the same."""
 
 CAPABILITY = "SM86"
@@ -70,7 +70,7 @@ def networks(material: Path) -> Iterator[dict[str, Any]]:
     for title, (name, weights) in NETWORKS.items():
         with tempfile.TemporaryDirectory() as folder:
             scratch = Path(folder)
-            study = Backbone(name=name, weights=str(material / weights) if weights else None)
+            study = BackboneSettings(name=name, weights=str(material / weights) if weights else None)
             specialists, _ = write_graphs(study, scratch)
             fused = scratch / "fused.onnx"
             save_model(fuse({path.stem: load_model(path) for path in specialists}).model, fused)
@@ -82,21 +82,21 @@ def detectors(material: Path) -> Iterator[dict[str, Any]]:
     """A YOLO detector with its suppression in the graph, in both forms; what is refused is recorded word for word."""
     images = material / "darknet" / "images"
     network, classes = read_detector(material / DETECTOR)
-    raws = [f"scale{number}" for number in range(len(network.endings))]
-    head = RawHead("combined", classes, tuple(ending.scale for ending in network.endings), tuple(raws))
+    raws = [f"scale{number}" for number in range(len(network.detection_layers))]
+    head = RawHead("combined", classes, tuple(ending.scale for ending in network.detection_layers), tuple(raws))
     size = Preprocessing(width=network.width, height=network.height, fit="letterbox")
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "raw.onnx"
         save_model(simplify(export_network(network, size.shape, raws, "the detector")), raw)
         for form in FORMS:
             title = {"network": network.cfg.path.stem, "form": f"suppression as {form}"}
-            detect = partial(with_detections, heads=[head], preprocessing=size, suppression=Suppression(), form=form)
+            detect = partial(with_detections, heads=[head], preprocessing=size, suppression=NmsSettings(), form=form)
             yield from precisions(title, raw, images, detect)
         fused = Path(folder) / "fused.onnx"
         two = retrained(raw, raws, Path(folder) / "retrained.onnx")
         save_model(fuse({"first": load_model(raw), "second": load_model(two)}).model, fused)
         heads = [replace(head, name=name, raws=tuple(f"{name}/{raw}" for raw in raws)) for name in ("first", "second")]
-        detect = partial(with_detections, heads=heads, preprocessing=size, suppression=Suppression(), form="loop")
+        detect = partial(with_detections, heads=heads, preprocessing=size, suppression=NmsSettings(), form="loop")
         yield from precisions({"network": network.cfg.path.stem, "form": "two fused"}, fused, images, detect)
 
 
@@ -115,7 +115,7 @@ def read_detector(folder: Path) -> tuple[Darknet, tuple[str, ...]]:
     cfg, weights, names = (next(folder.glob(f"*{suffix}")) for suffix in (".cfg", ".weights", ".names"))
     network = darknet(read_cfg(cfg))
     network.load_state_dict(read_weights(weights, network.cfg))
-    return network, tuple(names.read_text().split("\n")[: network.endings[0].classes])
+    return network, tuple(names.read_text().split("\n")[: network.detection_layers[0].classes])
 
 
 def precisions(
@@ -131,7 +131,7 @@ def precisions(
             else:
                 contract = InputContract() if recorded_preprocessing(load_model(graph)) is None else None
                 calibration = images if precision == "int8" else None
-                wanted = Preparation(precision, "tensorrt", calibration, contract=contract)
+                wanted = PrepareRequest(precision, "tensorrt", calibration, contract=contract)
                 prepare_file(graph, prepared, wanted, Quiet())
                 save_model(ending(load_model(prepared)), prepared)
             row = {**row, **build(prepared)}

@@ -32,8 +32,9 @@ import torchvision
 from record import MATERIAL, save
 from scipy.optimize import least_squares
 
+from edgetl.config import Precision
 from edgetl.graph.cost import CostModel
-from edgetl.measure.devices import Efficiency, Precision, catalogue, find_target
+from edgetl.measure.devices import Efficiency, catalogue, find_device_peaks
 from edgetl.measure.roofline import Kernel, latency_ms, prepared
 from edgetl.train.darknet.cfg import read_cfg
 from edgetl.train.darknet.network import build as darknet
@@ -94,7 +95,7 @@ def jetsons() -> Iterator[tuple[str, list[Measurement]]]:
 
 
 def rows(group: dict[str, Any]) -> Iterator[Measurement]:
-    target = find_target(group["device"])
+    target = find_device_peaks(group["device"])
     for network, latencies in group["rows"].items():
         kernels = kernels_of(network, group["size"])
         for precision, ms in zip(group["precisions"], latencies, strict=True):

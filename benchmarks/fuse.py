@@ -18,17 +18,17 @@ from typing import Any
 import numpy as np
 from record import MATERIAL, save
 
-from edgetl.artifacts.bundle import Head
-from edgetl.config import Backbone
+from edgetl.artifacts.bundle import ClassificationHead
+from edgetl.config import BackboneSettings
 from edgetl.engine.runtime import BuildOptions, build_engine, get_runtime, load_engine
 from edgetl.graph.compose import compose
-from edgetl.graph.fusion.fuse import fuse
+from edgetl.graph.fusion.fused_graph import fuse
 from edgetl.graph.model import save_model
 from edgetl.graph.simplify import simplify
 from edgetl.measure.latency import ratio
-from edgetl.measure.rounds import Plan, measure
+from edgetl.measure.timing import TimingPlan, measure
 from edgetl.train.backbones import load_backbone
-from edgetl.train.export import export_trunk
+from edgetl.train.onnx_export import export_trunk
 
 BACKBONES = {
     "MobileNetV2": ("torchvision/mobilenet_v2", "backbones/mobilenet_v2/mobilenet_v2.torchvision.safetensors"),
@@ -48,12 +48,12 @@ def main() -> None:
     figures = {}
     for title, (name, weights) in BACKBONES.items():
         with tempfile.TemporaryDirectory() as scratch:
-            study = Backbone(name=name, weights=str(options.material / weights) if weights else None)
+            study = BackboneSettings(name=name, weights=str(options.material / weights) if weights else None)
             figures[title] = compare(study, Path(scratch), options.seconds)
     save(options.output, "fuse", {"image_size": IMAGE_SIZE, "heads": GROUPS, "backbones": figures}, threads=1)
 
 
-def compare(study: Backbone, scratch: Path, seconds: float) -> dict[str, Any]:
+def compare(study: BackboneSettings, scratch: Path, seconds: float) -> dict[str, Any]:
     specialists, trunk = write_graphs(study, scratch)
     fused = scratch / "fused.onnx"
     command = [sys.executable, "-m", "edgetl", "fuse", *map(str, specialists), "-o", str(fused), "--json"]
@@ -64,7 +64,7 @@ def compare(study: Backbone, scratch: Path, seconds: float) -> dict[str, Any]:
         name: lambda loaded=loaded: [engine.infer(image) for engine in loaded]
         for name, loaded in (("one after another", apart), ("fused", together), ("trunk alone", alone))
     }
-    samples = measure(list(calls), lambda *_: calls, Plan(seconds=seconds)).samples
+    samples = measure(list(calls), lambda *_: calls, TimingPlan(seconds=seconds)).samples
     return {
         "milliseconds": {name: float(np.median(sample.per_round)) for name, sample in samples.items()},
         "one_after_another_over_fused": interval(ratio(samples["one after another"], samples["fused"])),
@@ -73,7 +73,7 @@ def compare(study: Backbone, scratch: Path, seconds: float) -> dict[str, Any]:
     }
 
 
-def write_graphs(study: Backbone, scratch: Path) -> tuple[list[Path], Path]:
+def write_graphs(study: BackboneSettings, scratch: Path) -> tuple[list[Path], Path]:
     """A specialist for each group, as another project would have exported them, and the trunk without a head."""
     backbone = load_backbone(study, Path(), seed=0)
     trunk = fuse({"trunk": simplify(export_trunk(backbone))}).model
@@ -92,13 +92,13 @@ def write_graphs(study: Backbone, scratch: Path) -> tuple[list[Path], Path]:
     return paths, alone
 
 
-def a_head(group: str, classes: int) -> Head:
+def a_head(group: str, classes: int) -> ClassificationHead:
     names = tuple(f"{group} {number}" for number in range(classes))
-    return Head(
+    return ClassificationHead(
         name=group,
         classes=names,
         activation="softmax",
-        regularisation=1.0,
+        l2=1.0,
         temperature=1.0,
         val_loss=0.0,
         val_accuracy=0.0,

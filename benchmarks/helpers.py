@@ -24,14 +24,14 @@ from fuse import BACKBONES
 from record import MATERIAL, Quiet, save, spread
 from torch.utils import benchmark
 
-from edgetl.config import Backbone
+from edgetl.config import BackboneSettings
 from edgetl.engine.options import RunOptions
 from edgetl.graph.model import save_model
 from edgetl.graph.simplify import simplify
-from edgetl.stages.measuring import Precision
-from edgetl.stages.profile_files import FileOrder, profile_files
+from edgetl.stages.measuring import StoppingRule
+from edgetl.stages.profile_files import ProfileRequest, profile_files
 from edgetl.train.backbones import load_backbone
-from edgetl.train.export import export_trunk
+from edgetl.train.onnx_export import export_trunk
 
 SIZE = 224
 TURNS = 5
@@ -51,13 +51,13 @@ def main() -> None:
     figures = {}
     for title in options.networks:
         name, weights = NETWORKS[title]
-        study = Backbone(name=name, weights=str(MATERIAL / weights) if weights else None, image_size=SIZE)
+        study = BackboneSettings(name=name, weights=str(MATERIAL / weights) if weights else None, image_size=SIZE)
         with tempfile.TemporaryDirectory() as folder:
             figures[title] = network(study, Path(folder) / "model.onnx", options.seconds)
     save(options.output, "helpers", {"image_size": SIZE, "turns": TURNS, "milliseconds": figures}, threads=1)
 
 
-def network(study: Backbone, graph: Path, seconds: float) -> dict[str, Any]:
+def network(study: BackboneSettings, graph: Path, seconds: float) -> dict[str, Any]:
     backbone = load_backbone(study, Path(), seed=0)
     save_model(simplify(export_trunk(backbone)), graph)
     rng = np.random.default_rng(0)
@@ -81,7 +81,7 @@ def all_helpers(module: torch.nn.Module, graph: Path, seconds: float) -> dict[st
 
 
 def edgetl(graph: Path, seconds: float) -> dict[str, float]:
-    order = FileOrder((graph,), Precision(seconds, 1e-6), RunOptions(threads=1))
+    order = ProfileRequest((graph,), StoppingRule(seconds, 1e-6), RunOptions(threads=1))
     (row,) = profile_files(order, Quiet()).deployments
     assert row.latency_ms is not None
     return {"edgetl profile: p50": row.latency_ms.p50, "edgetl profile: mean": row.latency_ms.mean}

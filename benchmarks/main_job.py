@@ -98,10 +98,10 @@ def scikit_learn(run: Path) -> dict[str, Any]:
 def cached(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Features of all splits: train and val as cached, test through the same trunk."""
     from edgetl.artifacts.bundle import Bundle
+    from edgetl.artifacts.data_index import DataIndex
     from edgetl.artifacts.files import read_json
-    from edgetl.artifacts.index import DataIndex
     from edgetl.config import load_study
-    from edgetl.data.index import data_root
+    from edgetl.data.index_images import data_root
     from edgetl.data.stream import stream, to_input
     from edgetl.data.views import renderer
     from edgetl.graph.model import load_model
@@ -155,13 +155,13 @@ MEMORY = """
 import sys
 from pathlib import Path
 from edgetl.artifacts.files import sha256_file
-from edgetl.artifacts.index import Sample
+from edgetl.artifacts.data_index import Sample
 from edgetl.config import Backbone
-from edgetl.data.synthetic import LABELS, render_scenes
+from edgetl.data.scenes.one_object import LABELS, render_scenes
 from edgetl.graph.simplify import simplify
 from edgetl.train.backbones import load_backbone
-from edgetl.train.export import export_trunk
-from edgetl.train.features import View, cached_features, make_extractor
+from edgetl.train.onnx_export import export_trunk
+from edgetl.train.feature_cache import View, cached_features, make_extractor
 root, images = Path(sys.argv[1]), int(sys.argv[2])
 paths = sorted(root.rglob("*.png"))[:images]
 samples = [Sample(path=str(p.relative_to(root)), label="x", sha256=sha256_file(p)) for p in paths]
@@ -174,7 +174,7 @@ print(next(line.split()[1] for line in open("/proc/self/status") if line.startsw
 
 def memory() -> dict[str, Any]:
     """Peak resident memory of a process that extracts the features of 1,000 and of 10,000 images."""
-    from edgetl.data.synthetic import LABELS, render_scenes
+    from edgetl.data.scenes.one_object import LABELS, render_scenes
 
     peaks = {}
     with tempfile.TemporaryDirectory() as scratch:

@@ -21,7 +21,7 @@ from trust import NETWORK, TITLE
 from edgetl.engine.runtime import BuildOptions, build_engine, get_runtime, load_engine
 from edgetl.measure import bootstrap
 from edgetl.measure.latency import summarise
-from edgetl.stages.measuring import Precision, engine_call, time_all
+from edgetl.stages.measuring import StoppingRule, engine_call, time_all
 
 
 def main() -> None:
@@ -50,7 +50,9 @@ def turns(engine: Path, count: int, seconds: float) -> list[float]:
     for turn in range(count):
 
         def profiled(seed: int = turn) -> float:
-            measured = time_all(["it"], lambda *_, call=call: {"it": call}, Precision(seconds, 0.0001), seed, Quiet())
+            measured = time_all(
+                ["it"], lambda *_, call=call: {"it": call}, StoppingRule(seconds, 0.0001), seed, Quiet()
+            )
             return summarise(measured.samples["it"]).p50
 
         first = profiled() if rng.random() < 0.5 else None

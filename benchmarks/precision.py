@@ -28,7 +28,7 @@ import numpy as np
 import onnx
 from record import MATERIAL, save
 
-from edgetl.engine.cpu import processor
+from edgetl.engine.processor import processor
 from edgetl.measure.bootstrap import paired_difference
 from edgetl.measure.environment import describe
 
@@ -176,7 +176,7 @@ def decided(graph: Path) -> dict[str, Any]:
         return {}
     note = json.loads(path.read_text())
     table = {key: note["calibration"][key] for key in ("method", "trials", "first", "last")}
-    return table | {"guard": note["guard"], "kept": note["kept"]}
+    return table | {"accuracy_control": note["accuracy_control"], "excluded": note["excluded"]}
 
 
 def cost(path: Path, make: Any) -> dict[str, float] | None:
@@ -301,7 +301,7 @@ def resnet(name: str, graph: Path, data: Path) -> None:
 
     from edgetl.artifacts.bundle import Preprocessing
     from edgetl.graph.metadata import describe
-    from edgetl.train.export import export_network
+    from edgetl.train.onnx_export import export_network
 
     class Block(nn.Module):
         def __init__(self, inputs: int, outputs: int) -> None:
@@ -360,8 +360,8 @@ def pixels(file: Path) -> np.ndarray:
 
 
 def batches(graph: Path, files: list[Path], root: Path) -> Iterator[np.ndarray]:
+    from edgetl.artifacts.data_index import Sample
     from edgetl.artifacts.files import sha256_file
-    from edgetl.artifacts.index import Sample
     from edgetl.config import InputContract
     from edgetl.data.stream import stream, to_input
     from edgetl.data.views import renderer
@@ -379,12 +379,12 @@ def batches(graph: Path, files: list[Path], root: Path) -> Iterator[np.ndarray]:
 
 def drawn(train: Path, folder: Path) -> Path:
     """A list of the images that all quantisers calibrate on."""
-    from edgetl.config import Recipe
+    from edgetl.config import CalibrationRecipe
     from edgetl.data.calibration_images import draw, folder_samples
 
     path = folder / "calibration.txt"
     if not path.exists():
-        chosen = draw(folder_samples(train), Recipe(images=CALIBRATED_ON))
+        chosen = draw(folder_samples(train), CalibrationRecipe(images=CALIBRATED_ON))
         path.write_text("".join(f"{(train / sample.path).resolve()}\n" for sample in chosen))
     return path
 
@@ -453,7 +453,7 @@ def speed(work: Path, data: Path) -> dict[str, Any]:
     """ResNet-18 in FP32 and in ONNX Runtime's spelling of INT8, in interleaved rounds."""
     import torchvision
 
-    from edgetl.train.export import export_network
+    from edgetl.train.onnx_export import export_network
 
     graph, int8 = work / "resnet18.onnx", work / "resnet18.int8.onnx"
     if not graph.exists():
@@ -480,7 +480,7 @@ def detector_figures(data: Path, folder: Path, modelopt: Path | None) -> dict[st
     There are 128 images to calibrate on, and the guard judges by them, too. Suppression is a loop, as TensorRT-RTX
     needs it; what ONNX Runtime's quantiser makes of that does not run, so it gets the same graph with ONNX's operator.
     """
-    from edgetl.measure.average_precision import drop, estimate
+    from edgetl.measure.average_precision import map50_drop, map50_estimate
 
     folder.mkdir(exist_ok=True)
     copy, images = exported(folder, data, "loop", "fp32"), folder / "calibration.txt"
@@ -488,10 +488,10 @@ def detector_figures(data: Path, folder: Path, modelopt: Path | None) -> dict[st
     images.write_text("".join(f"{file.resolve()}\n" for file in files))
     boxes, operator = data / "annotations" / "instances_train2017.json", exported(folder, data, "operator", "operator")
     made = recipes(copy, images, boxes, modelopt, operator)
-    value = estimate(detections(copy, data))
+    value = map50_estimate(detections(copy, data))
 
     def difference(a: Path, b: Path) -> tuple[float, float, float]:
-        value, _, low, high = drop(detections(a, data), detections(b, data))
+        value, _, low, high = map50_drop(detections(a, data), detections(b, data))
         return value, low, high
 
     facts = {"calibrated_on": len(files), "judged_on": len(list((data / "images" / "val2017").iterdir()))}
@@ -535,7 +535,7 @@ def detections(graph: Path, data: Path) -> Any:
     from edgetl.graph.model import load_model
     from edgetl.graph.parity import Reference
     from edgetl.measure.matching import match
-    from edgetl.stages.detect.validation import Validation
+    from edgetl.stages.detect.validation import ValidationImages
     from edgetl.stages.input_contract import input_preprocessing
 
     model = load_model(graph)
@@ -546,7 +546,7 @@ def detections(graph: Path, data: Path) -> Any:
     for batch in stream(truth, root, renderer(preprocessing), to_input):
         here = [truth[row] for row in batch.rows]
         each = [reference.run(batch.result[number : number + 1])[output][0] for number in range(len(here))]
-        found += Validation(here, preprocessing).on_images([one[one[:, 4] > 0] for one in each])
+        found += ValidationImages(here, preprocessing).on_images([one[one[:, 4] > 0] for one in each])
         images += here
     return match(images, found, labels)
 
@@ -555,7 +555,7 @@ def annotated(data: Path, labels: tuple[str, ...]) -> list[Any]:
     """COCO's validation images with their boxes, in YOLO's format of labels."""
     from PIL import Image
 
-    from edgetl.artifacts.boxes import Box, BoxedImage
+    from edgetl.artifacts.box_index import Box, BoxedImage
     from edgetl.artifacts.files import sha256_file
 
     truth = []

@@ -3,10 +3,10 @@
     OMP_NUM_THREADS=1 python benchmarks/pretrain_nano.py -o edgetl/train/weights
 
 Every training image is rendered once and seen once. Scenes come from the streams ``pretrain`` (training) and
-``pretrain-held-out`` (the recorded accuracy) of `edgetl.data.synthetic.scene_seed`; studies render from ``study``.
-So that the features also serve other pictures than road scenes, every fifth image shows a made-up character instead
-(random strokes; no letter and no digit), some lose their colours or are turned into their negatives, and sizes grow
-from 32 to between 32 and 64 pixels. The same machine, versions and settings give the same weights.
+``pretrain-held-out`` (the recorded accuracy) of `edgetl.data.scenes.one_object.scene_seed`; studies render from
+``study``. So that the features also serve other pictures than road scenes, every fifth image shows a made-up character
+instead (random strokes; no letter and no digit), some lose their colours or are turned into their negatives, and sizes
+grow from 32 to between 32 and 64 pixels. The same machine, versions and settings give the same weights.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from safetensors.torch import save as serialised
 from torch import Tensor, nn
 
 from edgetl.artifacts.files import sha256_file, write_bytes, write_json
-from edgetl.data.scene_pen import CIRCLE, Dice, Pen, Point, Pose
-from edgetl.data.synthetic import LABELS, render_scene, scene_seed
+from edgetl.data.scenes.one_object import LABELS, render_scene, scene_seed
+from edgetl.data.scenes.pen import CIRCLE, CanvasPoint, Dice, Pen, Pose
 from edgetl.train.nano import MEAN, STD, Nano
 
 SIZES = (32, 40, 48, 56, 64)
@@ -114,7 +114,7 @@ def render_glyph(kind: int, dice: Dice, size: int) -> Image.Image:
     return small
 
 
-def glyph_strokes(kind: int, hand: Dice) -> list[list[Point]]:
+def glyph_strokes(kind: int, hand: Dice) -> list[list[CanvasPoint]]:
     """The strokes of character ``kind``, loops and quadratic Bezier curves, each point off by what the hand does."""
     plan = Dice(f"glyph/{kind}")
     strokes = []

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from edgetl.engine.cpu import processor
+from edgetl.engine.processor import processor
 from edgetl.measure.environment import describe
 
 MATERIAL = Path(__file__).parents[2] / "shared" / "material"
@@ -18,7 +18,7 @@ MATERIAL = Path(__file__).parents[2] / "shared" / "material"
 class Quiet:
     """A watcher of stages that says nothing."""
 
-    def say(self, text: str) -> None:
+    def message(self, text: str) -> None:
         del text
 
     def progress(self, title: str, total: float) -> AbstractContextManager[Callable[[float], object]]:

@@ -21,12 +21,12 @@ from fuse import engines, write_graphs
 from record import MATERIAL, save
 from simulation import drawn, simulate
 
-from edgetl.config import Backbone
-from edgetl.measure.scenarios.cadence import Paced, run_schedule, schedule
+from edgetl.config import BackboneSettings
+from edgetl.measure.scenarios.cadence import PeriodicWorkload, run_schedule, schedule
 from edgetl.measure.scenarios.contention import measure_contention
 from edgetl.measure.scenarios.figures import percentile
-from edgetl.measure.scenarios.issue import Part, side_by_side
-from edgetl.measure.scenarios.rounds import Plan, warm_up
+from edgetl.measure.scenarios.interleave import ScenarioPlan, warm_up
+from edgetl.measure.scenarios.issue import ConcurrentWorkload, side_by_side
 from edgetl.measure.scenarios.schedule import Trace
 
 BACKBONES = {
@@ -51,7 +51,7 @@ def main() -> None:
     figures = {}
     for title, (name, weights) in BACKBONES.items():
         with tempfile.TemporaryDirectory() as scratch:
-            study = Backbone(name=name, weights=str(options.material / weights), image_size=IMAGE_SIZE)
+            study = BackboneSettings(name=name, weights=str(options.material / weights), image_size=IMAGE_SIZE)
             calls = dict(load(study, Path(scratch)))
         figures[title] = {
             "cadence": [cadence(calls, load, options.seconds) for load in LOADS],
@@ -60,7 +60,7 @@ def main() -> None:
     save(options.output, "scenarios", {"image_size": IMAGE_SIZE, "backbones": figures}, threads=1)
 
 
-def load(study: Backbone, scratch: Path) -> Iterator[tuple[str, Callable[[], object]]]:
+def load(study: BackboneSettings, scratch: Path) -> Iterator[tuple[str, Callable[[], object]]]:
     paths, _ = write_graphs(study, scratch)
     image = np.random.default_rng(0).random((1, 3, IMAGE_SIZE, IMAGE_SIZE), dtype=np.float32)
     for path, engine in zip(paths, engines(paths), strict=True):
@@ -68,14 +68,14 @@ def load(study: Backbone, scratch: Path) -> Iterator[tuple[str, Callable[[], obj
 
 
 def cadence(calls: Calls, busy: float, seconds: float) -> dict[str, Any]:
-    needed = sum(RATES[name] * warm_up(call, Plan()) for name, call in calls.items())
-    parts = {name: Paced(call, RATES[name] * busy / needed) for name, call in calls.items()}
+    needed = sum(RATES[name] * warm_up(call, ScenarioPlan()) for name, call in calls.items())
+    parts = {name: PeriodicWorkload(call, RATES[name] * busy / needed) for name, call in calls.items()}
     rng, draws = np.random.default_rng(0), np.random.default_rng(1)
     measured: list[Trace] = []
     own: list[Trace] = []
     predicted: list[Trace] = []
     while sum(trace.arrivals.horizon for trace in measured) < seconds:
-        alone = tuple(side_by_side({"": Part(call)}, 0.1)[""] / 1e3 for call in calls.values())
+        alone = tuple(side_by_side({"": ConcurrentWorkload(call)}, 0.1)[""] / 1e3 for call in calls.values())
         trace = run_schedule(parts, schedule(parts, rng))
         measured.append(trace)
         own.append(simulate(trace.arrivals, trace.service))
@@ -118,16 +118,16 @@ def concurrent(calls: Calls, cores: int, seconds: float) -> Iterator[dict[str, A
         return
     os.sched_setaffinity(0, set(sorted(allowed)[:cores]))  # of this thread, and of those that it will start
     try:
-        parts = {name: Part(call) for name, call in calls.items()}
-        (found,) = measure_contention({"": parts}, Plan(seconds=seconds, slice_ms=100.0))
+        parts = {name: ConcurrentWorkload(call) for name, call in calls.items()}
+        (found,) = measure_contention({"": parts}, ScenarioPlan(seconds=seconds, slice_ms=100.0))
     finally:
         os.sched_setaffinity(0, allowed)
     for pair in found.contention:
-        expected = max(1.0, (1 + len(pair.beside)) / cores)
+        expected = max(1.0, (1 + len(pair.concurrent_with)) / cores)
         yield {
             "cores": cores,
-            "part": pair.part,
-            "beside": list(pair.beside),
+            "workload": pair.workload,
+            "concurrent_with": list(pair.concurrent_with),
             "ratio": {"value": pair.value, "low": pair.low, "high": pair.high},
             "fair_share": expected,
             "error": pair.value / expected - 1.0,

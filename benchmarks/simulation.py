@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from edgetl.arrays import Float64Array
 from edgetl.measure.scenarios.executor import execute
-from edgetl.measure.scenarios.schedule import Arrivals, Floats, Trace
+from edgetl.measure.scenarios.schedule import Arrivals, Trace
 
 
-def simulate(arrivals: Arrivals, service: Floats) -> Trace:
+def simulate(arrivals: Arrivals, service: Float64Array) -> Trace:
     """The trace of a schedule. Pure.
 
     Args:
@@ -21,7 +22,7 @@ def simulate(arrivals: Arrivals, service: Floats) -> Trace:
 
 
 class _SimulatedDevice:
-    def __init__(self, service: Floats) -> None:
+    def __init__(self, service: Float64Array) -> None:
         self._service = service
         self._now = 0.0
 
@@ -35,7 +36,7 @@ class _SimulatedDevice:
         self._now += float(self._service[job])
 
 
-def drawn(arrivals: Arrivals, measured: tuple[Floats, ...], rng: np.random.Generator) -> Floats:
+def drawn(arrivals: Arrivals, measured: tuple[Float64Array, ...], rng: np.random.Generator) -> Float64Array:
     """Service times for the jobs of a schedule, drawn from those measured of each part."""
     service = np.empty(len(arrivals))
     for number, times in enumerate(measured):

@@ -24,18 +24,18 @@ import torch
 from record import MATERIAL, save, spread
 
 from edgetl.artifacts.bundle import IMAGES
-from edgetl.artifacts.index import DataIndex, Sample
-from edgetl.config import Backbone as BackboneConfig
-from edgetl.config import Data, Study
-from edgetl.data.index import build_index
+from edgetl.artifacts.data_index import DataIndex, Sample
+from edgetl.config import BackboneSettings as BackboneConfig
+from edgetl.config import DataSettings, Study
+from edgetl.data.index_images import build_index
 from edgetl.data.stream import CORES, stream, to_input
 from edgetl.data.views import renderer
 from edgetl.graph.simplify import simplify
 from edgetl.train import solver
 from edgetl.train.backbones import Backbone, load_backbone
-from edgetl.train.export import export_trunk
-from edgetl.train.features import View, cached_features, make_extractor
-from edgetl.train.heads import HeadPlan, LabelledFeatures, plan_heads, train_heads
+from edgetl.train.feature_cache import View, cached_features, make_extractor
+from edgetl.train.linear_heads import HeadPlan, LabelledFeatures, plan_heads, train_heads
+from edgetl.train.onnx_export import export_trunk
 
 GROUPS = {
     "vehicles": ("airplane", "automobile", "ship", "truck"),
@@ -56,7 +56,7 @@ def main() -> None:
     options = parser.parse_args()
     study = Study(
         name="train-heads",
-        data=Data(format="image-folder", root=str(options.data.resolve()), train="train", test="test"),
+        data=DataSettings(format="image-folder", root=str(options.data.resolve()), train="train", test="test"),
         groups=GROUPS,
         backbone=BackboneConfig(
             name="torchvision/mobilenet_v2", weights=str(options.weights.resolve()), image_size=options.image_size
@@ -122,7 +122,7 @@ class Bench:
                 features = cached_features(self.backbone, extract, samples, self.root, View(), Path(scratch))
                 labels = tuple(samples[position].label for position in features.positions)
                 labelled.append(LabelledFeatures((features.matrix,), labels))
-            _, tensors = train_heads(self.plans, *labelled, self.study.training.regularisation)
+            _, tensors = train_heads(self.plans, *labelled, self.study.training.l2)
         return tensors, extract
 
     def against_loop(self, images: int) -> dict[str, Any]:

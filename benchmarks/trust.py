@@ -21,13 +21,13 @@ import numpy as np
 from fuse import write_graphs
 from record import MATERIAL, Quiet, save
 
-from edgetl.config import Backbone
+from edgetl.config import BackboneSettings
 from edgetl.engine.runtime import BuildOptions, build_engine, get_runtime, load_engine
-from edgetl.measure.latency import compare, summarise
-from edgetl.measure.rounds import Call
-from edgetl.stages.measuring import Precision, engine_call, time_all
+from edgetl.measure.latency import compare_latencies, summarise
+from edgetl.measure.timing import Workload
+from edgetl.stages.measuring import StoppingRule, engine_call, time_all
 
-NETWORK = Backbone(
+NETWORK = BackboneSettings(
     name="torchvision/squeezenet1_0",
     weights=str(MATERIAL / "backbones" / "squeezenet1_0" / "squeezenet1_0.safetensors"),
     image_size=128,
@@ -73,7 +73,7 @@ def run(engine: Path, share: float, seed: int, seconds: float, other: int | None
     # Neither place is the slower one's.
     names = ["slower", "copy"] if random.random() < 0.5 else ["copy", "slower"]
 
-    def load(wanted: Sequence[str], number: int) -> Mapping[str, Call]:
+    def load(wanted: Sequence[str], number: int) -> Mapping[str, Workload]:
         del number
         calls = {name: engine_call(load_engine(engine, threads=1)) for name in wanted}
         return {name: slowed(call, share if name == "slower" else 0.0) for name, call in calls.items()}
@@ -83,8 +83,8 @@ def run(engine: Path, share: float, seed: int, seconds: float, other: int | None
             command = ["taskset", "-c", str(other), sys.executable, "-c", LOAD, str(seconds / 2)]
             process = stack.enter_context(subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}))
             stack.callback(process.kill)
-        samples = time_all(names, load, Precision(seconds=seconds), seed, Quiet()).samples
-    (pair,) = compare({name: samples[name] for name in ("slower", "copy")})
+        samples = time_all(names, load, StoppingRule(seconds=seconds), seed, Quiet()).samples
+    (pair,) = compare_latencies({name: samples[name] for name in ("slower", "copy")})
     stable = all(summarise(one).stable for one in samples.values())
     return {
         "ratio": round(pair.ratio or 0.0, 5),
@@ -96,7 +96,7 @@ def run(engine: Path, share: float, seed: int, seconds: float, other: int | None
     }
 
 
-def slowed(call: Call, share: float) -> Call:
+def slowed(call: Workload, share: float) -> Workload:
     def slow() -> None:
         begin = time.perf_counter_ns()
         call()

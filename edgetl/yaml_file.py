@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -18,13 +18,15 @@ _LONGEST_VALUE = 1000
 _UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})  # controls, lone surrogates, line and paragraph separators
 
 
-class Frozen(BaseModel):
-    """A part of a file: unknown keys, wrong types and NaN are faults."""
+class Settings(BaseModel):
+    """A part of a file: unknown keys, wrong types and NaN are faults. ``FORMER_KEYS``: what keys were called before."""
+
+    FORMER_KEYS: ClassVar[Mapping[str, str]] = {}
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-_Model = TypeVar("_Model", bound=Frozen)
+_Model = TypeVar("_Model", bound=Settings)
 
 
 def load_yaml(path: Path, model: type[_Model]) -> _Model:
@@ -104,7 +106,7 @@ def _tuples(value: Any) -> Any:
     return value
 
 
-def _explain(detail: ErrorDetails, lines: Mapping[tuple[str, ...], int], model: type[Frozen]) -> str:
+def _explain(detail: ErrorDetails, lines: Mapping[tuple[str, ...], int], model: type[Settings]) -> str:
     location = tuple(str(part) for part in detail["loc"] if part != "[key]")
     # Unions append the tried type to the location; the longest prefix that is in the file is the key.
     known = next((location[:n] for n in range(len(location), 0, -1) if location[:n] in lines), ())
@@ -115,13 +117,15 @@ def _explain(detail: ErrorDetails, lines: Mapping[tuple[str, ...], int], model: 
     return f"line {line}: {key} {_fault(detail, model, location)}"
 
 
-def _fault(detail: ErrorDetails, model: type[Frozen], location: tuple[str, ...]) -> str:
+def _fault(detail: ErrorDetails, model: type[Settings], location: tuple[str, ...]) -> str:
     kind, found = detail["type"], detail["input"]
     if kind == "missing":
         return "is missing"
     if kind == "extra_forbidden":
-        fields = list(_fields_at(model, location[:-1]))
-        return f"is not a known key{did_you_mean(location[-1], fields)}"
+        section, key = _section_at(model, location[:-1]), location[-1]
+        if section is not None and key in section.FORMER_KEYS:
+            return f"is now called {section.FORMER_KEYS[key]}"
+        return f"is not a known key{did_you_mean(key, list(section.model_fields) if section else [])}"
     if kind == "literal_error":
         choices = str(detail.get("ctx", {}).get("expected", ""))
         words = choices.replace("'", "").replace(" or ", ", ").split(", ")
@@ -131,11 +135,13 @@ def _fault(detail: ErrorDetails, model: type[Frozen], location: tuple[str, ...])
     return f"is {found!r}: {detail['msg'][:1].lower()}{detail['msg'][1:]}"
 
 
-def _fields_at(model: type[BaseModel], location: tuple[str, ...]) -> Iterator[str]:
+def _section_at(model: type[Settings], location: tuple[str, ...]) -> type[Settings] | None:
+    """The model of a section, which may be left out of the file; None where something else is."""
     for part in location:
         field = model.model_fields.get(part)
-        nested = field.annotation if field is not None else None
-        if not (isinstance(nested, type) and issubclass(nested, BaseModel)):
-            return
-        model = nested
-    yield from model.model_fields
+        kinds = () if field is None else (field.annotation, *get_args(field.annotation))
+        section = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Settings)), None)
+        if section is None:
+            return None
+        model = section
+    return model

@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgetl.artifacts.calibration import CalibrationImage, CalibrationTable
-from edgetl.config import Recipe
+from edgetl.artifacts.calibration_table import CalibrationImage, CalibrationTable
+from edgetl.config import CalibrationRecipe
 from edgetl.graph.calibrate import ranked_tables, watched
 from edgetl.graph.observe import Observer, quantisable_tensors
 
@@ -17,7 +17,7 @@ from edgetl.graph.observe import Observer, quantisable_tensors
 def calibrate(
     model: onnx.ModelProto,
     batches: Iterable[NDArray[np.float32]],
-    recipe: Recipe,
+    recipe: CalibrationRecipe,
     images: tuple[CalibrationImage, ...],
     tensors: Sequence[str] | None = None,
 ) -> CalibrationTable:
@@ -25,4 +25,4 @@ def calibrate(
     observer = Observer(model, watched(model, quantisable_tensors(model) if tensors is None else tensors, recipe))
     for batch in batches:
         observer.add(batch)
-    return ranked_tables(model, observer.seen(len(images)), recipe, images)[0]
+    return ranked_tables(model, observer.observation(len(images)), recipe, images)[0]

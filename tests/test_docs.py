@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 
 from edgetl.config import load_study
-from edgetl.data.boxes.listing import Described
-from edgetl.data.synthetic_boxes import render_boxed_scenes
+from edgetl.data.boxes.box_listing import AnnotatedImage
+from edgetl.data.scenes.many_objects import render_boxed_scenes
 from edgetl.data.video import video_writer
 from edgetl.train.darknet.cfg import read_cfg
 from edgetl.train.darknet.network import build
@@ -199,7 +199,7 @@ def test_the_commands_of_the_guide_to_detection_run_one_after_another(tmp_path: 
     assert "mAP@0.5 by group" in (tmp_path / "runs" / "road" / "report.html").read_text()
 
 
-def _write_yolo_labels(scenes: tuple[Described, ...], labels: tuple[str, ...], images: Path) -> None:
+def _write_yolo_labels(scenes: tuple[AnnotatedImage, ...], labels: tuple[str, ...], images: Path) -> None:
     folder = images.parents[1] / "labels" / images.name
     folder.mkdir(parents=True)
     for scene in scenes:

@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from edgetl.artifacts.data_index import BrokenFile
 from edgetl.artifacts.files import Artifact
-from edgetl.artifacts.index import BrokenFile
-from edgetl.config import LARGEST_IMAGE, Fit, Interpolation, PixelValues, Recipe
+from edgetl.config import LARGEST_IMAGE, CalibrationRecipe, Fit, Interpolation, PixelValues
 
 Activation = Literal["softmax", "sigmoid"]
 
@@ -84,11 +84,11 @@ class BackboneReference(Artifact):
     std: tuple[float, float, float]
 
 
-class Head(Artifact):
+class ClassificationHead(Artifact):
     """One trained head. ``classes`` are its outputs in order; a specialist's last one is ``other``.
 
     ``cut`` is where the frozen layers under it end; above it they were tuned for this head, or dropped where it is
-    ``truncated``. ``features`` is the tensor of the trunk's graph that its linear layer reads, and ``beside`` the
+    ``truncated``. ``features`` is the tensor of the trunk's graph that its linear layer reads, and ``first_level`` the
     head whose probabilities it takes beside them: that is a cascade's second level. Of a tuned head,
     ``probe_val_loss`` and ``probe_val_accuracy`` say what it was before, and ``epochs`` how long it was tuned.
     """
@@ -99,8 +99,8 @@ class Head(Artifact):
     cut: str = TOP
     truncated: bool = False
     features: str = FEATURES
-    beside: str | None = None
-    regularisation: float
+    first_level: str | None = None
+    l2: float
     temperature: float
     val_loss: float
     val_accuracy: float
@@ -119,11 +119,11 @@ class Head(Artifact):
         return f"{TRUNCATED}{self.cut}" if self.truncated else self.cut
 
 
-class Int8Training(Artifact):
+class Int8TrainingRecord(Artifact):
     """That heads learned from the features of the INT8 trunk: whose spelling it was, and how it was calibrated."""
 
-    spelling: Literal["tensorrt", "onnxruntime"]
-    recipe: Recipe
+    qdq_format: Literal["tensorrt", "onnxruntime"]
+    recipe: CalibrationRecipe
 
 
 class Bundle(Artifact):
@@ -132,14 +132,14 @@ class Bundle(Artifact):
     Where they were trained for INT8, ``int8`` says for which, and ``calibration.json`` holds the ranges.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     backbone: BackboneReference
     preprocessing: Preprocessing
     groups: dict[str, tuple[str, ...]]
-    heads: tuple[Head, ...]
+    heads: tuple[ClassificationHead, ...]
     data_digest: str
     broken: tuple[BrokenFile, ...] = ()
-    int8: Int8Training | None = None
+    int8: Int8TrainingRecord | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:

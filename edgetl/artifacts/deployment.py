@@ -8,13 +8,11 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from edgetl.artifacts.bundle import IMAGES, TOP, Head
+from edgetl.arrays import BoolArray, Float32Array
+from edgetl.artifacts.bundle import IMAGES, TOP, ClassificationHead
 from edgetl.artifacts.files import Artifact, file_stem
 from edgetl.artifacts.results import Tree
 from edgetl.config import OTHER
-
-Array = npt.NDArray[np.float32]
-Rows = npt.NDArray[np.bool_]
 
 COMBINED = "combined"
 ONE_VS_REST = "one-vs-rest"
@@ -26,23 +24,23 @@ TUNABLE = frozenset({COMBINED, "specialised", "branched"})
 class GraphSpec(Artifact):
     """One graph of a deployment, to become one engine: a file stem, and the heads on its trunk.
 
-    ``inputs`` are the tensors it starts from. ``handed_on`` are tensors that it puts out beside its heads, because
-    a graph of a cascade's second level starts from them. Where it is ``spelled``, its file differs between runtimes in
-    every precision; else in INT8 alone.
+    ``inputs`` are the tensors it starts from. ``handed_on`` are tensors that it puts out beside its heads, because a
+    graph of a cascade's second level starts from them. Where it is ``runtime_specific``, its file differs between
+    runtimes in every precision; else in INT8 alone.
     """
 
     stem: str
     heads: tuple[str, ...]
     inputs: tuple[str, ...] = (IMAGES,)
     handed_on: tuple[str, ...] = ()
-    spelled: bool = False
+    runtime_specific: bool = False
 
     def file(self, precision: str, target: str) -> str:
         """Name of the prepared graph."""
-        return f"{self.stem}.{precision}{f'.{target}' if self.spelled or precision == 'int8' else ''}.onnx"
+        return f"{self.stem}.{precision}{f'.{target}' if self.runtime_specific or precision == 'int8' else ''}.onnx"
 
 
-class Placed(Protocol):
+class HeadPlacement(Protocol):
     """A head, as far as the layout of deployments goes: its name, and its cut as it stands in names."""
 
     @property
@@ -69,11 +67,11 @@ class Deployment(Artifact):
         return tuple(name for spec in self.graphs for name in spec.heads)
 
 
-class Firing(Artifact):
+class GateFiring(Artifact):
     """Which groups the first level of a cascade found in an image, and the share of images it is so for."""
 
     groups: tuple[str, ...]
-    share: float
+    fraction: float
 
 
 class Gate(Artifact):
@@ -83,13 +81,13 @@ class Gate(Artifact):
     """
 
     threshold: float
-    firings: tuple[Firing, ...]
+    firings: tuple[GateFiring, ...]
 
 
 class Shortlist(Artifact):
     """What is built and measured, of all the trees that were considered."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     deployments: tuple[Deployment, ...]
     trees: tuple[Tree, ...]
     gate: Gate | None = None
@@ -115,7 +113,7 @@ def roles(kind: str, groups: Sequence[str]) -> tuple[str, ...]:
     return (COMBINED, *groups) if kind == CASCADE else tuple(groups)
 
 
-def tree_name(kind: str, heads: Sequence[Placed]) -> str:
+def tree_name(kind: str, heads: Sequence[HeadPlacement]) -> str:
     """``branched@features.7``: a cut for all heads, or one each in order; nothing where all are at the top."""
     places = [head.place for head in heads]
     if set(places) == {TOP}:
@@ -123,7 +121,7 @@ def tree_name(kind: str, heads: Sequence[Placed]) -> str:
     return f"{kind}@{places[0] if len(set(places)) == 1 else ','.join(places)}"
 
 
-def layout(kind: str, heads: Sequence[Placed]) -> tuple[GraphSpec, ...]:
+def layout(kind: str, heads: Sequence[HeadPlacement]) -> tuple[GraphSpec, ...]:
     """The graphs of a deployment of these heads, a cascade's left out.
 
     ``specialised``: a graph for each head, with its own copy of the trunk. All others: one graph, in which what
@@ -134,7 +132,9 @@ def layout(kind: str, heads: Sequence[Placed]) -> tuple[GraphSpec, ...]:
     return (GraphSpec(stem=file_stem(tree_name(kind, heads)), heads=tuple(head.name for head in heads)),)
 
 
-def merge(outputs: Mapping[str, Array], heads: Mapping[str, Head], labels: Sequence[str]) -> Array:
+def merge_probabilities(
+    outputs: Mapping[str, Float32Array], heads: Mapping[str, ClassificationHead], labels: Sequence[str]
+) -> Float32Array:
     """One probability per label from the outputs of all heads of a deployment.
 
     A specialist's calibrated probability of a label is P(label | image): if every specialist were right, those of
@@ -150,7 +150,7 @@ def merge(outputs: Mapping[str, Array], heads: Mapping[str, Head], labels: Seque
     Returns:
         N x len(labels), rows summing to one.
     """
-    columns: dict[str, Array] = {}
+    columns: dict[str, Float32Array] = {}
     for name, probabilities in outputs.items():
         for position, label in enumerate(heads[name].classes):
             if label != OTHER:
@@ -158,18 +158,20 @@ def merge(outputs: Mapping[str, Array], heads: Mapping[str, Head], labels: Seque
     return _normalised(np.stack([columns[label] for label in labels], axis=1))
 
 
-def fires(combined: Array, labels: Sequence[str], members: Sequence[str], threshold: float) -> Rows:
+def fired_rows(combined: Float32Array, labels: Sequence[str], members: Sequence[str], threshold: float) -> BoolArray:
     """In which images the first level found a group: N truth values from its N x len(labels) probabilities."""
     columns = [labels.index(label) for label in members]
-    result: Rows = combined[:, columns].sum(axis=1) >= threshold
+    result: BoolArray = combined[:, columns].sum(axis=1) >= threshold
     return result
 
 
-def refine(combined: Array, labels: Sequence[str], second: Sequence[tuple[Head, Rows, Array]]) -> Array:
+def apply_second_level(
+    combined: Float32Array, labels: Sequence[str], second: Sequence[tuple[ClassificationHead, BoolArray, Float32Array]]
+) -> Float32Array:
     """A cascade's prediction: where a group fired, its labels have what the second level says of them.
 
-    As in `merge`, a specialist's probability of a label is P(label | image), so it takes the place of the first
-    level's, and the row is normalised again.
+    As in `merge_probabilities`, a specialist's probability of a label is P(label | image), so it takes the place of the
+    first level's, and the row is normalised again.
 
     Args:
         combined: the first level's probabilities, N x len(labels).
@@ -183,8 +185,8 @@ def refine(combined: Array, labels: Sequence[str], second: Sequence[tuple[Head, 
     return _normalised(refined)
 
 
-def _normalised(values: npt.NDArray[np.floating]) -> Array:
+def _normalised(values: npt.NDArray[np.floating]) -> Float32Array:
     # All specialists may say `other` with certainty; float32 then leaves zeros, and every label is as likely.
     positive = values.astype(np.float64) + np.finfo(np.float64).tiny
-    result: Array = (positive / positive.sum(axis=1, keepdims=True)).astype(np.float32)
+    result: Float32Array = (positive / positive.sum(axis=1, keepdims=True)).astype(np.float32)
     return result

@@ -20,7 +20,7 @@ class HostProfile(Artifact):
 class HostProfiles(Artifact):
     """All machines, in the order in which they were named."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     hosts: tuple[HostProfile, ...]
 
     @property

@@ -1,4 +1,4 @@
-"""What a file or directory is and holds."""
+"""What a file is and holds, and what a machine can do: what `edgetl inspect` and `edgetl doctor` print."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from edgetl.artifacts.engine import EngineLayer, EngineTensor
+from edgetl.artifacts.engine_manifest import EngineLayer, EngineTensor
 from edgetl.artifacts.files import Artifact
 
 
@@ -26,3 +26,18 @@ class Inspection(Artifact):
     figures: dict[str, Any]
     notes: dict[str, Any]
     lineage: dict[str, Any]
+
+
+class Capability(Artifact):
+    """Whether something can be done: what is ``missing`` for it, and the command that ``mends`` that."""
+
+    what: str
+    missing: str | None
+    fix: str | None
+
+
+class DoctorReport(Artifact):
+    """``facts`` in the order in which they are read: a group, then a name and a value each; null where unknown."""
+
+    facts: dict[str, dict[str, Any]]
+    capabilities: tuple[Capability, ...]

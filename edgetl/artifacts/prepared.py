@@ -1,37 +1,73 @@
-"""The note beside a prepared graph: what it was made from and how, and how far it is from that."""
+"""What is noted beside a prepared graph, and how two graphs compare."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
 
+from edgetl.artifacts.accuracy_control_record import AccuracyControlResult
 from edgetl.artifacts.bundle import Preprocessing
-from edgetl.artifacts.calibration import CalibrationTable
-from edgetl.artifacts.comparison import GraphComparison
+from edgetl.artifacts.calibration_table import CalibrationTable
 from edgetl.artifacts.files import Artifact, read_json
-from edgetl.artifacts.guard import Guard
 from edgetl.errors import EdgetlError
 
 
-class Prepared(Artifact):
-    """What a graph was prepared from and how. ``graph_sha256`` is that of the original file.
+class LayerDifference(Artifact):
+    """A layer that both graphs have, by the tensor it makes. ``snr_db``: signal to noise of b's against a's."""
 
-    ``preprocessing``: how images became its input. ``kept``: layers that are not in the precision, by the tensor they
-    make, each with the reason. ``parity``: against the original, on calibration images, or on random ones where none
-    were given (``parity_on``).
+    layer: str
+    op: str
+    snr_db: float
+
+
+class OutputDifference(Artifact):
+    """An output of both. ``snr_db`` and ``max_abs_difference`` are None where its shape depends on values.
+
+    ``top1_agreement``: the share of images for which both name the same class; None where it does not classify.
     """
 
+    output: str
+    snr_db: float | None
+    max_abs_difference: float | None
+    top1_agreement: float | None
+
+
+class ImageDifference(Artifact):
+    image: str
+    snr_db: float
+
+
+class GraphComparison(Artifact):
+    """Two graphs on the same images: layers in the order of the graph, images the worst first."""
+
     schema_version: Literal[1] = 1
+    a: str
+    b: str
+    images: int
+    layers: tuple[LayerDifference, ...]
+    outputs: tuple[OutputDifference, ...]
+    worst_images: tuple[ImageDifference, ...]
+
+
+class PreparedRecord(Artifact):
+    """What a graph was prepared from and how. ``graph_sha256`` is that of the original file.
+
+    ``preprocessing``: how images became its input. ``excluded``: layers that are not in the precision, by the tensor
+    they make, each with the reason. ``parity``: against the original, on calibration images, or on random ones where
+    none were given (``parity_on``).
+    """
+
+    schema_version: Literal[2] = 2
     graph: str
     graph_sha256: str
     prepared_sha256: str
     precision: Literal["fp16", "int8"]
     target: Literal["tensorrt", "onnxruntime"] | None
     preprocessing: Preprocessing
-    kept: dict[str, str]
+    excluded: dict[str, str]
     parity_on: Literal["calibration images", "random images"]
     parity: GraphComparison
-    guard: Guard | None
+    accuracy_control: AccuracyControlResult | None
     calibration: CalibrationTable | None
 
 
@@ -42,7 +78,7 @@ def record_path(prepared: Path) -> Path:
 def is_prepared(graph: Path) -> bool:
     """Whether what lies beside a file says how it was prepared: the manifest of an engine has the same name."""
     try:
-        read_json(record_path(graph), Prepared)
+        read_json(record_path(graph), PreparedRecord)
     except EdgetlError:
         return False
     return True

@@ -6,16 +6,18 @@ from typing import Any, Literal
 
 from pydantic import Field, model_serializer, model_validator
 
-from edgetl.artifacts.device_estimates import Estimated
-from edgetl.artifacts.energy import Energy
-from edgetl.artifacts.estimate import Estimate
+from edgetl.artifacts.accuracy_control_record import AccuracyControlResult
+from edgetl.artifacts.data_index import BrokenFile
 from edgetl.artifacts.files import Artifact
-from edgetl.artifacts.guard import Guard
-from edgetl.artifacts.index import BrokenFile
-from edgetl.artifacts.layers import Layers
-from edgetl.artifacts.memory import Memory
-from edgetl.artifacts.scenarios import Scenario
-from edgetl.artifacts.waterfall import Waterfall
+from edgetl.artifacts.measurements import (
+    AccuracyEstimate,
+    DeviceEstimate,
+    Energy,
+    EngineLayers,
+    Memory,
+    Scenario,
+    Waterfall,
+)
 
 Metric = Literal["top-1", "mAP@0.5"]
 """What ``accuracy`` is, in a whole study."""
@@ -36,9 +38,9 @@ class Accuracy(Artifact):
     Detection has no ``masked``.
     """
 
-    overall: Estimate
-    groups: dict[str, Estimate]
-    masked: dict[str, Estimate] = Field(default_factory=dict)
+    overall: AccuracyEstimate
+    groups: dict[str, AccuracyEstimate]
+    masked: dict[str, AccuracyEstimate] = Field(default_factory=dict)
 
     @model_serializer
     def _flat(self) -> dict[str, Any]:
@@ -65,30 +67,30 @@ def _holds_groups(groups: Any) -> bool:
     return isinstance(groups, dict) and not isinstance(groups.get("value"), int | float)
 
 
-class MeanPrecision(Artifact):
+class MeanAveragePrecision(Artifact):
     """Mean average precision of some labels: at IoU 0.5, and the mean over IoU 0.50, 0.55, ... 0.95."""
 
-    ap50: Estimate
-    ap: Estimate
+    ap50: AccuracyEstimate
+    ap: AccuracyEstimate
 
 
 class LabelPrecision(Artifact):
     """Average precision of a label that has so many test objects; without any there is none."""
 
     objects: int
-    ap50: Estimate | None = None
-    ap: Estimate | None = None
+    ap50: AccuracyEstimate | None = None
+    ap: AccuracyEstimate | None = None
 
 
 class AveragePrecision(Artifact):
     """What a detector is measured by. A group without test objects is left out."""
 
-    overall: MeanPrecision
-    groups: dict[str, MeanPrecision]
+    overall: MeanAveragePrecision
+    groups: dict[str, MeanAveragePrecision]
     labels: dict[str, LabelPrecision]
 
 
-class Part(Artifact):
+class Percentiles(Artifact):
     """A part of a latency, in milliseconds."""
 
     p50: float
@@ -103,11 +105,11 @@ class DeviceTimes(Artifact):
     ``h2d`` and ``d2h`` are the copies to the device and back; ``enqueue`` is the host's time to queue the execution.
     """
 
-    h2d: Part
-    compute: Part
-    d2h: Part
-    latency: Part
-    enqueue: Part
+    h2d: Percentiles
+    compute: Percentiles
+    d2h: Percentiles
+    latency: Percentiles
+    enqueue: Percentiles
 
 
 class Latency(Artifact):
@@ -132,7 +134,7 @@ class Latency(Artifact):
     raw: str | None = None
 
 
-class Measured(Artifact):
+class DeploymentResult(Artifact):
     """One deployment in one precision. Where it could not be run, ``unsupported`` says why and the figures are null.
 
     ``cuts`` says for each group (or ``combined``) where its frozen layers end; ``flops`` are those of one image.
@@ -156,7 +158,7 @@ class Measured(Artifact):
     memory: Memory | None = None
     energy_mj: float | None = None
     energy: Energy | None = None
-    layers: tuple[Layers, ...] = ()
+    layers: tuple[EngineLayers, ...] = ()
     waterfall: Waterfall | None = None
 
     @property
@@ -183,10 +185,10 @@ class Comparison(Artifact):
 class Evaluation(Artifact):
     """Accuracy of every deployment and precision on the test set: the part of `results.json` that `evaluate` writes."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     metric: Metric = "top-1"
     images: int
-    deployments: tuple[Measured, ...]
+    deployments: tuple[DeploymentResult, ...]
     comparisons: tuple[Comparison, ...]
     broken: tuple[BrokenFile, ...]
 
@@ -198,20 +200,20 @@ class Profile(Artifact):
     of other devices, and never measured.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     environment: dict[str, Any]
-    deployments: tuple[Measured, ...]
+    deployments: tuple[DeploymentResult, ...]
     comparisons: tuple[Comparison, ...]
     disturbances: tuple[str, ...] = ()
     scenarios: tuple[Scenario, ...] = ()
-    estimates: tuple[Estimated, ...] = ()
+    estimates: tuple[DeviceEstimate, ...] = ()
 
 
 class Tree(Artifact):
     """A deployment with a cut for each of its heads, as the search saw it before anything was built.
 
     ``cuts`` maps a group (or ``combined``) to a layer's name, ``top``, ``images``, or ``truncated-LAYER``.
-    ``estimate`` is a latency without a unit, to compare trees of one study by.
+    ``relative_latency`` is a latency without a unit, to compare trees of one study by.
     """
 
     name: str
@@ -220,7 +222,7 @@ class Tree(Artifact):
     val_accuracy: float
     flops: int
     parameters: int
-    estimate: float
+    relative_latency: float
     measured: bool
 
 
@@ -235,19 +237,21 @@ class Verdict(Artifact):
 
 
 class Results(Artifact):
-    """The whole answer of a study. ``guard``: that of the spelling of INT8 that was run, where the study has one."""
+    """The whole answer of a study. ``accuracy_control``: that of the spelling of INT8 that was run, where the study has
+    one.
+    """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     study: str
     metric: Metric = "top-1"
     environment: dict[str, Any]
     data: dict[str, Any]
     training: dict[str, Any]
     budget: dict[str, float]
-    deployments: tuple[Measured, ...]
+    deployments: tuple[DeploymentResult, ...]
     comparisons: tuple[Comparison, ...]
     trees: tuple[Tree, ...] = ()
     disturbances: tuple[str, ...] = ()
     scenarios: tuple[Scenario, ...] = ()
-    guard: Guard | None = None
+    accuracy_control: AccuracyControlResult | None = None
     verdict: Verdict

@@ -7,7 +7,7 @@ import click
 
 from edgetl.commands.engine_options import build_options, engine_options, given, timing_caches
 from edgetl.commands.preprocessing_options import preprocessing_options, take_contract
-from edgetl.commands.study_command import PATH, Terminal, provider_option, run_study
+from edgetl.commands.study_command import PATH, TerminalReporter, provider_option, run_study
 
 if TYPE_CHECKING:
     from edgetl.config import InputContract
@@ -89,25 +89,25 @@ def _build_file(
     engine: dict[str, Any],
 ) -> None:
     from edgetl.engine.runtime import get_runtime
-    from edgetl.stages.files import EngineOrder, build_file, trtexec_lines
-    from edgetl.stages.prepare import Preparation
+    from edgetl.stages.build_file import EngineRequest, build_file, trtexec_lines
+    from edgetl.stages.prepare_file import PrepareRequest
     from edgetl.stages.stage import with_provider
 
     runtime, provider, precision = chosen
     name = with_provider(runtime, provider)
     calibration_images, max_accuracy_drop, eval_images = accuracy
-    preparation = Preparation(
+    preparation = PrepareRequest(
         precision,
-        get_runtime(name).SPELLING,
+        get_runtime(name).QDQ_FORMAT,
         calibration_images,
         max_accuracy_drop=max_accuracy_drop,
         eval_images=eval_images,
         contract=contract,
     )
     options = build_options(engine, compute_capability)
-    order = EngineOrder(graph, output, name, options, preparation, engine["calibration_cache"], timing_caches(engine))
+    order = EngineRequest(graph, output, name, options, preparation, engine["calibration_cache"], timing_caches(engine))
     if engine["print_trtexec"]:
         for line in trtexec_lines(order, engine["print_trtexec"]):
             click.echo(line)
         return
-    click.echo(build_file(order, Terminal()))
+    click.echo(build_file(order, TerminalReporter()))

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from edgetl.commands.preprocessing_options import preprocessing_options, take_contract
-from edgetl.commands.study_command import PATH, Terminal
+from edgetl.commands.study_command import PATH, TerminalReporter
 
 
 @click.command("compare")
@@ -25,10 +25,10 @@ def command(a: Path, b: Path, images: Path, limit: int, as_json: bool, **preproc
     \b
     Example:  edgetl compare m.onnx m.int8.onnx --images photos
     """
-    from edgetl.report.comparison import comparison_lines
-    from edgetl.stages.compare import ComparisonOrder, compare_files
+    from edgetl.report.terminal import comparison_lines
+    from edgetl.stages.compare_files import CompareRequest, compare_files
 
-    found = compare_files(ComparisonOrder(a, b, images, limit, take_contract(preprocessing)), Terminal())
+    found = compare_files(CompareRequest(a, b, images, limit, take_contract(preprocessing)), TerminalReporter())
     if as_json:
         click.echo(found.model_dump_json(indent=1))
         return

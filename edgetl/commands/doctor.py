@@ -11,8 +11,8 @@ def command(as_json: bool) -> None:
     \b
     Example:  edgetl doctor --json
     """
-    from edgetl.report.health import health_lines
-    from edgetl.stages.doctor import examine
+    from edgetl.report.terminal import health_lines
+    from edgetl.stages.examine_machine import examine
 
     health = examine()
     if as_json:

@@ -18,7 +18,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 _OPTIONS = (
     click.option("--batches", metavar="N|MIN,OPT,MAX", help="Range of a dynamic batch.", show_default="1,1,16"),
     click.option("--workspace-mb", type=click.IntRange(1), help="Scratch memory of a layer.", show_default="a quarter"),
-    click.option("--level", type=click.IntRange(0, 5), help="How long the builder searches."),
+    click.option("--optimization-level", type=click.IntRange(0, 5), help="How long the builder searches."),
     click.option("--dla-core", type=click.IntRange(0), help="Run on this DLA core (tensorrt)."),
     click.option("--gpu-fallback", is_flag=True, help="Let the GPU run what the DLA cannot."),
     click.option("--calibration-cache", type=PATH, help="INT8 scales for a DLA core, up to TensorRT 10."),
@@ -50,7 +50,15 @@ def build_options(values: dict[str, Any], compute_capability: str | None) -> Bui
     from edgetl.engine.options import BuildOptions
 
     batches = _batches(values["batches"])
-    names = ("workspace_mb", "level", "dla_core", "gpu_fallback", "sparse", "version_compatible", "hardware_compatible")
+    names = (
+        "workspace_mb",
+        "optimization_level",
+        "dla_core",
+        "gpu_fallback",
+        "sparse",
+        "version_compatible",
+        "hardware_compatible",
+    )
     return BuildOptions(compute_capability, *batches, **{name: values[name] for name in names})
 
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgetl.commands.study_command import PATH, Terminal, run_study
+from edgetl.commands.study_command import PATH, TerminalReporter, run_study
 
 if TYPE_CHECKING:
-    from edgetl.artifacts.detections import Form
+    from edgetl.artifacts.predictions import NmsImplementation
     from edgetl.stages.export_darknet import Fit
 
 
@@ -45,23 +45,23 @@ def _size(context: click.Context, parameter: click.Parameter, value: str | None)
     "--score-threshold", type=click.FloatRange(0, 1, max_open=True), show_default="0.01", help="Drop lower boxes."
 )
 @click.option(
-    "--overlap",
+    "--iou-threshold",
     type=click.FloatRange(0, 1, min_open=True),
     show_default="0.45",
     help="Intersection over union above which the lower of two boxes is dropped.",
 )
-@click.option("--detections", type=click.IntRange(1, 1000), show_default="100", help="The most boxes for an image.")
+@click.option("--max-detections", type=click.IntRange(1, 1000), show_default="100", help="The most boxes for an image.")
 def command(
     source: Path,
     output: Path,
     weights: Path | None,
     labels: Path | None,
-    nms: Form | None,
+    nms: NmsImplementation | None,
     image_size: tuple[int, int] | None,
     fit: Fit | None,
     score_threshold: float | None,
-    overlap: float | None,
-    detections: int | None,
+    iou_threshold: float | None,
+    max_detections: int | None,
 ) -> None:
     """Write ONNX graphs: a study's, prepared in every precision, or that of a Darknet network.
 
@@ -72,8 +72,12 @@ def command(
     Examples:  edgetl export configs/digits.yaml -o runs/digits
                edgetl export yolov3.cfg --weights yolov3.weights --labels coco.names -o m.onnx
     """
-    suppression = {"score": score_threshold, "overlap": overlap, "detections": detections}
-    chosen = {key: value for key, value in suppression.items() if value is not None}
+    nms_settings = {
+        "score_threshold": score_threshold,
+        "iou_threshold": iou_threshold,
+        "max_detections": max_detections,
+    }
+    chosen = {key: value for key, value in nms_settings.items() if value is not None}
     if source.suffix != ".cfg":
         if any(value is not None for value in (weights, labels, nms, image_size, fit)) or chosen:
             raise click.UsageError("-o is the only option for a study; the others are for a Darknet NETWORK.cfg")
@@ -83,16 +87,16 @@ def command(
     if weights is None or labels is None:
         raise click.UsageError("a Darknet network needs --weights and --labels")
     if nms == "none" and chosen:
-        raise click.UsageError("--score-threshold, --overlap and --detections are for --nms operator or loop")
-    from edgetl.config import Suppression
+        raise click.UsageError("--score-threshold, --iou-threshold and --max-detections are for --nms operator or loop")
+    from edgetl.config import NmsSettings
     from edgetl.errors import MissingExtraError
 
     try:
-        from edgetl.stages.export_darknet import DarknetOrder, export_darknet
+        from edgetl.stages.export_darknet import DarknetExportRequest, export_darknet
     except ModuleNotFoundError as error:
         raise MissingExtraError("edgetl export", "train", error) from error
-    order = DarknetOrder(
-        source, weights, labels, output, image_size, fit, nms or "operator", Suppression.model_validate(chosen)
+    order = DarknetExportRequest(
+        source, weights, labels, output, image_size, fit, nms or "operator", NmsSettings.model_validate(chosen)
     )
-    export_darknet(order, Terminal())
+    export_darknet(order, TerminalReporter())
     click.echo(output)

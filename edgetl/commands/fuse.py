@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from edgetl.commands.preprocessing_options import preprocessing_options, take_contract
-from edgetl.commands.study_command import PATH, Terminal
+from edgetl.commands.study_command import PATH, TerminalReporter
 
 
 @click.command("fuse")
@@ -39,10 +39,10 @@ def command(
     Example:  edgetl fuse vehicles.onnx signs.onnx -o fused.onnx --images photos
     """
     from edgetl.report.fusion import fusion_lines
-    from edgetl.stages.fuse import FuseOrder, fuse_files
+    from edgetl.stages.fuse_files import FuseRequest, fuse_files
 
-    order = FuseOrder(_named(models, names), output, images, recalibrate, take_contract(preprocessing))
-    fusion = fuse_files(order, Terminal())
+    order = FuseRequest(_named(models, names), output, images, recalibrate, take_contract(preprocessing))
+    fusion = fuse_files(order, TerminalReporter())
     if as_json:
         click.echo(json.dumps(asdict(fusion), indent=1, ensure_ascii=False))
         return

@@ -19,8 +19,8 @@ def command(path: Path, trust: bool, as_json: bool) -> None:
     \b
     Example:  edgetl inspect m.int8.engine
     """
-    from edgetl.report.inspection import inspection_lines
-    from edgetl.stages.inspection import inspect
+    from edgetl.report.terminal import inspection_lines
+    from edgetl.stages.inspect_file import inspect
 
     found = inspect(path, trust)
     if as_json:

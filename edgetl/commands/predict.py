@@ -9,8 +9,8 @@ import click
 from edgetl.commands.study_command import PATH
 
 if TYPE_CHECKING:
-    from edgetl.artifacts.index import BrokenFile
-    from edgetl.artifacts.predictions import Predicted
+    from edgetl.artifacts.data_index import BrokenFile
+    from edgetl.artifacts.predictions import Prediction
 
 
 @click.command("predict")
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     show_default="0.25, or the model's own if that is higher",
     help="Leave out boxes that score less.",
 )
-@click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Labels of a classifier to give.")
+@click.option("--top-k", type=click.IntRange(1), default=5, show_default=True, help="Labels of a classifier to give.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: one document, or with a video one on each line.")
 def command(
     model: Path,
     sources: tuple[Path, ...],
     output: Path | None,
     score_threshold: float | None,
-    top: int,
+    top_k: int,
     as_json: bool,
 ) -> None:
     """Say what is in images, or draw it.
@@ -39,13 +39,13 @@ def command(
 
     \b
     Examples:  edgetl predict detector.onnx dog.jpg -o drawn
-               edgetl predict classifier.onnx photos --top 1 --json
+               edgetl predict classifier.onnx photos --top-k 1 --json
     """
-    from edgetl.artifacts.index import BrokenFile
+    from edgetl.artifacts.data_index import BrokenFile
     from edgetl.data.video import is_video
-    from edgetl.stages.predict import Wanted, predict
+    from edgetl.stages.predict_files import PredictRequest, predict
 
-    results = predict(Wanted(model, sources, output, score_threshold, top))
+    results = predict(PredictRequest(model, sources, output, score_threshold, top_k))
     if as_json and not any(is_video(source) for source in sources):
         _print_document(model, results)
         return
@@ -56,12 +56,12 @@ def command(
             click.echo(result.model_dump_json(exclude_none=True) if as_json else "\n".join(_lines(result)))
 
 
-def _print_document(model: Path, results: Iterable[Predicted | BrokenFile]) -> None:
-    from edgetl.artifacts.predictions import Predicted, Predictions
+def _print_document(model: Path, results: Iterable[Prediction | BrokenFile]) -> None:
+    from edgetl.artifacts.predictions import Prediction, Predictions
 
     images, broken = [], []
     for result in results:
-        if isinstance(result, Predicted):
+        if isinstance(result, Prediction):
             images.append(result)
         else:
             broken.append(result)
@@ -74,7 +74,7 @@ def _warn(broken: BrokenFile) -> None:
     click.echo(f"{broken.path} is left out: {broken.reason}", err=True)
 
 
-def _lines(said: Predicted) -> Iterable[str]:
+def _lines(said: Prediction) -> Iterable[str]:
     frame = "" if said.frame is None else f" frame {said.frame} ({said.seconds:.3f} s)"
     yield f"{said.path}{frame}: {said.width} x {said.height}"
     for found in said.detections or ():

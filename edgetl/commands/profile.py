@@ -8,8 +8,8 @@ import click
 
 from edgetl.commands.console import echo
 from edgetl.commands.profile_elsewhere import elsewhere_options, profile_on_hosts, refuse_at_home, show_estimates
-from edgetl.commands.profile_options import file_order, profile_options, refuse_in_study, scenario_order
-from edgetl.commands.study_command import PATH, Terminal, run_study
+from edgetl.commands.profile_options import profile_options, profile_request, refuse_in_study, scenario_request
+from edgetl.commands.study_command import PATH, TerminalReporter, run_study
 
 if TYPE_CHECKING:
     from edgetl.artifacts.results import Profile
@@ -29,30 +29,30 @@ def command(sources: tuple[Path, ...], as_json: bool, **values: Any) -> None:
                edgetl profile new.onnx --against old.onnx --fail-if-slower 5%
                edgetl profile model.onnx --layers --images photos
                edgetl profile signs.onnx people.onnx --scenario cadence --rate signs=5 --rate people=30
-               edgetl profile --load nano.json --load orin.json
-               edgetl profile model.onnx --on nano --on orin
+               edgetl profile --recompute nano.json --recompute orin.json
+               edgetl profile model.onnx --host nano --host orin
                edgetl profile model.onnx --estimate "Orin Nano 8GB" --precision int8
     """
     refuse_at_home(values)
-    if sum(bool(values[name]) for name in ("load", "on", "estimate")) > 1:
-        raise click.UsageError("--load, --on and --estimate exclude each other")
+    if sum(bool(values[name]) for name in ("recompute", "host", "estimate")) > 1:
+        raise click.UsageError("--recompute, --host and --estimate exclude each other")
     if values["estimate"]:
         show_estimates(sources, values, as_json)
-    elif values["on"]:
+    elif values["host"]:
         for profile in profile_on_hosts(sources, values, as_json):
             _judge(profile, values["fail_if_slower"], values["strict"])
-    elif values["load"]:
+    elif values["recompute"]:
         if sources:
-            raise click.UsageError("--load measures nothing; leave the models out")
+            raise click.UsageError("--recompute measures nothing; leave the models out")
         from edgetl.stages.reload import reload
 
-        _show_loaded({str(path): reload(path) for path in values["load"]}, as_json)
+        _show_loaded({str(path): reload(path) for path in values["recompute"]}, as_json)
     elif not sources:
-        raise click.UsageError("give a STUDY.yaml with -o DIR, models, or --load FILE")
+        raise click.UsageError("give a STUDY.yaml with -o DIR, models, or --recompute FILE")
     elif sources[0].suffix in {".onnx", ".engine"}:
         from edgetl.stages.profile_files import profile_files
 
-        profile = profile_files(file_order(sources, values), Terminal())
+        profile = profile_files(profile_request(sources, values), TerminalReporter())
         _show(profile, as_json)
         _judge(profile, values["fail_if_slower"], values["strict"])
     else:
@@ -73,11 +73,11 @@ def _profile_study(sources: tuple[Path, ...], values: dict[str, Any], as_json: b
     options = Options(
         threads=values["threads"],
         seconds=values["seconds"],
-        width=values["width"],
+        interval_width=values["interval_width"],
         provider=values["provider"],
         energy=not values["no_energy"],
         layers=values["layers"],
-        scenarios=scenario_order(values),
+        scenarios=scenario_request(values),
     )
     run_study(sources[0], output, ["profile"], options)
     written = output / "measurements" / "latency.json"
@@ -93,7 +93,7 @@ def _profile_study(sources: tuple[Path, ...], values: dict[str, Any], as_json: b
 
 
 def _show(profile: Profile, as_json: bool) -> None:
-    from edgetl.report.profiled import profile_lines
+    from edgetl.report.profile_lines import profile_lines
 
     if as_json:
         click.echo(profile.model_dump_json(indent=1))
@@ -109,8 +109,8 @@ def _show_loaded(profiles: Mapping[str, Profile], as_json: bool) -> None:
     if len(profiles) == 1:
         _show(next(iter(profiles.values())), as_json)
         return
-    from edgetl.report.hosts import loaded_table
-    from edgetl.report.profiled import profiles_json
+    from edgetl.report.profile_lines import profiles_json
+    from edgetl.report.terminal import loaded_table
 
     if as_json:
         click.echo(profiles_json([*profiles.values()]))
@@ -119,7 +119,7 @@ def _show_loaded(profiles: Mapping[str, Profile], as_json: bool) -> None:
 
 
 def _show_where_time_goes(profile: Profile) -> None:
-    from edgetl.report.shares import where_time_goes
+    from edgetl.report.time_breakdown import where_time_goes
 
     echo(*where_time_goes(profile))
 
@@ -127,12 +127,12 @@ def _show_where_time_goes(profile: Profile) -> None:
 def _show_scenarios(profile: Profile) -> None:
     if not profile.scenarios:
         return
-    from edgetl.report.scenarios import render_scenarios
+    from edgetl.report.scenario_tables import render_scenarios
 
     echo("", *render_scenarios(profile.scenarios))
 
 
 def _judge(profile: Profile, limit: float | None, strict: bool) -> None:
-    from edgetl.report.profiled import judge
+    from edgetl.report.profile_lines import check_gate
 
-    judge(profile, limit, strict, Terminal().say)
+    check_gate(profile, limit, strict, TerminalReporter().message)

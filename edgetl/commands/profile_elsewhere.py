@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from edgetl.commands.console import echo
-from edgetl.commands.profile_options import file_order
-from edgetl.commands.study_command import PATH, Terminal
+from edgetl.commands.profile_options import profile_request
+from edgetl.commands.study_command import PATH, TerminalReporter
 
 if TYPE_CHECKING:
-    from edgetl.artifacts.device_estimates import Estimated
     from edgetl.artifacts.hosts import HostProfiles
+    from edgetl.artifacts.measurements import DeviceEstimate
     from edgetl.artifacts.results import Profile
-    from edgetl.stages.remote import Job
+    from edgetl.stages.remote import RemoteJob
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -32,18 +32,20 @@ _OPTIONS = (
         type=click.Choice(["fp32", "fp16", "int8"]),
         help="With --estimate: as if models were prepared so.",
     ),
-    click.option("--on", metavar="HOST", multiple=True, help="Build and measure on this host through ssh. Repeatable."),
+    click.option(
+        "--host", metavar="HOST", multiple=True, help="Build and measure on this host through ssh. Repeatable."
+    ),
     click.option(
         "--runtime",
         type=click.Choice(["auto", "onnxruntime", "tensorrt", "tensorrt-rtx"]),
         default="auto",
         show_default="TensorRT where a host has it and PyCUDA, else ONNX Runtime",
-        help="With --on: what runs MODEL.onnx.",
+        help="With --host: what runs MODEL.onnx.",
     ),
-    click.option("--remote-python", default="python3", show_default=True, help="With --on: the hosts' Python."),
-    click.option("--ssh-config", type=PATH, help="With --on: a configuration for ssh instead of ~/.ssh/config."),
+    click.option("--remote-python", default="python3", show_default=True, help="With --host: the hosts' Python."),
+    click.option("--ssh-config", type=PATH, help="With --host: a configuration for ssh instead of ~/.ssh/config."),
 )
-_PASSED = ("threads", "seconds", "width", "batch")
+_PASSED = ("threads", "seconds", "interval_width", "batch")
 _FLAGS = ("cuda_graph", "spin_wait", "no_transfers", "share_scratch", "trust", "layers", "no_energy")
 _HERE_ALONE = {"scenarios": "scenario", "images": "images", "runtime_cache": "runtime-cache"}
 
@@ -56,15 +58,15 @@ def elsewhere_options(command: _Command) -> _Command:
 
 def refuse_at_home(values: dict[str, Any]) -> None:
     """What says nothing where it is measured here, and what is measured here alone."""
-    elsewhere = next((option for option in ("on", "estimate") if values[option]), None)
+    elsewhere = next((option for option in ("host", "estimate") if values[option]), None)
     given = next((option for name, option in _HERE_ALONE.items() if values[name]), None)
     if elsewhere and given:
         raise click.UsageError(f"--{given} is not for --{elsewhere}; run edgetl on that device for it")
     unused = {"precision": values["precision"], "ssh-config": values["ssh_config"]}
     unused |= {"runtime": values["runtime"] != "auto", "remote-python": values["remote_python"] != "python3"}
     for name, given in unused.items():
-        if given and not (values["estimate"] if name == "precision" else values["on"]):
-            raise click.UsageError(f"--{name} is for {'--estimate' if name == 'precision' else '--on'}")
+        if given and not (values["estimate"] if name == "precision" else values["host"]):
+            raise click.UsageError(f"--{name} is for {'--estimate' if name == 'precision' else '--host'}")
 
 
 def show_estimates(sources: tuple[Path, ...], values: dict[str, Any], as_json: bool) -> None:
@@ -76,7 +78,7 @@ def show_estimates(sources: tuple[Path, ...], values: dict[str, Any], as_json: b
         empty = Profile(environment={}, deployments=(), comparisons=(), estimates=rows)
         click.echo(empty.model_dump_json(indent=1))
         return
-    from edgetl.report.estimates import estimate_table
+    from edgetl.report.terminal import estimate_table
 
     echo(estimate_table(rows))
 
@@ -90,8 +92,8 @@ def profile_on_hosts(sources: tuple[Path, ...], values: dict[str, Any], as_json:
     from edgetl.errors import EdgetlError
     from edgetl.stages.remote import Hosts, profile_on
 
-    hosts = Hosts(values["on"], values["remote_python"], values["ssh_config"])
-    found = profile_on(hosts, _job(sources, values), Terminal())
+    hosts = Hosts(values["host"], values["remote_python"], values["ssh_config"])
+    found = profile_on(hosts, _job(sources, values), TerminalReporter())
     _show_hosts(found, as_json)
     if found.failed:
         raise EdgetlError(f"{len(found.failed)} of {len(found.hosts)} hosts failed, as said above")
@@ -99,7 +101,7 @@ def profile_on_hosts(sources: tuple[Path, ...], values: dict[str, Any], as_json:
 
 
 def _show_hosts(found: HostProfiles, as_json: bool) -> None:
-    from edgetl.report.hosts import failures, host_table
+    from edgetl.report.terminal import failures, host_table
 
     if as_json:
         click.echo(found.model_dump_json(indent=1))
@@ -109,34 +111,34 @@ def _show_hosts(found: HostProfiles, as_json: bool) -> None:
         click.echo(line, err=True)
 
 
-def _estimates(sources: tuple[Path, ...], values: dict[str, Any]) -> tuple[Estimated, ...]:
+def _estimates(sources: tuple[Path, ...], values: dict[str, Any]) -> tuple[DeviceEstimate, ...]:
     from edgetl.stages.estimate import estimate_files, estimate_study
 
     if sources and sources[0].suffix == ".onnx":
         if values["output"] is not None:
             raise click.UsageError("-o is for a study here: estimates of models are printed, with --json for programs")
-        return estimate_files(file_order(sources, values).files, values["estimate"], values["precision"])
+        return estimate_files(profile_request(sources, values).files, values["estimate"], values["precision"])
     study, run = _study(sources, values, "--estimate")
     if values["precision"]:
         raise click.UsageError("--precision is for models; a study names its own")
-    from edgetl.artifacts.run import RunDirectory
+    from edgetl.artifacts.run_directory import RunDirectory
     from edgetl.config import load_study
 
     return estimate_study(load_study(study), RunDirectory(run), values["estimate"])
 
 
-def _job(sources: tuple[Path, ...], values: dict[str, Any]) -> Job:
-    from edgetl.artifacts.run import RunDirectory
+def _job(sources: tuple[Path, ...], values: dict[str, Any]) -> RemoteJob:
+    from edgetl.artifacts.run_directory import RunDirectory
     from edgetl.stages.remote import files_job, study_job
 
     if sources and sources[0].suffix == ".onnx":
         options = [*_passed(values, _PASSED), *_flags(values, _FLAGS)]
-        return files_job(file_order(sources, values).files, values["runtime"], options, values["output"])
-    study, run = _study(sources, values, "--on")
+        return files_job(profile_request(sources, values).files, values["runtime"], options, values["output"])
+    study, run = _study(sources, values, "--host")
     if values["runtime"] != "auto":
         raise click.UsageError("--runtime is for models; a study names its own")
     options = [
-        *_passed(values, ("threads", "seconds", "width", "provider")),
+        *_passed(values, ("threads", "seconds", "interval_width", "provider")),
         *_flags(values, ("layers", "no_energy")),
     ]
     return study_job(study, RunDirectory(run), options)
@@ -156,4 +158,4 @@ def _flags(values: dict[str, Any], names: tuple[str, ...]) -> Iterator[str]:
 
 def _passed(values: dict[str, Any], names: tuple[str, ...]) -> Iterator[str]:
     for name in names:
-        yield from (f"--{name}", str(values[name]))
+        yield from (f"--{name.replace('_', '-')}", str(values[name]))

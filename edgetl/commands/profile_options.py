@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgetl.engine.options import RunOptions
-    from edgetl.stages.profile_files import FileOrder
-    from edgetl.stages.scenario_order import ScenarioOrder
+    from edgetl.stages.profile_files import ProfileRequest
+    from edgetl.stages.scenario_request import ScenarioRequest
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
-class Percent(click.ParamType):  # type: ignore[type-arg]  # in some versions of click it takes none
+class FractionParam(click.ParamType):  # type: ignore[type-arg]  # in some versions of click it takes none
     """``5%`` or ``0.05``, as a share."""
 
     name = "percent"
@@ -40,12 +40,18 @@ class Percent(click.ParamType):  # type: ignore[type-arg]  # in some versions of
 _OPTIONS = (
     click.option("-o", "--output", type=PATH, help="A study's run directory; a folder for the figures of files."),
     click.option("--against", type=PATH, help="One more model, to compare with."),
-    click.option("--fail-if-slower", type=Percent(), help="Exit with 4 if a model is proven slower than --against."),
+    click.option(
+        "--fail-if-slower", type=FractionParam(), help="Exit with 4 if a model is proven slower than --against."
+    ),
     provider_option,
     threads_option,
     seconds_option,
     click.option(
-        "--width", type=Percent(), default=0.01, show_default="1%", help="End early when intervals are narrower."
+        "--interval-width",
+        type=FractionParam(),
+        default=0.01,
+        show_default="1%",
+        help="End early when intervals are narrower.",
     ),
     click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Images of one inference."),
     click.option(
@@ -80,7 +86,7 @@ _OPTIONS = (
     click.option("--no-energy", is_flag=True, help="Leave out energy, which takes as long again as latency."),
     click.option("--trust", is_flag=True, help="Load FILE.engine though it is not what its manifest speaks of."),
     click.option(
-        "--load", type=PATH, multiple=True, help="Measure nothing: recompute from a results.json. Repeatable."
+        "--recompute", type=PATH, multiple=True, help="Measure nothing: recompute from a results.json. Repeatable."
     ),
     click.option("--strict", is_flag=True, help="Exit with 4 if a result is UNSTABLE or undecided."),
     click.option("--json", "as_json", is_flag=True, help="Print the figures in the shape of results.json."),
@@ -114,22 +120,22 @@ def refuse_in_study(values: dict[str, Any]) -> None:
         raise click.UsageError(f"--{given.replace('_', '-')} is for models, MODEL.onnx or FILE.engine")
 
 
-def file_order(files: tuple[Path, ...], values: dict[str, Any]) -> FileOrder:
+def profile_request(files: tuple[Path, ...], values: dict[str, Any]) -> ProfileRequest:
     """What the options come to for models."""
-    from edgetl.stages.measuring import Precision
-    from edgetl.stages.profile_files import FileOrder
+    from edgetl.stages.measuring import StoppingRule
+    from edgetl.stages.profile_files import ProfileRequest
 
     if values["provider"] != "cpu":
         raise click.UsageError("--provider is for a study; ONNX files are measured on the CPU")
     against, limit = values["against"], values["fail_if_slower"]
     if limit is not None and against is None:
         raise click.UsageError("--fail-if-slower needs --against MODEL")
-    return FileOrder(
+    return ProfileRequest(
         files=(*files, *([against] if against else [])),
-        until=Precision(values["seconds"], values["width"], None if limit is None else 1.0 + limit),
+        until=StoppingRule(values["seconds"], values["interval_width"], None if limit is None else 1.0 + limit),
         run=_run_options(values),
         batch=values["batch"],
-        scenarios=scenario_order(values),
+        scenarios=scenario_request(values),
         trust=values["trust"],
         output=values["output"],
         energy=not values["no_energy"],
@@ -138,14 +144,14 @@ def file_order(files: tuple[Path, ...], values: dict[str, Any]) -> FileOrder:
     )
 
 
-def scenario_order(values: dict[str, Any]) -> ScenarioOrder:
+def scenario_request(values: dict[str, Any]) -> ScenarioRequest:
     """What the options ask of scenarios."""
-    from edgetl.stages.scenario_order import ScenarioOrder, read_rates
+    from edgetl.stages.scenario_request import ScenarioRequest, read_rates
 
     scenarios = tuple(dict.fromkeys(values["scenarios"]))
     if values["rates"] and "cadence" not in scenarios:
         raise click.UsageError("--rate is for --scenario cadence")
-    return ScenarioOrder(
+    return ScenarioRequest(
         scenarios, read_rates(values["rates"]), values["query_size"], values["batch"], values["streams"]
     )
 

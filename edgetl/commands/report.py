@@ -9,7 +9,7 @@ from edgetl.commands.console import echo, text_width
 from edgetl.commands.study_command import run_study, study_arguments
 
 if TYPE_CHECKING:
-    from edgetl.artifacts.run import RunDirectory
+    from edgetl.artifacts.run_directory import RunDirectory
 
 
 @click.command("report")

@@ -25,8 +25,8 @@ def command(
     Example:  edgetl run configs/digits.yaml -o runs/digits
     """
     from edgetl.commands.report import show
+    from edgetl.stages.run_study import STAGES
     from edgetl.stages.stage import Options
-    from edgetl.stages.study import STAGES
 
     context = run_study(study, output, list(STAGES), Options(threads=threads, seconds=seconds, provider=provider))
     show(context.run, strict, as_json)

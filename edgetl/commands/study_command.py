@@ -62,21 +62,21 @@ def run_study(
     Raises:
         EdgetlError: the study file has faults, or a stage failed.
     """
-    from edgetl.artifacts.run import RunDirectory
+    from edgetl.artifacts.run_directory import RunDirectory
     from edgetl.config import load_study
+    from edgetl.stages.run_study import run_stages
     from edgetl.stages.stage import Context, Options
-    from edgetl.stages.study import run_stages
 
     wanted = load_study(study) if change is None else change(load_study(study))
-    context = Context(wanted, study.parent, RunDirectory(output), Terminal(), options or Options())
+    context = Context(wanted, study.parent, RunDirectory(output), TerminalReporter(), options or Options())
     run_stages(context, stages)
     return context
 
 
-class Terminal:
+class TerminalReporter:
     """Lines on stderr; progress bars where stderr is a terminal, none in a pipe."""
 
-    def say(self, text: str) -> None:
+    def message(self, text: str) -> None:
         click.echo(text, err=True)
 
     @contextmanager

@@ -1,8 +1,8 @@
 """A study file: YAML in, a frozen and validated `Study` out, every fault reported at once."""
 
-from edgetl.config.backbone import Backbone
-from edgetl.config.data import FORMATS, GENERATED, Data
-from edgetl.config.detection import Augmentation, Detection, JointTuning, Suppression
+from edgetl.config.backbone import BackboneSettings
+from edgetl.config.data import FORMATS, GENERATED, DataSettings
+from edgetl.config.detection import AugmentationSettings, DetectionSettings, NmsSettings, TrunkFinetuneSettings
 from edgetl.config.engine import EngineSettings
 from edgetl.config.fields import (
     LARGEST_IMAGE,
@@ -11,13 +11,14 @@ from edgetl.config.fields import (
     DataFormat,
     DeploymentName,
     Precision,
+    QdqFormat,
     RuntimeName,
-    Task,
+    TaskName,
 )
 from edgetl.config.preprocessing import CONTRACTS, Fit, InputContract, Interpolation, PixelValues, load_contract
-from edgetl.config.recipe import Recipe, load_recipe
+from edgetl.config.recipe import CalibrationRecipe, load_recipe
 from edgetl.config.study import Study, load_study
-from edgetl.config.training import AccuracyGuard, Budget, Finetuning, Search, Training
+from edgetl.config.training import AccuracyControl, BudgetSettings, FinetuneSettings, SearchSettings, TrainingSettings
 
 __all__ = [
     "CONTRACTS",
@@ -25,30 +26,31 @@ __all__ = [
     "GENERATED",
     "LARGEST_IMAGE",
     "OTHER",
-    "AccuracyGuard",
-    "Augmentation",
-    "Backbone",
-    "Budget",
+    "AccuracyControl",
+    "AugmentationSettings",
+    "BackboneSettings",
+    "BudgetSettings",
     "CalibrationMethod",
-    "Data",
+    "CalibrationRecipe",
     "DataFormat",
+    "DataSettings",
     "DeploymentName",
-    "Detection",
+    "DetectionSettings",
     "EngineSettings",
-    "Finetuning",
+    "FinetuneSettings",
     "Fit",
     "InputContract",
     "Interpolation",
-    "JointTuning",
+    "NmsSettings",
     "PixelValues",
     "Precision",
-    "Recipe",
+    "QdqFormat",
     "RuntimeName",
-    "Search",
+    "SearchSettings",
     "Study",
-    "Suppression",
-    "Task",
-    "Training",
+    "TaskName",
+    "TrainingSettings",
+    "TrunkFinetuneSettings",
     "load_contract",
     "load_recipe",
     "load_study",

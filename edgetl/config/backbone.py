@@ -6,11 +6,11 @@ from typing import Literal
 
 from pydantic import field_validator, model_validator
 
-from edgetl.config.fields import Cut, ImageSize
-from edgetl.yaml_file import Frozen
+from edgetl.config.fields import CutSetting, ImageSize
+from edgetl.yaml_file import Settings
 
 
-class Backbone(Frozen):
+class BackboneSettings(Settings):
     """The pretrained network. ``cut: null`` freezes all of it but the head.
 
     With ``truncate``, heads directly on the output of every cut are tried too, the deeper layers dropped.
@@ -23,7 +23,7 @@ class Backbone(Frozen):
     image_size: ImageSize = None
     fit: Literal["letterbox", "stretch"] | None = None
     labels: str | None = None
-    cut: Cut = None
+    cut: CutSetting = None
     truncate: bool = False
 
     @field_validator("name")
@@ -39,13 +39,13 @@ class Backbone(Frozen):
         return name
 
     @model_validator(mode="after")
-    def _something_to_truncate(self) -> Backbone:
+    def _something_to_truncate(self) -> BackboneSettings:
         if self.truncate and self.cut is None:
             raise ValueError("truncate drops the layers above a cut: name one, or cut: sweep")
         return self
 
     @model_validator(mode="after")
-    def _files_of_darknet(self) -> Backbone:
+    def _files_of_darknet(self) -> BackboneSettings:
         is_darknet = self.name.startswith("darknet/")
         if is_darknet and self.weights == "default":
             raise ValueError("a Darknet cfg needs weights: its .weights file, or null for random ones")

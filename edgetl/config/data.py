@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from edgetl.config.fields import DataFormat, PathOrFraction
-from edgetl.yaml_file import Frozen
+from edgetl.yaml_file import Settings
 
 GENERATED = frozenset({"digits", "synthetic"})
 """The formats whose images edgetl makes in the run directory."""
@@ -26,7 +27,7 @@ _TRAIN_FILES = {
 }
 
 
-class Data(Frozen):
+class DataSettings(Settings):
     """Where the images are and how they are split.
 
     ``train``, ``val`` and ``test`` are a sub-folder (image-folder), a file (csv, coco: annotations, voc: a list of
@@ -38,6 +39,11 @@ class Data(Frozen):
     the key ``names``; ``scenes`` is how many are drawn.
     """
 
+    FORMER_KEYS: ClassVar[Mapping[str, str]] = {
+        "overlap": "split_duplicates",
+        "max_broken_share": "max_broken_fraction",
+    }
+
     format: DataFormat
     root: str | None = None
     train: str | None = None
@@ -47,11 +53,11 @@ class Data(Frozen):
     images: str | None = None
     names: str | None = None
     scenes: int = Field(default=600, ge=10)
-    overlap: Literal["refuse", "drop"] = "refuse"
-    max_broken_share: float = Field(default=0.01, ge=0.0, lt=1.0)
+    split_duplicates: Literal["refuse", "drop"] = "refuse"
+    max_broken_fraction: float = Field(default=0.01, ge=0.0, lt=1.0)
 
     @model_validator(mode="after")
-    def _root_where_files_are_read(self) -> Data:
+    def _root_where_files_are_read(self) -> DataSettings:
         generated = self.format in GENERATED
         if not generated and self.root is None:
             raise ValueError(f"format {self.format} needs root: the folder that holds the data")

@@ -9,8 +9,10 @@ from pydantic import AfterValidator, BeforeValidator, Field
 DeploymentName = Literal["combined", "specialised", "shared", "branched", "cascade", "one-vs-rest"]
 Precision = Literal["fp32", "fp16", "int8"]
 RuntimeName = Literal["auto", "onnxruntime", "tensorrt", "tensorrt-rtx"]
+QdqFormat = Literal["tensorrt", "onnxruntime"]
+"""In whose way INT8 is written as Q/DQ nodes: the two place them differently and run fast on different graphs."""
 DataFormat = Literal["image-folder", "csv", "digits", "synthetic", "coco", "yolo", "voc"]
-Task = Literal["classify", "detect"]
+TaskName = Literal["classify", "detect"]
 CalibrationMethod = Literal["max", "percentile", "entropy", "mse", "auto"]
 
 OTHER = "other"
@@ -77,8 +79,8 @@ def _image_size(value: object) -> object:
 Name = Annotated[str, AfterValidator(_safe_name)]
 Label = Annotated[str, Field(min_length=1), BeforeValidator(_label)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]  # what torch and numpy both take
-Cut = Annotated[str | int | tuple[str, ...] | None, BeforeValidator(_cut)]
+CutSetting = Annotated[str | int | tuple[str, ...] | None, BeforeValidator(_cut)]
 PathOrFraction = Annotated[str | float, BeforeValidator(_path_or_fraction)]
-Percent = Annotated[float, BeforeValidator(_percent), Field(gt=0.0, lt=1.0)]
+Fraction = Annotated[float, BeforeValidator(_percent), Field(gt=0.0, lt=1.0)]
 ImageSize = Annotated[int | tuple[int, int] | None, BeforeValidator(_image_size)]
 """A square's side, or width and height."""

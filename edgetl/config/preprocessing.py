@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from edgetl.errors import EdgetlError, did_you_mean
-from edgetl.yaml_file import Frozen, load_yaml
+from edgetl.yaml_file import Settings, load_yaml
 
 Fit = Literal["crop", "letterbox", "stretch"]
 Interpolation = Literal["bilinear", "bicubic"]
@@ -20,7 +20,7 @@ _Mean = Annotated[float, Field(ge=-65536, le=65536)]
 _Std = Annotated[float, Field(gt=1e-6, le=65536)]
 
 
-class PixelValues(Frozen):
+class PixelValues(Settings):
     """The numbers of a tensor: ``(pixel * scale - mean) / std``, with pixels from 0 to 255.
 
     ``mean`` and ``std`` have one number for each channel, in the order of the tensor's channels, ``color``. Without any

@@ -8,10 +8,10 @@ from pydantic import Field
 
 from edgetl.config.fields import CalibrationMethod, Seed
 from edgetl.errors import EdgetlError
-from edgetl.yaml_file import Frozen, load_yaml
+from edgetl.yaml_file import Settings, load_yaml
 
 
-class Recipe(Frozen):
+class CalibrationRecipe(Settings):
     """How INT8 ranges are found: a file in ``calibration/``. The defaults are ``calibration/default.yaml``."""
 
     method: CalibrationMethod = "auto"
@@ -20,20 +20,20 @@ class Recipe(Frozen):
     seed: Seed = 0
 
 
-def load_recipe(name: str, beside: Path) -> Recipe:
+def load_recipe(name: str, base_dir: Path) -> CalibrationRecipe:
     """The calibration recipe ``name``: a path, or a name in a ``calibration/`` folder.
 
     The folder is looked for beside the study file, then in the working directory. ``default`` needs no file.
     """
     candidates = (
-        [beside / name]
+        [base_dir / name]
         if name.endswith((".yaml", ".yml"))
-        else [folder / "calibration" / f"{name}.yaml" for folder in (beside, Path())]
+        else [folder / "calibration" / f"{name}.yaml" for folder in (base_dir, Path())]
     )
     for candidate in candidates:
         if candidate.is_file():
-            return load_yaml(candidate, Recipe)
+            return load_yaml(candidate, CalibrationRecipe)
     if name == "default":
-        return Recipe()
+        return CalibrationRecipe()
     tried = " and ".join(str(candidate) for candidate in candidates)
     raise EdgetlError(f"calibration recipe {name!r} was not found; looked for {tried}")

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import field_validator, model_validator
 
-from edgetl.config.backbone import Backbone
-from edgetl.config.data import FORMATS, Data
-from edgetl.config.detection import Detection
+from edgetl.config.backbone import BackboneSettings
+from edgetl.config.data import FORMATS, DataSettings
+from edgetl.config.detection import DetectionSettings
 from edgetl.config.engine import EngineSettings
-from edgetl.config.fields import OTHER, DeploymentName, Label, Name, Precision, RuntimeName, Seed, Task
-from edgetl.config.training import AccuracyGuard, Budget, Search, Training
+from edgetl.config.fields import OTHER, DeploymentName, Label, Name, Precision, RuntimeName, Seed, TaskName
+from edgetl.config.training import AccuracyControl, BudgetSettings, SearchSettings, TrainingSettings
 from edgetl.errors import EdgetlError
-from edgetl.yaml_file import Frozen, load_yaml
+from edgetl.yaml_file import Settings, load_yaml
 
 # Heads of other deployments, the input of every graph, and a key of results.json beside the groups.
 _TAKEN = frozenset({"combined", "one-vs-rest", "images", "overall"})
@@ -22,24 +23,26 @@ _TAKEN = frozenset({"combined", "one-vs-rest", "images", "overall"})
 _DETECTORS = ("combined", "specialised", "shared", "cascade")
 
 
-class Study(Frozen):
+class Study(Settings):
     """One question asked of one data set."""
 
+    FORMER_KEYS: ClassVar[Mapping[str, str]] = {"guard": "accuracy_control"}
+
     name: Name
-    task: Task = "classify"
-    data: Data
+    task: TaskName = "classify"
+    data: DataSettings
     groups: dict[Name, tuple[Label, ...]]
-    backbone: Backbone
+    backbone: BackboneSettings
     deployments: tuple[DeploymentName, ...] = ("combined", "specialised", "shared")
     precisions: tuple[Precision, ...] = ("fp32", "int8")
     runtime: RuntimeName = "auto"
     engine: EngineSettings = EngineSettings()
     calibration: str = "default"
-    guard: AccuracyGuard | None = None
-    budget: Budget = Budget()
-    training: Training = Training()
-    detection: Detection = Detection()
-    search: Search = Search()
+    accuracy_control: AccuracyControl | None = None
+    budget: BudgetSettings = BudgetSettings()
+    training: TrainingSettings = TrainingSettings()
+    detection: DetectionSettings = DetectionSettings()
+    search: SearchSettings = SearchSettings()
     seed: Seed = 0
 
     @property
@@ -123,9 +126,11 @@ class Study(Frozen):
         return self.model_copy(update={"training": self.training.model_copy(update={"quantization_aware": True})})
 
     @model_validator(mode="after")
-    def _guards_something(self) -> Study:
-        if self.guard is not None and "int8" not in self.precisions:
-            raise ValueError("has guard, which keeps the accuracy of int8; add int8 to precisions, or leave guard out")
+    def _accuracy_control_needs_int8(self) -> Study:
+        if self.accuracy_control is not None and "int8" not in self.precisions:
+            raise ValueError(
+                "has accuracy_control, which keeps the accuracy of int8; add int8 to precisions, or leave it out"
+            )
         return self
 
     @model_validator(mode="after")

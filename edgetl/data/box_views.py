@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageEnhance
 
-from edgetl.artifacts.boxes import BoxedImage
+from edgetl.arrays import BoolArray, Float32Array
+from edgetl.artifacts.box_index import BoxedImage
 from edgetl.artifacts.bundle import Preprocessing
-from edgetl.config import Augmentation
-from edgetl.data.geometry import Placement, Window, areas, clipped, placement
+from edgetl.config import AugmentationSettings
+from edgetl.data.geometry import ImagePlacement, Window, areas, clipped, image_placement
 from edgetl.data.images import BARS, BrokenImageError, Pixels, decode, generator, visible
 from edgetl.data.stream import verified
 
@@ -46,37 +46,37 @@ class BoxView:
     preprocessing: Preprocessing
     number: int = 0
     seed: int = 0
-    augmentation: Augmentation = field(default_factory=Augmentation)
+    augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
     others: tuple[BoxedImage, ...] = field(default=(), repr=False)
 
 
 class ViewBoxes(NamedTuple):
     """The boxes of a view: M x 4 in pixels of the input, M labels, and M marks of ignored ones."""
 
-    boxes: npt.NDArray[np.float32]
+    boxes: Float32Array
     labels: tuple[str, ...]
-    ignored: npt.NDArray[np.bool_]
+    ignored: BoolArray
 
 
 @dataclass(frozen=True)
-class Tile:
+class MosaicTile:
     """An image, where it lands in the input, the window of the input through which it is seen, and its light.
 
     ``light`` are factors of brightness, contrast and saturation.
     """
 
     image: BoxedImage
-    place: Placement
+    place: ImagePlacement
     window: Window
     light: tuple[float, float, float] | None = None
 
 
-def tiles(image: BoxedImage, view: BoxView) -> tuple[Tile, ...]:
+def tiles(image: BoxedImage, view: BoxView) -> tuple[MosaicTile, ...]:
     """What a view of an image is made of; windows do not overlap."""
     assert view.preprocessing.fit != "crop", "boxes may lie outside a crop"
     frame = (0, 0, view.preprocessing.width, view.preprocessing.height)
     if view.number == 0:
-        return (Tile(image, placement((image.width, image.height), view.preprocessing), frame),)
+        return (MosaicTile(image, image_placement((image.width, image.height), view.preprocessing), frame),)
     random = generator(f"{view.seed}:{view.number}:{image.sha256}")
     if not (view.augmentation.mosaic and random.random() < _MOSAIC_SHARE):
         return (_tile(image, frame, view, random),)
@@ -122,7 +122,9 @@ def box_renderer(view: BoxView, root: Path) -> Callable[[bytes, BoxedImage], Pix
     return render
 
 
-def _tile(image: BoxedImage, window: Window, view: BoxView, random: np.random.Generator, filled: bool = False) -> Tile:
+def _tile(
+    image: BoxedImage, window: Window, view: BoxView, random: np.random.Generator, filled: bool = False
+) -> MosaicTile:
     """An image in a window: zoomed in or out of where it would stand plainly, mirrored, and in another light.
 
     Where the window is to be ``filled``, the image stands there plainly when its bars are outside.
@@ -130,7 +132,7 @@ def _tile(image: BoxedImage, window: Window, view: BoxView, random: np.random.Ge
     augmentation = view.augmentation
     left, top, right, bottom = window
     own = view.preprocessing.model_copy(update={"width": right - left, "height": bottom - top})
-    plain = placement((image.width, image.height), own)
+    plain = image_placement((image.width, image.height), own)
     zoom = 1.0 + random.uniform(-augmentation.scale, augmentation.scale)
     corner, frame = plain.corner, plain.size
     if filled:
@@ -139,14 +141,14 @@ def _tile(image: BoxedImage, window: Window, view: BoxView, random: np.random.Ge
     # Smaller than its frame, the image lies somewhere within it; larger, it covers it.
     sizes = [max(1, round(side * zoom)) for side in plain.size]
     moves = [round((side - size) * random.random()) for side, size in zip(frame, sizes, strict=True)]
-    place = Placement(
+    place = ImagePlacement(
         image=plain.image,
         corner=(left + corner[0] + moves[0], top + corner[1] + moves[1]),
         size=(sizes[0], sizes[1]),
         mirrored=augmentation.flip and bool(random.random() < 0.5),
     )
-    brightness, contrast, saturation = 1.0 + random.uniform(-augmentation.colour, augmentation.colour, 3)
-    return Tile(image, place, window, (float(brightness), float(contrast), float(saturation)))
+    brightness, contrast, saturation = 1.0 + random.uniform(-augmentation.color_jitter, augmentation.color_jitter, 3)
+    return MosaicTile(image, place, window, (float(brightness), float(contrast), float(saturation)))
 
 
 def _partners(image: BoxedImage, view: BoxView, random: np.random.Generator) -> list[BoxedImage]:
@@ -156,7 +158,7 @@ def _partners(image: BoxedImage, view: BoxView, random: np.random.Generator) -> 
     return [*(other for other in drawn if other.sha256 != image.sha256), image, image, image][:3]
 
 
-def _seen(tile: Tile) -> ViewBoxes:
+def _seen(tile: MosaicTile) -> ViewBoxes:
     boxes = tile.image.boxes
     placed = tile.place.to_input([(box.x1, box.y1, box.x2, box.y2) for box in boxes])
     seen = clipped(placed, tile.window)
@@ -166,7 +168,7 @@ def _seen(tile: Tile) -> ViewBoxes:
     return ViewBoxes(seen[kept].astype(np.float32), tuple(boxes[row].label for row in kept), marks[kept])
 
 
-def _partner(tile: Tile, root: Path) -> Image.Image:
+def _partner(tile: MosaicTile, root: Path) -> Image.Image:
     try:
         return decode(verified(root, tile.image), tile.place.detail)
     except BrokenImageError as error:

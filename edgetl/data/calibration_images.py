@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
+from edgetl.artifacts.data_index import Sample
 from edgetl.artifacts.files import sha256_bytes
-from edgetl.artifacts.index import Sample
-from edgetl.config import Recipe
+from edgetl.config import CalibrationRecipe
 from edgetl.data.images import BrokenImageError, check, read
-from edgetl.data.stream import File
+from edgetl.data.stream import ImageFileT
 from edgetl.errors import EdgetlError
 
 
-def draw(files: Sequence[File], recipe: Recipe) -> tuple[File, ...]:
+def draw(files: Sequence[ImageFileT], recipe: CalibrationRecipe) -> tuple[ImageFileT, ...]:
     """As many images as the recipe asks for (all, where there are fewer), whatever order the files are in."""
     ordered = sorted(files, key=lambda file: (file.sha256, file.path))
     chosen = np.random.default_rng(recipe.seed).permutation(len(ordered))[: recipe.images]

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from edgetl.artifacts.data_index import BrokenFile
 from edgetl.artifacts.files import sha256_bytes
-from edgetl.artifacts.index import BrokenFile
 from edgetl.data.geometry import Size
 from edgetl.data.images import BrokenImageError, read, upright_size
 
@@ -16,23 +16,23 @@ _THREADS = 4
 """Files read at once: enough to keep a disk and two cores busy."""
 
 
-class Examined(NamedTuple):
+class FileFacts(NamedTuple):
     """Of a file that looks whole: its digest, and width and height of the upright image."""
 
     sha256: str
     size: Size
 
 
-def examine(root: Path, paths: Sequence[str]) -> list[Examined | BrokenFile]:
+def examine(root: Path, paths: Sequence[str]) -> list[FileFacts | BrokenFile]:
     """Read every file once; of what only decoding tells nothing is said."""
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="edgetl-index") as pool:
         return list(pool.map(lambda path: _examined(root, path), paths))
 
 
-def _examined(root: Path, path: str) -> Examined | BrokenFile:
+def _examined(root: Path, path: str) -> FileFacts | BrokenFile:
     try:
         content = read(root / path)
-        return Examined(sha256_bytes(content), upright_size(content))
+        return FileFacts(sha256_bytes(content), upright_size(content))
     except BrokenImageError as error:
         return BrokenFile(path=path, reason=error.reason)
     except OSError as error:

@@ -1,4 +1,6 @@
-"""Readers of the sets that edgetl makes itself: real digits written out, and drawn road scenes."""
+"""Readers of the sets that edgetl makes itself: real digits written out, and drawn road scenes with one object or
+several.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ from PIL import Image
 
 from edgetl.artifacts.files import cannot_write, temporary
 from edgetl.config import Study
+from edgetl.data.boxes.box_listing import BoxListing
 from edgetl.data.listing import Listing, refuse_unknown_labels
 from edgetl.errors import EdgetlError, MissingExtraError
 
@@ -28,7 +32,7 @@ def digits(study: Study, _root: Path, run: Path) -> Listing:
 def synthetic(study: Study, _root: Path, run: Path) -> Listing:
     """Drawn road scenes, ``per_label`` of every label of the study."""
     # Imported here: only this format draws, and the drawing is a large module.
-    from edgetl.data.synthetic import LABELS, render_scenes
+    from edgetl.data.scenes.one_object import LABELS, render_scenes
 
     refuse_unknown_labels(study, LABELS)
     per_label, seed, labels = study.data.per_label, study.seed, study.labels
@@ -96,3 +100,19 @@ def _render_digits(directory: Path, per_label: int) -> Iterator[tuple[str, str]]
         grey = Image.fromarray(np.rint(image * (255 / 16)).astype(np.uint8))
         grey.resize((32, 32), Image.Resampling.NEAREST).save(directory / path)
         yield path, label
+
+
+_FOLDER = "data/road-scenes"
+
+
+def synthetic_boxes(study: Study, run: Path) -> BoxListing:
+    """``data.scenes`` scenes with objects of the study's labels, anew whenever they are listed."""
+    # Imported here: only this format draws, and the drawing is a large module.
+    from edgetl.data.scenes.many_objects import render_boxed_scenes
+    from edgetl.data.scenes.one_object import LABELS
+
+    refuse_unknown_labels(study, LABELS)
+    with whole_folder(run / _FOLDER) as partial:
+        scenes = tuple(render_boxed_scenes(partial, study.labels, study.data.scenes, study.seed))
+    train = tuple(replace(scene, path=f"{_FOLDER}/{scene.path}") for scene in scenes)
+    return BoxListing({"train": train}, LABELS, generated=True)

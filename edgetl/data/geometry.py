@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from edgetl.arrays import Float64Array
 from edgetl.artifacts.bundle import Preprocessing
 
-Boxes = npt.NDArray[np.float64]
+Boxes = Float64Array
 """M x 4: left, top, right and bottom edges in pixels."""
 
 Size = tuple[int, int]
@@ -20,7 +21,7 @@ Window = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
-class Placement:
+class ImagePlacement:
     """An upright image of ``image`` pixels is resized to ``size``, and its left top corner put at ``corner``.
 
     ``size`` and ``corner`` are whole pixels of the network's input; what leaves the input is cut off.
@@ -55,7 +56,7 @@ class Placement:
         return boxes
 
 
-def placement(image: Size, preprocessing: Preprocessing) -> Placement:
+def image_placement(image: Size, preprocessing: Preprocessing) -> ImagePlacement:
     """Where the whole of an upright image lands under ``preprocessing.fit``.
 
     A letterbox is Darknet's: both sides scaled by one factor, truncated to whole pixels (but to one at least), and
@@ -64,14 +65,14 @@ def placement(image: Size, preprocessing: Preprocessing) -> Placement:
     width, height = image
     frame = preprocessing.width, preprocessing.height
     if preprocessing.fit == "stretch":
-        return Placement(image, (0, 0), frame)
+        return ImagePlacement(image, (0, 0), frame)
     if preprocessing.fit == "letterbox":
         size = letterboxed(image, frame)
-        return Placement(image, ((frame[0] - size[0]) // 2, (frame[1] - size[1]) // 2), size)
+        return ImagePlacement(image, ((frame[0] - size[0]) // 2, (frame[1] - size[1]) // 2), size)
     side, (short, long) = preprocessing.width, sorted(image)
     long = int(side * long / short)
     size = (side, long) if width <= height else (long, side)
-    return Placement(image, (-round((size[0] - side) / 2.0), -round((size[1] - side) / 2.0)), size)
+    return ImagePlacement(image, (-round((size[0] - side) / 2.0), -round((size[1] - side) / 2.0)), size)
 
 
 def letterboxed(image: Size, frame: Size) -> Size:
@@ -89,9 +90,9 @@ def clipped(boxes: Boxes, window: Window) -> Boxes:
     return result
 
 
-def areas(boxes: Boxes) -> npt.NDArray[np.float64]:
+def areas(boxes: Boxes) -> Float64Array:
     """Of M x 4 boxes, in square pixels."""
-    result: npt.NDArray[np.float64] = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    result: Float64Array = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     return result
 
 

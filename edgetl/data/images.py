@@ -13,13 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
+from edgetl.arrays import UInt8Array
 from edgetl.artifacts.bundle import Preprocessing
-from edgetl.data.geometry import Placement, Size, Window, placement
+from edgetl.data.geometry import ImagePlacement, Size, Window, image_placement
 
-Pixels = npt.NDArray[np.uint8]
+Pixels = UInt8Array
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 """The only parsers that a file gets to see. Pillow's JPEG parser also takes MPO."""
@@ -125,7 +125,7 @@ def upright_size(content: bytes) -> Size:
     return (height, width) if turned else (width, height)
 
 
-def fit(image: Image.Image, preprocessing: Preprocessing, place: Placement | None = None) -> Pixels:
+def fit(image: Image.Image, preprocessing: Preprocessing, place: ImagePlacement | None = None) -> Pixels:
     """The image as the network sees it: resized (antialiased) and centred, cropped or between grey bars.
 
     A crop is equal, bit for bit, to torchvision's ``Resize`` and ``CenterCrop`` on Pillow images.
@@ -141,7 +141,7 @@ def fit(image: Image.Image, preprocessing: Preprocessing, place: Placement | Non
     Raises:
         BrokenImageError: the image is so narrow that resizing its short side makes it too large.
     """
-    place = place or placement(image.size, preprocessing)
+    place = place or image_placement(image.size, preprocessing)
     if place.size[0] * place.size[1] > MAX_PIXELS:
         raise BrokenImageError(
             f"{image.width} x {image.height} pixels: too narrow to be resized to {min(place.size)} pixels on its short "
@@ -154,7 +154,7 @@ def fit(image: Image.Image, preprocessing: Preprocessing, place: Placement | Non
 
 
 def visible(
-    image: Image.Image, place: Placement, window: Window, preprocessing: Preprocessing
+    image: Image.Image, place: ImagePlacement, window: Window, preprocessing: Preprocessing
 ) -> tuple[Image.Image, tuple[int, int]]:
     """What can be seen of a placed image in a window of the input, and its left top corner.
 

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgetl.artifacts.boxes import BoxedImage, BoxFault
-from edgetl.artifacts.index import BrokenFile
-from edgetl.config import Data
-from edgetl.data.box_index import cleaned, unambiguous
-from edgetl.data.boxes.listing import BoxListing
-from edgetl.data.boxes.readers import read_annotations
+from edgetl.artifacts.box_index import BoxedImage, BoxFault
+from edgetl.artifacts.data_index import BrokenFile
+from edgetl.config import DataSettings
+from edgetl.data.boxes.box_listing import BoxListing
+from edgetl.data.boxes.box_readers import read_annotations
 from edgetl.data.boxes.yolo import YAML_SUFFIXES, read_yaml
+from edgetl.data.index_boxes import cleaned, unambiguous
 from edgetl.data.listing import listed
 from edgetl.data.paths import leaves, must_exist
 from edgetl.errors import EdgetlError, did_you_mean
@@ -64,7 +64,7 @@ def labelled_boxes(source: Path, labels: Sequence[str]) -> LabelledBoxes:
     return found
 
 
-def _meant(source: Path) -> tuple[Data, Path]:
+def _meant(source: Path) -> tuple[DataSettings, Path]:
     """The data that a path means, as a study would name them, and their root."""
     if not source.exists():
         raise EdgetlError(f"{source} does not exist; give annotations with boxes (a COCO .json file, say)")
@@ -86,11 +86,11 @@ def _meant(source: Path) -> tuple[Data, Path]:
     )
 
 
-def _data(form: str, root: Path, part: str, names: str | None = None) -> tuple[Data, Path]:
-    return Data.model_validate({"format": form, "root": str(root), "train": part, "names": names}), root
+def _data(form: str, root: Path, part: str, names: str | None = None) -> tuple[DataSettings, Path]:
+    return DataSettings.model_validate({"format": form, "root": str(root), "train": part, "names": names}), root
 
 
-def _coco(file: Path) -> tuple[Data, Path]:
+def _coco(file: Path) -> tuple[DataSettings, Path]:
     root = file.parent.parent if file.parent.name == "annotations" else file.parent
     return _data("coco", root, file.relative_to(root).as_posix())
 
@@ -99,7 +99,7 @@ def _is_voc_list(source: Path) -> bool:
     return source.suffix == ".txt" and source.parts[-3:-1] == ("ImageSets", "Main")
 
 
-def _voc(names: Path) -> tuple[Data, Path]:
+def _voc(names: Path) -> tuple[DataSettings, Path]:
     root = names.parents[2]
     return _data("voc", root, names.relative_to(root).as_posix())
 
@@ -119,7 +119,7 @@ def _only_yaml(folder: Path) -> Path:
     return found[0]
 
 
-def _yolo(file: Path) -> tuple[Data, Path]:
+def _yolo(file: Path) -> tuple[DataSettings, Path]:
     content = read_yaml(file)
     path, part = content.get("path", "."), content.get("val")
     if not isinstance(path, str) or not isinstance(part, str):

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from edgetl.artifacts.index import Sample
+from edgetl.arrays import Int64Array
+from edgetl.artifacts.data_index import Sample
 from edgetl.data.calibration_images import folder_samples
 from edgetl.data.listing import listed
 from edgetl.errors import EdgetlError
@@ -29,7 +29,7 @@ def labelled_samples(folder: Path) -> tuple[Sample, ...]:
     return tuple(samples)
 
 
-def class_numbers(samples: Sequence[Sample], classes: Sequence[str] | None, count: int) -> npt.NDArray[np.int64]:
+def class_numbers(samples: Sequence[Sample], classes: Sequence[str] | None, count: int) -> Int64Array:
     """The class of each sample, as a position among a graph's outputs.
 
     Args:

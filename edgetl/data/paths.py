@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Literal, NoReturn
 
-from edgetl.config import Data
+from edgetl.config import DataSettings
 from edgetl.data.listing import listed
 from edgetl.errors import EdgetlError, did_you_mean
 
@@ -16,7 +16,7 @@ IMAGE_SUFFIXES = frozenset(
 )
 
 
-def named_parts(data: Data) -> dict[str, str]:
+def named_parts(data: DataSettings) -> dict[str, str]:
     """The splits that the study names a path for."""
     given = {"train": data.train or ".", "val": data.val, "test": data.test}
     parts = {name: part for name, part in given.items() if isinstance(part, str)}
@@ -26,7 +26,7 @@ def named_parts(data: Data) -> dict[str, str]:
     return parts
 
 
-def images_folder(data: Data, root: Path, usual: str) -> Path:
+def images_folder(data: DataSettings, root: Path, usual: str) -> Path:
     """The folder ``data.images`` below the root, or the format's usual one.
 
     Raises:

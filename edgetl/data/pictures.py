@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from PIL import Image, ImageDraw, ImageFont
 
-from edgetl.artifacts.predictions import Detection, Guess, Predicted
+from edgetl.artifacts.predictions import Classification, Detection, Prediction
 
 _LINES = 320
 _LETTERS = 45
@@ -17,7 +17,7 @@ _LETTERS = 45
 _THINNEST, _SMALLEST = 2, 12
 
 
-def annotated(image: Image.Image, said: Predicted) -> Image.Image:
+def annotated(image: Image.Image, said: Prediction) -> Image.Image:
     """A copy of an upright RGB image with boxes and labels on it.
 
     A label has the same colour in every picture. The best boxes are drawn last, so they lie above the others.
@@ -46,7 +46,7 @@ class _Pen:
         self._draw.rectangle(corners, outline=colour, width=self._width)
         self._caption(f"{found.label} {found.score:.2f}", left, top, colour)
 
-    def list(self, guesses: Iterable[Guess]) -> None:
+    def list(self, guesses: Iterable[Classification]) -> None:
         top = 0
         for guess in guesses:
             top = self._caption(f"{guess.label} {guess.probability:.2f}", 0, top, _colour(guess.label), below=True)

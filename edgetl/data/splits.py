@@ -6,18 +6,18 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Literal
 
+from edgetl.artifacts.data_index import Sample
 from edgetl.artifacts.files import sha256_bytes
-from edgetl.artifacts.index import Sample
-from edgetl.data.stream import File
+from edgetl.data.stream import ImageFileT
 from edgetl.errors import EdgetlError
 
-Samples = tuple[Sample, ...]
+LabelledSamples = tuple[Sample, ...]
 
 # Which split keeps a shared image, and which one loses it.
 _PRECEDENCE = (("test", "train"), ("test", "val"), ("val", "train"))
 
 
-def ambiguous(files: Iterable[File], said: Callable[[File], Hashable]) -> frozenset[str]:
+def ambiguous(files: Iterable[ImageFileT], said: Callable[[ImageFileT], Hashable]) -> frozenset[str]:
     """The contents of which different things are said, such as two labels: nobody knows which one is right."""
     every: dict[str, set[Hashable]] = defaultdict(set)
     for file in files:
@@ -26,8 +26,8 @@ def ambiguous(files: Iterable[File], said: Callable[[File], Hashable]) -> frozen
 
 
 def split(
-    entries: Sequence[Sample], share_val: float, share_test: float, seed: int
-) -> tuple[Samples, Samples, Samples]:
+    entries: Sequence[Sample], val_fraction: float, test_fraction: float, seed: int
+) -> tuple[LabelledSamples, LabelledSamples, LabelledSamples]:
     """Split at random into train, val and test, with the same shares of every label.
 
     The unit is the content: copies of an image go together. The result depends on contents, labels, shares and
@@ -42,23 +42,26 @@ def split(
     for sample in entries:
         if sample.sha256 not in doubtful:
             units[sample.label][sample.sha256].append(sample)
-    requested = ["train", *(["val"] if share_val else []), *(["test"] if share_test else [])]
+    requested = ["train", *(["val"] if val_fraction else []), *(["test"] if test_fraction else [])]
     refuse_few_units({sample.label: len(units[sample.label]) for sample in entries}, requested)
 
     splits: dict[str, list[Sample]] = {"train": [], "val": [], "test": []}
     for label in sorted(units):
         shuffled = sorted(units[label], key=lambda content: sha256_bytes(f"{seed}:{content}".encode()))
-        tests = count_of(len(shuffled), share_test, at_most=len(shuffled) - len(requested) + 1)
-        vals = count_of(len(shuffled), share_val, at_most=len(shuffled) - tests - 1)
+        tests = count_of(len(shuffled), test_fraction, at_most=len(shuffled) - len(requested) + 1)
+        vals = count_of(len(shuffled), val_fraction, at_most=len(shuffled) - tests - 1)
         for position, content in enumerate(shuffled):
             name = "test" if position < tests else "val" if position < tests + vals else "train"
             splits[name] += sorted(units[label][content], key=lambda sample: sample.path)
     return tuple(splits["train"]), tuple(splits["val"]), tuple(splits["test"])
 
 
-def overlaps(
-    train: Sequence[File], val: Sequence[File], test: Sequence[File], overlap: Literal["refuse", "drop"]
-) -> tuple[tuple[File, ...], tuple[File, ...], tuple[str, ...]]:
+def split_duplicates(
+    train: Sequence[ImageFileT],
+    val: Sequence[ImageFileT],
+    test: Sequence[ImageFileT],
+    overlap: Literal["refuse", "drop"],
+) -> tuple[tuple[ImageFileT, ...], tuple[ImageFileT, ...], tuple[str, ...]]:
     """Keep images of the user's own test split out of val and train, and those of val out of train.
 
     Returns:
@@ -72,7 +75,7 @@ def overlaps(
     if found and overlap == "refuse":
         faults = "; ".join(fault for _, fault in found)
         losers = " and ".join(sorted({loser for loser, _ in found}))
-        raise EdgetlError(f"{faults}; remove them, or set data.overlap: drop to leave them out of {losers}")
+        raise EdgetlError(f"{faults}; remove them, or set data.split_duplicates: drop to leave them out of {losers}")
     for keeper, loser in _PRECEDENCE:
         kept = {file.sha256 for file in splits[keeper]}
         splits[loser] = tuple(file for file in splits[loser] if file.sha256 not in kept)
@@ -95,7 +98,7 @@ def refuse_few_units(counts: Mapping[str, int], requested: Sequence[str]) -> Non
         )
 
 
-def _shared(splits: Mapping[str, Sequence[File]], keeper: str, loser: str) -> str | None:
+def _shared(splits: Mapping[str, Sequence[ImageFileT]], keeper: str, loser: str) -> str | None:
     paths = {file.sha256: file.path for file in reversed(splits[loser])}
     both = [file for file in splits[keeper] if file.sha256 in paths]
     if not both:

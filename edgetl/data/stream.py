@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
+from edgetl.arrays import Float32Array, Int64Array
+from edgetl.artifacts.data_index import BrokenFile
 from edgetl.artifacts.files import sha256_bytes
-from edgetl.artifacts.index import BrokenFile
 from edgetl.config.preprocessing import UNIT_SCALE, PixelValues
 from edgetl.data.images import BrokenImageError, Pixels, read
 from edgetl.errors import EdgetlError
 
 T = TypeVar("T")
-Job = TypeVar("Job")
+_JobT = TypeVar("_JobT")
 
 _UNIT = PixelValues()
 
@@ -40,31 +40,31 @@ class ImageFile(Protocol):
     def sha256(self) -> str: ...
 
 
-File = TypeVar("File", bound=ImageFile)
+ImageFileT = TypeVar("ImageFileT", bound=ImageFile)
 
 
 @dataclass(frozen=True)
-class Batch(Generic[T]):
+class BatchResult(Generic[T]):
     """What came of some consecutive files.
 
     ``rows`` are the positions among them of the images that decoded, ascending and never empty; ``result`` is
     what ``apply`` made of them. ``broken`` are the files that gave no pixels.
     """
 
-    rows: npt.NDArray[np.int64]
+    rows: Int64Array
     result: T
     broken: tuple[BrokenFile, ...]
 
 
 def stream(
-    files: Sequence[File],
+    files: Sequence[ImageFileT],
     root: Path,
-    render: Callable[[bytes, File], Pixels],
+    render: Callable[[bytes, ImageFileT], Pixels],
     apply: Callable[[Pixels], T],
     *,
     batch_size: int = 8,
     workers: int = CORES,
-) -> Iterator[Batch[T]]:
+) -> Iterator[BatchResult[T]]:
     """Read, verify, render and ``apply``, in order, with at most ``2 * workers`` batches in flight.
 
     Threads do it all, ``apply`` too: Pillow, numpy and the runtimes let go of the interpreter where they work. Where
@@ -83,19 +83,19 @@ def stream(
         EdgetlError: a file has changed or vanished since it was indexed, or no image at all decodes.
     """
 
-    def pixels(file: File) -> Pixels | BrokenFile:
+    def pixels(file: ImageFileT) -> Pixels | BrokenFile:
         try:
             return render(verified(root, file), file)
         except BrokenImageError as error:
             return BrokenFile(path=file.path, reason=error.reason)
 
-    def work(start: int) -> Batch[T] | tuple[BrokenFile, ...]:
+    def work(start: int) -> BatchResult[T] | tuple[BrokenFile, ...]:
         found = {row: pixels(file) for row, file in enumerate(files[start : start + batch_size], start)}
         images = {row: image for row, image in found.items() if not isinstance(image, BrokenFile)}
         broken = tuple(file for file in found.values() if isinstance(file, BrokenFile))
         if not images:
             return broken
-        return Batch(np.array(list(images), np.int64), apply(np.stack(list(images.values()))), broken)
+        return BatchResult(np.array(list(images), np.int64), apply(np.stack(list(images.values()))), broken)
 
     with closing(_in_order(work, range(0, len(files), batch_size), workers)) as done:
         yield from _with_stray_broken(done)
@@ -125,7 +125,7 @@ def verified(root: Path, file: ImageFile) -> bytes:
     return content
 
 
-def to_input(images: Pixels, values: PixelValues = _UNIT) -> npt.NDArray[np.float32]:
+def to_input(images: Pixels, values: PixelValues = _UNIT) -> Float32Array:
     """The input of a graph: n x H x W x 3 uint8 to n x 3 x H x W float32, contiguous; without ``values``, in [0, 1].
 
     RGB in [0, 1], and with a mean and a standard deviation, it is equal, bit for bit, to torchvision's ``ToTensor`` and
@@ -145,12 +145,12 @@ def to_input(images: Pixels, values: PixelValues = _UNIT) -> npt.NDArray[np.floa
     return result
 
 
-def input_of(values: PixelValues) -> Callable[[Pixels], npt.NDArray[np.float32]]:
+def input_of(values: PixelValues) -> Callable[[Pixels], Float32Array]:
     """`to_input` for the graphs that take these values."""
     return partial(to_input, values=values)
 
 
-def _in_order(work: Callable[[Job], T], jobs: Iterable[Job], workers: int) -> Generator[T, None, None]:
+def _in_order(work: Callable[[_JobT], T], jobs: Iterable[_JobT], workers: int) -> Generator[T, None, None]:
     """Results in the order of the jobs. Closing the generator drops what has not begun and waits for what has."""
     waiting = iter(jobs)
     pool = ThreadPoolExecutor(workers, thread_name_prefix="edgetl-stream")
@@ -165,12 +165,12 @@ def _in_order(work: Callable[[Job], T], jobs: Iterable[Job], workers: int) -> Ge
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _with_stray_broken(done: Iterable[Batch[T] | tuple[BrokenFile, ...]]) -> Iterator[Batch[T]]:
+def _with_stray_broken(done: Iterable[BatchResult[T] | tuple[BrokenFile, ...]]) -> Iterator[BatchResult[T]]:
     """Hand the broken files of batches without a result to a neighbour: one batch is held back for that."""
-    held: Batch[T] | None = None
+    held: BatchResult[T] | None = None
     stray: tuple[BrokenFile, ...] = ()
     for batch in done:
-        if not isinstance(batch, Batch):
+        if not isinstance(batch, BatchResult):
             stray += batch
             continue
         if held is not None:

@@ -22,11 +22,11 @@ _READ = {"format_whitelist": "mov,matroska,avi,mpeg,mpegts,mpegvideo,asf,flv,ogg
 
 _UPRIGHT = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
 _TICKS = 90_000
-_COMMON_RATE = Fraction(25)
+_DEFAULT_FPS = Fraction(25)
 
 
 @dataclass(frozen=True)
-class Frame:
+class VideoFrame:
     """An upright RGB image; the first one of a video has number 0."""
 
     number: int
@@ -36,10 +36,10 @@ class Frame:
 
 @dataclass(frozen=True)
 class Video:
-    """An open video. ``rate``: frames in a second, as far as the file tells."""
+    """An open video. ``fps``: frames in a second, as far as the file tells."""
 
-    rate: Fraction
-    frames: Iterator[Frame]
+    fps: Fraction
+    frames: Iterator[VideoFrame]
 
 
 def is_video(path: Path) -> bool:
@@ -71,18 +71,18 @@ def open_video(path: Path) -> Iterator[Video]:
                 raise BrokenImageError("there is no video track in it")
             track = container.streams.video[0]
             track.thread_type = "AUTO"
-            yield Video(track.average_rate or _COMMON_RATE, _frames(av, container, track))
+            yield Video(track.average_rate or _DEFAULT_FPS, _frames(av, container, track))
 
 
-def _frames(av: Any, container: Any, track: Any) -> Iterator[Frame]:
-    rate = track.average_rate or _COMMON_RATE
+def _frames(av: Any, container: Any, track: Any) -> Iterator[VideoFrame]:
+    rate = track.average_rate or _DEFAULT_FPS
     number = 0
     try:
         for frame in container.decode(track):
             if frame.width * frame.height > MAX_PIXELS:
                 raise BrokenImageError(f"frame {number} has {frame.width} x {frame.height} pixels, too many")
             seconds = frame.time if frame.time is not None else float(number / rate)
-            yield Frame(number, seconds, _upright(frame))
+            yield VideoFrame(number, seconds, _upright(frame))
             number += 1
     except av.FFmpegError as error:
         raise BrokenImageError(f"damaged behind frame {number - 1}: {_reason(error)}") from error

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from edgetl.artifacts.bundle import Preprocessing
-from edgetl.data.geometry import Placement, placement
+from edgetl.data.geometry import ImagePlacement, image_placement
 from edgetl.data.images import RESAMPLING, Pixels, decode, fit, generator, upright_size
 from edgetl.data.stream import ImageFile
 
@@ -28,7 +28,7 @@ def plain(content: bytes, preprocessing: Preprocessing) -> Pixels:
     return fit(image, preprocessing, place)
 
 
-def decoded(content: bytes, preprocessing: Preprocessing) -> tuple[Image.Image, Placement | None]:
+def decoded(content: bytes, preprocessing: Preprocessing) -> tuple[Image.Image, ImagePlacement | None]:
     """The image, decoded no larger than its preprocessing needs, and where it lands if that is not told by its size.
 
     Raises:
@@ -37,7 +37,7 @@ def decoded(content: bytes, preprocessing: Preprocessing) -> tuple[Image.Image, 
     if preprocessing.fit == "crop":
         return decode(content, preprocessing.width), None
     # Where boxes land follows from the whole image's size: what is decoded smaller is rounded.
-    place = placement(upright_size(content), preprocessing)
+    place = image_placement(upright_size(content), preprocessing)
     return decode(content, place.detail), place
 
 

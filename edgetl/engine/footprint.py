@@ -16,9 +16,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 import edgetl
-from edgetl.artifacts.memory import Memory
+from edgetl.artifacts.measurements import Memory
 from edgetl.engine.nvidia.free_memory import device_memory
-from edgetl.engine.resident import available_mb, forget_peak, status_mb
+from edgetl.engine.process_memory import available_mb, forget_peak, status_mb
 from edgetl.engine.runtime import Engine, get_runtime, load_engine
 from edgetl.errors import EdgetlError
 

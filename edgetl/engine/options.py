@@ -15,9 +15,9 @@ class BuildOptions:
 
     ``compute_capability`` (such as SM86) is for runtimes that build ahead of time for another device. The batches bound
     a dynamic batch: it runs in ``min_batch`` to ``max_batch``, fastest in ``opt_batch``. ``workspace_mb`` bounds the
-    scratch memory of a layer. ``level`` is how long the builder searches, 0 to 5. ``calibration_sha256`` identifies the
-    calibration cache that INT8 on a DLA core takes its scales from. ``hardware_compatible`` is ``ampere-plus`` or
-    ``same-compute-capability``.
+    scratch memory of a layer. ``optimization_level`` is how long the builder searches, 0 to 5. ``calibration_sha256``
+    identifies the calibration cache that INT8 on a DLA core takes its scales from. ``hardware_compatible`` is
+    ``ampere-plus`` or ``same-compute-capability``.
     """
 
     compute_capability: str | None = None
@@ -25,7 +25,7 @@ class BuildOptions:
     opt_batch: int = 1
     max_batch: int = 16
     workspace_mb: int | None = None
-    level: int | None = None
+    optimization_level: int | None = None
     dla_core: int | None = None
     gpu_fallback: bool = False
     calibration_sha256: str | None = None
@@ -53,16 +53,16 @@ def refuse_options(runtime: str, options: BuildOptions, known: Collection[str], 
 
 
 @dataclass(frozen=True)
-class Workshop:
+class BuildResources:
     """What a build may use that makes no other engine of it.
 
-    ``timing_caches`` is the folder of what builders remember of kernels' times; None: nothing is kept. ``watch`` is
-    told the share of the work that is done.
+    ``timing_caches`` is the folder of what builders remember of kernels' times; None: nothing is kept. ``on_progress``
+    is told the share of the work that is done.
     """
 
     timing_caches: Path | None = None
     calibration_cache: Path | None = None
-    watch: Callable[[float], object] = bool
+    on_progress: Callable[[float], object] = bool
 
 
 @dataclass(frozen=True)

@@ -10,23 +10,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import onnxruntime
 
-from edgetl.engine.cpu import multiplies_bytes_exactly, processor
+from edgetl.arrays import Float32Array
+from edgetl.config import QdqFormat
+from edgetl.engine.layer_precisions import graph_layers, read_structure
 from edgetl.engine.layer_times import LayerTimes
-from edgetl.engine.layers import graph_layers, read_structure
-from edgetl.engine.options import BATCHES, BuildOptions, RunOptions, Workshop, refuse_options
+from edgetl.engine.options import BATCHES, BuildOptions, BuildResources, RunOptions, refuse_options
 from edgetl.engine.ort_profile import read_profile
-from edgetl.engine.runtime import Built, Engine, Spelling
+from edgetl.engine.processor import multiplies_bytes_exactly, processor
+from edgetl.engine.runtime import BuildInfo, Engine
 from edgetl.errors import EdgetlError
-
-Array = npt.NDArray[np.float32]
 
 NAME = "onnxruntime"
 SUFFIX = ".onnx"
-SPELLING: Spelling = "onnxruntime"
+QDQ_FORMAT: QdqFormat = "onnxruntime"
 
 _CPU = ("CPUExecutionProvider",)
 _ERRORS_ONLY = 3
@@ -50,7 +48,7 @@ def unsupported(precision: str) -> str | None:
     return None
 
 
-def build(graph: Path, engine: Path, options: BuildOptions, workshop: Workshop) -> Built:
+def build(graph: Path, engine: Path, options: BuildOptions, workshop: BuildResources) -> BuildInfo:
     del options, workshop
     settings = _session_options(threads=1)
     settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
@@ -60,7 +58,7 @@ def build(graph: Path, engine: Path, options: BuildOptions, workshop: Workshop) 
     except EdgetlError as error:
         session(graph, _session_options(threads=1))  # where the graph is at fault, this fails too
         raise OSError("ONNX Runtime failed to write the engine") from error
-    return Built({}, graph_layers(read_structure(engine)))
+    return BuildInfo({}, graph_layers(read_structure(engine)))
 
 
 def load(engine: Path, options: BuildOptions, run: RunOptions) -> Engine:
@@ -71,7 +69,9 @@ def load(engine: Path, options: BuildOptions, run: RunOptions) -> Engine:
     return OrtEngine(engine.name, session(engine, settings))
 
 
-def layer_times(engine: Path, options: BuildOptions, run: RunOptions, inputs: Sequence[Array], runs: int) -> LayerTimes:
+def layer_times(
+    engine: Path, options: BuildOptions, run: RunOptions, inputs: Sequence[Float32Array], runs: int
+) -> LayerTimes:
     del options
     settings = _session_options(run.threads)
     settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -134,7 +134,7 @@ class OrtEngine:
             tuple(size if isinstance(size, int) else 1 for size in value.shape) for value in self._session.get_inputs()
         )
 
-    def infer(self, *inputs: Array) -> dict[str, Array]:
+    def infer(self, *inputs: Float32Array) -> dict[str, Float32Array]:
         try:
             values = self._session.run(None, dict(zip(self._inputs, inputs, strict=True)))
         except Exception as error:  # as in session

@@ -10,13 +10,15 @@ from typing import Any
 
 import onnxruntime
 
+from edgetl.arrays import Float32Array
+from edgetl.config import QdqFormat
+from edgetl.engine.layer_precisions import graph_layers, graph_precisions, read_structure
 from edgetl.engine.layer_times import LayerTimes
-from edgetl.engine.layers import graph_layers, graph_precisions, read_structure
 from edgetl.engine.nvidia.device import find_device
 from edgetl.engine.nvidia.timing_cache import cache_folder
-from edgetl.engine.options import BATCHES, BuildOptions, RunOptions, Workshop, refuse_options
-from edgetl.engine.ort import Array, OrtEngine, session
-from edgetl.engine.runtime import Built, Engine, Spelling
+from edgetl.engine.options import BATCHES, BuildOptions, BuildResources, RunOptions, refuse_options
+from edgetl.engine.ort import OrtEngine, session
+from edgetl.engine.runtime import BuildInfo, Engine
 from edgetl.errors import EdgetlError
 
 _ERRORS_ONLY = 3
@@ -28,7 +30,7 @@ class GpuProvider:
 
     NAME: str
     provider: str
-    SPELLING: Spelling
+    QDQ_FORMAT: QdqFormat
     SUFFIX: str = ".onnx"
 
     def target(self, options: BuildOptions) -> dict[str, str]:
@@ -51,22 +53,22 @@ class GpuProvider:
         }
 
     def unsupported(self, precision: str) -> str | None:
-        if precision == "int8" and self.SPELLING == "onnxruntime":
+        if precision == "int8" and self.QDQ_FORMAT == "onnxruntime":
             return "ONNX Runtime's CUDA provider has no INT8 convolutions: it would compute between Q/DQ nodes in FP32"
         return None
 
-    def build(self, graph: Path, engine: Path, options: BuildOptions, workshop: Workshop) -> Built:
+    def build(self, graph: Path, engine: Path, options: BuildOptions, workshop: BuildResources) -> BuildInfo:
         """The graph that the provider optimised. TensorRT's compiles when it is loaded and takes the graph as it is."""
         del options, workshop
         settings = self._settings()
-        if self.SPELLING == "onnxruntime":
+        if self.QDQ_FORMAT == "onnxruntime":
             settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
             settings.optimized_model_filepath = str(engine)
             self._session(graph, settings)
         else:
             shutil.copyfile(graph, engine)
             self._session(engine, settings)
-        return Built({"device": find_device().title}, graph_layers(read_structure(engine)))
+        return BuildInfo({"device": find_device().title}, graph_layers(read_structure(engine)))
 
     def load(self, engine: Path, options: BuildOptions, run: RunOptions) -> Engine:
         del options
@@ -75,7 +77,7 @@ class GpuProvider:
         return OrtEngine(engine.name, self._session(engine, self._settings()))
 
     def layer_times(
-        self, engine: Path, options: BuildOptions, run: RunOptions, inputs: Sequence[Array], runs: int
+        self, engine: Path, options: BuildOptions, run: RunOptions, inputs: Sequence[Float32Array], runs: int
     ) -> LayerTimes:
         del engine, options, run, inputs, runs
         raise EdgetlError(
@@ -99,7 +101,7 @@ class GpuProvider:
         return loaded
 
     def _options(self, path: Path) -> dict[str, Any]:
-        if self.SPELLING == "onnxruntime":
+        if self.QDQ_FORMAT == "onnxruntime":
             return {}
         precisions = graph_precisions(read_structure(path))
         return {

@@ -10,37 +10,33 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from functools import reduce
 from pathlib import Path
-from typing import Literal, Protocol, cast
-
-import numpy as np
-import numpy.typing as npt
+from typing import Protocol, cast
 
 from edgetl import __version__
-from edgetl.artifacts.engine import EngineLayer, EngineManifest, check_target, manifest_path, read_manifest
+from edgetl.arrays import Float32Array
+from edgetl.artifacts.engine_manifest import EngineLayer, EngineManifest, check_target, manifest_path, read_manifest
 from edgetl.artifacts.files import sha256_file, whole_file, write_json
 from edgetl.artifacts.lock import locked
+from edgetl.config import QdqFormat
+from edgetl.engine.layer_precisions import graph_layers, graph_tensors, read_structure
 from edgetl.engine.layer_times import LayerTimes
-from edgetl.engine.layers import graph_layers, graph_tensors, read_structure
-from edgetl.engine.options import BuildOptions, RunOptions, Workshop
-from edgetl.engine.resident import forget_peak, status_mb
+from edgetl.engine.options import BuildOptions, BuildResources, RunOptions
+from edgetl.engine.process_memory import forget_peak, status_mb
 from edgetl.errors import EdgetlError
 
 __all__ = [
     "RUNTIMES",
+    "BuildInfo",
     "BuildOptions",
-    "Built",
+    "BuildResources",
     "Engine",
     "RunOptions",
     "Runtime",
-    "Workshop",
     "build_engine",
     "get_runtime",
     "load_engine",
     "time_layers",
 ]
-
-Array = npt.NDArray[np.float32]
-Spelling = Literal["tensorrt", "onnxruntime"]
 
 
 class Engine(Protocol):
@@ -50,12 +46,12 @@ class Engine(Protocol):
     def shapes(self) -> tuple[tuple[int, ...], ...]:
         """The shape of each input for one image."""
 
-    def infer(self, *inputs: Array) -> dict[str, Array]:
+    def infer(self, *inputs: Float32Array) -> dict[str, Float32Array]:
         """Outputs by name. The one input of most engines are images, N x 3 x S x S in [0, 1]."""
 
 
 @dataclass(frozen=True)
-class Built:
+class BuildInfo:
     """What a runtime can tell of a build: the machine, and the engine's layers where it could be asked for them."""
 
     on: Mapping[str, str]
@@ -74,7 +70,7 @@ class Runtime(Protocol):
     @property
     def SUFFIX(self) -> str: ...  # noqa: N802
     @property
-    def SPELLING(self) -> Spelling: ...  # noqa: N802
+    def QDQ_FORMAT(self) -> QdqFormat: ...  # noqa: N802
 
     def target(self, options: BuildOptions) -> dict[str, str]:
         """What an engine built here is tied to."""
@@ -85,14 +81,14 @@ class Runtime(Protocol):
     def unsupported(self, precision: str) -> str | None:
         """Why a precision cannot run, or None where it can."""
 
-    def build(self, graph: Path, engine: Path, options: BuildOptions, workshop: Workshop) -> Built:
+    def build(self, graph: Path, engine: Path, options: BuildOptions, workshop: BuildResources) -> BuildInfo:
         """Write an engine file from a prepared graph."""
 
     def load(self, engine: Path, options: BuildOptions, run: RunOptions) -> Engine:
         """Load an engine file that was built with some options."""
 
     def layer_times(
-        self, engine: Path, options: BuildOptions, run: RunOptions, inputs: Sequence[Array], runs: int
+        self, engine: Path, options: BuildOptions, run: RunOptions, inputs: Sequence[Float32Array], runs: int
     ) -> LayerTimes:
         """Run an engine file on some inputs with the runtime's own profiler looking on."""
 
@@ -101,8 +97,8 @@ RUNTIMES: Mapping[str, str] = {
     "onnxruntime": "edgetl.engine.ort",
     "onnxruntime-cuda": "edgetl.engine.ort_gpu:CUDA",
     "onnxruntime-tensorrt": "edgetl.engine.ort_gpu:TENSORRT",
-    "tensorrt": "edgetl.engine.nvidia.runtime:TENSORRT_RUNTIME",
-    "tensorrt-rtx": "edgetl.engine.nvidia.runtime:TENSORRT_RTX_RUNTIME",
+    "tensorrt": "edgetl.engine.nvidia.tensorrt_runtime:TENSORRT_RUNTIME",
+    "tensorrt-rtx": "edgetl.engine.nvidia.tensorrt_runtime:TENSORRT_RTX_RUNTIME",
 }
 
 
@@ -119,7 +115,7 @@ def get_runtime(name: str) -> Runtime:
 
 
 def build_engine(
-    runtime: Runtime, graph: Path, engine: Path, options: BuildOptions, workshop: Workshop | None = None
+    runtime: Runtime, graph: Path, engine: Path, options: BuildOptions, workshop: BuildResources | None = None
 ) -> bool:
     """Build an engine and its manifest, unless the one that lies there is the very one.
 
@@ -132,7 +128,7 @@ def build_engine(
     with locked(engine):
         if _is_current(engine, graph_sha256, target, options):
             return False
-        _build(runtime, graph, engine, EngineIdentity(graph_sha256, target, options), workshop or Workshop())
+        _build(runtime, graph, engine, EngineIdentity(graph_sha256, target, options), workshop or BuildResources())
     return True
 
 
@@ -145,7 +141,7 @@ class EngineIdentity:
     options: BuildOptions
 
 
-def _build(runtime: Runtime, graph: Path, engine: Path, identity: EngineIdentity, workshop: Workshop) -> None:
+def _build(runtime: Runtime, graph: Path, engine: Path, identity: EngineIdentity, workshop: BuildResources) -> None:
     forget_peak()
     begin, before = time.perf_counter(), status_mb("VmRSS")
     with whole_file(engine) as partial:
@@ -185,7 +181,7 @@ def _is_current(engine: Path, graph_sha256: str, target: dict[str, str], options
 
 
 def time_layers(
-    engine: Path, inputs: Sequence[Array], runs: int = 30, trust: bool = False, run: RunOptions | None = None
+    engine: Path, inputs: Sequence[Float32Array], runs: int = 30, trust: bool = False, run: RunOptions | None = None
 ) -> LayerTimes:
     """Milliseconds of each layer of an engine.
 

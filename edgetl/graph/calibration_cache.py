@@ -13,12 +13,13 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import onnx
 
-from edgetl.artifacts.calibration import LEVELS, CalibrationTable, TensorRange
+from edgetl.artifacts.calibration_table import LEVELS, CalibrationTable, TensorRange
 from edgetl.artifacts.files import sha256_bytes
+from edgetl.config import QdqFormat
 from edgetl.errors import EdgetlError
-from edgetl.graph.half import float_tensors
+from edgetl.graph.fp16 import float_tensors
 from edgetl.graph.model import Wiring, model_bytes
-from edgetl.graph.placement import Target, never_negative, place, source
+from edgetl.graph.qdq_placement import never_negative, place_qdq, source
 
 _HEADER = re.compile(r"TRT-\d+-\w*Calibrat\w+")
 
@@ -102,7 +103,7 @@ def _scales(lines: list[str], where: str) -> Iterator[tuple[str, float]]:
 
 
 def table_from_cache(
-    model: onnx.ModelProto, scales: Mapping[str, float], target: Target, where: str
+    model: onnx.ModelProto, scales: Mapping[str, float], target: QdqFormat, where: str
 ) -> CalibrationTable:
     """The table that a cache stands for: ranges without histograms, from no image.
 
@@ -110,7 +111,7 @@ def table_from_cache(
         EdgetlError: the cache lacks a tensor that INT8 needs.
     """
     wiring = Wiring(model.graph)
-    needed = dict.fromkeys(place(wiring, target).sources.values())
+    needed = dict.fromkeys(place_qdq(wiring, target).sources.values())
     missing = [name for name in needed if name not in scales]
     if missing:
         raise EdgetlError(

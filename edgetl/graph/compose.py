@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edgetl.artifacts.bundle import Head, Preprocessing
+from edgetl.arrays import Float32Array
+from edgetl.artifacts.bundle import ClassificationHead, Preprocessing
 from edgetl.graph.metadata import describe
-
-Array = npt.NDArray[np.float32]
 
 
 def compose(
-    trunk: onnx.ModelProto, heads: Sequence[Head], weights: Mapping[str, Array], preprocessing: Preprocessing
+    trunk: onnx.ModelProto,
+    heads: Sequence[ClassificationHead],
+    weights: Mapping[str, Float32Array],
+    preprocessing: Preprocessing,
 ) -> onnx.ModelProto:
     """Every head on its trunk: a linear layer and its probabilities each.
 
@@ -37,15 +38,15 @@ def compose(
     return model
 
 
-def _append_head(graph: onnx.GraphProto, head: Head, weights: Mapping[str, Array]) -> None:
+def _append_head(graph: onnx.GraphProto, head: ClassificationHead, weights: Mapping[str, Float32Array]) -> None:
     prefix = f"head/{head.name}"
     for part in ("weight", "bias"):
         values = np.ascontiguousarray(weights[f"{head.name}.{part}"], dtype=np.float32)
         graph.initializer.append(numpy_helper.from_array(values, f"{prefix}/{part}"))
     features = head.features
-    if head.beside is not None:
+    if head.first_level is not None:
         features = f"{prefix}/features"
-        both = [head.features, head.beside]
+        both = [head.features, head.first_level]
         graph.node.append(helper.make_node("Concat", both, [features], name=f"{prefix}/beside", axis=1))
     gemm = [features, f"{prefix}/weight", f"{prefix}/bias"]
     graph.node.append(helper.make_node("Gemm", gemm, [f"{prefix}/logits"], name=f"{prefix}/linear", transB=1))

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import TensorProto
 
+from edgetl.arrays import BoolArray, Int64Array
 from edgetl.errors import EdgetlError
 from edgetl.graph.model import attribute, tensors_read
 from edgetl.graph.sizes import SHAPES, Tensors
@@ -71,15 +71,15 @@ class NodeCost:
 class Cost:
     """What a part of a graph costs per image; a constant counts once, however many nodes read it.
 
-    ``activation_bytes`` are read and written ones together. ``estimate`` is a latency without a unit: only the ratio
-    of two of them means something.
+    ``activation_bytes`` are read and written ones together. ``relative_latency`` is a latency without a unit: only the
+    ratio of two of them means something.
     """
 
     flops: int
     parameters: int
     weight_bytes: int
     activation_bytes: int
-    estimate: float
+    relative_latency: float
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class CostModel:
         self._work = np.array([entry.work for entry in entries], np.float64)
         self._traffic = np.array([entry.traffic for entry in entries], np.float64)
         self._bits = np.array([entry.bits for entry in entries], np.int64)
-        self._needed: dict[str, NDArray[np.bool_]] = {}
+        self._needed: dict[str, BoolArray] = {}
 
     def cost(self, outputs: Collection[str] | None = None) -> Cost:
         """The cost of what the named tensors need; of all outputs where there is None.
@@ -183,13 +183,13 @@ class CostModel:
                 change[last.get(write, end) + 1] -= size
         return int(np.cumsum(change).max())
 
-    def _needed_for(self, outputs: Iterable[str]) -> NDArray[np.bool_]:
+    def _needed_for(self, outputs: Iterable[str]) -> BoolArray:
         needed = np.zeros(len(self._kernels), np.bool_)
         for name in outputs:
             needed |= self._needed_by(name)
         return needed
 
-    def _needed_by(self, tensor: str) -> NDArray[np.bool_]:
+    def _needed_by(self, tensor: str) -> BoolArray:
         if tensor not in self._needed:
             needed = np.zeros(len(self._kernels), np.bool_)
             waiting = self._ledger.behind(tensor)
@@ -220,15 +220,15 @@ class _Entry:
     traffic: int = 0
 
 
-def estimate_latency(model: onnx.ModelProto) -> float | None:
+def estimate_relative_latency(model: onnx.ModelProto) -> float | None:
     """The estimate of `CostModel` for all outputs; None where the graph does not tell its sizes."""
     try:
-        return CostModel(model).cost().estimate
+        return CostModel(model).cost().relative_latency
     except EdgetlError:  # the size of what NonMaxSuppression leaves is not told
         return None
 
 
-def _amounts(entries: Sequence[_Entry]) -> NDArray[np.int64]:
+def _amounts(entries: Sequence[_Entry]) -> Int64Array:
     rows = [(entry.flops, entry.parameters, entry.weight_bytes, entry.activation_bytes) for entry in entries]
     if any(sum(column) >= 2**63 for column in zip(*rows, strict=True)):
         raise EdgetlError("the tensors of the graph are larger than any machine holds; export the model again")

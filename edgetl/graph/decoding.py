@@ -11,22 +11,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgetl.artifacts.detector import Scale
+from edgetl.artifacts.detector_bundle import YoloScale
 from edgetl.errors import EdgetlError
-from edgetl.graph.builder import Builder, integers, real
+from edgetl.graph.node_builder import NodeBuilder, integers, real
 
 _LARGEST_EXPONENT = 10.0
 """A box 22,000 times as large as its anchor is a fault of the weights; infinity would spoil every other box."""
 
 
 @dataclass(frozen=True)
-class Raw:
+class RawOutput:
     """A raw output in the graph, N x A * (5 + C) x ``rows`` x ``columns``, and how it is read."""
 
     tensor: str
     rows: int
     columns: int
-    scale: Scale
+    scale: YoloScale
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,12 @@ class Decoded:
     pending: bool
     count: int
 
-    def scores(self, build: Builder, classes: str, objectness: str) -> str:
+    def scores(self, build: NodeBuilder, classes: str, objectness: str) -> str:
         """Objectness times class, of all boxes or of some."""
         return build("Mul", build("Sigmoid", classes) if self.pending else classes, objectness)
 
 
-def decode(build: Builder, raws: Sequence[Raw], classes: int, width: int, height: int) -> Decoded:
+def decode(build: NodeBuilder, raws: Sequence[RawOutput], classes: int, width: int, height: int) -> Decoded:
     """Append the reading of a head's raw outputs, for a network's input of ``width`` x ``height`` pixels.
 
     Raises:
@@ -70,11 +70,11 @@ def decode(build: Builder, raws: Sequence[Raw], classes: int, width: int, height
     )
 
 
-def _joined(build: Builder, parts: Sequence[str]) -> str:
+def _joined(build: NodeBuilder, parts: Sequence[str]) -> str:
     return build("Concat", *parts, axis=2) if len(parts) > 1 else parts[0]
 
 
-def _decode(build: Builder, raw: Raw, classes: int, width: int, height: int) -> tuple[str, str, str]:
+def _decode(build: NodeBuilder, raw: RawOutput, classes: int, width: int, height: int) -> tuple[str, str, str]:
     """Boxes, objectness and classes of one raw output, N x (4, 1, C) x A * H * W."""
     scale, cells, anchors = raw.scale, raw.rows * raw.columns, len(raw.scale.anchors)
     values = build("Reshape", raw.tensor, integers(0, anchors, 5 + classes, cells))
@@ -95,7 +95,7 @@ def _decode(build: Builder, raw: Raw, classes: int, width: int, height: int) -> 
     return flat[0], flat[1], build("Reshape", scores, integers(0, classes, anchors * cells))
 
 
-def _half_sides(build: Builder, sides: str, scale: Scale) -> str:
+def _half_sides(build: NodeBuilder, sides: str, scale: YoloScale) -> str:
     halves = np.array(scale.anchors, np.float32).T.reshape(1, 2, -1, 1) / 2
     if scale.activated:
         return build("Mul", build("Mul", sides, sides), 4 * halves)

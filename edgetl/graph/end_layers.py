@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import onnx
 
-from edgetl.artifacts.calibration import CalibrationTable, FirstLayers, LastLayer
-from edgetl.graph.cost import estimate_latency
+from edgetl.arrays import Float32Array
+from edgetl.artifacts.calibration_table import CalibrationTable, FirstLayers, LastLayer
+from edgetl.config import QdqFormat
+from edgetl.graph.cost import estimate_relative_latency
 from edgetl.graph.model import Wiring
-from edgetl.graph.noise import mean_snr_db, results, snr_db
-from edgetl.graph.observe import Images
 from edgetl.graph.parity import Outputs
-from edgetl.graph.placement import Target, first_layers, last_layers
-from edgetl.graph.quantise import quantise
+from edgetl.graph.qdq_placement import first_layers, last_layers
+from edgetl.graph.quantize import quantize
+from edgetl.graph.snr import mean_snr_db, results, snr_db
 
 _LEAST_SAVED = 0.01
 """Of the estimated latency: what is less is not worth any noise."""
@@ -19,11 +20,11 @@ _MOST_NOISE_DB = 0.5
 """An eighth more noise than the rest of the network in INT8 makes; methods differ by more."""
 
 
-def judge_first_layers(
+def assess_first_layers(
     model: onnx.ModelProto,
     table: CalibrationTable,
-    target: Target,
-    probes: Images,
+    target: QdqFormat,
+    probes: Float32Array,
     exact: Outputs,
     in_int8: float,
     own: onnx.ModelProto | None = None,
@@ -38,9 +39,9 @@ def judge_first_layers(
     layers = first_layers(Wiring(model.graph), target)
     if not layers:
         return None
-    floating = quantise(own or model, table, target, layers)
+    floating = quantize(own or model, table, target, layers)
     in_float = mean_snr_db(exact, results(floating, probes, tuple(exact)))
-    saved = _saved(floating, quantise(model, table, target))
+    saved = _saved(floating, quantize(model, table, target))
     fits = _fits(_LEAST_SAVED if saved is None else saved, in_float - in_int8)
     return FirstLayers(layers=layers, snr_db=in_float, snr_db_int8=in_int8, saved=saved, int8=fits)
 
@@ -51,8 +52,8 @@ def last_inputs(model: onnx.ModelProto) -> tuple[str, ...]:
     return tuple(dict.fromkeys(source for _, source in last_layers(wiring)))
 
 
-def judge_last_layers(
-    model: onnx.ModelProto, table: CalibrationTable, target: Target, probes: Images, exact: Outputs
+def assess_last_layers(
+    model: onnx.ModelProto, table: CalibrationTable, target: QdqFormat, probes: Float32Array, exact: Outputs
 ) -> tuple[LastLayer, ...]:
     """Each last layer in INT8 against in float, all others being INT8: two passes of the probe images for all of them.
 
@@ -65,12 +66,12 @@ def judge_last_layers(
     if not names:
         return ()
     kept = table.first_in_float()
-    without, within = (quantise(model, one, target, kept) for one in (table, _with(table, names)))
+    without, within = (quantize(model, one, target, kept) for one in (table, _with(table, names)))
     others, found = (results(form, probes, names) for form in (without, within))
     judged = []
     for name in names:
         in_float, in_int8 = snr_db(exact[name], others[name]), snr_db(exact[name], found[name])
-        saved = _saved(without, quantise(model, _with(table, [name]), target, kept)) or 0.0
+        saved = _saved(without, quantize(model, _with(table, [name]), target, kept)) or 0.0
         fits = _fits(saved, in_float - in_int8)
         judged.append(LastLayer(layer=name, snr_db=in_float, snr_db_int8=in_int8, saved=saved, int8=fits))
     return tuple(judged)
@@ -78,7 +79,7 @@ def judge_last_layers(
 
 def _saved(before: onnx.ModelProto, after: onnx.ModelProto) -> float | None:
     """The share of the estimated latency; None where it is not known."""
-    least, most = estimate_latency(after), estimate_latency(before)
+    least, most = estimate_relative_latency(after), estimate_relative_latency(before)
     return round(1 - least / most, 4) if least and most else None
 
 

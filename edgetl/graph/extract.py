@@ -9,9 +9,9 @@ from onnx import TensorProto, helper
 
 from edgetl.artifacts.bundle import IMAGES
 from edgetl.errors import EdgetlError
+from edgetl.graph.external_data import add_initializers, envelope, without_weights
 from edgetl.graph.metadata import metadata_for
 from edgetl.graph.model import Wiring, needed, tensors_read, typed
-from edgetl.graph.weights import add_initializers, envelope, without_weights
 
 _BATCH = 7919
 """Images of which shapes are inferred: a prime that is no size of a layer, so it shows where it went."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+
+from edgetl.arrays import Float32Array, Int64Array
 
 BINS = 4096
 """Bins of a histogram of magnitudes: 16 to 32 for each INT8 step where nothing is clipped."""
@@ -24,7 +25,7 @@ class Histogram:
         self.minimum = np.inf
         self.maximum = -np.inf
 
-    def add(self, values: NDArray[np.float32]) -> None:
+    def add(self, values: Float32Array) -> None:
         """Count finite values of any shape, at least one."""
         low, high = float(values.min()), float(values.max())
         self.minimum, self.maximum = min(self.minimum, low), max(self.maximum, high)
@@ -49,9 +50,9 @@ class Histogram:
             self.counts = np.concatenate([self.merged(BINS // 2), np.zeros(BINS // 2, np.int64)])
             self.exponent += 1
 
-    def merged(self, bins: int) -> NDArray[np.int64]:
+    def merged(self, bins: int) -> Int64Array:
         """The counts in fewer bins, a divisor of ``BINS``."""
-        counts: NDArray[np.int64] = self.counts.reshape(bins, BINS // bins).sum(axis=1)
+        counts: Int64Array = self.counts.reshape(bins, BINS // bins).sum(axis=1)
         return counts
 
     @property

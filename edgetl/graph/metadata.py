@@ -11,7 +11,7 @@ from onnx import helper
 from pydantic import Field, TypeAdapter, ValidationError
 
 from edgetl.artifacts.bundle import Preprocessing
-from edgetl.artifacts.detections import Detecting
+from edgetl.artifacts.predictions import DetectionOutput
 from edgetl.errors import EdgetlError
 
 LABELS = "edgetl.labels"
@@ -38,7 +38,7 @@ def merged_metadata(models: Mapping[str, onnx.ModelProto]) -> dict[str, str]:
     notes = {prefix: _entries(model, prefix) for prefix, model in models.items()}
     merged = {}
     for key in _OF_OUTPUTS:
-        said = {f"{p}/{output}": what for p, own in notes.items() for output, what in _said(own, key, p).items()}
+        said = {f"{p}/{output}": what for p, own in notes.items() for output, what in _entry_of(own, key, p).items()}
         merged.update({key: _dump(said)} if said else {})
     for prefix, own in notes.items():
         for key in own.keys() - set(_OF_OUTPUTS):
@@ -57,7 +57,7 @@ def metadata_for(model: onnx.ModelProto, outputs: Collection[str]) -> dict[str, 
     notes = _entries(model, "the graph")
     kept = {}
     for key in _OF_OUTPUTS:
-        said = {output: what for output, what in _said(notes, key, "the graph").items() if output in outputs}
+        said = {output: what for output, what in _entry_of(notes, key, "the graph").items() if output in outputs}
         kept.update({key: _dump(said)} if said else {})
     return kept | {key: value for key, value in notes.items() if key not in _OF_OUTPUTS}
 
@@ -65,7 +65,7 @@ def metadata_for(model: onnx.ModelProto, outputs: Collection[str]) -> dict[str, 
 def describe(
     model: onnx.ModelProto,
     labels: Mapping[str, tuple[str, ...]],
-    detecting: Mapping[str, Detecting],
+    detecting: Mapping[str, DetectionOutput],
     preprocessing: Preprocessing,
 ) -> None:
     """Write the metadata of a graph anew, so that device code needs nothing beside it."""
@@ -85,13 +85,13 @@ def labels_of(model: onnx.ModelProto) -> dict[str, tuple[str, ...]]:
     return _validated(model, LABELS, TypeAdapter(dict[str, tuple[str, ...]]))
 
 
-def detecting_outputs(model: onnx.ModelProto) -> dict[str, Detecting]:
+def detecting_outputs(model: onnx.ModelProto) -> dict[str, DetectionOutput]:
     """The outputs that are detections, and how they are given.
 
     Raises:
         EdgetlError: the entry is damaged.
     """
-    return _validated(model, DETECTIONS, TypeAdapter(dict[str, Detecting]))
+    return _validated(model, DETECTIONS, TypeAdapter(dict[str, DetectionOutput]))
 
 
 def recorded_preprocessing(model: onnx.ModelProto) -> Preprocessing | None:
@@ -145,7 +145,7 @@ def _dump(said: Mapping[str, object]) -> str:
     return json.dumps(said, ensure_ascii=False)
 
 
-def _said(notes: Mapping[str, str], key: str, owner: str) -> dict[str, object]:
+def _entry_of(notes: Mapping[str, str], key: str, owner: str) -> dict[str, object]:
     """An entry that says something of outputs."""
     try:
         said = json.loads(notes.get(key, "{}"))

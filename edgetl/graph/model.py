@@ -11,13 +11,13 @@ from typing import Any
 import onnx
 import onnx.shape_inference
 from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
-from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from onnx.external_data_helper import uses_external_data
 
+from edgetl.arrays import AnyArray
 from edgetl.artifacts.files import read_bytes, whole_file
 from edgetl.errors import EdgetlError
-from edgetl.graph.weights import weights_digest, with_external_data, without_weights
+from edgetl.graph.external_data import weights_digest, with_external_data, without_weights
 
 # What a network is made of: behind the last of these, only results are worked out. Average pooling is one, because what
 # it averages bears coarse steps well: so the activation between a last Conv and its pooling is no result yet.
@@ -69,7 +69,7 @@ class Wiring:
         readers = self.consumers.get(tensor, [])
         return readers[0] if len(readers) == 1 and tensor not in self.outputs else None
 
-    def array(self, name: str) -> NDArray[Any]:
+    def array(self, name: str) -> AnyArray:
         """The value of a constant."""
         return numpy_helper.to_array(self.constants[name])
 
@@ -115,17 +115,17 @@ def tensors_read(node: onnx.NodeProto) -> Iterator[str]:
             yield from tensors_read(inner)
 
 
-def varying_tensors(graph: onnx.GraphProto, beside: Collection[int] = ()) -> set[str]:
+def varying_tensors(graph: onnx.GraphProto, also_varying: Collection[int] = ()) -> set[str]:
     """Names of the tensors that depend on an input of the graph.
 
     Args:
         graph: nodes in topological order.
-        beside: positions of nodes whose outputs vary for another reason.
+        also_varying: positions of nodes whose outputs vary for another reason.
     """
     constants = {tensor.name for tensor in graph.initializer}
     found = {value.name for value in graph.input if value.name not in constants}
     for position, node in enumerate(graph.node):
-        if position in beside or not found.isdisjoint(tensors_read(node)):
+        if position in also_varying or not found.isdisjoint(tensors_read(node)):
             found.update(name for name in node.output if name)
     return found
 

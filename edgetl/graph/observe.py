@@ -10,20 +10,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
+from edgetl.arrays import Float32Array
 from edgetl.errors import EdgetlError
 from edgetl.graph.histogram import Histogram
 from edgetl.graph.model import Wiring, with_outputs
 from edgetl.graph.parity import Reference
-from edgetl.graph.placement import place
+from edgetl.graph.qdq_placement import place_qdq
 
 PROBES = 128
 """Images of a calibration set that are kept for a closer look, if they are small."""
 _PROBE_BYTES = 2**27
 """What they have at most; of 416 x 416 pixels that is 64."""
-
-Images = NDArray[np.float32]
 
 
 def quantisable_tensors(model: onnx.ModelProto) -> tuple[str, ...]:
@@ -35,7 +33,7 @@ def quantisable_tensors(model: onnx.ModelProto) -> tuple[str, ...]:
     are none: they stay in float.
     """
     wiring = Wiring(model.graph)
-    needed = {name for target in ("tensorrt", "onnxruntime") for name in place(wiring, target).sources.values()}
+    needed = {name for target in ("tensorrt", "onnxruntime") for name in place_qdq(wiring, target).sources.values()}
     ordered = (*(value.name for value in model.graph.input), *wiring.producers)
     return tuple(name for name in ordered if name in needed)
 
@@ -46,15 +44,15 @@ class Observation:
 
     histograms: dict[str, Histogram]
     count: int
-    probes: Images
+    probes: Float32Array
 
     @property
-    def fitting(self) -> Images:
+    def fitting_images(self) -> Float32Array:
         """Half of the probes: for what is fitted to images."""
         return self.probes[::2]
 
     @property
-    def judging(self) -> Images:
+    def probe_images(self) -> Float32Array:
         """The other half: for what says how good that is. One probe alone is both."""
         return self.probes[1::2] if len(self.probes) > 1 else self.probes
 
@@ -79,11 +77,11 @@ class Observer:
             )
         self._reference = Reference(with_outputs(model, names), optimised=False, threads=1)
         self._histograms = {name: Histogram() for name in names}
-        self._probes: list[tuple[int, int, Images]] = []
+        self._probes: list[tuple[int, int, Float32Array]] = []
         self._count = 0
         self._lock = threading.Lock()
 
-    def add(self, images: Images) -> int:
+    def add(self, images: Float32Array) -> int:
         """Let images, float32 [n,3,H,W] in [0,1], go through the graph; their number is returned.
 
         Raises:
@@ -95,7 +93,7 @@ class Observer:
             self._add_one(np.ascontiguousarray(images[position : position + 1]))
         return len(images)
 
-    def _add_one(self, image: Images) -> None:
+    def _add_one(self, image: Float32Array) -> None:
         found = {}
         for name, values in self._reference.run(image).items():
             if not np.isfinite(values).all():
@@ -109,12 +107,12 @@ class Observer:
             self._count += 1
             self._keep(digest, image)
 
-    def _keep(self, digest: int, image: Images) -> None:
+    def _keep(self, digest: int, image: Float32Array) -> None:
         most = max(2, min(PROBES, _PROBE_BYTES // image.nbytes))
         kept = heapq.heappush if len(self._probes) < most else heapq.heappushpop
         kept(self._probes, (-digest, self._count, image))  # the count settles ties between equal images
 
-    def seen(self, recorded: int) -> Observation:
+    def observation(self, recorded: int) -> Observation:
         """What the pass saw of all images; as many must be on record.
 
         Raises:

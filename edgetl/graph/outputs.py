@@ -6,27 +6,27 @@ from collections.abc import Mapping
 
 import onnx
 
-from edgetl.artifacts.detector import VALUES
-from edgetl.config import Suppression
+from edgetl.artifacts.detector_bundle import VALUES
+from edgetl.config import NmsSettings
 from edgetl.errors import EdgetlError
 from edgetl.graph.metadata import detecting_outputs
 
 
-def suppressions_of(graph: onnx.ModelProto, owner: str) -> dict[str, Suppression]:
+def nms_settings_of(graph: onnx.ModelProto, owner: str) -> dict[str, NmsSettings]:
     """What each output with detections has done about overlapping boxes.
 
     Raises:
         EdgetlError: one leaves that to others, or is not of the shape that its metadata say.
     """
-    found: dict[str, Suppression] = {}
+    found: dict[str, NmsSettings] = {}
     for output, detecting in detecting_outputs(graph).items():
-        if detecting.suppression is None:
+        if detecting.nms is None:
             raise EdgetlError(
                 f"{owner} gives every box and leaves suppression to others (output {output!r}); export it with "
                 "--nms operator"
             )
-        found[output] = detecting.suppression
-    refuse_other_shapes(graph, owner, {name: (one.detections, VALUES) for name, one in found.items()})
+        found[output] = detecting.nms
+    refuse_other_shapes(graph, owner, {name: (one.max_detections, VALUES) for name, one in found.items()})
     return found
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgetl.graph.half import LARGEST, float_tensors
+from edgetl.arrays import Float32Array
+from edgetl.graph.fp16 import LARGEST, float_tensors
 from edgetl.graph.model import Wiring, with_outputs
 from edgetl.graph.parity import Reference
 
@@ -14,7 +15,7 @@ HEADROOM = 2.0
 """Other images may reach further than those that were run: so many times as far still fits."""
 
 
-def overflowing(model: onnx.ModelProto, images: NDArray[np.float32]) -> dict[str, str]:
+def overflowing(model: onnx.ModelProto, images: Float32Array) -> dict[str, str]:
     """Nodes that read or make what is too large for FP16, by their first output, each with the reason.
 
     Args:
@@ -36,7 +37,7 @@ def overflowing(model: onnx.ModelProto, images: NDArray[np.float32]) -> dict[str
     return found
 
 
-def _reach(model: onnx.ModelProto, wiring: Wiring, images: NDArray[np.float32]) -> dict[str, float]:
+def _reach(model: onnx.ModelProto, wiring: Wiring, images: Float32Array) -> dict[str, float]:
     floats = float_tensors(model)
     names = [name for name in wiring.producers if name in floats and name not in wiring.constants]
     reference = Reference(with_outputs(model, names), optimised=False)

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
-from numpy.typing import NDArray
 
+from edgetl.arrays import AnyArray, Float32Array
 from edgetl.errors import EdgetlError
 from edgetl.graph.model import image_input, load_model, model_bytes, one_line
 
-Outputs = dict[str, NDArray[Any]]
+Outputs = dict[str, AnyArray]
 
 
 class Session:
@@ -43,7 +42,7 @@ class Session:
         self.inputs = tuple(value.name for value in self._session.get_inputs())
         self._names = [output.name for output in self._session.get_outputs()]
 
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Outputs:
+    def run(self, inputs: Mapping[str, AnyArray]) -> Outputs:
         """Every output by name, for every input by name.
 
         Raises:
@@ -68,7 +67,7 @@ class Reference:
         self._input = image_input(model)
         self._session = Session(model, optimised, threads)
 
-    def run(self, images: NDArray[np.float32]) -> Outputs:
+    def run(self, images: Float32Array) -> Outputs:
         """Every output by name, for images float32 [n,3,H,W] in [0,1].
 
         Raises:
@@ -77,7 +76,7 @@ class Reference:
         return self._session.run({self._input: images})
 
 
-def run(model: onnx.ModelProto | Path, images: NDArray[np.float32]) -> Outputs:
+def run(model: onnx.ModelProto | Path, images: Float32Array) -> Outputs:
     """What a graph makes of images float32 [n,3,H,W] in [0,1]: every output by name.
 
     Raises:
@@ -86,7 +85,7 @@ def run(model: onnx.ModelProto | Path, images: NDArray[np.float32]) -> Outputs:
     return Reference(load_model(model) if isinstance(model, Path) else model).run(images)
 
 
-def max_difference(a: Mapping[str, NDArray[Any]], b: Mapping[str, NDArray[Any]]) -> float:
+def max_difference(a: Mapping[str, AnyArray], b: Mapping[str, AnyArray]) -> float:
     """The largest absolute difference over all outputs; a NaN on either side is an infinite one.
 
     Raises:

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
 
-from edgetl.artifacts.calibration import CalibrationTable
-from edgetl.graph.cost import estimate_latency
-from edgetl.graph.half import layers_to_fp16
+from edgetl.arrays import Float32Array
+from edgetl.artifacts.calibration_table import CalibrationTable
+from edgetl.config import QdqFormat
+from edgetl.graph.cost import estimate_relative_latency
+from edgetl.graph.fp16 import layers_to_fp16
 from edgetl.graph.model import Wiring
-from edgetl.graph.noise import mean_snr_db, results
-from edgetl.graph.placement import Target, place
-from edgetl.graph.quantise import quantise
+from edgetl.graph.qdq_placement import place_qdq
+from edgetl.graph.quantize import quantize
+from edgetl.graph.snr import mean_snr_db, results
 
 
 @dataclass(frozen=True)
-class LayerLoss:
+class LayerSensitivity:
     """Layers that read one tensor, by the tensors they make: in INT8 together or not at all.
 
     ``snr_db``: signal to noise of the graph's results with these layers alone in INT8. ``latency``: what the graph's
@@ -31,13 +31,13 @@ class LayerLoss:
     latency: float | None
 
 
-def layer_losses(
+def layer_sensitivities(
     model: onnx.ModelProto,
     table: CalibrationTable,
-    target: Target,
-    images: NDArray[np.float32],
+    target: QdqFormat,
+    images: Float32Array,
     watch: Callable[[int], object] = bool,
-) -> tuple[LayerLoss, ...]:
+) -> tuple[LayerSensitivity, ...]:
     """The loss of every group of layers, the most harmful first: one pass over the images for each group.
 
     Args:
@@ -47,22 +47,24 @@ def layer_losses(
     groups = layer_groups(model, target)
     every = [name for group in layer_groups(model, "tensorrt") for name in group]
     exact = results(model, images)
-    estimate = estimate_latency(quantise(model, table, target))
+    estimate = estimate_relative_latency(quantize(model, table, target))
     losses = []
     for group in groups:
         # In TensorRT's spelling for either target: it quantises what the layers read and nothing else.
-        alone = quantise(model, table, "tensorrt", [name for name in every if name not in group])
+        alone = quantize(model, table, "tensorrt", [name for name in every if name not in group])
         noise = mean_snr_db(exact, results(alone, images, tuple(exact)))
-        mixed = estimate_latency(mix(model, table, target, group)) if len(groups) > 1 else None
-        losses.append(LayerLoss(group, noise, mixed / estimate - 1 if mixed and estimate else None))
+        mixed = (
+            estimate_relative_latency(mixed_precision_graph(model, table, target, group)) if len(groups) > 1 else None
+        )
+        losses.append(LayerSensitivity(group, noise, mixed / estimate - 1 if mixed and estimate else None))
         watch(1)
     return tuple(sorted(losses, key=lambda loss: loss.snr_db))
 
 
-def layer_groups(model: onnx.ModelProto, target: Target) -> tuple[tuple[str, ...], ...]:
+def layer_groups(model: onnx.ModelProto, target: QdqFormat) -> tuple[tuple[str, ...], ...]:
     """Layers that can be INT8, those that read one tensor together, in the order of the graph."""
     wiring = Wiring(model.graph)
-    placement = place(wiring, target)
+    placement = place_qdq(wiring, target)
     groups: dict[str, list[str]] = {}
     for position in placement.layers:
         node = wiring.nodes[position]
@@ -70,20 +72,20 @@ def layer_groups(model: onnx.ModelProto, target: Target) -> tuple[tuple[str, ...
     return tuple(map(tuple, groups.values()))
 
 
-def mix(
+def mixed_precision_graph(
     model: onnx.ModelProto,
     table: CalibrationTable,
-    target: Target,
-    returned: Collection[str],
+    target: QdqFormat,
+    excluded: Collection[str],
     float32: Collection[str] = (),
 ) -> onnx.ModelProto:
     """The model in INT8 but for some layers: these are FP16 for TensorRT, and FP32 for ONNX Runtime's CPU.
 
     Args:
-        returned: layers that are not INT8, by the tensor they make.
+        excluded: layers that are not INT8, by the tensor they make.
         float32: those among them that overflow in FP16. Where none of a graph's layers is left, it stays in float.
     """
-    none_left = returned and not place(Wiring(model.graph), target, returned).layers
-    quantised = model if none_left else quantise(model, table, target, returned)
-    halves = [name for name in returned if name not in float32]
+    none_left = excluded and not place_qdq(Wiring(model.graph), target, excluded).layers
+    quantised = model if none_left else quantize(model, table, target, excluded)
+    halves = [name for name in excluded if name not in float32]
     return layers_to_fp16(quantised, halves) if target == "tensorrt" and halves else quantised

@@ -6,14 +6,13 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from edgetl.arrays import AnyArray
 from edgetl.errors import EdgetlError
 from edgetl.graph.model import one_line, opset, tensors_read
 
@@ -117,7 +116,7 @@ class Tensors:
         except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as error:
             raise EdgetlError(f"{node.op_type} {node.name!r} does not fit its inputs: {one_line(error)}") from error
 
-    def _fold(self, node: onnx.NodeProto, known: Mapping[str, TensorProto | NDArray[Any]]) -> None:
+    def _fold(self, node: onnx.NodeProto, known: Mapping[str, TensorProto | AnyArray]) -> None:
         outputs = [name for name in node.output if name]
         small = all(size and size.elements <= _LARGEST_SHAPE for size in map(self._find, outputs))
         if not small or any(item.HasField("g") for item in node.attribute):  # the body of a Loop may run for ever

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from edgetl.config import Suppression
-from edgetl.graph.builder import Builder, integers, real
+from edgetl.arrays import Float32Array
+from edgetl.config import NmsSettings
 from edgetl.graph.decoding import Decoded
+from edgetl.graph.node_builder import NodeBuilder, integers, real
 
 _FLOAT = TensorProto.FLOAT
 
@@ -40,11 +40,13 @@ class Candidates:
     classes: int
 
 
-Suppress = Callable[[Builder, Candidates, Suppression], str]
+SuppressFunction = Callable[[NodeBuilder, Candidates, NmsSettings], str]
 """Appends a form of suppression. Gives the scores, with zeros where a candidate is not kept."""
 
 
-def detections(build: Builder, decoded: Decoded, classes: int, suppression: Suppression, suppress: Suppress) -> str:
+def detections(
+    build: NodeBuilder, decoded: Decoded, classes: int, suppression: NmsSettings, suppress: SuppressFunction
+) -> str:
     """Append what becomes of decoded boxes: N x M x 6 (see `VALUES`), best first, filled up with zero scores."""
     found = _candidates(build, decoded, classes, suppression)
     kept = suppress(build, found, suppression)
@@ -53,42 +55,42 @@ def detections(build: Builder, decoded: Decoded, classes: int, suppression: Supp
     # Not by score: which of two equal values comes first is left open by runtimes, ranks are never equal.
     ranks = np.arange(found.count, 0, -1, dtype=np.float32)
     ranked = build("Where", build("Greater", kept, real(0)), ranks, real(0))
-    rows = _rows(build, rows, _best(build, ranked, min(suppression.detections, found.count))[1])
-    if suppression.detections > found.count:
-        rows = build("Pad", rows, integers(0, 0, 0, 0, suppression.detections - found.count, 0))
+    rows = _rows(build, rows, _best(build, ranked, min(suppression.max_detections, found.count))[1])
+    if suppression.max_detections > found.count:
+        rows = build("Pad", rows, integers(0, 0, 0, 0, suppression.max_detections - found.count, 0))
     score = build("Slice", rows, integers(4), integers(5), integers(2))
     nothing = np.array([0, 0, 0, 0, 0, -1], np.float32)
     return build("Where", build("Greater", score, real(0)), rows, nothing)
 
 
-def by_operator(build: Builder, found: Candidates, suppression: Suppression) -> str:
+def by_operator(build: NodeBuilder, found: Candidates, suppression: NmsSettings) -> str:
     """ONNX's operator, which takes the scores of every label: each candidate has one of its own and zeros."""
     each = np.arange(found.classes).reshape(1, -1, 1)
     own = build("Equal", build("Unsqueeze", found.labels, integers(1)), each)
     scores = build("Where", own, build("Unsqueeze", found.scores, integers(1)), real(0))
-    bounds = (np.array([value], np.float32) for value in (suppression.overlap, 0.0))
-    selected = build("NonMaxSuppression", found.boxes, scores, integers(suppression.detections), *bounds)
+    bounds = (np.array([value], np.float32) for value in (suppression.iou_threshold, 0.0))
+    selected = build("NonMaxSuppression", found.boxes, scores, integers(suppression.max_detections), *bounds)
     places = build("Gather", selected, integers(0, 2), axis=1)  # image and candidate; its label is known
     zeros = build("ConstantOfShape", build("Shape", found.scores))
     return build("ScatterND", zeros, places, build("GatherND", found.scores, places))
 
 
-def by_loop(build: Builder, found: Candidates, suppression: Suppression) -> str:
+def by_loop(build: NodeBuilder, found: Candidates, suppression: NmsSettings) -> str:
     """The fixed point of "kept if no better one that is kept lies on it", which greedy suppression is.
 
     All start as kept, and the first K are right after K rounds: mostly a few (Cluster-NMS, Zheng et al. 2020,
     arXiv 2005.03572).
     """
-    better = _better_ones_on_it(build, found, suppression.overlap)
+    better = _better_ones_on_it(build, found, suppression.iou_threshold)
     real_ones = build("Cast", build("Greater", build("Unsqueeze", found.scores, integers(2)), real(0)), to=_FLOAT)
     body = _round(build, better, real_ones, found.count)
     kept = build("Loop", np.array(found.count), np.array(True), real_ones, body=body)
     return build("Mul", found.scores, build("Squeeze", kept, integers(2)))
 
 
-def _candidates(build: Builder, decoded: Decoded, classes: int, suppression: Suppression) -> Candidates:
+def _candidates(build: NodeBuilder, decoded: Decoded, classes: int, suppression: NmsSettings) -> Candidates:
     """The best pairs, found in two steps: they all lie in boxes whose best label is among the best."""
-    least = np.array(max(np.float32(suppression.score), np.finfo(np.float32).tiny))
+    least = np.array(max(np.float32(suppression.score_threshold), np.finfo(np.float32).tiny))
     boxes, pairs = min(CANDIDATES, decoded.count), min(CANDIDATES, decoded.count * classes)
     best = decoded.scores(build, build("ReduceMax", decoded.classes, axes=[1], keepdims=1), decoded.objectness)
     _, places = _best(build, _reaching(build, best, least), boxes)  # N x 1 x boxes
@@ -104,23 +106,23 @@ def _candidates(build: Builder, decoded: Decoded, classes: int, suppression: Sup
     return Candidates(_rows(build, corners, box), scores, label, pairs, classes)
 
 
-def _reaching(build: Builder, scores: str, least: NDArray[np.float32]) -> str:
+def _reaching(build: NodeBuilder, scores: str, least: Float32Array) -> str:
     """Scores below the least as zeros, and so is what is no number."""
     return build("Where", build("GreaterOrEqual", scores, least), scores, real(0))
 
 
-def _best(build: Builder, values: str, count: int) -> tuple[str, str]:
+def _best(build: NodeBuilder, values: str, count: int) -> tuple[str, str]:
     """The largest values along the last axis and their places."""
     best, places = build.several("TopK", 2, values, integers(count))
     return best, places
 
 
-def _rows(build: Builder, rows: str, places: str) -> str:
+def _rows(build: NodeBuilder, rows: str, places: str) -> str:
     """Of N x K x V the rows at N x M places."""
     return build("GatherND", rows, build("Unsqueeze", places, integers(2)), batch_dims=1)
 
 
-def _better_ones_on_it(build: Builder, found: Candidates, overlap: float) -> str:
+def _better_ones_on_it(build: NodeBuilder, found: Candidates, overlap: float) -> str:
     """N x K x K: 1 where the second candidate is better than the first, of its label, and overlaps it too much."""
     sides = build.several("Split", 4, found.boxes, axis=2)
     left, top, right, bottom = sides
@@ -137,7 +139,7 @@ def _better_ones_on_it(build: Builder, found: Candidates, overlap: float) -> str
     return build("Cast", build("And", build("And", overlaps, build("Equal", *labels)), better), to=_FLOAT)
 
 
-def _round(build: Builder, better: str, real_ones: str, count: int) -> onnx.GraphProto:
+def _round(build: NodeBuilder, better: str, real_ones: str, count: int) -> onnx.GraphProto:
     """One round of the loop: whether it changed anything, and what is kept now (N x K x 1, as 0 and 1)."""
     inner = build.inner("round")
     turn, again, before = (inner.name(part) for part in ("turn", "again", "before"))

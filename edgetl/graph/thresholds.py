@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
+from edgetl.arrays import Float64Array, Int64Array
 from edgetl.graph.histogram import BINS, Histogram
 
 _LEVELS = 127
@@ -84,7 +84,7 @@ def least_divergence(histogram: Histogram) -> float:
     return float(ends[_least(divergences)] * histogram.width * (BINS // _ENTROPY_BINS))
 
 
-def _divergences(counts: NDArray[np.float64], ends: NDArray[np.int64]) -> Iterator[float]:
+def _divergences(counts: Float64Array, ends: Int64Array) -> Iterator[float]:
     for end in ends:
         kept = counts[:end]
         clipped = kept.copy()
@@ -100,6 +100,6 @@ def _divergences(counts: NDArray[np.float64], ends: NDArray[np.int64]) -> Iterat
         yield float((p * np.log(p / q)).sum())
 
 
-def _least(scores: NDArray[np.float64]) -> int:
+def _least(scores: Float64Array) -> int:
     """The first of the least, where differences as small as the noise of counting are none."""
     return int(np.argmin([rounded(score, _SCORE_BITS) for score in scores]))

@@ -6,28 +6,25 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
-import numpy.typing as npt
 
+from edgetl.arrays import BoolArray, Float32Array, Int64Array
 from edgetl.artifacts.results import Accuracy, Comparison
 from edgetl.measure import bootstrap
 
-Array = npt.NDArray[np.float32]
-Bools = npt.NDArray[np.bool_]
 
-
-def hits(probabilities: Array, truth: npt.NDArray[np.int64]) -> Bools:
+def hits(probabilities: Float32Array, truth: Int64Array) -> BoolArray:
     """Which images got the right label, all labels competing.
 
     Args:
         probabilities: N x labels.
         truth: N label positions.
     """
-    result: Bools = probabilities.argmax(axis=1) == truth
+    result: BoolArray = probabilities.argmax(axis=1) == truth
     return result
 
 
-def score(
-    probabilities: Array, truth: npt.NDArray[np.int64], labels: Sequence[str], groups: Mapping[str, Sequence[str]]
+def top1_accuracy(
+    probabilities: Float32Array, truth: Int64Array, labels: Sequence[str], groups: Mapping[str, Sequence[str]]
 ) -> Accuracy:
     """Accuracy overall, per group with all labels competing, and per group masked to the group's own labels.
 
@@ -40,13 +37,13 @@ def score(
         columns = np.array([labels.index(label) for label in members])
         inside = np.isin(truth, columns)
         if inside.any():
-            unmasked[group] = bootstrap.share(right[inside])
+            unmasked[group] = bootstrap.mean_of_hits(right[inside])
             own = columns[probabilities[inside][:, columns].argmax(axis=1)]
-            masked[group] = bootstrap.share(own == truth[inside])
-    return Accuracy(overall=bootstrap.share(right), groups=unmasked, masked=masked)
+            masked[group] = bootstrap.mean_of_hits(own == truth[inside])
+    return Accuracy(overall=bootstrap.mean_of_hits(right), groups=unmasked, masked=masked)
 
 
-def compare(predictions: Mapping[str, Array], truth: npt.NDArray[np.int64]) -> tuple[Comparison, ...]:
+def compare_accuracies(predictions: Mapping[str, Float32Array], truth: Int64Array) -> tuple[Comparison, ...]:
     """The difference of every pair, image by image."""
     right = {title: hits(probabilities, truth) for title, probabilities in predictions.items()}
     comparisons = []

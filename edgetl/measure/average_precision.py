@@ -6,18 +6,16 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations, pairwise
 
 import numpy as np
-import numpy.typing as npt
 
-from edgetl.artifacts.estimate import Estimate
-from edgetl.artifacts.results import Accuracy, AveragePrecision, Comparison, LabelPrecision, MeanPrecision
+from edgetl.arrays import BoolArray, Float64Array, Int32Array, Int64Array
+from edgetl.artifacts.measurements import AccuracyEstimate
+from edgetl.artifacts.results import Accuracy, AveragePrecision, Comparison, LabelPrecision, MeanAveragePrecision
 from edgetl.errors import EdgetlError
 from edgetl.measure import bootstrap
-from edgetl.measure.matching import IOU_THRESHOLDS, Bools, Floats, Ints, Matches
-
-Counts = npt.NDArray[np.int32]
+from edgetl.measure.matching import IOU_THRESHOLDS, Matches
 
 RESAMPLES = 1000
-_RECALLS: Floats = np.linspace(0.0, 1.0, 101)
+_RECALLS: Float64Array = np.linspace(0.0, 1.0, 101)
 _TAILS = ((1 - bootstrap.CONFIDENCE) / 2, (1 + bootstrap.CONFIDENCE) / 2)
 # Detections times samples in one pass: their running sums stay in a processor's cache.
 _CELLS = 1 << 19
@@ -33,7 +31,7 @@ def ap50(matches: Matches) -> float:
     return float(_mean(precisions(matches, _itself(matches), thresholds=1)[0, labels])[0])
 
 
-def score(matches: Matches, groups: Mapping[str, Sequence[str]]) -> AveragePrecision:
+def mean_average_precision(matches: Matches, groups: Mapping[str, Sequence[str]]) -> AveragePrecision:
     """mAP@0.5 and mAP@[.5:.95] of all labels and of each group, and AP of each label.
 
     The figures are COCO's. For their intervals images are drawn with replacement, each with its matches, and AP is
@@ -50,9 +48,9 @@ def score(matches: Matches, groups: Mapping[str, Sequence[str]]) -> AveragePreci
     sampled = precisions(matches, _samples(matches), len(IOU_THRESHOLDS))
     at_half, at_all = sampled[0], sampled.mean(axis=0)
 
-    def of(labels: Sequence[int]) -> MeanPrecision:
+    def of(labels: Sequence[int]) -> MeanAveragePrecision:
         objects = matches.objects[:, labels]
-        return MeanPrecision(ap50=_estimate(at_half[labels], objects), ap=_estimate(at_all[labels], objects))
+        return MeanAveragePrecision(ap50=_estimate(at_half[labels], objects), ap=_estimate(at_all[labels], objects))
 
     def of_label(label: int) -> LabelPrecision:
         objects = int(matches.objects[:, label].sum())
@@ -67,7 +65,7 @@ def score(matches: Matches, groups: Mapping[str, Sequence[str]]) -> AveragePreci
     )
 
 
-def estimate(matches: Matches) -> Estimate:
+def map50_estimate(matches: Matches) -> AccuracyEstimate:
     """mAP@0.5 with its interval.
 
     Raises:
@@ -76,7 +74,7 @@ def estimate(matches: Matches) -> Estimate:
     return _estimate(_sampled(matches)[None], matches.objects)
 
 
-def drop(a: Matches, b: Matches) -> tuple[float, float, float, float]:
+def map50_drop(a: Matches, b: Matches) -> tuple[float, float, float, float]:
     """By how much b's mAP@0.5 is below a's on the same images: the drop, its standard error, and its interval.
 
     Raises:
@@ -92,7 +90,7 @@ def as_accuracy(measured: AveragePrecision) -> Accuracy:
     return Accuracy(overall=measured.overall.ap50, groups={name: one.ap50 for name, one in measured.groups.items()})
 
 
-def compare(matches: Mapping[str, Matches]) -> tuple[Comparison, ...]:
+def compare_map50(matches: Mapping[str, Matches]) -> tuple[Comparison, ...]:
     """The difference in mAP@0.5 of every pair, both on the same drawn images.
 
     Raises:
@@ -116,37 +114,37 @@ def _with_objects(matches: Matches) -> list[int]:
     return labels
 
 
-def _itself(matches: Matches) -> Counts:
+def _itself(matches: Matches) -> Int32Array:
     """N x 1: every image once."""
     return np.ones((len(matches.objects), 1), dtype=np.int32)
 
 
-def _samples(matches: Matches) -> Counts:
+def _samples(matches: Matches) -> Int32Array:
     """N x (1 + `RESAMPLES`): how often each image is in the test set itself, and then in each one drawn from it."""
     n = len(matches.objects)
     drawn = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), RESAMPLES).astype(np.int32)
     return np.concatenate([_itself(matches), drawn.T], axis=1)
 
 
-def _sampled(matches: Matches) -> Floats:
+def _sampled(matches: Matches) -> Float64Array:
     """mAP@0.5 of the test set itself, and of each one drawn from it."""
     return _mean(precisions(matches, _samples(matches), thresholds=1)[0, _with_objects(matches)])
 
 
-def _mean(sampled: Floats) -> Floats:
+def _mean(sampled: Float64Array) -> Float64Array:
     """The mean over labels that a sample has, from labels x samples; NaN where it has none."""
     there = ~np.isnan(sampled)
-    total: Floats = np.where(there, sampled, 0.0).sum(axis=0)
-    result: Floats = np.divide(total, there.sum(axis=0), out=np.full_like(total, np.nan), where=there.any(axis=0))
+    total: Float64Array = np.where(there, sampled, 0.0).sum(axis=0)
+    result: Float64Array = np.divide(total, there.sum(axis=0), out=np.full_like(total, np.nan), where=there.any(axis=0))
     return result
 
 
-def _estimate(sampled: Floats, objects: Ints) -> Estimate:
+def _estimate(sampled: Float64Array, objects: Int64Array) -> AccuracyEstimate:
     value, low, high = _interval(_mean(sampled), (0.0, 1.0), objects)
-    return Estimate(value=value, low=low, high=high, n=len(objects))
+    return AccuracyEstimate(value=value, low=low, high=high, n=len(objects))
 
 
-def _interval(sampled: Floats, bounds: tuple[float, float], objects: Ints) -> tuple[float, float, float]:
+def _interval(sampled: Float64Array, bounds: tuple[float, float], objects: Int64Array) -> tuple[float, float, float]:
     """The figure itself, which comes first, and its interval from the samples after it.
 
     AP of images of which some are drawn twice is on average above AP of those they are drawn from. The percentile
@@ -154,17 +152,18 @@ def _interval(sampled: Floats, bounds: tuple[float, float], objects: Ints) -> tu
     far other test sets of so many images may give another figure.
 
     Where nearly all samples give the same, the bootstrap knows no doubt. Then the figure may be off by the exact bound
-    of `bootstrap.share` on how common images can be of which the test set, among those that have ``objects``, has none.
+    of `bootstrap.mean_of_hits` on how common images can be of which the test set, among those that have ``objects``,
+    has none.
     """
     value, drawn = float(sampled[0]), sampled[1:][~np.isnan(sampled[1:])]
     low, high = np.quantile(drawn, _TAILS) - (drawn.mean() - value)
     if high - low < 1e-9:
-        unseen = bootstrap.share(np.zeros(int(objects.any(axis=1).sum()), dtype=np.bool_)).high
+        unseen = bootstrap.mean_of_hits(np.zeros(int(objects.any(axis=1).sum()), dtype=np.bool_)).high
         low, high = value - unseen, value + unseen
     return value, max(bounds[0], min(value, float(low))), min(bounds[1], max(value, float(high)))
 
 
-def precisions(matches: Matches, samples: Counts, thresholds: int) -> Floats:
+def precisions(matches: Matches, samples: Int32Array, thresholds: int) -> Float64Array:
     """AP at the first so many IoU thresholds: thresholds x labels x samples; NaN where a sample has no object.
 
     Args:
@@ -172,7 +171,7 @@ def precisions(matches: Matches, samples: Counts, thresholds: int) -> Floats:
         samples: N x samples, how often each image is there; its copies' detections follow one another.
         thresholds: up to T.
     """
-    objects: Floats = matches.objects.T.astype(np.float64) @ samples
+    objects: Float64Array = matches.objects.T.astype(np.float64) @ samples
     result = np.zeros((thresholds, *objects.shape))
     for label, (start, stop) in enumerate(pairwise(matches.spans)):
         right, ignored = matches.right[:thresholds, start:stop], matches.ignored[:thresholds, start:stop]
@@ -186,7 +185,7 @@ def precisions(matches: Matches, samples: Counts, thresholds: int) -> Floats:
     return result
 
 
-def _areas(counts: Counts, right: Bools, ignored: Bools, objects: Floats) -> Floats:
+def _areas(counts: Int32Array, right: BoolArray, ignored: BoolArray, objects: Float64Array) -> Float64Array:
     """The area under precision over recall: thresholds x samples.
 
     At each of 101 recalls the highest precision there or beyond, as PASCAL VOC interpolates (Everingham et al. 2010)
@@ -209,16 +208,16 @@ def _areas(counts: Counts, right: Bools, ignored: Bools, objects: Floats) -> Flo
     return result
 
 
-def _before(hits: Ints, aside: Ints, counts: Counts) -> Counts:
+def _before(hits: Int64Array, aside: Int64Array, counts: Int32Array) -> Int32Array:
     """How many of the detections set aside come before each hit: hits x samples."""
     running = np.zeros((len(aside) + 1, counts.shape[1]), dtype=np.int32)
     counts[aside].cumsum(axis=0, dtype=np.int32, out=running[1:])
-    result: Counts = running[np.searchsorted(aside, hits)]
+    result: Int32Array = running[np.searchsorted(aside, hits)]
     return result
 
 
-def _reached(recall: Floats) -> Ints:
+def _reached(recall: Float64Array) -> Int64Array:
     """How many of the 101 recalls are not above ``recall``. As they are even, only the nearest is in question."""
     nearest = np.rint(recall * (len(_RECALLS) - 1)).astype(np.int64)
-    result: Ints = nearest + (_RECALLS[nearest] <= recall)
+    result: Int64Array = nearest + (_RECALLS[nearest] <= recall)
     return result

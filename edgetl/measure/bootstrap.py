@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from edgetl.artifacts.estimate import Estimate
-
-Floats = npt.NDArray[np.float64]
+from edgetl.arrays import BoolArray, Float64Array
+from edgetl.artifacts.measurements import AccuracyEstimate
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
 TAILS = (100 * (1 - CONFIDENCE) / 2, 100 * (1 + CONFIDENCE) / 2)
 
 
-def share(hits: npt.NDArray[np.bool_], seed: int = 0) -> Estimate:
+def mean_of_hits(hits: BoolArray, seed: int = 0) -> AccuracyEstimate:
     """The share of true values with its interval.
 
     Resampling N hits and misses with replacement is drawing from a binomial distribution, so that is what is done.
@@ -24,10 +22,10 @@ def share(hits: npt.NDArray[np.bool_], seed: int = 0) -> Estimate:
     n, value = len(hits), float(hits.mean())
     if value in {0.0, 1.0}:
         slack = _unseen(n)
-        return Estimate(value=value, low=max(0.0, value - slack), high=min(1.0, value + slack), n=n)
+        return AccuracyEstimate(value=value, low=max(0.0, value - slack), high=min(1.0, value + slack), n=n)
     draws = np.random.default_rng(seed).binomial(n, value, RESAMPLES) / n
     low, high = np.percentile(draws, TAILS)
-    return Estimate(value=value, low=float(low), high=float(high), n=n)
+    return AccuracyEstimate(value=value, low=float(low), high=float(high), n=n)
 
 
 def _unseen(n: int) -> float:
@@ -35,11 +33,11 @@ def _unseen(n: int) -> float:
     return float(1.0 - ((1 - CONFIDENCE) / 2) ** (1.0 / n))
 
 
-def paired_difference(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_], seed: int = 0) -> tuple[float, float, float]:
+def paired_difference(a: BoolArray, b: BoolArray, seed: int = 0) -> tuple[float, float, float]:
     """share(a) - share(b) over the same images, and its interval.
 
-    An image counts +1 where only a is right, -1 where only b is; resampling those is drawing from a multinomial.
-    Where the two agree on every image, the exact bound on how often they might differ takes its place, as in `share`.
+    An image counts +1 where only a is right, -1 where only b is; resampling those is drawing from a multinomial. Where
+    the two agree on every image, the exact bound on how often they might differ takes its place, as in `mean_of_hits`.
     """
     n = len(a)
     wins, losses = int((a & ~b).sum()), int((b & ~a).sum())
@@ -52,12 +50,14 @@ def paired_difference(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_], seed: 
     return (wins - losses) / n, float(low), float(high)
 
 
-def paired_error(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float:
+def paired_error(a: BoolArray, b: BoolArray) -> float:
     """The standard error of share(a) - share(b) over the same images."""
     return float(np.std(a.astype(np.int8) - b.astype(np.int8)) / np.sqrt(len(a)))
 
 
-def median(values: Floats, seed: int = 0, confidence: float = CONFIDENCE, run: int = 1) -> tuple[float, float, float]:
+def median(
+    values: Float64Array, seed: int = 0, confidence: float = CONFIDENCE, run: int = 1
+) -> tuple[float, float, float]:
     """The median and its interval.
 
     Args:

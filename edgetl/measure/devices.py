@@ -6,25 +6,24 @@ import difflib
 import re
 from functools import cache
 from importlib import resources
-from typing import Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, TypeAdapter, model_validator
 
 from edgetl.artifacts.files import Artifact
+from edgetl.config import Precision
 from edgetl.errors import EdgetlError
 
-Precision = Literal["fp32", "fp16", "int8"]
 _GB_MB = 1000.0
 
 
-class Source(Artifact):
+class Citation(Artifact):
     """Where a figure is from. ``verified`` is whether that page was read; else the figure is from memory."""
 
     text: str = Field(min_length=1)
     verified: bool
 
 
-class Architecture(Artifact):
+class GpuArchitecture(Artifact):
     """Operations (two for a multiply-add, dense) that one SM does in a clock; no INT8 where there is none."""
 
     operations_per_sm_clock: dict[Precision, PositiveInt]
@@ -41,7 +40,7 @@ class Mode(Artifact):
     source: str
 
 
-class Device(Artifact):
+class JetsonModule(Artifact):
     """A module. Its first mode is its fastest."""
 
     name: str
@@ -67,9 +66,9 @@ class Efficiency(Artifact):
 class Catalogue(Artifact):
     """``devices.json``: every figure names a source that is there."""
 
-    sources: dict[str, Source]
-    architectures: dict[str, Architecture]
-    devices: tuple[Device, ...]
+    sources: dict[str, Citation]
+    architectures: dict[str, GpuArchitecture]
+    devices: tuple[JetsonModule, ...]
 
     @model_validator(mode="after")
     def _refers_to_what_is_there(self) -> Catalogue:
@@ -84,7 +83,7 @@ class Catalogue(Artifact):
         return self
 
 
-class Target(Artifact):
+class DevicePeaks(Artifact):
     """A device in a mode: peaks in operations and bytes per second."""
 
     device: str
@@ -115,7 +114,7 @@ def _packaged(name: str) -> bytes:
     return (resources.files("edgetl.measure") / name).read_bytes()
 
 
-def find_target(text: str) -> Target:
+def find_device_peaks(text: str) -> DevicePeaks:
     """A device by its name, such as ``Orin Nano 8GB`` or ``AGX Orin 64GB@30W``; without a mode in its fastest.
 
     Case, blanks and hyphens do not matter, nor does a leading "Jetson".
@@ -133,7 +132,7 @@ def find_target(text: str) -> Target:
     return _target(device, mode)
 
 
-def _find_device(name: str) -> Device:
+def _find_device(name: str) -> JetsonModule:
     devices = {_key(device.name): device for device in catalogue().devices}
     key = _key(name).removeprefix("jetson")
     if key in devices:
@@ -149,12 +148,12 @@ def _key(name: str) -> str:
     return re.sub(r"[\s_-]", "", name).lower()
 
 
-def _target(device: Device, mode: Mode) -> Target:
+def _target(device: JetsonModule, mode: Mode) -> DevicePeaks:
     found = catalogue()
     architecture = found.architectures[device.architecture]
     clocks = mode.sms * mode.gpu_mhz * 1e6
     figures = {"memory": device.source, "clock, SMs and bandwidth": mode.source, "peaks": architecture.source}
-    return Target(
+    return DevicePeaks(
         device=device.name,
         mode=mode.name,
         peaks={precision: clocks * each for precision, each in architecture.operations_per_sm_clock.items()},

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from edgetl.measure.machine import CARD, Clock, State
+from edgetl.measure.machine import CARD, Clock, MachineState
 
 _BELOW = 0.95
 """A clock may be this share of its maximum: governors and their readings are not exact."""
@@ -17,7 +17,7 @@ _PREEMPTIONS = 50.0
 """In a second: a kernel's own housekeeping takes the core away a few times."""
 
 
-def disturbances(states: Sequence[State]) -> tuple[str, ...]:
+def disturbances(states: Sequence[MachineState]) -> tuple[str, ...]:
     """Reasons, the worst first; none where the machine held still, or does not tell.
 
     Args:
@@ -28,7 +28,7 @@ def disturbances(states: Sequence[State]) -> tuple[str, ...]:
     return (*_throttled(states), *_hot(states), *_mode(states), *_slow(states), *_preempted(states))
 
 
-def _throttled(states: Sequence[State]) -> Iterator[str]:
+def _throttled(states: Sequence[MachineState]) -> Iterator[str]:
     """A counter or a limit that rose, and an alert that stood all the time."""
     for name, first in states[0].throttles.items():
         most = max(state.throttles.get(name, first) for state in states)
@@ -44,11 +44,11 @@ def _throttled(states: Sequence[State]) -> Iterator[str]:
             yield f"the machine was throttled ({name}): cool it, then measure again" + _fan(states[0])
 
 
-def _fan(state: State) -> str:
+def _fan(state: MachineState) -> str:
     return " (sudo jetson_clocks --fan)" if state.power_mode is not None else ""
 
 
-def _hot(states: Sequence[State]) -> Iterator[str]:
+def _hot(states: Sequence[MachineState]) -> Iterator[str]:
     """The part that came nearest to the temperature at which it is slowed down."""
     told = [(one.trip - one.celsius, one) for state in states for one in state.temperatures if one.trip is not None]
     margin, one = min(told, key=lambda pair: pair[0], default=(_NEAR, None))
@@ -59,13 +59,13 @@ def _hot(states: Sequence[State]) -> Iterator[str]:
         )
 
 
-def _mode(states: Sequence[State]) -> Iterator[str]:
+def _mode(states: Sequence[MachineState]) -> Iterator[str]:
     modes = list(dict.fromkeys(state.power_mode for state in states if state.power_mode is not None))
     if len(modes) > 1:
         yield f"the power mode changed from {modes[0]} to {modes[1]}: set it (sudo nvpmodel -m N), then measure again"
 
 
-def _slow(states: Sequence[State]) -> Iterator[str]:
+def _slow(states: Sequence[MachineState]) -> Iterator[str]:
     """Clocks that moved, or stood below their maximum, while what they drive was at work."""
     for name in dict.fromkeys(clock.name for state in states for clock in state.clocks):
         told = [clock for state in states for clock in state.clocks if clock.name == name]
@@ -86,7 +86,7 @@ def _fault(told: list[Clock]) -> str | None:
     return None
 
 
-def _steady(clock: str, state: State) -> str:
+def _steady(clock: str, state: MachineState) -> str:
     """What keeps a clock at its maximum."""
     if clock == CARD:
         return "sudo nvidia-smi -lgc with the highest clock that it holds"
@@ -97,7 +97,7 @@ def _steady(clock: str, state: State) -> str:
     return "sudo cpupower frequency-set -g performance"
 
 
-def _preempted(states: Sequence[State]) -> Iterator[str]:
+def _preempted(states: Sequence[MachineState]) -> Iterator[str]:
     seconds = states[-1].seconds - states[0].seconds
     times = states[-1].preemptions - states[0].preemptions
     if seconds > 0 and times / seconds > _PREEMPTIONS:

@@ -14,7 +14,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from edgetl.artifacts.energy import Energy, RailPower
+from edgetl.artifacts.measurements import Energy, RailPower
 from edgetl.measure import bootstrap
 from edgetl.measure.power import Meter
 from edgetl.measure.sampler import Sampler

@@ -6,20 +6,18 @@ from collections.abc import Callable, Mapping
 from itertools import combinations
 
 import numpy as np
-import numpy.typing as npt
 
-from edgetl.artifacts.results import Comparison, DeviceTimes, Latency, Part
+from edgetl.arrays import Float64Array
+from edgetl.artifacts.results import Comparison, DeviceTimes, Latency, Percentiles
 from edgetl.measure import bootstrap
-from edgetl.measure.rounds import Samples
 from edgetl.measure.stability import interval_width, why_unstable
-
-Floats = npt.NDArray[np.float64]
+from edgetl.measure.timing import LatencySamples
 
 CERTAIN = 0.99
 """Confidence of ratios. Many pairs are compared, and a winner is what people act on."""
 
 
-def summarise(samples: Samples) -> Latency:
+def summarise(samples: LatencySamples) -> Latency:
     """Percentiles over all samples, the interval of the median over rounds, and whether to trust them."""
     flat = np.sort(samples.times, axis=None)
     per_round = samples.per_round
@@ -37,11 +35,11 @@ def summarise(samples: Samples) -> Latency:
         rounds=len(per_round),
         stable=why is None,
         why_unstable=why,
-        device=None if samples.parts is None else device_times(samples.parts),
+        device=None if samples.device_times is None else device_times(samples.device_times),
     )
 
 
-def percentile(ordered: Floats, percent: int) -> float:
+def percentile(ordered: Float64Array, percent: int) -> float:
     """As trtexec takes it: the sample that ``percent`` of all samples do not exceed, no interpolation.
 
     In whole numbers, because ``(1 - 0.9) * 10`` is a little less than one.
@@ -49,15 +47,15 @@ def percentile(ordered: Floats, percent: int) -> float:
     return float(ordered[max(len(ordered) - 1 - (100 - percent) * len(ordered) // 100, 0)])
 
 
-def device_times(parts: Floats) -> DeviceTimes:
+def device_times(parts: Float64Array) -> DeviceTimes:
     """trtexec's figures, from calls x (H2D, compute, D2H, enqueue): its latency is the sum of the first three."""
     columns = (*parts[:, :3].T, parts[:, :3].sum(axis=1), parts[:, 3])
     return DeviceTimes(**dict(zip(("h2d", "compute", "d2h", "latency", "enqueue"), map(_part, columns), strict=True)))
 
 
-def _part(times: Floats) -> Part:
+def _part(times: Float64Array) -> Percentiles:
     ordered = np.sort(times)
-    return Part(
+    return Percentiles(
         p50=float(np.median(ordered)),
         p90=percentile(ordered, 90),
         p99=percentile(ordered, 99),
@@ -65,7 +63,7 @@ def _part(times: Floats) -> Part:
     )
 
 
-def ratio(a: Samples, b: Samples) -> tuple[float, float, float]:
+def ratio(a: LatencySamples, b: LatencySamples) -> tuple[float, float, float]:
     """Median over rounds of a's time by b's, and its interval at `CERTAIN`.
 
     Rounds are taken as independent: what outlasts a round has hit both.
@@ -73,25 +71,25 @@ def ratio(a: Samples, b: Samples) -> tuple[float, float, float]:
     return bootstrap.median(a.per_round / b.per_round, confidence=CERTAIN)
 
 
-def compare(samples: Mapping[str, Samples]) -> tuple[Comparison, ...]:
+def compare_latencies(samples: Mapping[str, LatencySamples]) -> tuple[Comparison, ...]:
     """The ratio of every pair."""
     return tuple(_comparison(a, b, samples[a], samples[b]) for a, b in combinations(samples, 2))
 
 
-def _comparison(a: str, b: str, of_a: Samples, of_b: Samples) -> Comparison:
+def _comparison(a: str, b: str, of_a: LatencySamples, of_b: LatencySamples) -> Comparison:
     value, low, high = ratio(of_a, of_b)
     why = why_unstable(of_a.per_round / of_b.per_round, (low, high))
     return Comparison(a=a, b=b, metric="latency", ratio=value, low=low, high=high, why_unstable=why)
 
 
-def narrow(width: float, limit: float | None = None) -> Callable[[Mapping[str, Floats]], bool]:
+def narrow(width: float, limit: float | None = None) -> Callable[[Mapping[str, Float64Array]], bool]:
     """For `measure`: whether every median and every ratio is known to a share of ``width``.
 
     Args:
         limit: of the ratio of the first candidate to the last: whether it is above has to be clear too.
     """
 
-    def enough(per_round: Mapping[str, Floats]) -> bool:
+    def enough(per_round: Mapping[str, Float64Array]) -> bool:
         ratios = [per_round[a] / per_round[b] for a, b in combinations(per_round, 2)]
         if any(interval_width(values) > width for values in (*per_round.values(), *ratios)):
             return False
@@ -101,6 +99,6 @@ def narrow(width: float, limit: float | None = None) -> Callable[[Mapping[str, F
     return enough
 
 
-def _straddles(ratios: Floats, limit: float) -> bool:
+def _straddles(ratios: Float64Array, limit: float) -> bool:
     _, low, high = bootstrap.median(ratios, confidence=CERTAIN)
     return low <= limit <= high

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from edgetl.errors import EdgetlError
 from edgetl.measure import nvml
-from edgetl.measure.sysfs import found, name, number, text
+from edgetl.measure.sysfs import matching_paths, name, number, text
 
 CARD = "graphics card"
 _KHZ, _HZ = 1e3, 1e6
@@ -52,7 +52,7 @@ class Temperature:
 
 
 @dataclass(frozen=True)
-class State:
+class MachineState:
     """A moment. ``throttles`` are counters of events and the depths of limits: none is 0, and none should rise.
 
     ``preemptions`` counts how often this process lost its core to another.
@@ -67,23 +67,23 @@ class State:
     preemptions: int = 0
 
 
-def probe(root: Path = Path("/")) -> Callable[[], State]:
+def probe(root: Path = Path("/")) -> Callable[[], MachineState]:
     """Look once for the files that tell; the answer reads them, about ten microseconds each on a PC.
 
     What is missing, odd or gone is left out of the state.
     """
     clocks = [*_devfreq_clocks(root), *_cpu_clock(root), *_memory_clock(root)]
     gpu = _driver_gpu(root)
-    zones = [path for path in found(root, "sys/class/thermal/thermal_zone*") if name(path / "type")]
+    zones = [path for path in matching_paths(root, "sys/class/thermal/thermal_zone*") if name(path / "type")]
     temperatures = [partial(_temperature, name(path / "type") or "", path / "temp", _trip(path)) for path in zones]
     throttles = dict(_throttle_files(root))
     mode = root / "var/lib/nvpmodel/status"
     governor = root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"
 
-    def state() -> State:
+    def state() -> MachineState:
         card = gpu()
         limits = {title: value for title, path in throttles.items() if (value := number(path)) is not None}
-        return State(
+        return MachineState(
             seconds=time.monotonic(),
             clocks=(*(clock for read in clocks if (clock := read()) is not None), *card.clocks),
             temperatures=(*(one for read in temperatures if (one := read()) is not None), *card.temperatures),
@@ -96,22 +96,22 @@ def probe(root: Path = Path("/")) -> Callable[[], State]:
     return state
 
 
-def _driver_gpu(root: Path) -> Callable[[], State]:
+def _driver_gpu(root: Path) -> Callable[[], MachineState]:
     """A card's part of the state, by NVIDIA's driver. A Jetson's GPU is told by the kernel's files."""
     if root != Path("/") or _devfreq_clocks(root):
-        return State
+        return MachineState
     try:
         gpu = nvml.Gpu()
     except EdgetlError:
-        return State
+        return MachineState
     most, slowdown = gpu.most_mhz(), gpu.slowdown_celsius()
     return partial(card_state, gpu, most, slowdown)
 
 
-def card_state(gpu: nvml.Gpu, most_mhz: int | None, slowdown: int | None) -> State:
+def card_state(gpu: nvml.Gpu, most_mhz: int | None, slowdown: int | None) -> MachineState:
     """Clock, temperature and limits of a card. What its driver limits it by stands for as long as it does."""
     mhz, celsius, throttles = gpu.mhz(), gpu.celsius(), gpu.throttles() or {}
-    return State(
+    return MachineState(
         clocks=() if mhz is None else (Clock(CARD, mhz, most_mhz, gpu.load()),),
         temperatures=() if celsius is None else (Temperature(CARD, celsius, slowdown),),
         throttles={f"{CARD}, {name} alert": value for name, value in throttles.items()},
@@ -121,7 +121,7 @@ def card_state(gpu: nvml.Gpu, most_mhz: int | None, slowdown: int | None) -> Sta
 def _devfreq_clocks(root: Path) -> list[Callable[[], Clock | None]]:
     """The GPU's, and the memory's where devfreq has it. The load is in thousandths, beside the device or the clock."""
     clocks: list[Callable[[], Clock | None]] = []
-    for path in found(root, "sys/class/devfreq/*"):
+    for path in matching_paths(root, "sys/class/devfreq/*"):
         kind = "GPU" if _GPU.search(path.name) else "memory" if path.name == "bwmgr" else None
         if kind is not None:
             loads = (path / "load", path / "device/load")
@@ -137,7 +137,7 @@ def _memory_clock(root: Path) -> list[Callable[[], Clock | None]]:
 
 def _cpu_clock(root: Path) -> list[Callable[[], Clock | None]]:
     """The fastest core's alone: cores that have nothing to do are slow by right."""
-    policies = found(root, "sys/devices/system/cpu/cpufreq/policy*")[:_MOST_POLICIES]
+    policies = matching_paths(root, "sys/devices/system/cpu/cpufreq/policy*")[:_MOST_POLICIES]
 
     def clock() -> Clock | None:
         told = (_clock("CPU", path / "scaling_cur_freq", path / "scaling_max_freq", _KHZ) for path in policies)
@@ -163,7 +163,7 @@ def _temperature(title: str, path: Path, trip: float | None) -> Temperature | No
 
 def _trip(zone: Path) -> float | None:
     """The lowest at which something is slowed down (``passive``) or worse; at ``active`` ones fans begin to turn."""
-    kinds = {path: name(path) for path in found(zone, "trip_point_*_type")}
+    kinds = {path: name(path) for path in matching_paths(zone, "trip_point_*_type")}
     temperatures = [
         number(path.with_name(path.name.replace("_type", "_temp")))
         for path, kind in kinds.items()
@@ -174,13 +174,13 @@ def _trip(zone: Path) -> float | None:
 
 def _throttle_files(root: Path) -> dict[str, Path]:
     """Limits that the kernel's thermal management sets, over-current events of a Jetson, throttle counters of x86."""
-    devices = {path: name(path / "type") for path in found(root, "sys/class/thermal/cooling_device*")}
+    devices = {path: name(path / "type") for path in matching_paths(root, "sys/class/thermal/cooling_device*")}
     limits = {kind: path / "cur_state" for path, kind in devices.items() if kind and not _FANS.search(kind)}
     events = {
         f"over-current event {path.name[2 : -len('_event_cnt')]}": path
-        for path in found(root, "sys/class/hwmon/hwmon*/oc*_event_cnt")
+        for path in matching_paths(root, "sys/class/hwmon/hwmon*/oc*_event_cnt")
     }
-    cores = found(root, "sys/devices/system/cpu/cpu[0-9]*/thermal_throttle")[:_MOST_POLICIES]
+    cores = matching_paths(root, "sys/devices/system/cpu/cpu[0-9]*/thermal_throttle")[:_MOST_POLICIES]
     x86 = {f"thermal throttling of {path.parent.name}": path / "core_throttle_count" for path in cores}
     return {**limits, **events, **x86}
 

@@ -7,17 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from edgetl.artifacts.boxes import BoxedImage
+from edgetl.arrays import BoolArray, Float32Array, Float64Array, Int64Array
+from edgetl.artifacts.box_index import BoxedImage
 from edgetl.errors import EdgetlError, MissingExtraError
 
-Array = npt.NDArray[np.float32]
-Bools = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-
-IOU_THRESHOLDS: Floats = np.linspace(0.50, 0.95, 10)
+IOU_THRESHOLDS: Float64Array = np.linspace(0.50, 0.95, 10)
 MAX_DETECTIONS = 100
 """In one image and of one label: those with the highest scores."""
 
@@ -44,12 +39,12 @@ class Matches:
     """
 
     labels: tuple[str, ...]
-    objects: Ints
-    spans: Ints
-    images: Ints
-    scores: Floats
-    right: Bools
-    ignored: Bools
+    objects: Int64Array
+    spans: Int64Array
+    images: Int64Array
+    scores: Float64Array
+    right: BoolArray
+    ignored: BoolArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,12 +54,12 @@ class _Pair:
     image: int
     label: int
     objects: int
-    scores: Floats
-    right: Bools
-    ignored: Bools
+    scores: Float64Array
+    right: BoolArray
+    ignored: BoolArray
 
 
-def match(truth: Sequence[BoxedImage], detections: Sequence[Array], labels: Sequence[str]) -> Matches:
+def match(truth: Sequence[BoxedImage], detections: Sequence[Float32Array], labels: Sequence[str]) -> Matches:
     """Match each image's detections, by falling score, to the objects of their label that they overlap most.
 
     An object is found once; all else on it is wrong. An ignored object may be found any number of times, and overlap
@@ -89,7 +84,7 @@ def match(truth: Sequence[BoxedImage], detections: Sequence[Array], labels: Sequ
     return _join(pairs, len(truth), labels)
 
 
-def _check(truth: Sequence[BoxedImage], detections: Sequence[Array], labels: Sequence[str]) -> None:
+def _check(truth: Sequence[BoxedImage], detections: Sequence[Float32Array], labels: Sequence[str]) -> None:
     if len(truth) != len(detections):
         raise ValueError(f"{len(truth)} images, and detections in {len(detections)}")
     for image, found in zip(truth, detections, strict=True):
@@ -107,7 +102,7 @@ def _check(truth: Sequence[BoxedImage], detections: Sequence[Array], labels: Seq
 
 
 def _evaluate(
-    truth: Sequence[BoxedImage], detections: Sequence[Array], labels: Sequence[str], first: int
+    truth: Sequence[BoxedImage], detections: Sequence[Float32Array], labels: Sequence[str], first: int
 ) -> Iterator[_Pair]:
     """One for each label and image where there is an object or a detection; ``first`` is the first image's position."""
     try:
@@ -149,7 +144,7 @@ def _annotations(truth: Sequence[BoxedImage], labels: Sequence[str]) -> list[dic
     ]
 
 
-def _results(detections: Sequence[Array]) -> list[dict[str, Any]]:
+def _results(detections: Sequence[Float32Array]) -> list[dict[str, Any]]:
     rows = ((image, row) for image, found in enumerate(detections) for row in found.astype(np.float64).tolist())
     return [
         _box(*corners) | {"image_id": image, "category_id": int(label), "score": score, "id": number}

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from edgetl.errors import EdgetlError
 from edgetl.measure import nvml
-from edgetl.measure.sysfs import found, name, number
+from edgetl.measure.sysfs import matching_paths, name, number
 
 Read = Callable[[], float | None]
 
@@ -72,9 +72,12 @@ def _rails(root: Path) -> Meter | str:
 
 def _hwmon(root: Path) -> Iterator[tuple[str, Read]]:
     """Channels with a label and a current; channels without a wire are called NC, the sum of shunts is no rail."""
-    folders = [*found(root, "sys/bus/i2c/devices/*/hwmon/hwmon*"), *found(root, "sys/bus/i2c/devices/*/hwmon*")]
+    folders = [
+        *matching_paths(root, "sys/bus/i2c/devices/*/hwmon/hwmon*"),
+        *matching_paths(root, "sys/bus/i2c/devices/*/hwmon*"),
+    ]
     for folder in dict.fromkeys(folders):
-        for label in found(folder, "in*_label"):
+        for label in matching_paths(folder, "in*_label"):
             rail, channel = name(label), label.name[2 : -len("_label")]
             read = partial(_product, folder / f"in{channel}_input", folder / f"curr{channel}_input")
             if rail and rail != "NC" and read() is not None:
@@ -85,7 +88,7 @@ def _hwmon(root: Path) -> Iterator[tuple[str, Read]]:
 
 
 def _iio(root: Path) -> Iterator[tuple[str, Read]]:
-    for label in found(root, "sys/bus/i2c/drivers/ina3221x/*/iio:device*/rail_name_*"):
+    for label in matching_paths(root, "sys/bus/i2c/drivers/ina3221x/*/iio:device*/rail_name_*"):
         read = partial(_scaled, label.with_name(f"in_power{label.name.rpartition('_')[2]}_input"), _MILLI)
         if (rail := name(label)) and read() is not None:
             yield rail, read
@@ -109,7 +112,7 @@ def _driver(root: Path) -> Meter | str:
 def _processor(root: Path) -> Meter | str:
     """RAPL. Its packages add up; cores and memory controllers are parts of them."""
     rails, wraps, refused = {}, {}, False
-    for folder in found(root, "sys/class/powercap/intel-rapl:*"):
+    for folder in matching_paths(root, "sys/class/powercap/intel-rapl:*"):
         part, read = name(folder / "name"), partial(_scaled, folder / "energy_uj", _MICRO)
         if part is None:
             continue

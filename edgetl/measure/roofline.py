@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from edgetl.config import Precision
 from edgetl.errors import EdgetlError
-from edgetl.measure.devices import Efficiency, Precision, Target
+from edgetl.measure.devices import DevicePeaks, Efficiency
 
 _PRECISIONS: dict[int, Precision] = {32: "fp32", 16: "fp16", 8: "int8"}
 _BITS = {precision: bits for bits, precision in _PRECISIONS.items()}
@@ -35,7 +36,7 @@ class Bounds:
     high: float
 
 
-def estimate(kernels: Iterable[Kernel], target: Target) -> Bounds:
+def estimate(kernels: Iterable[Kernel], target: DevicePeaks) -> Bounds:
     """How long kernels take on a device, one after another.
 
     Raises:
@@ -79,7 +80,7 @@ def main_precision(kernels: Iterable[Kernel]) -> str:
     return _PRECISIONS.get(bits, f"{bits} bits")
 
 
-def _refuse_what_it_cannot_do(kernels: Iterable[Kernel], target: Target) -> None:
+def _refuse_what_it_cannot_do(kernels: Iterable[Kernel], target: DevicePeaks) -> None:
     for bits in sorted({kernel.bits for kernel in kernels if kernel.flops}):
         precision = _PRECISIONS.get(bits)
         if precision is None:

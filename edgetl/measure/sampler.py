@@ -9,15 +9,13 @@ from dataclasses import dataclass
 from types import TracebackType
 
 import numpy as np
-import numpy.typing as npt
 
+from edgetl.arrays import Float64Array
 from edgetl.measure.power import Meter
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Sample:
+class PowerReading:
     """What the rails read, watts or joules, between two moments of `time.perf_counter`.
 
     Reading takes a while: half a millisecond for each register of an INA3221.
@@ -37,7 +35,7 @@ class Sampler:
 
     def __init__(self, meter: Meter, period: float) -> None:
         self._meter, self._period = meter, period
-        self._samples: list[Sample] = []
+        self._samples: list[PowerReading] = []
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._sample, name="edgetl-power", daemon=True)
 
@@ -64,12 +62,12 @@ class Sampler:
             values = {name: read() for name, read in self._meter.rails.items()}
             told = {name: value for name, value in values.items() if value is not None}
             if len(told) == len(values):
-                self._samples.append(Sample(begin, time.perf_counter(), told))
+                self._samples.append(PowerReading(begin, time.perf_counter(), told))
             due = max(due + self._period, time.perf_counter())
             self._over.wait(due - time.perf_counter())
 
 
-def mean_watts(samples: Sequence[Sample], meter: Meter) -> dict[str, float] | None:
+def mean_watts(samples: Sequence[PowerReading], meter: Meter) -> dict[str, float] | None:
     """Each rail's energy from the first sample to the last, by the time between them; None for fewer than two."""
     if len(samples) < 2 or samples[-1].seconds <= samples[0].seconds:
         return None
@@ -83,11 +81,11 @@ def mean_watts(samples: Sequence[Sample], meter: Meter) -> dict[str, float] | No
     return watts
 
 
-def _trapezoids(seconds: Floats, watts: Floats) -> float:
+def _trapezoids(seconds: Float64Array, watts: Float64Array) -> float:
     return float(((watts[1:] + watts[:-1]) / 2 * np.diff(seconds)).sum())
 
 
-def _counted(joules: Floats, wrap: float) -> float:
+def _counted(joules: Float64Array, wrap: float) -> float:
     """A counter that fell began anew."""
     steps = np.diff(joules)
     return float(np.where(steps < 0, steps + wrap, steps).sum())

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from edgetl.arrays import Float64Array
 
 _WIDEST_INTERVAL = 0.05
 _MOST_DRIFT = 0.05
@@ -16,7 +15,7 @@ _FEWEST_ROUNDS = 12
 _SHORTEST_SIDE = 3
 
 
-def why_unstable(per_round: Floats, interval: tuple[float, float], warm: bool = True) -> str | None:
+def why_unstable(per_round: Float64Array, interval: tuple[float, float], warm: bool = True) -> str | None:
     """Why the median of a series is not to be trusted, None where it is.
 
     Args:
@@ -39,7 +38,7 @@ def why_unstable(per_round: Floats, interval: tuple[float, float], warm: bool = 
     return None
 
 
-def change_point(values: Floats) -> int | None:
+def change_point(values: Float64Array) -> int | None:
     """How many values lie before the most likely change of level; None where chance explains it.
 
     The place where a rank-sum test of the two sides is surest (Hawkins & Deng, "A nonparametric change-point control
@@ -57,12 +56,12 @@ def change_point(values: Floats) -> int | None:
     return int(before[place]) if chance < _CHANCE_OF_A_JUMP else None
 
 
-def _step(values: Floats, place: int) -> float:
+def _step(values: Float64Array, place: int) -> float:
     """How much larger the values are behind a place than before it, as a share."""
     return float(np.median(values[place:]) / np.median(values[:place])) - 1.0
 
 
-def interval_width(values: Floats) -> float:
+def interval_width(values: Float64Array) -> float:
     """The width of the median's interval as a share of the median, at 95 %, whatever the distribution.
 
     From order statistics (David & Nagaraja, Order Statistics, 2003, chapter 7): cheap enough to ask while measuring.

@@ -40,7 +40,7 @@ def number(path: Path) -> int | None:
     return int(found) if found is not None and _NUMBER.fullmatch(found) else None
 
 
-def found(root: Path, pattern: str) -> list[Path]:
+def matching_paths(root: Path, pattern: str) -> list[Path]:
     """The paths below ``root`` that match, in order; those in folders that cannot be read are left out."""
     try:
         return sorted(root.glob(pattern))

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
-from edgetl.artifacts.waterfall import StepTime, Waterfall
+from edgetl.arrays import Float64Array
+from edgetl.artifacts.measurements import StepTime, Waterfall
 
-Floats = npt.NDArray[np.float64]
-File = TypeVar("File")
-Image = TypeVar("Image")
-Input = TypeVar("Input")
+_FileT = TypeVar("_FileT")
+_ImageT = TypeVar("_ImageT")
+_InputT = TypeVar("_InputT")
 
 STEPS = ("decode", "preprocess", "inference", "post-process")
 _NS_PER_MS = 1e6
@@ -27,8 +26,8 @@ class Stopwatch:
     def __init__(self) -> None:
         self.ns = 0
 
-    def watch(self, call: Callable[..., Image]) -> Callable[..., Image]:
-        def watched(*arguments: object) -> Image:
+    def watch(self, call: Callable[..., _ImageT]) -> Callable[..., _ImageT]:
+        def watched(*arguments: object) -> _ImageT:
             begin = time.perf_counter_ns()
             try:
                 return call(*arguments)
@@ -39,16 +38,18 @@ class Stopwatch:
 
 
 @dataclass(frozen=True)
-class Way(Generic[File, Image, Input]):
+class InferencePipeline(Generic[_FileT, _ImageT, _InputT]):
     """From a file to its answer. Engines run inside of ``answer``, under ``inference``; its rest is post-processing."""
 
-    decode: Callable[[File], Image]
-    preprocess: Callable[[Image], Input]
-    answer: Callable[[Input], object]
+    decode: Callable[[_FileT], _ImageT]
+    preprocess: Callable[[_ImageT], _InputT]
+    answer: Callable[[_InputT], object]
     inference: Stopwatch
 
 
-def measure_waterfall(way: Way[File, Image, Input], files: Sequence[File], seconds: float, seed: int = 0) -> Waterfall:
+def measure_waterfall(
+    way: InferencePipeline[_FileT, _ImageT, _InputT], files: Sequence[_FileT], seconds: float, seed: int = 0
+) -> Waterfall:
     """Every image once to warm up, then all again and again, in an order drawn anew each time, for so many seconds.
 
     The order is random so that what slows the machine down for a while does not fall on the same images.
@@ -63,7 +64,7 @@ def measure_waterfall(way: Way[File, Image, Input], files: Sequence[File], secon
     return _summary(np.array(passes), len(files))
 
 
-def _pass(way: Way[File, Image, Input], file: File) -> tuple[float, ...]:
+def _pass(way: InferencePipeline[_FileT, _ImageT, _InputT], file: _FileT) -> tuple[float, ...]:
     """Milliseconds of each of `STEPS`."""
     before = way.inference.ns
     begin = time.perf_counter_ns()
@@ -78,12 +79,12 @@ def _pass(way: Way[File, Image, Input], file: File) -> tuple[float, ...]:
     return tuple(step / _NS_PER_MS for step in steps)
 
 
-def _summary(passes: Floats, images: int) -> Waterfall:
+def _summary(passes: Float64Array, images: int) -> Waterfall:
     """Shares of sums: a few large images may take most of the time."""
     totals = passes.sum(axis=0)
     whole = float(totals.sum())
     steps = (
-        StepTime(name=name, ms=float(np.median(passes[:, number])), share=float(totals[number]) / whole)
+        StepTime(name=name, ms=float(np.median(passes[:, number])), fraction=float(totals[number]) / whole)
         for number, name in enumerate(STEPS)
     )
     return Waterfall(

@@ -5,38 +5,38 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from edgetl.artifacts.guard import Guard
-from edgetl.artifacts.results import Comparison, Measured
-from edgetl.config import Budget
+from edgetl.artifacts.accuracy_control_record import AccuracyControlResult
+from edgetl.artifacts.results import Comparison, DeploymentResult
+from edgetl.config import BudgetSettings
 from edgetl.report.choice import choose_stable
 from edgetl.report.evidence import Candidate, Pairs, Simplicity, candidates, most_accurate
-from edgetl.report.limits import Standing, standings
-from edgetl.report.metric import Terms
+from edgetl.report.limits import LimitCheck, standings
+from edgetl.report.metric_words import MetricWords
 
 
 @dataclass(frozen=True)
-class Case:
+class VerdictCase:
     """Candidates, the simplest first, and how each stands to each limit (by title).
 
     ``reference`` is the most accurate candidate; ``not_run`` are the rows that are no candidates; ``terms`` say what
-    their accuracy is; ``guard`` how INT8 came about.
+    their accuracy is; ``accuracy_control`` how INT8 came about.
     """
 
     candidates: tuple[Candidate, ...]
-    not_run: tuple[Measured, ...]
+    not_run: tuple[DeploymentResult, ...]
     reference: Candidate
-    standings: Mapping[str, tuple[Standing, ...]]
+    standings: Mapping[str, tuple[LimitCheck, ...]]
     pairs: Pairs
-    budget: Budget
-    terms: Terms
-    guard: Guard | None = None
+    budget: BudgetSettings
+    terms: MetricWords
+    accuracy_control: AccuracyControlResult | None = None
 
     @property
     def qualified(self) -> tuple[Candidate, ...]:
         """Those that meet every limit."""
         return tuple(candidate for candidate in self.candidates if not self.missed(candidate))
 
-    def missed(self, candidate: Candidate) -> tuple[Standing, ...]:
+    def missed(self, candidate: Candidate) -> tuple[LimitCheck, ...]:
         return tuple(standing for standing in self.standings[candidate.title] if not standing.met)
 
     def nearest(self, group: Sequence[Candidate]) -> Candidate:
@@ -68,12 +68,12 @@ class Case:
 
 
 def build_case(
-    measured: Iterable[Measured],
+    measured: Iterable[DeploymentResult],
     comparisons: Iterable[Comparison],
-    budget: Budget,
-    terms: Terms,
-    guard: Guard | None = None,
-) -> Case | None:
+    budget: BudgetSettings,
+    terms: MetricWords,
+    guard: AccuracyControlResult | None = None,
+) -> VerdictCase | None:
     """None where no row was run. The order of the rows does not matter."""
     rows = sorted(measured, key=lambda row: row.title)
     run = candidates(rows)
@@ -81,7 +81,7 @@ def build_case(
         return None
     ran = {candidate.title for candidate in run}
     pairs, reference = Pairs(comparisons), most_accurate(run)
-    return Case(
+    return VerdictCase(
         candidates=run,
         not_run=tuple(row for row in rows if row.title not in ran),
         reference=reference,
@@ -89,5 +89,5 @@ def build_case(
         pairs=pairs,
         budget=budget,
         terms=terms,
-        guard=guard,
+        accuracy_control=guard,
     )

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from edgetl.artifacts.detector import DetectionHead
-from edgetl.artifacts.estimate import Estimate
-from edgetl.artifacts.results import AveragePrecision, LabelPrecision, MeanPrecision, Results
+from edgetl.artifacts.detector_bundle import DetectionHead
+from edgetl.artifacts.measurements import AccuracyEstimate
+from edgetl.artifacts.results import AveragePrecision, LabelPrecision, MeanAveragePrecision, Results
 from edgetl.errors import EdgetlError
 from edgetl.report.table import UNKNOWN, interval
 from edgetl.report.wording import abridged, percent, printable, signed
@@ -23,7 +23,7 @@ _HEADS = TypeAdapter(tuple[DetectionHead, ...])
 
 
 @dataclass(frozen=True)
-class Figure:
+class PercentInterval:
     """A share in percent and its interval."""
 
     value: str = UNKNOWN
@@ -37,8 +37,8 @@ class PrecisionRow:
     name: str
     kind: Kind
     objects: str
-    ap50: tuple[Figure, ...]
-    ap: tuple[Figure, ...]
+    ap50: tuple[PercentInterval, ...]
+    ap: tuple[PercentInterval, ...]
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def _places(one: AveragePrecision, groups: Groups) -> Iterator[tuple[str, Kind, 
             yield label, "label", objects.get(label, 0)
 
 
-def _precisions(one: AveragePrecision, groups: Groups) -> Iterator[MeanPrecision | LabelPrecision | None]:
+def _precisions(one: AveragePrecision, groups: Groups) -> Iterator[MeanAveragePrecision | LabelPrecision | None]:
     """In the order of `_places`."""
     yield one.overall
     for group, labels in groups.items():
@@ -114,8 +114,8 @@ def _precisions(one: AveragePrecision, groups: Groups) -> Iterator[MeanPrecision
         yield from (one.labels.get(label) for label in labels)
 
 
-def _figure(estimate: Estimate | None) -> Figure:
-    return Figure() if estimate is None else Figure(percent(estimate.value), interval(estimate))
+def _figure(estimate: AccuracyEstimate | None) -> PercentInterval:
+    return PercentInterval() if estimate is None else PercentInterval(percent(estimate.value), interval(estimate))
 
 
 def trained_heads(results: Results) -> tuple[TrainedHead, ...]:

@@ -11,13 +11,13 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
-from edgetl.artifacts.estimate import Estimate
+from edgetl.artifacts.measurements import AccuracyEstimate
 from edgetl.artifacts.results import Latency
-from edgetl.report.names import deployment_of, folded
+from edgetl.report.deployment_names import deployment_of, folded
 from edgetl.report.wording import printable
 
-Figure = dict[str, Any]
-Point = tuple[float, float]
+PlotlyFigure = dict[str, Any]
+PlotPoint = tuple[float, float]
 
 _SYMBOLS = {"fp32": "circle", "fp16": "square", "int8": "diamond"}
 _COLOURED = ("combined", "specialised", "shared", "branched", "cascade", "one-vs-rest")
@@ -47,7 +47,7 @@ def narrow(name: str, width: int) -> str:
     return "<br>".join(escape(line) for line in folded(printable(name), width))
 
 
-def layout(height: int, **parts: Any) -> Figure:
+def layout(height: int, **parts: Any) -> PlotlyFigure:
     return {
         "height": height,
         "margin": {"l": 56, "r": 16, "t": 16, "b": 52},
@@ -62,7 +62,7 @@ def layout(height: int, **parts: Any) -> Figure:
     }
 
 
-def axis(title: str, ends: Sequence[float]) -> Figure:
+def axis(title: str, ends: Sequence[float]) -> PlotlyFigure:
     return {
         "title": {"text": title, "standoff": 12},
         "range": list(ends),
@@ -76,7 +76,7 @@ def axis(title: str, ends: Sequence[float]) -> Figure:
     }
 
 
-def cost_axis(title: str, lowest: float, highest: float) -> tuple[Figure, float]:
+def cost_axis(title: str, lowest: float, highest: float) -> tuple[PlotlyFigure, float]:
     """An axis for what is to be small, and where it ends: from zero, or logarithmic where that is too wide."""
     if lowest > 0.0 and highest / lowest > _LOG_SPAN:
         ends = (math.log10(lowest / 1.25), math.log10(highest * 1.25))
@@ -84,7 +84,7 @@ def cost_axis(title: str, lowest: float, highest: float) -> tuple[Figure, float]
     return axis(title, (0.0, highest * 1.12)), highest * 1.12
 
 
-def accuracy_axis(title: str, lowest: float, highest: float, floor: float | None = None) -> Figure:
+def accuracy_axis(title: str, lowest: float, highest: float, floor: float | None = None) -> PlotlyFigure:
     """Percent, for shares. Not from zero: positions, unlike the lengths of bars, may be compared anywhere."""
     pad = 0.08 * max(highest - lowest, 0.01)
     if floor is not None and abs(floor - lowest) < 3.0 * (highest - lowest):
@@ -92,11 +92,11 @@ def accuracy_axis(title: str, lowest: float, highest: float, floor: float | None
     return axis(title, (max(lowest - pad, -0.01) * 100, min(highest + pad, 1.01) * 100))
 
 
-def whiskers(bounded: Sequence[Estimate | Latency], paint: str) -> Figure:
+def whiskers(bounded: Sequence[AccuracyEstimate | Latency], paint: str) -> PlotlyFigure:
     """Intervals: shares in percent, latencies in ms."""
     ends = [
         (100 * (one.high - one.value), 100 * (one.value - one.low))
-        if isinstance(one, Estimate)
+        if isinstance(one, AccuracyEstimate)
         else (one.high - one.p50, one.p50 - one.low)
         for one in bounded
     ]
@@ -111,16 +111,16 @@ def whiskers(bounded: Sequence[Estimate | Latency], paint: str) -> Figure:
     }
 
 
-def front(points: Iterable[Point]) -> list[Point]:
+def front(points: Iterable[PlotPoint]) -> list[PlotPoint]:
     """The Pareto front of (cost, accuracy): those that nobody beats in both, the cheapest first."""
-    best: list[Point] = []
+    best: list[PlotPoint] = []
     for point in sorted(points, key=lambda point: (point[0], -point[1])):
         if not best or point[1] > best[-1][1]:
             best.append(point)
     return best
 
 
-def front_line(points: Sequence[Point]) -> Figure:
+def front_line(points: Sequence[PlotPoint]) -> PlotlyFigure:
     """Stepwise: what is between two points costs as much as the next and is no better than the last."""
     return {
         "type": "scatter",
@@ -132,7 +132,7 @@ def front_line(points: Sequence[Point]) -> Figure:
     }
 
 
-def ring(x: float, y: float) -> Figure:
+def ring(x: float, y: float) -> PlotlyFigure:
     """Around the chosen one."""
     return {
         "type": "scatter",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from edgetl.artifacts.results import Accuracy, Comparison, Latency, Measured
-from edgetl.report.names import deployment_of, is_frozen, is_tuned
+from edgetl.artifacts.results import Accuracy, Comparison, DeploymentResult, Latency
+from edgetl.report.deployment_names import deployment_of, is_frozen, is_tuned
 
 # By what there is to serve: heads on one frozen trunk, then tuned layers beside it, then a network for each group.
 _DEPLOYMENTS = ("combined", "shared", "one-vs-rest", "branched", "cascade", "specialised")
@@ -40,7 +40,7 @@ class Interval:
 class Candidate:
     """A deployment in one precision that was run, so that its accuracy and latency are known."""
 
-    row: Measured
+    row: DeploymentResult
     accuracy: Accuracy
     latency: Latency
 
@@ -59,7 +59,7 @@ class Candidate:
         return is_frozen(self.row.cuts)
 
     @property
-    def share(self) -> float:
+    def overall_accuracy(self) -> float:
         """Overall accuracy, 0 to 1."""
         return self.accuracy.overall.value
 
@@ -81,7 +81,7 @@ def _rank(name: str, order: tuple[str, ...]) -> int:
     return order.index(name) if name in order else len(order)
 
 
-def candidates(measured: Iterable[Measured]) -> tuple[Candidate, ...]:
+def candidates(measured: Iterable[DeploymentResult]) -> tuple[Candidate, ...]:
     """The rows that were run, the simplest first."""
     run = (
         Candidate(row, row.accuracy, row.latency_ms)
@@ -93,7 +93,7 @@ def candidates(measured: Iterable[Measured]) -> tuple[Candidate, ...]:
 
 def most_accurate(group: Iterable[Candidate]) -> Candidate:
     """The highest overall accuracy; of equals the simplest."""
-    return min(group, key=lambda candidate: (-candidate.share, candidate.simplicity))
+    return min(group, key=lambda candidate: (-candidate.overall_accuracy, candidate.simplicity))
 
 
 class Pairs:

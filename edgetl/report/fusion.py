@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from edgetl.artifacts.fusion import Fusion
+from edgetl.artifacts.fusion_report import Fusion
 from edgetl.report.table import UNKNOWN
 from edgetl.report.wording import MOST_LISTED, abridged, count, flops, megabytes, printable
 
@@ -26,7 +26,11 @@ def _parting(fusion: Fusion) -> Iterator[str]:
 def _scales(fusion: Fusion) -> Iterator[str]:
     conflicts = fusion.conflicts
     if conflicts:
-        done = "the ranges were united" if fusion.moved is not None else "sharing ends there without --recalibrate"
+        done = (
+            "the ranges were united"
+            if fusion.recalibration_difference is not None
+            else "sharing ends there without --recalibrate"
+        )
         yield f"scales differ on {count(len(conflicts), 'tensor')}; {done}:"
     for conflict in conflicts[:MOST_LISTED]:
         scales = ", ".join(f"{scale:.6g} in {name}" for name, scale in conflict.scales.items())
@@ -43,12 +47,12 @@ def _table(fusion: Fusion) -> Iterator[str]:
         yield _row(
             name,
             width,
-            (f"{own.layers:,}", _share(shared.layers, own.layers)),
-            (_number(own.parameters), _share(shared.parameters, own.parameters)),
-            (_flops(own.flops), _share(shared.flops, own.flops)),
+            (f"{own.layers:,}", _fraction(shared.layers, own.layers)),
+            (_number(own.parameters), _fraction(shared.parameters, own.parameters)),
+            (_flops(own.flops), _fraction(shared.flops, own.flops)),
             _file(fusion.bytes[name]),
         )
-    together = sharing.together
+    together = sharing.fused
     figures = ((f"{together.layers:,}", ""), (_number(together.parameters), ""), (_flops(together.flops), ""))
     yield _row("together", width, *figures, _file(fusion.fused_bytes))
 
@@ -58,7 +62,7 @@ def _row(name: str, width: int, layers: _Cell, parameters: _Cell, work: _Cell, f
     return f"{name:<{width}}{cells}"
 
 
-def _share(part: int | None, whole: int | None) -> str:
+def _fraction(part: int | None, whole: int | None) -> str:
     """In percent, rounded down: what is not all is not 100.0 %."""
     return f"{part * 1000 // whole / 10:.1f} %" if whole and part is not None else ""
 
@@ -78,11 +82,11 @@ def _file(size: int) -> str:
 def _outcome(fusion: Fusion) -> Iterator[str]:
     sharing, verified = fusion.sharing, fusion.verified
     if sharing.gain is None:
-        yield f"predicted gain: unknown: {printable(sharing.untold or 'the graph costs nothing')}"
+        yield f"predicted gain: unknown: {printable(sharing.why_unknown or 'the graph costs nothing')}"
     else:
         yield f"predicted gain: {sharing.gain:.2f} times (an estimate; measure it with edgetl profile)"
-    if fusion.moved is not None:
-        yield f"largest difference that recalibration makes: {fusion.moved:.3g}"
+    if fusion.recalibration_difference is not None:
+        yield f"largest difference that recalibration makes: {fusion.recalibration_difference:.3g}"
     if verified.random:
         yield f"not compared, because they depend on chance: {printable(abridged(verified.random))}"
     images = count(fusion.random_images, "random image")

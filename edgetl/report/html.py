@@ -9,21 +9,21 @@ from typing import Any
 
 from edgetl.artifacts.results import Comparison, Results
 from edgetl.errors import EdgetlError, MissingExtraError
-from edgetl.report.costs import energy_said
+from edgetl.report.accuracy_control_section import accuracy_control_section
+from edgetl.report.cut_plots import freeze_depth, search
+from edgetl.report.cut_sweep import has_cuts, ranking
+from edgetl.report.deployment_names import is_truncated
 from edgetl.report.detectors import precision_table, trained_heads, training_facts
-from edgetl.report.drawing import Figure, colour, symbol
+from edgetl.report.drawing import PlotlyFigure, colour, symbol
+from edgetl.report.energy_and_memory import energy_sentence
 from edgetl.report.evidence import Interval, candidates
-from edgetl.report.guard import guard_page
-from edgetl.report.metric import Terms, terms
-from edgetl.report.names import is_truncated
+from edgetl.report.metric_words import MetricWords, terms
 from edgetl.report.plots import accuracy_against_latency, frontier, group_accuracy
-from edgetl.report.scenarios import scenario_tables
-from edgetl.report.sweep import has_cuts, ranking
-from edgetl.report.sweep_plots import freeze_depth, search
-from edgetl.report.table import UNKNOWN, Row, rows, unit_of_flops
+from edgetl.report.scenario_tables import scenario_tables
+from edgetl.report.table import UNKNOWN, ResultRow, rows, unit_of_flops
 from edgetl.report.text import headline
-from edgetl.report.training import cascade_note, tuned_heads
-from edgetl.report.waterfall_plot import said_of_waterfalls, step_colours, waterfall_figure
+from edgetl.report.training_facts import cascade_note, tuned_heads
+from edgetl.report.waterfall_plot import step_colours, waterfall_figure, waterfall_sentences
 from edgetl.report.wording import percent, points, printable, signed, significant, times
 
 _TEMPLATE = Path(__file__).with_name("template.html")
@@ -92,10 +92,10 @@ def _measurements(results: Results) -> dict[str, Any]:
         "precisions": {candidate.row.precision: symbol(candidate.row.precision) for candidate in run},
         "figures": _figures(results, groups),
         "cascade": cascade_note(results),
-        "guard": guard_page(results),
+        "accuracy_control": accuracy_control_section(results),
         "steps": step_colours(results),
-        "waterfall_said": said_of_waterfalls(results),
-        "energy_said": energy_said(results.deployments),
+        "waterfall_said": waterfall_sentences(results),
+        "energy_sentence": energy_sentence(results.deployments),
         "precision": precision_table(results),
         "scenarios": scenario_tables(results.scenarios),
         "facts_by_heading": {
@@ -124,7 +124,7 @@ def _groups(results: Results) -> list[str]:
     return list(dict.fromkeys(group for c in candidates(results.deployments) for group in c.accuracy.groups))
 
 
-def _figures(results: Results, groups: list[str]) -> dict[str, Figure]:
+def _figures(results: Results, groups: list[str]) -> dict[str, PlotlyFigure]:
     """Figures by the id of their place in the page."""
     drawn = {
         "overview": accuracy_against_latency(results),
@@ -136,13 +136,13 @@ def _figures(results: Results, groups: list[str]) -> dict[str, Figure]:
     return {place: figure for place, figure in drawn.items() if figure is not None}
 
 
-def _front(results: Results) -> list[Row]:
+def _front(results: Results) -> list[ResultRow]:
     """The rows of the Pareto front, the fastest first."""
     by_title = {(row.name, row.precision): row for row in rows(results)}
     return [by_title[printable(c.row.name), printable(c.row.precision)] for c in frontier(results)]
 
 
-def _budget(budget: dict[str, float], words: Terms) -> Iterator[str]:
+def _budget(budget: dict[str, float], words: MetricWords) -> Iterator[str]:
     for name, limit in budget.items():
         sentence = _LIMITS.get(name)
         figure = _SHARES.get(name, significant)(limit)

@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from edgetl.config import Budget
+from edgetl.config import BudgetSettings
 from edgetl.report.evidence import Candidate, Interval, Pairs
-from edgetl.report.metric import Terms
+from edgetl.report.metric_words import MetricWords
 from edgetl.report.wording import percent, points, significant
 
 TOLERATED_DROP = 0.01
@@ -22,7 +22,7 @@ _MOST_IMAGES = 10_000_000
 
 
 @dataclass(frozen=True)
-class Standing:
+class LimitCheck:
     """One limit, and one candidate's figure for it.
 
     ``value`` is None where it was not measured; ``interval`` is None where the measurement has none. ``at_most`` is
@@ -84,33 +84,33 @@ class Standing:
 
 
 def standings(
-    candidate: Candidate, reference: Candidate, pairs: Pairs, budget: Budget, terms: Terms
-) -> tuple[Standing, ...]:
+    candidate: Candidate, reference: Candidate, pairs: Pairs, budget: BudgetSettings, terms: MetricWords
+) -> tuple[LimitCheck, ...]:
     """Every limit that is set, and the accuracy drop where no accuracy limit is."""
     return (*_accuracy(candidate, reference, pairs, budget, terms), *_costs(candidate, budget))
 
 
-def accuracy_is_limited(budget: Budget) -> bool:
+def accuracy_is_limited(budget: BudgetSettings) -> bool:
     return budget.max_accuracy_drop is not None or budget.min_accuracy is not None
 
 
 def _accuracy(
-    candidate: Candidate, reference: Candidate, pairs: Pairs, budget: Budget, terms: Terms
-) -> Iterator[Standing]:
+    candidate: Candidate, reference: Candidate, pairs: Pairs, budget: BudgetSettings, terms: MetricWords
+) -> Iterator[LimitCheck]:
     overall = candidate.accuracy.overall
     if budget.max_accuracy_drop is not None or budget.min_accuracy is None:
-        drop, paired = reference.share - candidate.share, pairs.accuracy(reference, candidate)
+        drop, paired = reference.overall_accuracy - candidate.overall_accuracy, pairs.accuracy(reference, candidate)
         if budget.max_accuracy_drop is not None:
             limit, met = budget.max_accuracy_drop, drop <= budget.max_accuracy_drop + _ROUNDING
         else:
             limit, met = TOLERATED_DROP, drop < TOLERATED_DROP or (paired is not None and paired.includes(0.0))
-        yield Standing(f"{terms.name} drop", "points", drop, paired, limit, met, images=overall.n)
+        yield LimitCheck(f"{terms.name} drop", "points", drop, paired, limit, met, images=overall.n)
     if budget.min_accuracy is not None:
         interval, met = Interval(overall.value, overall.low, overall.high), overall.value >= budget.min_accuracy
-        yield Standing(terms.name, "%", overall.value, interval, budget.min_accuracy, met, False, overall.n)
+        yield LimitCheck(terms.name, "%", overall.value, interval, budget.min_accuracy, met, False, overall.n)
 
 
-def _costs(candidate: Candidate, budget: Budget) -> Iterator[Standing]:
+def _costs(candidate: Candidate, budget: BudgetSettings) -> Iterator[LimitCheck]:
     latency, row = candidate.latency, candidate.row
     interval = Interval(latency.p50, latency.low, latency.high)
     energy = row.energy
@@ -124,4 +124,4 @@ def _costs(candidate: Candidate, budget: Budget) -> Iterator[Standing]:
     ):
         if limit is not None:
             why = None if what != "energy" or energy is None else energy.reason
-            yield Standing(what, unit, value, spread, limit, value is not None and value <= limit, why_unknown=why)
+            yield LimitCheck(what, unit, value, spread, limit, value is not None and value <= limit, why_unknown=why)

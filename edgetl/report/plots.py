@@ -6,10 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from edgetl.artifacts.estimate import Estimate
+from edgetl.artifacts.measurements import AccuracyEstimate
 from edgetl.artifacts.results import Results
+from edgetl.report.cut_sweep import has_cuts
 from edgetl.report.drawing import (
-    Figure,
+    PlotlyFigure,
     accuracy_axis,
     axis,
     colour,
@@ -24,8 +25,7 @@ from edgetl.report.drawing import (
     whiskers,
 )
 from edgetl.report.evidence import Candidate, candidates, most_accurate
-from edgetl.report.metric import Terms, terms
-from edgetl.report.sweep import has_cuts
+from edgetl.report.metric_words import MetricWords, terms
 from edgetl.report.wording import flops, percent, significant
 
 # Labels of a group's rows: characters wide, and pixels high in each line.
@@ -33,7 +33,7 @@ _LABEL_WIDTH = 24
 _LINE_HEIGHT = 17
 
 
-def accuracy_against_latency(results: Results) -> Figure | None:
+def accuracy_against_latency(results: Results) -> PlotlyFigure | None:
     """Every candidate with both intervals, the budget's limits, the Pareto front, and the chosen one ringed."""
     run = candidates(results.deployments)
     if not run:
@@ -79,7 +79,7 @@ def _featured(results: Results) -> tuple[Candidate, ...]:
     return tuple(c for c in run if c in best or c.frozen or _is_chosen(results, c))
 
 
-def group_accuracy(results: Results, group: str) -> Figure:
+def group_accuracy(results: Results, group: str) -> PlotlyFigure:
     """Accuracy of candidates in ``group``; where it has a masked one too, filled where all labels compete, hollow where
     masked to the group's.
     """
@@ -111,10 +111,10 @@ def _is_chosen(results: Results, candidate: Candidate) -> bool:
 
 
 def _place(candidate: Candidate) -> tuple[float, float]:
-    return candidate.latency.p50, candidate.share * 100
+    return candidate.latency.p50, candidate.overall_accuracy * 100
 
 
-def _latency_axis(run: Sequence[Candidate], ceiling: float | None) -> tuple[Figure, float]:
+def _latency_axis(run: Sequence[Candidate], ceiling: float | None) -> tuple[PlotlyFigure, float]:
     """The axis and the latency where it ends."""
     lowest, highest = min(c.latency.low for c in run), max(c.latency.high for c in run)
     if ceiling is not None and ceiling < 2.0 * highest:
@@ -122,11 +122,11 @@ def _latency_axis(run: Sequence[Candidate], ceiling: float | None) -> tuple[Figu
     return cost_axis("Milliseconds for one image (p50)", lowest, highest)
 
 
-def _accuracy_axis(words: Terms, estimates: Sequence[Estimate], floor: float | None) -> Figure:
+def _accuracy_axis(words: MetricWords, estimates: Sequence[AccuracyEstimate], floor: float | None) -> PlotlyFigure:
     return accuracy_axis(f"{words.title}, %", min(e.low for e in estimates), max(e.high for e in estimates), floor)
 
 
-def _point(candidate: Candidate) -> Figure:
+def _point(candidate: Candidate) -> PlotlyFigure:
     overall, latency, row = candidate.accuracy.overall, candidate.latency, candidate.row
     unstable = "" if latency.stable else "<br>latency UNSTABLE"
     cost = "" if row.flops is None else f"<br>{flops(row.flops)}"
@@ -154,13 +154,13 @@ def _point(candidate: Candidate) -> Figure:
     }
 
 
-def _numbers(best: Sequence[Candidate]) -> Figure:
+def _numbers(best: Sequence[Candidate]) -> PlotlyFigure:
     """The rank of each above and to the left of it, where no other point can be: names would hide each other."""
     return {
         "type": "scatter",
         "mode": "text",
         "x": [candidate.latency.p50 for candidate in best],
-        "y": [candidate.share * 100 for candidate in best],
+        "y": [candidate.overall_accuracy * 100 for candidate in best],
         "text": [f"<b>{number}</b>  <br> " for number in range(1, len(best) + 1)],
         "textposition": "top left",
         "textfont": {"color": "--ink", "size": 12},
@@ -172,11 +172,11 @@ def _accuracy_floor(run: Sequence[Candidate], budget: dict[str, float]) -> float
     """The lowest accuracy that the budget allows."""
     floors = [budget["min_accuracy"]] if "min_accuracy" in budget else []
     if "max_accuracy_drop" in budget:
-        floors.append(most_accurate(run).share - budget["max_accuracy_drop"])
+        floors.append(most_accurate(run).overall_accuracy - budget["max_accuracy_drop"])
     return max(floors, default=None)
 
 
-def _beyond(along: str, limit: float, end: float) -> list[Figure]:
+def _beyond(along: str, limit: float, end: float) -> list[PlotlyFigure]:
     """A line at a limit of the budget, and a shade over what is outside it."""
     across = "y" if along == "x" else "x"
     whole = {f"{along}ref": along, f"{across}ref": "paper", f"{along}0": limit, f"{across}0": 0, f"{across}1": 1}
@@ -185,7 +185,7 @@ def _beyond(along: str, limit: float, end: float) -> list[Figure]:
     return [whole | shade, whole | line]
 
 
-def _note(words: str, **place: Any) -> Figure:
+def _note(words: str, **place: Any) -> PlotlyFigure:
     font = {"color": "--limit", "size": 12}
     return {
         "text": words,
@@ -198,7 +198,7 @@ def _note(words: str, **place: Any) -> Figure:
     }
 
 
-def _dots(dots: Sequence[tuple[Candidate, Estimate, float]], kind: str, hollow: str) -> Figure:
+def _dots(dots: Sequence[tuple[Candidate, AccuracyEstimate, float]], kind: str, hollow: str) -> PlotlyFigure:
     """Estimates with their intervals, each at its height."""
     paints = [colour(candidate.row.name) for candidate, _, _ in dots]
     return {

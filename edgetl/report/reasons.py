@@ -6,20 +6,20 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from edgetl.artifacts.results import Measured
-from edgetl.report.case import Case
+from edgetl.artifacts.results import DeploymentResult
+from edgetl.report.accuracy_control_section import accuracy_control_sentence
+from edgetl.report.case import VerdictCase
 from edgetl.report.choice import Choice
-from edgetl.report.comparing import freeze_depth, int8, one_or_several, written
 from edgetl.report.evidence import Candidate
-from edgetl.report.guard import guard_sentence
-from edgetl.report.limits import Standing, accuracy_is_limited
+from edgetl.report.limits import LimitCheck, accuracy_is_limited
+from edgetl.report.pairwise import freeze_depth, int8, one_or_several, written
 from edgetl.report.wording import MOST_LISTED, abridged, count, listed, percent, points, printable, significant
 
 _WHAT_TO_DO = "close other programs, pin the threads or measure more rounds, then run again"
 _LONGEST_CAUSE = 200
 
 
-def why_chosen(case: Case, choice: Choice, rival: Candidate) -> tuple[str, ...]:
+def why_chosen(case: VerdictCase, choice: Choice, rival: Candidate) -> tuple[str, ...]:
     """The reasons for a winner. ``rival`` would have won if every latency were stable."""
     winner = choice.winner
     return _sentences(
@@ -29,12 +29,12 @@ def why_chosen(case: Case, choice: Choice, rival: Candidate) -> tuple[str, ...]:
         *one_or_several(case, winner),
         *freeze_depth(case, winner),
         int8(case, winner.row.name),
-        _guarded(case),
+        _accuracy_control_reason(case),
         _why_not_run(case.not_run),
     )
 
 
-def why_nothing(case: Case, nearest: Candidate) -> tuple[str, ...]:
+def why_nothing(case: VerdictCase, nearest: Candidate) -> tuple[str, ...]:
     """The reasons where no candidate meets the budget."""
     number = len(case.candidates)
     all_miss = "the only candidate misses a limit" if number == 1 else f"each of {number} candidates misses a limit"
@@ -46,30 +46,35 @@ def why_nothing(case: Case, nearest: Candidate) -> tuple[str, ...]:
         *one_or_several(case, nearest),
         *freeze_depth(case, nearest),
         int8(case, nearest.row.name),
-        _guarded(case),
+        _accuracy_control_reason(case),
         _why_not_run(case.not_run),
     )
 
 
-def why_nothing_ran(rows: Iterable[Measured]) -> tuple[str, ...]:
+def why_nothing_ran(rows: Iterable[DeploymentResult]) -> tuple[str, ...]:
     """The reasons where there is no candidate at all."""
     return _sentences("Nothing could be run, so there is nothing to choose from.", _why_not_run(rows))
 
 
-def _guarded(case: Case) -> str | None:
+def _accuracy_control_reason(case: VerdictCase) -> str | None:
     """Where the guard gave up, `_why_not_run` says so."""
-    return None if case.guard is None or case.guard.missed else guard_sentence(case.guard, case.terms)
+    return (
+        None
+        if case.accuracy_control is None or case.accuracy_control.why_not_met
+        else accuracy_control_sentence(case.accuracy_control, case.terms)
+    )
 
 
 def _sentences(*texts: str | None) -> tuple[str, ...]:
     return tuple(printable(text) for text in texts if text)
 
 
-def _key_figures(case: Case, candidate: Candidate) -> str:
-    return f"{percent(candidate.share)} % {case.terms.name}, {significant(candidate.latency.p50)} ms for one image"
+def _key_figures(case: VerdictCase, candidate: Candidate) -> str:
+    accuracy = f"{percent(candidate.overall_accuracy)} % {case.terms.name}"
+    return f"{accuracy}, {significant(candidate.latency.p50)} ms for one image"
 
 
-def _why_this_one(case: Case, choice: Choice) -> str:
+def _why_this_one(case: VerdictCase, choice: Choice) -> str:
     winner, qualified = choice.winner, len(case.qualified)
     stable = sum(candidate.latency.stable for candidate in case.qualified)
     limited = accuracy_is_limited(case.budget)
@@ -104,7 +109,7 @@ def _cause(candidate: Candidate) -> str:
     return f" ({why.rstrip('.')})" if why else ""
 
 
-def _limits_met(case: Case, winner: Candidate) -> str:
+def _limits_met(case: VerdictCase, winner: Candidate) -> str:
     clauses, costs = [], []
     for standing in case.standings[winner.title]:
         if standing.is_drop:
@@ -117,7 +122,7 @@ def _limits_met(case: Case, winner: Candidate) -> str:
     return f"{sentence[0].upper()}{sentence[1:]}."
 
 
-def _drop(case: Case, winner: Candidate, standing: Standing) -> str:
+def _drop(case: VerdictCase, winner: Candidate, standing: LimitCheck) -> str:
     if winner == case.reference:
         return f"it is {case.terms.best}"
     limit = f"{'budget' if accuracy_is_limited(case.budget) else 'tolerance'} of {points(standing.limit)}"
@@ -134,7 +139,7 @@ def _drop(case: Case, winner: Candidate, standing: Standing) -> str:
     return f"{lead}, within the {limit}, but it may be up to {points(high)} points{_more_images(standing)}"
 
 
-def _doubt(standing: Standing) -> str:
+def _doubt(standing: LimitCheck) -> str:
     """What to add where the estimate meets the limit and its interval does not."""
     if standing.interval is None or standing.proven:
         return ""
@@ -142,7 +147,7 @@ def _doubt(standing: Standing) -> str:
     return f", perhaps {standing.written(worst)}{_more_images(standing)}"
 
 
-def _more_images(standing: Standing) -> str:
+def _more_images(standing: LimitCheck) -> str:
     if standing.images is None:
         return ""
     more = standing.images_to_settle()
@@ -150,7 +155,7 @@ def _more_images(standing: Standing) -> str:
     return f" ({advice})"
 
 
-def _miss(standing: Standing) -> str:
+def _miss(standing: LimitCheck) -> str:
     if standing.value is None:
         limit = f"{standing.written(standing.limit)} {standing.unit}"
         why = f": {printable(standing.why_unknown)}" if standing.why_unknown else ""
@@ -160,8 +165,8 @@ def _miss(standing: Standing) -> str:
     return f"{written(standing)} (by {excess}{proven})"
 
 
-def _why_not_run(rows: Iterable[Measured]) -> str | None:
-    by_cause: dict[str, list[Measured]] = {}
+def _why_not_run(rows: Iterable[DeploymentResult]) -> str | None:
+    by_cause: dict[str, list[DeploymentResult]] = {}
     for row in rows:
         cause = textwrap.shorten(row.unsupported or "not measured", _LONGEST_CAUSE, placeholder=" ...").rstrip(".")
         by_cause.setdefault(cause, []).append(row)
@@ -170,7 +175,7 @@ def _why_not_run(rows: Iterable[Measured]) -> str | None:
     return f"Not run: {'; '.join(f'{_named(alike)} ({cause})' for cause, alike in by_cause.items())}."
 
 
-def _named(alike: Sequence[Measured]) -> str:
+def _named(alike: Sequence[DeploymentResult]) -> str:
     """By title, or many by how many they are in each precision."""
     if len(alike) <= MOST_LISTED:
         return listed([row.title for row in alike])

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgetl.artifacts.estimate import Estimate
-from edgetl.artifacts.results import Measured, Results
+from edgetl.artifacts.measurements import AccuracyEstimate
+from edgetl.artifacts.results import DeploymentResult, Results
 from edgetl.report.wording import flops_unit, megabytes, percent, printable, significant
 
 UNKNOWN = "-"
 
 
 @dataclass(frozen=True)
-class Group:
+class GroupAccuracy:
     """Accuracy in a group, and where the study has it, masked to the group's own labels; with their intervals."""
 
     name: str
@@ -21,7 +21,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Row:
+class ResultRow:
     """One deployment in one precision. Where ``unsupported`` says why it was not run, the figures are `UNKNOWN`."""
 
     name: str
@@ -30,7 +30,7 @@ class Row:
     unsupported: str | None = None
     accuracy: str = UNKNOWN
     accuracy_interval: str = ""
-    groups: tuple[Group, ...] = ()
+    groups: tuple[GroupAccuracy, ...] = ()
     p50: str = UNKNOWN
     p50_interval: str = ""
     p90: str = UNKNOWN
@@ -43,7 +43,7 @@ class Row:
     flops: str = UNKNOWN
 
 
-def rows(results: Results) -> tuple[Row, ...]:
+def rows(results: Results) -> tuple[ResultRow, ...]:
     """In the order of the results."""
     chosen = (results.verdict.deployment, results.verdict.precision)
     _, size = _flops_unit(results)
@@ -61,12 +61,12 @@ def _flops_unit(results: Results) -> tuple[str, float]:
     return flops_unit(max((measured.flops or 0 for measured in results.deployments), default=0))
 
 
-def _row(measured: Measured, chosen: bool, flops_size: float) -> Row:
+def _row(measured: DeploymentResult, chosen: bool, flops_size: float) -> ResultRow:
     name, precision = printable(measured.name), printable(measured.precision)
     accuracy, latency = measured.accuracy, measured.latency_ms
     if measured.unsupported is not None or accuracy is None or latency is None:
-        return Row(name, precision, chosen, printable(measured.unsupported or "not measured"))
-    return Row(
+        return ResultRow(name, precision, chosen, printable(measured.unsupported or "not measured"))
+    return ResultRow(
         name=name,
         precision=precision,
         chosen=chosen,
@@ -88,9 +88,9 @@ def _row(measured: Measured, chosen: bool, flops_size: float) -> Row:
     )
 
 
-def _group(name: str, *estimates: Estimate | None) -> Group:
+def _group(name: str, *estimates: AccuracyEstimate | None) -> GroupAccuracy:
     known = [estimate for estimate in estimates if estimate is not None]
-    return Group(
+    return GroupAccuracy(
         name=printable(name),
         figures=tuple(percent(estimate.value) for estimate in known),
         intervals=tuple(interval(estimate) for estimate in known),
@@ -101,6 +101,6 @@ def _figure(value: float | None) -> str:
     return UNKNOWN if value is None else significant(value)
 
 
-def interval(estimate: Estimate) -> str:
+def interval(estimate: AccuracyEstimate) -> str:
     """In percent: ``92.0-94.2``."""
     return f"{percent(estimate.low)}-{percent(estimate.high)}"

@@ -9,11 +9,11 @@ from rich.table import Table
 from rich.text import Text
 
 from edgetl.artifacts.results import Results, Verdict
-from edgetl.report.metric import Terms, terms
-from edgetl.report.names import folded
-from edgetl.report.sweep import has_cuts
-from edgetl.report.table import UNKNOWN, Row, rows, unit_of_flops
-from edgetl.report.training import cascade_note
+from edgetl.report.cut_sweep import has_cuts
+from edgetl.report.deployment_names import folded
+from edgetl.report.metric_words import MetricWords, terms
+from edgetl.report.table import UNKNOWN, ResultRow, rows, unit_of_flops
+from edgetl.report.training_facts import cascade_note
 from edgetl.report.wording import printable
 
 # Beside it, accuracy, two groups and the costs fit 80 columns.
@@ -44,7 +44,7 @@ def render_table(results: Results) -> Table:
     return table
 
 
-def _add_columns(table: Table, words: Terms, unit_of_flops: str, energy: bool) -> None:
+def _add_columns(table: Table, words: MetricWords, unit_of_flops: str, energy: bool) -> None:
     table.add_column("", no_wrap=True)
     table.add_column(words.name, justify="right", no_wrap=True)
     table.add_column("by group: all/masked" if words.masked else "by group", overflow="fold")
@@ -53,7 +53,7 @@ def _add_columns(table: Table, words: Terms, unit_of_flops: str, energy: bool) -
         table.add_column(header, justify="right", no_wrap=True)
 
 
-def _title(row: Row) -> Text:
+def _title(row: ResultRow) -> Text:
     lines = [*folded(row.name, _NAME_WIDTH), row.precision]
     return Text(f"{'>' if row.chosen else ' '} " + "\n  ".join(lines))
 
@@ -62,7 +62,7 @@ def _not_run(why: str) -> list[Text]:
     return [Text(UNKNOWN), Text(f"not run: {why}", style="dim"), *(Text(UNKNOWN) for _ in range(4))]
 
 
-def _run(row: Row, swept: bool) -> list[Text]:
+def _run(row: ResultRow, swept: bool) -> list[Text]:
     latency = Text(f"{row.p50}\n{row.p50_interval}")
     if row.unstable:
         latency.append("\nUNSTABLE", style="bold red")

@@ -29,21 +29,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgetl.artifacts.guard import Guard
-from edgetl.artifacts.results import Comparison, Measured, Metric, Verdict
-from edgetl.config import Budget
-from edgetl.report.case import Case, build_case
+from edgetl.artifacts.accuracy_control_record import AccuracyControlResult
+from edgetl.artifacts.results import Comparison, DeploymentResult, Metric, Verdict
+from edgetl.config import BudgetSettings
+from edgetl.report.case import VerdictCase, build_case
 from edgetl.report.choice import choose_stable, choose_trusting
-from edgetl.report.metric import terms
+from edgetl.report.metric_words import terms
 from edgetl.report.reasons import why_chosen, why_nothing, why_nothing_ran
 
 
 def decide(
-    measured: Sequence[Measured],
+    measured: Sequence[DeploymentResult],
     comparisons: Sequence[Comparison],
-    budget: Budget,
+    budget: BudgetSettings,
     metric: Metric = "top-1",
-    guard: Guard | None = None,
+    guard: AccuracyControlResult | None = None,
 ) -> Verdict:
     """What to ship, and why. Depends on nothing else, and not on the order of the rows.
 
@@ -56,7 +56,7 @@ def decide(
     return _ship(case) if case.qualified else _ship_nothing(case)
 
 
-def _ship(case: Case) -> Verdict:
+def _ship(case: VerdictCase) -> Verdict:
     choice = choose_stable(case.qualified, case.pairs)
     rival = choose_trusting(case.qualified, case.pairs)
     return Verdict(
@@ -68,7 +68,7 @@ def _ship(case: Case) -> Verdict:
     )
 
 
-def _ship_nothing(case: Case) -> Verdict:
+def _ship_nothing(case: VerdictCase) -> Verdict:
     nearest = case.nearest(case.candidates)
     return Verdict(
         deployment=None,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgetl.artifacts.results import Measured, Results
-from edgetl.artifacts.waterfall import Waterfall
-from edgetl.report.drawing import Figure, axis, layout, narrow, text
+from edgetl.artifacts.measurements import Waterfall
+from edgetl.artifacts.results import DeploymentResult, Results
+from edgetl.report.drawing import PlotlyFigure, axis, layout, narrow, text
 from edgetl.report.wording import listed, percent, printable, significant
 
 _PAINTS = {"decode": "--combined", "preprocess": "--shared", "inference": "--specialised", "post-process": "--other"}
@@ -15,7 +15,7 @@ _ROW_HEIGHT, _LINE_HEIGHT = 36, 17
 _MOST_BARS = 16
 
 
-def waterfall_figure(results: Results) -> Figure | None:
+def waterfall_figure(results: Results) -> PlotlyFigure | None:
     """Each step begins where the one before it ends: shares of the median of a whole pass, in milliseconds."""
     shown = _shown(results)
     if not shown:
@@ -40,7 +40,7 @@ def step_colours(results: Results) -> dict[str, str]:
     return {step.name: _paint(step.name) for step in shown[0][1].steps} if shown else {}
 
 
-def said_of_waterfalls(results: Results) -> str | None:
+def waterfall_sentences(results: Results) -> str | None:
     """Which deployments spend more on the way than on inference; None where none does."""
     heavy = [(row, way) for row, way in _shown(results) if way.not_inference > 0.5]
     if not heavy:
@@ -50,7 +50,7 @@ def said_of_waterfalls(results: Results) -> str | None:
     return f"Of {named} the greater part is not inference (up to {percent(most)} %): a faster engine can save no more."
 
 
-def _shown(results: Results) -> list[tuple[Measured, Waterfall]]:
+def _shown(results: Results) -> list[tuple[DeploymentResult, Waterfall]]:
     return [(row, row.waterfall) for row in results.deployments if row.waterfall is not None][:_MOST_BARS]
 
 
@@ -58,17 +58,17 @@ def _paint(step: str) -> str:
     return _PAINTS.get(step, "--muted")
 
 
-def _step(shown: Sequence[tuple[Measured, Waterfall]], number: int, name: str) -> Figure:
+def _step(shown: Sequence[tuple[DeploymentResult, Waterfall]], number: int, name: str) -> PlotlyFigure:
     steps = [waterfall.steps[number] for _, waterfall in shown]
     return {
         "type": "bar",
         "orientation": "h",
-        "x": [step.share * waterfall.total_ms for step, (_, waterfall) in zip(steps, shown, strict=True)],
+        "x": [step.fraction * waterfall.total_ms for step, (_, waterfall) in zip(steps, shown, strict=True)],
         "y": list(range(len(shown))),
         "width": 0.6,
         "marker": {"color": _paint(name)},
         "hovertext": [
-            f"<b>{text(row.title)}</b>, {text(name)}<br>{significant(step.ms)} ms (median), {percent(step.share)} %"
+            f"<b>{text(row.title)}</b>, {text(name)}<br>{significant(step.ms)} ms (median), {percent(step.fraction)} %"
             for step, (row, _) in zip(steps, shown, strict=True)
         ],
         "hoverinfo": "text",

@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgetl.artifacts.accuracy_control_record import AccuracyControlResult, StudyAccuracyControl
 from edgetl.artifacts.deployment import Deployment, GraphSpec, Shortlist
-from edgetl.artifacts.engine import manifest_path
+from edgetl.artifacts.engine_manifest import manifest_path
 from edgetl.artifacts.files import read_json
-from edgetl.artifacts.guard import Guard, StudyGuard
 from edgetl.engine.nvidia.timing_cache import cache_folder
-from edgetl.engine.runtime import BuildOptions, Workshop, build_engine, get_runtime
+from edgetl.engine.runtime import BuildOptions, BuildResources, build_engine, get_runtime
 from edgetl.errors import EdgetlError
 from edgetl.stages.stage import Context
 
 
 @dataclass(frozen=True)
-class Candidate:
+class PlannedDeployment:
     """A deployment in a precision, and why it is not run, if so: the runtime cannot here, or INT8 loses too much."""
 
     deployment: Deployment
@@ -34,33 +34,35 @@ class Candidate:
         return self.deployment.graphs
 
 
-def candidates(context: Context) -> tuple[Candidate, ...]:
+def planned_deployments(context: Context) -> tuple[PlannedDeployment, ...]:
     """Every deployment of the shortlist in every precision of the study."""
     runtime = get_runtime(context.runtime)
-    guard = spelling_guard(context)
-    missed = {"int8": guard.missed} if guard is not None else {}
+    guard = accuracy_control_result(context)
+    missed = {"int8": guard.why_not_met} if guard is not None else {}
     return tuple(
-        Candidate(deployment, precision, runtime.unsupported(precision) or missed.get(precision))
+        PlannedDeployment(deployment, precision, runtime.unsupported(precision) or missed.get(precision))
         for deployment in read_json(context.run.shortlist, Shortlist).deployments
         for precision in context.study.precisions
     )
 
 
-def spelling_guard(context: Context) -> Guard | None:
+def accuracy_control_result(context: Context) -> AccuracyControlResult | None:
     """How the guard fared with the INT8 that the study's runtime takes; None where the study has no guard."""
-    if context.study.guard is None:
+    if context.study.accuracy_control is None:
         return None
-    return read_json(context.run.guard, StudyGuard).spellings[get_runtime(context.runtime).SPELLING]
+    return read_json(context.run.accuracy_control, StudyAccuracyControl).formats[
+        get_runtime(context.runtime).QDQ_FORMAT
+    ]
 
 
-def engine_paths(context: Context, candidate: Candidate) -> tuple[Path, ...]:
+def engine_paths(context: Context, candidate: PlannedDeployment) -> tuple[Path, ...]:
     """Where the engines of a candidate lie."""
     suffix = get_runtime(context.runtime).SUFFIX
     folder = context.run.engines / context.runtime
     return tuple(folder / f"{spec.stem}.{candidate.precision}{suffix}" for spec in candidate.graphs)
 
 
-def surroundings(context: Context) -> dict[str, Any]:
+def inputs(context: Context) -> dict[str, Any]:
     """The machine, as far as engines are tied to it. What is measured with them is tied to it too."""
     return dict(get_runtime(context.runtime).target(_options(context)))
 
@@ -83,23 +85,23 @@ def _options(context: Context) -> BuildOptions:
 
 def work(context: Context) -> list[Path]:
     runtime = get_runtime(context.runtime)
-    able = [candidate for candidate in candidates(context) if candidate.unsupported is None]
-    for candidate in candidates(context):
+    able = [candidate for candidate in planned_deployments(context) if candidate.unsupported is None]
+    for candidate in planned_deployments(context):
         if candidate.unsupported is not None:
-            context.watcher.say(f"build-engine: no {candidate.title}: {candidate.unsupported}")
+            context.reporter.message(f"build-engine: no {candidate.title}: {candidate.unsupported}")
     if not able:
         raise EdgetlError(f"none of the study's precisions can be run by {context.runtime}; name another in precisions")
     graphs = {engine: graph for candidate in able for engine, graph in engine_graphs(context, candidate)}
-    with context.watcher.progress("building engines", len(graphs)) as advance:
+    with context.reporter.progress("building engines", len(graphs)) as advance:
         for engine, graph in graphs.items():
-            build_engine(runtime, graph, engine, _options(context), Workshop(cache_folder()))
+            build_engine(runtime, graph, engine, _options(context), BuildResources(cache_folder()))
             advance(1)
-    context.watcher.say(f"build-engine: {len(graphs)} engines in {context.run.engines / context.runtime}")
+    context.reporter.message(f"build-engine: {len(graphs)} engines in {context.run.engines / context.runtime}")
     return [file for engine in graphs for file in (engine, manifest_path(engine))]
 
 
-def engine_graphs(context: Context, candidate: Candidate) -> Iterator[tuple[Path, Path]]:
+def engine_graphs(context: Context, candidate: PlannedDeployment) -> Iterator[tuple[Path, Path]]:
     """A candidate's engines and the graphs to build them from. Trees of ``specialised`` have some in common."""
     runtime = get_runtime(context.runtime)
     for spec, engine in zip(candidate.graphs, engine_paths(context, candidate), strict=True):
-        yield engine, context.run.graphs / spec.file(candidate.precision, runtime.SPELLING)
+        yield engine, context.run.graphs / spec.file(candidate.precision, runtime.QDQ_FORMAT)

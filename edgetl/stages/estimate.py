@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgetl.artifacts.deployment import Shortlist
-from edgetl.artifacts.device_estimates import Estimated
 from edgetl.artifacts.files import read_json
-from edgetl.artifacts.run import RunDirectory
-from edgetl.config import Study
+from edgetl.artifacts.measurements import DeviceEstimate
+from edgetl.artifacts.run_directory import RunDirectory
+from edgetl.config import Precision, Study
 from edgetl.errors import EdgetlError
-from edgetl.graph.certain import certain_part
 from edgetl.graph.cost import CostModel
 from edgetl.graph.model import load_model
-from edgetl.measure.devices import Precision, Target, find_target
+from edgetl.graph.static_part import certain_part
+from edgetl.measure.devices import DevicePeaks, find_device_peaks
 from edgetl.measure.roofline import Kernel, estimate, main_precision, prepared
 
-_SPELLINGS = ("tensorrt", "onnxruntime")
+_QDQ_FORMATS = ("tensorrt", "onnxruntime")
 _MB = 1e6
 
 
@@ -34,18 +34,18 @@ class _Need:
 
 def estimate_files(
     graphs: Sequence[Path], devices: Sequence[str], precision: Precision | None = None
-) -> tuple[Estimated, ...]:
+) -> tuple[DeviceEstimate, ...]:
     """Each graph on each device, as it is written, or as if it were prepared in a precision.
 
     Raises:
         EdgetlError: a file is no graph of one image size, a device is unknown, or cannot run a graph's precision.
     """
-    targets = [find_target(device) for device in devices]
+    targets = [find_device_peaks(device) for device in devices]
     needs = {str(graph): _need(graph, precision) for graph in graphs}
     return tuple(_estimated(name, [need], target) for name, need in needs.items() for target in targets)
 
 
-def estimate_study(study: Study, run: RunDirectory, devices: Sequence[str]) -> tuple[Estimated, ...]:
+def estimate_study(study: Study, run: RunDirectory, devices: Sequence[str]) -> tuple[DeviceEstimate, ...]:
     """Every deployment in every precision on each device; several engines one after another.
 
     Of a cascade all second levels are counted: images in which they do not run take less.
@@ -53,11 +53,13 @@ def estimate_study(study: Study, run: RunDirectory, devices: Sequence[str]) -> t
     Raises:
         EdgetlError: as `estimate_files`; or the graphs are not there yet.
     """
-    targets = [find_target(device) for device in devices]
+    targets = [find_device_peaks(device) for device in devices]
     rows = []
     for deployment in read_json(run.shortlist, Shortlist).deployments:
         for precision in study.precisions:
-            files = [_graph(run, [spec.file(precision, target) for target in _SPELLINGS]) for spec in deployment.graphs]
+            files = [
+                _graph(run, [spec.file(precision, target) for target in _QDQ_FORMATS]) for spec in deployment.graphs
+            ]
             needs = [_need(file, None) for file in files]
             rows += [_estimated(deployment.name, needs, target) for target in targets]
     return tuple(rows)
@@ -84,7 +86,7 @@ def _need(graph: Path, precision: Precision | None) -> _Need:
     return _Need(tuple(kernels), round(weights * narrower), round(activations * narrower), left_out)
 
 
-def _estimated(name: str, needs: Sequence[_Need], target: Target) -> Estimated:
+def _estimated(name: str, needs: Sequence[_Need], target: DevicePeaks) -> DeviceEstimate:
     try:
         bounds = [estimate(need.kernels, target) for need in needs]
     except EdgetlError as error:
@@ -92,7 +94,7 @@ def _estimated(name: str, needs: Sequence[_Need], target: Target) -> Estimated:
     kernels = [kernel for need in needs for kernel in need.kernels]
     # Engines run one after another: their activations need not be there at once, their weights do.
     memory = sum(need.weight_bytes for need in needs) + max(need.activation_bytes for need in needs)
-    return Estimated(
+    return DeviceEstimate(
         name=name,
         precision=main_precision(kernels),
         device=target.device,

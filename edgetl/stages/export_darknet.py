@@ -10,23 +10,23 @@ import numpy as np
 import onnx
 
 from edgetl.artifacts.bundle import Preprocessing
-from edgetl.artifacts.detections import Form
-from edgetl.config import LARGEST_IMAGE, Suppression
+from edgetl.artifacts.predictions import NmsImplementation
+from edgetl.config import LARGEST_IMAGE, NmsSettings
 from edgetl.config.fields import SMALLEST_IMAGE
+from edgetl.data.class_names import read_names
 from edgetl.data.geometry import Size
-from edgetl.data.names import read_names
 from edgetl.errors import EdgetlError
 from edgetl.graph import parity
-from edgetl.graph.detections import RawHead, with_detections
+from edgetl.graph.detection_postprocessing import RawHead, with_detections
 from edgetl.graph.metadata import describe
 from edgetl.graph.model import save_model
 from edgetl.graph.simplify import simplify
-from edgetl.stages.stage import Watcher
+from edgetl.stages.stage import ProgressReporter
 from edgetl.train.darknet.cfg import Cfg, read_cfg
 from edgetl.train.darknet.network import Darknet, build
 from edgetl.train.darknet.weights import read_weights
-from edgetl.train.export import export_network, network_outputs
-from edgetl.train.weights import load_into
+from edgetl.train.load_weights import load_into
+from edgetl.train.onnx_export import export_network, network_outputs
 
 Fit = Literal["letterbox", "stretch", "crop"]
 
@@ -37,11 +37,11 @@ _MOST_DIFFERENCE = 1e-4
 
 
 @dataclass(frozen=True)
-class DarknetOrder:
+class DarknetExportRequest:
     """What is to be exported, and how.
 
     ``size``: width and height of the network's input, else the .cfg file's. ``fit``: how images become that, else
-    letterboxed for a detector and cropped for a classifier. ``form`` and ``suppression`` are for detectors.
+    letterboxed for a detector and cropped for a classifier. ``nms_implementation`` and ``nms`` are for detectors.
     """
 
     cfg: Path
@@ -50,48 +50,48 @@ class DarknetOrder:
     output: Path
     size: Size | None = None
     fit: Fit | None = None
-    form: Form = "operator"
-    suppression: Suppression = field(default_factory=Suppression)
+    nms_implementation: NmsImplementation = "operator"
+    nms: NmsSettings = field(default_factory=NmsSettings)
 
 
-def export_darknet(order: DarknetOrder, watcher: Watcher) -> None:
+def export_darknet(request: DarknetExportRequest, reporter: ProgressReporter) -> None:
     """Write the graph, once it says of random images what PyTorch says.
 
     Raises:
         EdgetlError: a file is missing or damaged, weights or names belong to another .cfg, the size does not fit to the
             network, the graph differs from PyTorch's network, or it cannot be written.
     """
-    cfg = read_cfg(order.cfg)
-    names = read_names(order.names, repeated=not cfg.detections)
-    preprocessing = _preprocessing(cfg, order)
+    cfg = read_cfg(request.cfg)
+    names = read_names(request.names, repeated=not cfg.detections)
+    preprocessing = _preprocessing(cfg, request)
     network = build(cfg)
-    load_into(network, read_weights(order.weights, cfg), (), str(order.cfg), str(order.weights))
-    raws = [f"{DETECTIONS}/{number}" for number in range(len(network.endings))]
-    graph = simplify(export_network(network, preprocessing.shape, raws or [PROBABILITIES], str(order.cfg)))
+    load_into(network, read_weights(request.weights, cfg), (), str(request.cfg), str(request.weights))
+    raws = [f"{DETECTIONS}/{number}" for number in range(len(network.detection_layers))]
+    graph = simplify(export_network(network, preprocessing.shape, raws or [PROBABILITIES], str(request.cfg)))
     difference = _difference(network, graph, preprocessing)
     if not difference <= _MOST_DIFFERENCE:
         raise EdgetlError(
-            f"the graph of {order.cfg} differs from PyTorch's network by {difference:.2g} of its largest output, "
+            f"the graph of {request.cfg} differs from PyTorch's network by {difference:.2g} of its largest output, "
             f"expected at most {_MOST_DIFFERENCE:g}; report this with the .cfg file"
         )
-    watcher.say(f"export: at most {difference:.1e} of the largest output from PyTorch on random images")
-    save_model(_finished(graph, network, names, raws, preprocessing, order), order.output)
+    reporter.message(f"export: at most {difference:.1e} of the largest output from PyTorch on random images")
+    save_model(_finished(graph, network, names, raws, preprocessing, request), request.output)
 
 
-def _preprocessing(cfg: Cfg, order: DarknetOrder) -> Preprocessing:
-    width, height = order.size or (cfg.width, cfg.height)
+def _preprocessing(cfg: Cfg, request: DarknetExportRequest) -> Preprocessing:
+    width, height = request.size or (cfg.width, cfg.height)
     if not SMALLEST_IMAGE <= min(width, height) <= max(width, height) <= LARGEST_IMAGE:
         raise EdgetlError(
-            f"the input of {order.cfg} would be {width} x {height}, expected sides from {SMALLEST_IMAGE} to "
+            f"the input of {request.cfg} would be {width} x {height}, expected sides from {SMALLEST_IMAGE} to "
             f"{LARGEST_IMAGE} pixels; give another --image-size"
         )
     stride = max((cfg.width // layer.shape.width for layer in cfg.detections), default=1)
-    if order.size and (width % stride or height % stride):
+    if request.size and (width % stride or height % stride):
         raise EdgetlError(
-            f"{width} x {height} do not divide into the cells of {order.cfg}, {stride} x {stride} pixels each; give "
+            f"{width} x {height} do not divide into the cells of {request.cfg}, {stride} x {stride} pixels each; give "
             f"multiples of {stride} as --image-size"
         )
-    fit = order.fit or ("letterbox" if cfg.detections else "crop")
+    fit = request.fit or ("letterbox" if cfg.detections else "crop")
     if fit == "crop" and width != height:
         raise EdgetlError(f"--fit crop takes squares, not {width} x {height}; give --fit stretch or letterbox")
     return Preprocessing(width=width, height=height, fit=fit)
@@ -115,22 +115,23 @@ def _finished(
     names: tuple[str, ...],
     raws: list[str],
     preprocessing: Preprocessing,
-    order: DarknetOrder,
+    request: DarknetExportRequest,
 ) -> onnx.ModelProto:
     """With detections in place of raw outputs, and with metadata."""
     if not raws:
         (classes,) = [dim.dim_value for dim in graph.graph.output[0].type.tensor_type.shape.dim][1:]
-        _refuse_other_count(order, names, classes)
+        _refuse_other_count(request, names, classes)
         describe(graph, {PROBABILITIES: names}, {}, preprocessing)
         return graph
-    for ending in network.endings:
-        _refuse_other_count(order, names, ending.classes)
-    head = RawHead(DETECTIONS, names, tuple(ending.scale for ending in network.endings), tuple(raws))
-    return with_detections(graph, [head], preprocessing, order.suppression, order.form)
+    for ending in network.detection_layers:
+        _refuse_other_count(request, names, ending.classes)
+    head = RawHead(DETECTIONS, names, tuple(ending.scale for ending in network.detection_layers), tuple(raws))
+    return with_detections(graph, [head], preprocessing, request.nms, request.nms_implementation)
 
 
-def _refuse_other_count(order: DarknetOrder, names: tuple[str, ...], classes: int) -> None:
+def _refuse_other_count(request: DarknetExportRequest, names: tuple[str, ...], classes: int) -> None:
     if len(names) != classes:
         raise EdgetlError(
-            f"{order.names} has {len(names)} names, {order.cfg} has {classes} classes; give the names that belong to it"
+            f"{request.names} has {len(names)} names, {request.cfg} has {classes} classes; "
+            "give the names that belong to it"
         )

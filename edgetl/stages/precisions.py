@@ -10,74 +10,79 @@ from typing import get_args
 import numpy as np
 import onnx
 
+from edgetl.artifacts.accuracy_control_record import StudyAccuracyControl
 from edgetl.artifacts.bundle import IMAGES, Preprocessing
-from edgetl.artifacts.calibration import CalibrationTable
+from edgetl.artifacts.calibration_table import CalibrationTable
 from edgetl.artifacts.deployment import GraphSpec, Shortlist
 from edgetl.artifacts.files import write_json
-from edgetl.artifacts.guard import StudyGuard
-from edgetl.config import Recipe, load_recipe
+from edgetl.config import CalibrationRecipe, QdqFormat, load_recipe
 from edgetl.data.calibration_images import draw
-from edgetl.data.stream import File, input_of, stream
+from edgetl.data.stream import ImageFileT, input_of, stream
 from edgetl.data.views import renderer
-from edgetl.graph.half import to_fp16
+from edgetl.graph.fp16 import to_fp16
 from edgetl.graph.model import Wiring
 from edgetl.graph.observe import Observation, quantisable_tensors
 from edgetl.graph.overflow import overflowing
-from edgetl.graph.placement import Target, place
-from edgetl.graph.sensitivity import mix
-from edgetl.stages.forms import Form, Mix, Part
-from edgetl.stages.guard import Guarding
-from edgetl.stages.judging import Judge
-from edgetl.stages.observing import Calibration, Shown
+from edgetl.graph.qdq_placement import place_qdq
+from edgetl.graph.sensitivity import mixed_precision_graph
+from edgetl.stages.accuracy_control import AccuracyControlSearch
+from edgetl.stages.accuracy_evaluator import AccuracyEvaluator
+from edgetl.stages.calibrator import CalibrationPass, Calibrator
+from edgetl.stages.quantization_variants import PrecisionAssignment, QuantizationVariant, SubgraphOf
 from edgetl.stages.stage import Context
 
-TARGETS: tuple[Target, ...] = get_args(Target)
+TARGETS: tuple[QdqFormat, ...] = get_args(QdqFormat)
 _FP16_IMAGES = 16
 
 
 @dataclass(frozen=True)
-class Graphs:
+class StudyGraphs:
     """A study's graphs, all of them parts of one ``whole``: tensors of one name hold the same in all.
 
-    ``part`` gets any of ``specs``, or one like them, from the whole. ``searched`` is the part in which methods and
+    ``part`` gets any of ``specs``, or one like them, from the whole. ``subgraph`` is the part in which methods and
     layers are compared: there, as in the graph of each engine, heads are the end. (A second level reads what other
     heads say, so in the whole these are not.)
     """
 
     whole: onnx.ModelProto
     specs: tuple[GraphSpec, ...]
-    part: Callable[[GraphSpec], Part]
-    searched: Part
+    part: Callable[[GraphSpec], SubgraphOf]
+    subgraph: SubgraphOf
 
 
 @dataclass(frozen=True)
-class Precisions:
+class PrecisionWriter:
     """How to write any graph of a study in any of its precisions.
 
-    ``mixes``: for each spelling of INT8 the whole float graph, its table and the layers that are not INT8; a spelling
-    that cannot meet the guard's budget is not there. ``float32``: what FP16 cannot hold, by the tensor it makes.
+    ``assignments``: for each spelling of INT8 the whole float graph, its table and the layers that are not INT8; a
+    spelling that cannot meet the guard's budget is not there. ``float32``: what FP16 cannot hold, by the tensor it
+    makes.
     """
 
-    graphs: Graphs
-    mixes: Mapping[Target, Mix]
+    graphs: StudyGraphs
+    assignments: Mapping[QdqFormat, PrecisionAssignment]
     float32: Sequence[str]
 
-    def spelled(self, spec: GraphSpec, precision: str) -> dict[Target, onnx.ModelProto]:
+    def by_qdq_format(self, spec: GraphSpec, precision: str) -> dict[QdqFormat, onnx.ModelProto]:
         """A graph in a precision, for each runtime that wants it in its own spelling; in float both are the same."""
         if precision == "int8":
-            return {target: int8(self.graphs, spec, target, one, self.float32) for target, one in self.mixes.items()}
+            return {
+                target: int8(self.graphs, spec, target, one, self.float32) for target, one in self.assignments.items()
+            }
         model = self.graphs.part(spec)(self.graphs.whole)
         return dict.fromkeys(TARGETS, to_fp16(model, self.float32) if precision == "fp16" else model)
 
 
-def int8(graphs: Graphs, spec: GraphSpec, target: Target, mixed: Mix, float32: Sequence[str]) -> onnx.ModelProto:
+def int8(
+    graphs: StudyGraphs, spec: GraphSpec, target: QdqFormat, assignment: PrecisionAssignment, float32: Sequence[str]
+) -> onnx.ModelProto:
     """A study's graph in INT8, with the layers in float that are so in the whole."""
-    model = graphs.part(spec)(mixed.model)
+    model = graphs.part(spec)(assignment.model)
     wiring = Wiring(model.graph)
-    if not place(wiring, target).layers:
+    if not place_qdq(wiring, target).layers:
         return model  # heads stay in float in every precision: what holds nothing but heads is the same in INT8
-    returned = [name for name in mixed.returned if name in wiring.producers]
-    return mix(model, mixed.table, target, returned, float32)
+    returned = [name for name in assignment.excluded if name in wiring.producers]
+    return mixed_precision_graph(model, assignment.table, target, returned, float32)
 
 
 def judged_specs(shortlist: Shortlist, places: Mapping[str, str]) -> tuple[GraphSpec, ...]:
@@ -101,112 +106,125 @@ def judged_specs(shortlist: Shortlist, places: Mapping[str, str]) -> tuple[Graph
 
 
 @dataclass(frozen=True)
-class Preparing:
+class StudyPreparation:
     """A study's graphs on their way into its precisions.
 
-    ``judge`` makes the judge of the study's guard from the float graphs of ``judged``, and validation images. ``table``
-    holds the ranges of the frozen trunk, where heads were trained with some.
+    ``make_evaluator`` makes the judge of the study's guard from the float graphs of ``judged``, and validation images.
+    ``table`` holds the ranges of the frozen trunk, where heads were trained with some.
     """
 
     context: Context
     root: Path
     preprocessing: Preprocessing
-    graphs: Graphs
+    graphs: StudyGraphs
     judged: Sequence[GraphSpec]
-    judge: Callable[[Sequence[onnx.ModelProto]], Judge]
+    make_evaluator: Callable[[Sequence[onnx.ModelProto]], AccuracyEvaluator]
     table: CalibrationTable | None = None
 
-    def prepare(self, samples: Sequence[File]) -> tuple[Precisions, list[Path]]:
+    def prepare(self, samples: Sequence[ImageFileT]) -> tuple[PrecisionWriter, list[Path]]:
         """Calibrate once on training images and keep to the guard; the files that say how that went."""
         wanted, whole = self.context.study, self.graphs.whole
         halves = {"fp16", "int8"} & set(wanted.precisions)  # layers that leave INT8 are FP16
         float32 = self._overflowing(samples) if halves else ()
         if "int8" not in wanted.precisions:
-            return Precisions(self.graphs, {}, float32), []
+            return PrecisionWriter(self.graphs, {}, float32), []
         calibration = self._calibration(samples)
-        if wanted.guard is None and self.table is not None and _covers(self.table, calibration.tensors(whole)):
-            mixes = self._mixes(dict.fromkeys(TARGETS, Form.plain(whole, self.table)))
-            return Precisions(self.graphs, mixes, float32), self._write_tables(self.table, mixes)
-        shown = calibration.shown(whole)
-        forms = {target: self._forms(calibration, shown, target) for target in TARGETS}
+        if (
+            wanted.accuracy_control is None
+            and self.table is not None
+            and _covers(self.table, calibration.tensors(whole))
+        ):
+            mixes = self._assignments(dict.fromkeys(TARGETS, QuantizationVariant.plain(whole, self.table)))
+            return PrecisionWriter(self.graphs, mixes, float32), self._write_tables(self.table, mixes)
+        shown = calibration.observe(whole)
+        forms = {target: self._variants(calibration, shown, target) for target in TARGETS}
         first = next(iter(forms.values()))[0].table
-        if wanted.guard is None:
-            mixes = self._mixes({target: own[0] for target, own in forms.items()})
-            return Precisions(self.graphs, mixes, float32), self._write_tables(first, mixes)
-        mixes = self._guarded(wanted.guard.max_accuracy_drop, calibration, float32, shown.seen, forms)
-        return Precisions(self.graphs, mixes, float32), [*self._write_tables(first, mixes), self.context.run.guard]
+        if wanted.accuracy_control is None:
+            mixes = self._assignments({target: own[0] for target, own in forms.items()})
+            return PrecisionWriter(self.graphs, mixes, float32), self._write_tables(first, mixes)
+        mixes = self._with_accuracy_control(
+            wanted.accuracy_control.max_accuracy_drop, calibration, float32, shown.observation, forms
+        )
+        return PrecisionWriter(self.graphs, mixes, float32), [
+            *self._write_tables(first, mixes),
+            self.context.run.accuracy_control,
+        ]
 
-    def _mixes(self, forms: Mapping[Target, Form]) -> dict[Target, Mix]:
-        return {target: form.mix(target, searched=self.graphs.searched) for target, form in forms.items()}
+    def _assignments(self, forms: Mapping[QdqFormat, QuantizationVariant]) -> dict[QdqFormat, PrecisionAssignment]:
+        return {target: form.assign_precision(target, subgraph=self.graphs.subgraph) for target, form in forms.items()}
 
-    def _forms(self, calibration: Calibration[File], shown: Shown, target: Target) -> Sequence[Form]:
+    def _variants(
+        self, calibration: Calibrator[ImageFileT], shown: CalibrationPass, target: QdqFormat
+    ) -> Sequence[QuantizationVariant]:
         """Where heads were trained with some ranges: the graph as it was then, with ranges for what is tuned above."""
         whole = self.graphs.whole
         if self.table is None:
-            return calibration.forms(whole, shown, target)
-        return [Form.plain(whole, _completed(self.table, calibration.tables(whole, shown, target)))]
+            return calibration.variants(whole, shown, target)
+        return [QuantizationVariant.plain(whole, _completed(self.table, calibration.tables(whole, shown, target)))]
 
-    def _calibration(self, samples: Sequence[File]) -> Calibration[File]:
-        recipe = load_recipe(self.context.study.calibration, self.context.beside)
+    def _calibration(self, samples: Sequence[ImageFileT]) -> Calibrator[ImageFileT]:
+        recipe = load_recipe(self.context.study.calibration, self.context.base_dir)
         parts = [self.graphs.part(spec) for spec in self.graphs.specs]
 
         def tensors(whole: onnx.ModelProto) -> tuple[str, ...]:
-            every = (*(part(whole) for part in parts), self.graphs.searched(whole))
+            every = (*(part(whole) for part in parts), self.graphs.subgraph(whole))
             return tuple(dict.fromkeys(name for model in every for name in quantisable_tensors(model)))
 
-        return Calibration(
+        return Calibrator(
             samples=draw(samples, recipe),
             root=self.root,
             preprocessing=self.preprocessing,
             recipe=recipe,
-            watcher=self.context.watcher,
+            reporter=self.context.reporter,
             tensors=tensors,
-            searched=self.graphs.searched,
+            subgraph=self.graphs.subgraph,
         )
 
-    def _overflowing(self, samples: Sequence[File]) -> tuple[str, ...]:
+    def _overflowing(self, samples: Sequence[ImageFileT]) -> tuple[str, ...]:
         """What FP16 cannot hold, told on a few training images."""
-        few = draw(samples, Recipe(images=_FP16_IMAGES))
+        few = draw(samples, CalibrationRecipe(images=_FP16_IMAGES))
         batches = stream(few, self.root, renderer(self.preprocessing), input_of(self.preprocessing))
         kept = overflowing(self.graphs.whole, np.concatenate([batch.result for batch in batches]))
         for name, reason in kept.items():
-            self.context.watcher.say(f"export: {name} stays in FP32: {reason}, beyond what FP16 holds")
+            self.context.reporter.message(f"export: {name} stays in FP32: {reason}, beyond what FP16 holds")
         return tuple(kept)
 
-    def _guarded(
+    def _with_accuracy_control(
         self,
         budget: float,
-        calibration: Calibration[File],
+        calibration: Calibrator[ImageFileT],
         float32: Sequence[str],
         seen: Observation,
-        forms: Mapping[Target, Sequence[Form]],
-    ) -> dict[Target, Mix]:
+        forms: Mapping[QdqFormat, Sequence[QuantizationVariant]],
+    ) -> dict[QdqFormat, PrecisionAssignment]:
         """The mix of each spelling that meets the budget; how that went is written beside the graphs."""
-        graphs, watcher = self.graphs, self.context.watcher
-        judge = self.judge([graphs.part(spec)(graphs.whole) for spec in self.judged])
+        graphs, watcher = self.graphs, self.context.reporter
+        judge = self.make_evaluator([graphs.part(spec)(graphs.whole) for spec in self.judged])
         mixes, guards = {}, {}
         for target in TARGETS:
 
-            def written(mixed: Mix, target: Target = target) -> list[onnx.ModelProto]:
+            def written(mixed: PrecisionAssignment, target: QdqFormat = target) -> list[onnx.ModelProto]:
                 return [int8(graphs, spec, target, mixed, float32) for spec in self.judged]
 
-            watcher.say(f"export: INT8 for {target}, judged on {judge.images} validation images")
-            guarding = Guarding(judge, budget, target, calibration.mended, written, watcher, graphs.searched)
+            watcher.message(f"export: INT8 for {target}, judged on {judge.images} validation images")
+            guarding = AccuracyControlSearch(
+                judge, budget, target, calibration.refined, written, watcher, graphs.subgraph
+            )
             chosen, guards[str(target)] = guarding.search(seen, forms[target])
             if chosen is None:
-                watcher.say(f"export: no INT8 for {target}: {guards[target].missed}")
+                watcher.message(f"export: no INT8 for {target}: {guards[target].why_not_met}")
                 self._remove_older(target)
             else:
                 mixes[target] = chosen
-        write_json(self.context.run.guard, StudyGuard(spellings=guards))
+        write_json(self.context.run.accuracy_control, StudyAccuracyControl(formats=guards))
         return mixes
 
-    def _remove_older(self, target: Target) -> None:
+    def _remove_older(self, target: QdqFormat) -> None:
         """Graphs of an earlier export, with another guard or none, would be taken for those of this one."""
         for spec in self.graphs.specs:
             (self.context.run.graphs / spec.file("int8", target)).unlink(missing_ok=True)
 
-    def _write_tables(self, first: CalibrationTable, mixes: Mapping[Target, Mix]) -> list[Path]:
+    def _write_tables(self, first: CalibrationTable, mixes: Mapping[QdqFormat, PrecisionAssignment]) -> list[Path]:
         """The table of ranges; a spelling that the guard mended may have one of its own."""
         own = {f"calibration.{target}": mixed.table for target, mixed in mixes.items() if mixed.table != first}
         paths = []

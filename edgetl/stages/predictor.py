@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from edgetl.arrays import Float32Array
 from edgetl.artifacts.bundle import Preprocessing
-from edgetl.artifacts.detections import merge
-from edgetl.artifacts.engine import manifest_path, read_manifest
-from edgetl.artifacts.predictions import Detection, Guess, Predicted
+from edgetl.artifacts.engine_manifest import manifest_path, read_manifest
+from edgetl.artifacts.predictions import Classification, Detection, Prediction, merge_detections
 from edgetl.artifacts.prepared import is_prepared
-from edgetl.config import Suppression
-from edgetl.data.geometry import Size, placement
+from edgetl.config import NmsSettings
+from edgetl.data.geometry import Size, image_placement
 from edgetl.data.images import Pixels
 from edgetl.data.paths import utf8
 from edgetl.data.stream import to_input
@@ -23,12 +22,10 @@ from edgetl.engine.runtime import BuildOptions, Engine, build_engine, get_runtim
 from edgetl.errors import EdgetlError
 from edgetl.graph.metadata import LABELS, detecting_outputs, labels_of
 from edgetl.graph.model import load_model
-from edgetl.graph.outputs import refuse_other_shapes, suppressions_of
+from edgetl.graph.outputs import nms_settings_of, refuse_other_shapes
 from edgetl.stages.input_contract import input_preprocessing
 
-Array = npt.NDArray[np.float32]
-
-DEFAULT_SCORE = 0.25
+DEFAULT_SCORE_THRESHOLD = 0.25
 
 _RUNTIME = "onnxruntime"
 
@@ -37,7 +34,7 @@ _RUNTIME = "onnxruntime"
 class Predictor:
     """A loaded model. ``classifiers`` and ``detectors`` are its outputs, with the labels of each.
 
-    ``suppressions`` say what each detector did; the strictest of them is what becomes of boxes of one label that
+    ``nms`` say what each detector did; the strictest of them is what becomes of boxes of one label that
     several detectors found.
     """
 
@@ -45,9 +42,9 @@ class Predictor:
     preprocessing: Preprocessing
     classifiers: dict[str, tuple[str, ...]]
     detectors: dict[str, tuple[str, ...]]
-    suppressions: dict[str, Suppression]
+    nms: dict[str, NmsSettings]
 
-    def run(self, pixels: Pixels) -> dict[str, Array]:
+    def run(self, pixels: Pixels) -> dict[str, Float32Array]:
         """Every output for one image as the network sees it, height x width x 3.
 
         Raises:
@@ -55,12 +52,12 @@ class Predictor:
         """
         return self.checked(self.engine.infer(self.to_input(pixels)))
 
-    def to_input(self, pixels: Pixels) -> Array:
+    def to_input(self, pixels: Pixels) -> Float32Array:
         """The image as often as the engine takes."""
         ((batch, *_),) = self.engine.shapes
         return to_input(np.repeat(pixels[None], batch, axis=0), self.preprocessing)
 
-    def checked(self, outputs: dict[str, Array]) -> dict[str, Array]:
+    def checked(self, outputs: dict[str, Float32Array]) -> dict[str, Float32Array]:
         """What the engine says of the first image.
 
         Raises:
@@ -71,49 +68,53 @@ class Predictor:
             raise EdgetlError(f"output {broken!r} of the model holds NaN or infinity; check its weights")
         return {name: value[0] for name, value in outputs.items()}
 
-    def said(self, file: Path, outputs: dict[str, Array], size: Size, least: float, top: int) -> Predicted:
-        """All that is said of an image of ``size``: see `detections` and `labels`."""
-        return Predicted(
+    def prediction(
+        self, file: Path, outputs: dict[str, Float32Array], size: Size, score_threshold: float, top: int
+    ) -> Prediction:
+        """All that is said of an image of ``size``: see `max_detections` and `labels`."""
+        return Prediction(
             path=utf8(file),
             width=size[0],
             height=size[1],
-            detections=self.detections(outputs, size, least),
+            detections=self.detections(outputs, size, score_threshold),
             labels=self.labels(outputs, top),
         )
 
-    def detections(self, outputs: dict[str, Array], size: Size, least: float) -> tuple[Detection, ...] | None:
+    def detections(
+        self, outputs: dict[str, Float32Array], size: Size, score_threshold: float
+    ) -> tuple[Detection, ...] | None:
         """What all detectors found in an image of ``size``, best first; None where there is no detector."""
         if not self.detectors:
             return None
         names = list(dict.fromkeys(label for labels in self.detectors.values() for label in labels))
         parts = [_renumbered(outputs[output], labels, names) for output, labels in self.detectors.items()]
         found = parts[0] if len(parts) == 1 else self._merged(parts)
-        found = found[found[:, 4] >= np.float32(least)]
-        boxes = placement(size, self.preprocessing).to_image(found[:, :4]).round(2).tolist()
+        found = found[found[:, 4] >= np.float32(score_threshold)]
+        boxes = image_placement(size, self.preprocessing).to_image(found[:, :4]).round(2).tolist()
         return tuple(
             Detection(label=names[int(label)], score=round(float(score), 4), xyxy=(left, top, right, bottom))
             for (left, top, right, bottom), score, label in zip(boxes, found[:, 4], found[:, 5], strict=True)
             if left < right and top < bottom  # the bars beside a letterboxed image are no place for an object
         )
 
-    def _merged(self, parts: list[Array]) -> Array:
-        overlap = min(one.overlap for one in self.suppressions.values())
-        return merge(parts, overlap, max(one.detections for one in self.suppressions.values()))
+    def _merged(self, parts: list[Float32Array]) -> Float32Array:
+        overlap = min(one.iou_threshold for one in self.nms.values())
+        return merge_detections(parts, overlap, max(one.max_detections for one in self.nms.values()))
 
-    def labels(self, outputs: dict[str, Array], top: int) -> tuple[Guess, ...] | None:
+    def labels(self, outputs: dict[str, Float32Array], top: int) -> tuple[Classification, ...] | None:
         """The ``top`` labels of every classifier; None where there is no classifier."""
         if not self.classifiers:
             return None
         return tuple(
-            Guess(head=output, label=labels[position], probability=round(float(outputs[output][position]), 4))
+            Classification(head=output, label=labels[position], probability=round(float(outputs[output][position]), 4))
             for output, labels in self.classifiers.items()
             for position in np.argsort(-outputs[output], kind="stable")[:top]
         )
 
 
-def _renumbered(found: Array, labels: tuple[str, ...], names: list[str]) -> Array:
+def _renumbered(found: Float32Array, labels: tuple[str, ...], names: list[str]) -> Float32Array:
     """The detections among the rows of an output, their labels as positions in ``names``."""
-    rows: Array = found[found[:, 4] > 0].copy()
+    rows: Float32Array = found[found[:, 4] > 0].copy()
     positions = rows[:, 5].astype(np.intp)
     if not ((positions >= 0) & (positions < len(labels))).all():
         raise EdgetlError(f"the model finds label number {positions.max()} of {len(labels)}; export it again")
@@ -121,12 +122,12 @@ def _renumbered(found: Array, labels: tuple[str, ...], names: list[str]) -> Arra
     return rows
 
 
-def load_predictor(model: Path, least: float | None, threads: int = 0) -> tuple[Predictor, float]:
+def load_predictor(model: Path, score_threshold: float | None, threads: int = 0) -> tuple[Predictor, float]:
     """Load an ONNX file that edgetl wrote, or an engine of ONNX Runtime that it built, and settle the least score.
 
     Raises:
         EdgetlError: it is no such file, says nothing of its outputs, does not suppress overlapping boxes itself, or has
-            dropped already what scores ``least``.
+            dropped already what scores ``score_threshold``.
     """
     built = manifest_path(model).is_file() and not is_prepared(model)
     if built and (runtime := read_manifest(model).runtime) != _RUNTIME:
@@ -135,12 +136,12 @@ def load_predictor(model: Path, least: float | None, threads: int = 0) -> tuple[
     labels, detecting = labels_of(graph), detecting_outputs(graph)
     if not labels:
         raise EdgetlError(f"{model} has no labels in its metadata ({LABELS}); give an ONNX file that edgetl wrote")
-    suppressions = suppressions_of(graph, str(model))
-    lowest = max((one.score for one in suppressions.values()), default=0.0)
-    if least is not None and least < lowest:
+    suppressions = nms_settings_of(graph, str(model))
+    lowest = max((one.score_threshold for one in suppressions.values()), default=0.0)
+    if score_threshold is not None and score_threshold < lowest:
         raise EdgetlError(
-            f"{model} drops boxes that score less than {lowest:g}, and {least:g} is asked for; export it again with a "
-            "lower --score-threshold"
+            f"{model} drops boxes that score less than {lowest:g}, and {score_threshold:g} is asked for; "
+            "export it again with a lower --score-threshold"
         )
     classifiers = {name: known for name, known in labels.items() if name not in detecting}
     shapes = {name: (len(known),) for name, known in classifiers.items()}
@@ -150,9 +151,9 @@ def load_predictor(model: Path, least: float | None, threads: int = 0) -> tuple[
         preprocessing=input_preprocessing(graph, name=str(model)),
         classifiers=classifiers,
         detectors={name: labels.get(name, ()) for name in detecting},
-        suppressions=suppressions,
+        nms=suppressions,
     )
-    return predictor, max(DEFAULT_SCORE, lowest) if least is None else least
+    return predictor, max(DEFAULT_SCORE_THRESHOLD, lowest) if score_threshold is None else score_threshold
 
 
 def _build(model: Path, threads: int) -> Engine:

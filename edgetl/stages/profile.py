@@ -8,76 +8,71 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from edgetl.artifacts.energy import Energy
-from edgetl.artifacts.engine import read_manifest
+from edgetl.artifacts.engine_manifest import read_manifest
 from edgetl.artifacts.files import write_json
-from edgetl.artifacts.layers import Layers
-from edgetl.artifacts.results import EngineFile, Latency, Measured, Profile
-from edgetl.artifacts.scenarios import Scenario
-from edgetl.artifacts.waterfall import Waterfall
-from edgetl.engine.cpu import processor
+from edgetl.artifacts.measurements import Energy, EngineLayers, Scenario, Waterfall
+from edgetl.artifacts.results import DeploymentResult, EngineFile, Latency, Profile
 from edgetl.engine.footprint import footprint
+from edgetl.engine.processor import processor
 from edgetl.measure.disturbances import disturbances
 from edgetl.measure.environment import describe
-from edgetl.measure.latency import compare, summarise
-from edgetl.measure.rounds import Load
-from edgetl.measure.scenarios.rounds import Plan
+from edgetl.measure.latency import compare_latencies, summarise
+from edgetl.measure.scenarios.interleave import ScenarioPlan
+from edgetl.measure.timing import Load
 from edgetl.stages import build_engine
-from edgetl.stages.build_engine import Candidate, candidates, engine_paths
-from edgetl.stages.energy import energies
-from edgetl.stages.layers import beside_latency, layers_of_study
-from edgetl.stages.measuring import Precision, time_all, write_samples
-from edgetl.stages.scenario_order import refuse_shared_scratch
-from edgetl.stages.scenarios import measure_scenarios
+from edgetl.stages.build_engine import PlannedDeployment, engine_paths, planned_deployments
+from edgetl.stages.layer_profile import layers_of_study, with_latency
+from edgetl.stages.measuring import StoppingRule, energies, time_all, write_samples
+from edgetl.stages.scenario_request import refuse_shared_scratch
+from edgetl.stages.scenarios import DeploymentEngines, Serving, StudySubjects, group_rates, measure_scenarios
 from edgetl.stages.serving import load, run_options
 from edgetl.stages.stage import Context
-from edgetl.stages.study_scenarios import Serving, StudySubjects, Wanted, group_rates
-from edgetl.stages.waterfall import waterfalls_of_study
+from edgetl.stages.waterfalls import waterfalls_of_study
 
 _MS_PER_S = 1e3
 _WAY_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Measurements:
     """What was measured, by title."""
 
     latencies: Mapping[str, Latency]
     energies: Mapping[str, Energy]
     waterfalls: Mapping[str, Waterfall]
-    layers: Mapping[str, tuple[Layers, ...]]
+    layers: Mapping[str, tuple[EngineLayers, ...]]
 
 
-def surroundings(context: Context) -> dict[str, Any]:
+def inputs(context: Context) -> dict[str, Any]:
     options = context.options
-    settings = {name: getattr(options, name) for name in ("threads", "seconds", "width", "energy", "layers")}
-    return {**build_engine.surroundings(context), **settings, **options.scenarios.settings()}
+    settings = {name: getattr(options, name) for name in ("threads", "seconds", "interval_width", "energy", "layers")}
+    return {**build_engine.inputs(context), **settings, **options.scenarios.settings()}
 
 
 def work(context: Context) -> list[Path]:
-    able = [candidate for candidate in candidates(context) if candidate.unsupported is None]
+    able = [candidate for candidate in planned_deployments(context) if candidate.unsupported is None]
     options, seed = context.options, context.study.seed
     wanted = {one.title: (one.deployment, engine_paths(context, one)) for one in able}
     refuse_shared_scratch(options.scenarios, context.study.engine.share_scratch)
     rates = group_rates(options.scenarios, list(context.study.groups), wanted)
     layers = layers_of_study(context, able) if options.layers else {}
-    loader, until = _loader(context, wanted), Precision(options.seconds, options.width)
-    timed = time_all(list(wanted), loader, until, seed, context.watcher)
+    loader, until = _loader(context, wanted), StoppingRule(options.seconds, options.interval_width)
+    timed = time_all(list(wanted), loader, until, seed, context.reporter)
     raw = write_samples(context.run.measurements / "latency", timed.samples)
     latencies = {
         title: summarise(one).model_copy(update={"raw": context.run.relative(raw[title])})
         for title, one in timed.samples.items()
     }
-    found = _Found(
+    found = _Measurements(
         latencies=latencies,
-        energies=energies(list(wanted), loader, options.seconds, seed, context.watcher) if options.energy else {},
+        energies=energies(list(wanted), loader, options.seconds, seed, context.reporter) if options.energy else {},
         waterfalls=_waterfalls(context, wanted),
-        layers={title: beside_latency(own, latencies[title].p50) for title, own in layers.items()},
+        layers={title: with_latency(own, latencies[title].p50) for title, own in layers.items()},
     )
     profile = Profile(
         environment=describe(processor(), options.threads),
-        deployments=tuple(_summarise(context, candidate, found) for candidate in candidates(context)),
-        comparisons=compare(timed.samples),
+        deployments=tuple(_summarise(context, candidate, found) for candidate in planned_deployments(context)),
+        comparisons=compare_latencies(timed.samples),
         disturbances=disturbances(timed.states),
         scenarios=_scenarios(context, wanted, rates),
     )
@@ -91,12 +86,12 @@ def _tell(context: Context, profile: Profile) -> None:
     """What the user should know before believing the figures."""
     for one in profile.deployments:
         if one.latency_ms is not None and not one.latency_ms.stable:
-            context.watcher.say(f"profile: {one.title} is UNSTABLE: {one.latency_ms.why_unstable}")
+            context.reporter.message(f"profile: {one.title} is UNSTABLE: {one.latency_ms.why_unstable}")
     for reason in profile.disturbances:
-        context.watcher.say(f"profile: {reason}")
+        context.reporter.message(f"profile: {reason}")
 
 
-def _waterfalls(context: Context, wanted: Wanted) -> dict[str, Waterfall]:
+def _waterfalls(context: Context, wanted: DeploymentEngines) -> dict[str, Waterfall]:
     loaded = load(wanted, run_options(context, context.options.threads))
     ready = {title: (deployment, loaded[title]) for title, (deployment, _) in wanted.items()}
     return waterfalls_of_study(context, ready, min(_WAY_SECONDS, context.options.seconds / 10))
@@ -106,7 +101,7 @@ def _serving(context: Context) -> Serving:
     return cast(Serving, importlib.import_module(f"edgetl.stages.{context.study.task}.serving"))
 
 
-def _loader(context: Context, wanted: Wanted) -> Load:
+def _loader(context: Context, wanted: DeploymentEngines) -> Load:
     serving = _serving(context)
 
     def loader(titles: Sequence[str], number: int) -> dict[str, Callable[[], object]]:
@@ -116,17 +111,17 @@ def _loader(context: Context, wanted: Wanted) -> Load:
     return loader
 
 
-def _scenarios(context: Context, wanted: Wanted, rates: Mapping[str, float]) -> tuple[Scenario, ...]:
+def _scenarios(context: Context, wanted: DeploymentEngines, rates: Mapping[str, float]) -> tuple[Scenario, ...]:
     order = context.options.scenarios
     if not order.scenarios:
         return ()
     subjects = StudySubjects(context, _serving(context), wanted, rates)
-    plan = Plan(seconds=context.options.seconds, seed=context.study.seed)
-    return measure_scenarios(order, subjects, plan, context.watcher)
+    plan = ScenarioPlan(seconds=context.options.seconds, seed=context.study.seed)
+    return measure_scenarios(order, subjects, plan, context.reporter)
 
 
-def _summarise(context: Context, candidate: Candidate, found: _Found) -> Measured:
-    row = Measured(
+def _summarise(context: Context, candidate: PlannedDeployment, found: _Measurements) -> DeploymentResult:
+    row = DeploymentResult(
         name=candidate.deployment.name,
         precision=candidate.precision,
         runtime=context.runtime,

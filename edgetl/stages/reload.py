@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from edgetl.artifacts.files import read_bytes, read_json
-from edgetl.artifacts.results import Latency, Measured, Profile, Results
+from edgetl.artifacts.results import DeploymentResult, Latency, Profile, Results
 from edgetl.errors import EdgetlError
-from edgetl.measure.latency import compare, summarise
-from edgetl.measure.rounds import Samples
+from edgetl.measure.latency import compare_latencies, summarise
+from edgetl.measure.timing import LatencySamples
 
 
 def reload(path: Path) -> Profile:
@@ -25,7 +25,7 @@ def reload(path: Path) -> Profile:
     samples = {row.title: _samples(path, row, row.latency_ms) for row in profile.deployments if row.latency_ms}
     rows = tuple(_again(row, samples.get(row.title)) for row in profile.deployments)
     named = {_label(row): samples[row.title] for row in profile.deployments if row.title in samples}
-    return profile.model_copy(update={"deployments": rows, "comparisons": compare(named)})
+    return profile.model_copy(update={"deployments": rows, "comparisons": compare_latencies(named)})
 
 
 def _read(path: Path) -> Profile:
@@ -46,11 +46,11 @@ def _read(path: Path) -> Profile:
     )
 
 
-def _label(row: Measured) -> str:
+def _label(row: DeploymentResult) -> str:
     return row.name if row.precision == "as in the file" else row.title
 
 
-def _samples(path: Path, row: Measured, latency: Latency) -> Samples:
+def _samples(path: Path, row: DeploymentResult, latency: Latency) -> LatencySamples:
     if latency.raw is None:
         raise EdgetlError(f"{path} names no raw samples for {row.title}; measure again with -o DIR")
     inside = Path(latency.raw)
@@ -59,7 +59,7 @@ def _samples(path: Path, row: Measured, latency: Latency) -> Samples:
     file = next((place for base in (path.parent, path.parent.parent) if (place := base / inside).is_file()), None)
     if file is None:
         raise EdgetlError(f"the raw samples {path.parent / inside} do not exist; copy them along with {path.name}")
-    return Samples(_times(file))
+    return LatencySamples(_times(file))
 
 
 def _times(file: Path) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
@@ -74,7 +74,7 @@ def _times(file: Path) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
     return times
 
 
-def _again(row: Measured, samples: Samples | None) -> Measured:
+def _again(row: DeploymentResult, samples: LatencySamples | None) -> DeploymentResult:
     if samples is None or row.latency_ms is None:
         return row
     kept = {"raw": row.latency_ms.raw, "device": row.latency_ms.device}

@@ -17,12 +17,12 @@ from pydantic import ValidationError
 from edgetl import __version__
 from edgetl.artifacts.files import file_stem, read_bytes, sha256_bytes, write_bytes, write_json
 from edgetl.artifacts.hosts import HostProfile, HostProfiles
-from edgetl.artifacts.results import Measured, Profile
-from edgetl.artifacts.run import RunDirectory
+from edgetl.artifacts.results import DeploymentResult, Profile
+from edgetl.artifacts.run_directory import RunDirectory
 from edgetl.errors import EdgetlError
-from edgetl.report.profiled import device_of
+from edgetl.report.profile_lines import device_of
 from edgetl.stages.ssh import Connections, check_host
-from edgetl.stages.stage import Watcher
+from edgetl.stages.stage import ProgressReporter
 from edgetl.stages.wheel import build_wheel
 
 _FIGURES = "figures"
@@ -40,17 +40,17 @@ class Hosts:
 
 
 @dataclass(frozen=True)
-class Job:
+class RemoteJob:
     """What a host does: edgetl's commands, one after another, in a folder with these files. The last prints a profile.
 
     ``commands`` are those for a runtime; ``runtime`` is one, or ``auto``: TensorRT where the host has it and PyCUDA,
-    else ONNX Runtime. ``names`` are those that the files have here. What matches ``wanted`` is brought back into a
-    folder of the host's below ``output``, without the first part of its path.
+    else ONNX Runtime. ``names`` are those that the files have here. What matches ``outputs_glob`` is brought back into
+    a folder of the host's below ``output``, without the first part of its path.
     """
 
     files: Mapping[str, bytes]
     commands: Callable[[str], Sequence[Sequence[str]]]
-    wanted: str
+    outputs_glob: str
     runtime: str = "auto"
     names: Mapping[str, str] = field(default_factory=dict)
     output: Path | None = None
@@ -66,7 +66,7 @@ class _Wheel:
         return f"{__version__}/{sha256_bytes(self.content + python.encode())[:16]}"
 
 
-def files_job(graphs: Sequence[Path], runtime: str, options: Sequence[str], output: Path | None = None) -> Job:
+def files_job(graphs: Sequence[Path], runtime: str, options: Sequence[str], output: Path | None = None) -> RemoteJob:
     """Build plain ONNX files for a runtime and profile them. ``options`` are those of ``edgetl profile``.
 
     Raises:
@@ -87,10 +87,10 @@ def files_job(graphs: Sequence[Path], runtime: str, options: Sequence[str], outp
 
     names = {file: str(graph) for name, graph in there.items() for file in (name, engines[name])}
     files = {name: read_bytes(graph) for name, graph in there.items()}
-    return Job(files, commands, f"{_FIGURES}/**/*", runtime, names, output)
+    return RemoteJob(files, commands, f"{_FIGURES}/**/*", runtime, names, output)
 
 
-def study_job(study: Path, run: RunDirectory, options: Sequence[str]) -> Job:
+def study_job(study: Path, run: RunDirectory, options: Sequence[str]) -> RemoteJob:
     """Build and profile all deployments of a study that was exported here. Figures come to ``hosts/`` in its run.
 
     Raises:
@@ -103,10 +103,10 @@ def study_job(study: Path, run: RunDirectory, options: Sequence[str]) -> Job:
     files = {f"run/{run.relative(path)}": read_bytes(path) for path in paths}
     commands = [[*words, "study.yaml", "-o", "run"] for words in (["build-engine"], ["profile", "--json", *options])]
     there = {"study.yaml": read_bytes(study), **files}
-    return Job(there, lambda _: commands, "run/measurements/**/*", output=run.path / "hosts")
+    return RemoteJob(there, lambda _: commands, "run/measurements/**/*", output=run.path / "hosts")
 
 
-def profile_on(hosts: Hosts, job: Job, watcher: Watcher) -> HostProfiles:
+def profile_on(hosts: Hosts, job: RemoteJob, reporter: ProgressReporter) -> HostProfiles:
     """Do the job on all hosts at once. A host that fails is a line, and costs the others nothing.
 
     Raises:
@@ -117,7 +117,7 @@ def profile_on(hosts: Hosts, job: Job, watcher: Watcher) -> HostProfiles:
     if len(set(hosts.names)) < len(hosts.names):
         raise EdgetlError("a host is named twice; give each host once")
     connections = Connections(hosts.config, hosts.python)
-    one = partial(_profile_on, connections, _Wheel(*build_wheel()), _tar(job.files), job, watcher)
+    one = partial(_profile_on, connections, _Wheel(*build_wheel()), _tar(job.files), job, reporter)
     try:
         with ThreadPoolExecutor(len(hosts.names)) as pool:
             try:
@@ -130,18 +130,18 @@ def profile_on(hosts: Hosts, job: Job, watcher: Watcher) -> HostProfiles:
 
 
 def _profile_on(
-    connections: Connections, wheel: _Wheel, tar: bytes, job: Job, watcher: Watcher, host: str
+    connections: Connections, wheel: _Wheel, tar: bytes, job: RemoteJob, reporter: ProgressReporter, host: str
 ) -> HostProfile:
     device, key = None, wheel.key(connections.python)
     try:
         found = connections.ask(host, "look", key)
         device = found["device"]
         if not found["ready"]:
-            watcher.say(f"{host}: installing edgetl {__version__} in ~/.cache/edgetl")
+            reporter.message(f"{host}: installing edgetl {__version__} in ~/.cache/edgetl")
             connections.ask(host, "install", key, wheel.name, data=wheel.content)
-        watcher.say(f"{host}: measuring")
+        reporter.message(f"{host}: measuring")
         chosen = ("tensorrt" if found["tensorrt"] else "onnxruntime") if job.runtime == "auto" else job.runtime
-        answer = connections.ask(host, "work", key, json.dumps(job.commands(chosen)), job.wanted, data=tar)
+        answer = connections.ask(host, "work", key, json.dumps(job.commands(chosen)), job.outputs_glob, data=tar)
         profile = _profile(answer["output"], job.names)
         if job.output is not None:
             _keep(job.output / file_stem(host.replace("/", "_")), answer["files"], profile)
@@ -177,7 +177,7 @@ def _keep(folder: Path, files: Mapping[str, str], profile: Profile) -> None:
         write_json(folder / "profile.json", profile)
 
 
-def _renamed(row: Measured, names: Mapping[str, str]) -> Measured:
+def _renamed(row: DeploymentResult, names: Mapping[str, str]) -> DeploymentResult:
     engines = tuple(one.model_copy(update={"file": names.get(one.file, one.file)}) for one in row.engines)
     return row.model_copy(update={"name": names.get(row.name, row.name), "engines": engines})
 

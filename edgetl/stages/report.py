@@ -9,14 +9,14 @@ from typing import Any, Protocol, cast
 
 from edgetl.artifacts.deployment import Shortlist
 from edgetl.artifacts.files import read_json, write_bytes, write_json
-from edgetl.artifacts.results import Evaluation, Measured, Profile, Results
+from edgetl.artifacts.results import DeploymentResult, Evaluation, Profile, Results
 from edgetl.report.html import render_html
 from edgetl.report.verdict import decide
-from edgetl.stages.build_engine import spelling_guard
+from edgetl.stages.build_engine import accuracy_control_result
 from edgetl.stages.stage import Context
 
 
-def surroundings(context: Context) -> dict[str, Any]:
+def inputs(context: Context) -> dict[str, Any]:
     del context
     return {}
 
@@ -37,7 +37,7 @@ def work(context: Context) -> list[Path]:
     measured = _join(evaluation, profile)
     comparisons = (*evaluation.comparisons, *profile.comparisons)
     shortlist = read_json(context.run.shortlist, Shortlist)
-    budget, guard = context.study.budget, spelling_guard(context)
+    budget, guard = context.study.budget, accuracy_control_result(context)
     facts = cast(Facts, importlib.import_module(f"edgetl.stages.{context.study.task}.facts"))
     results = Results(
         study=context.study.name,
@@ -51,7 +51,7 @@ def work(context: Context) -> list[Path]:
         trees=shortlist.trees,
         disturbances=profile.disturbances,
         scenarios=profile.scenarios,
-        guard=guard,
+        accuracy_control=guard,
         verdict=decide(measured, comparisons, budget, evaluation.metric, guard),
     )
     page = render_html(results)
@@ -60,7 +60,7 @@ def work(context: Context) -> list[Path]:
     return [context.run.results, context.run.report]
 
 
-def _join(evaluation: Evaluation, profile: Profile) -> tuple[Measured, ...]:
+def _join(evaluation: Evaluation, profile: Profile) -> tuple[DeploymentResult, ...]:
     """What was measured of accuracy and of latency, in one row for each deployment and precision."""
     judged = {one.title: one for one in evaluation.deployments}
     return tuple(
@@ -76,5 +76,5 @@ def _cascade(shortlist: Shortlist, groups: Iterable[str]) -> dict[str, Any]:
     if shortlist.gate is None:
         return {}
     firings = shortlist.gate.firings
-    fired = {group: sum(firing.share for firing in firings if group in firing.groups) for group in groups}
+    fired = {group: sum(firing.fraction for firing in firings if group in firing.groups) for group in groups}
     return {"cascade": {"threshold": shortlist.gate.threshold, "fired": fired}}

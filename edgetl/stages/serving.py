@@ -6,15 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
-from edgetl.artifacts.deployment import Deployment, GraphSpec, Rows
+from edgetl.arrays import BoolArray, Float32Array
+from edgetl.artifacts.deployment import Deployment, GraphSpec
 from edgetl.engine.nvidia.timing_cache import cache_folder
 from edgetl.engine.runtime import Engine, RunOptions, load_engine
 from edgetl.stages.stage import Context
-
-Array = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -24,7 +20,9 @@ class Loaded:
     spec: GraphSpec
     engine: Engine
 
-    def run(self, tensors: Mapping[str, Array], rows: Rows | slice = slice(None)) -> dict[str, Array]:
+    def run(
+        self, tensors: Mapping[str, Float32Array], rows: BoolArray | slice = slice(None)
+    ) -> dict[str, Float32Array]:
         """Outputs by name, for the images of some rows."""
         return self.engine.infer(*(tensors[name][rows] for name in self.spec.inputs))
 

@@ -9,16 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from edgetl.artifacts.run import RunDirectory
-from edgetl.config import Study, Task
+from edgetl.artifacts.files import sha256_file
+from edgetl.artifacts.run_directory import RunDirectory
+from edgetl.config import Study, TaskName
 from edgetl.errors import EdgetlError, MissingExtraError
-from edgetl.stages.scenario_order import ScenarioOrder
+from edgetl.stages.scenario_request import ScenarioRequest
 
 
-class Watcher(Protocol):
+class ProgressReporter(Protocol):
     """Where a stage tells the user how it goes."""
 
-    def say(self, text: str) -> None:
+    def message(self, text: str) -> None:
         """One line."""
 
     def progress(self, title: str, total: float) -> AbstractContextManager[Callable[[float], object]]:
@@ -29,18 +30,18 @@ class Watcher(Protocol):
 class Options:
     """What a command may set beside the study file. None of it changes what is trained.
 
-    ``width`` is the share to which a latency is to be known, where measuring may end before ``seconds``. ``energy`` and
-    ``layers``: whether these are measured too.
+    ``interval_width`` is the share to which a latency is to be known, where measuring may end before ``seconds``.
+    ``energy`` and ``layers``: whether these are measured too.
     """
 
     compute_capability: str | None = None
     provider: str = "cpu"
     threads: int = 0
     seconds: float = 10.0
-    width: float = 0.01
+    interval_width: float = 0.01
     energy: bool = True
     layers: bool = False
-    scenarios: ScenarioOrder = field(default_factory=ScenarioOrder)
+    scenarios: ScenarioRequest = field(default_factory=ScenarioRequest)
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,9 @@ class Context:
     """One study, the directory it writes into, and who watches."""
 
     study: Study
-    beside: Path
+    base_dir: Path
     run: RunDirectory
-    watcher: Watcher
+    reporter: ProgressReporter
     options: Options = field(default_factory=Options)
 
     @property
@@ -78,7 +79,7 @@ def with_provider(runtime: str, provider: str) -> str:
     return f"{runtime}-{provider}"
 
 
-Settings = Callable[[Study, Path], dict[str, Any]]
+StageSettings = Callable[[Study, Path], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -92,10 +93,10 @@ class Stage:
     name: str
     command: str
     parents: tuple[str, ...]
-    settings: Settings
+    settings: StageSettings
     of_task: bool = True
 
-    def worker(self, task: Task) -> Worker:
+    def worker(self, task: TaskName) -> Worker:
         """The module, imported when it has something to do: some need packages that a device can do without."""
         folder = f"edgetl.stages.{task}" if self.of_task else "edgetl.stages"
         try:
@@ -109,8 +110,20 @@ class Stage:
 class Worker(Protocol):
     """A stage's module."""
 
-    def surroundings(self, context: Context) -> dict[str, Any]:
+    def inputs(self, context: Context) -> dict[str, Any]:
         """What else the result depends on and can only be told here: data files, weights, the machine."""
 
     def work(self, context: Context) -> Sequence[Path]:
         """Do it; return the files that were written."""
+
+
+def backbone_inputs(context: Context) -> dict[str, Any]:
+    """Digests of the backbone's files; None for one that is not there, or not asked for."""
+    backbone = context.study.backbone
+    files = {"weights": None if backbone.weights == "default" else backbone.weights}
+    if backbone.name.startswith("darknet/"):
+        files |= {"cfg": backbone.name.partition("/")[2], "labels": backbone.labels}
+    return {
+        key: sha256_file(path) if name and (path := context.base_dir / name).is_file() else None
+        for key, name in files.items()
+    }

@@ -18,9 +18,9 @@ from edgetl import config
 from edgetl.artifacts.bundle import BackboneReference, Preprocessing
 from edgetl.errors import EdgetlError
 from edgetl.train.darknet.cfg import read_cfg
-from edgetl.train.darknet.network import Darknet, build, take_classifier_off
+from edgetl.train.darknet.network import Darknet, build, strip_classifier
 from edgetl.train.darknet.weights import read_weights as read_darknet_weights
-from edgetl.train.weights import load_into, read_weights
+from edgetl.train.load_weights import load_into, read_weights
 
 RGB = tuple[float, float, float]
 IMAGENET_MEAN: RGB = (0.485, 0.456, 0.406)
@@ -30,7 +30,7 @@ UNIT: RGB = (1.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
-class Architecture:
+class HeadlessNetwork:
     """A network of a library without its head. ``head`` are the name prefixes of the layers that were taken off."""
 
     module: nn.Module
@@ -47,7 +47,7 @@ class Trunk(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, architecture: Architecture) -> None:
+    def __init__(self, architecture: HeadlessNetwork) -> None:
         super().__init__()
         self.backbone = architecture.module
         # Darknet's networks take RGB in [0, 1] as it is: no arithmetic then goes into their graphs.
@@ -76,13 +76,13 @@ class Backbone:
     preprocessing: Preprocessing
 
 
-def load_backbone(study: config.Backbone, beside: Path, seed: int) -> Backbone:
+def load_backbone(study: config.BackboneSettings, base_dir: Path, seed: int) -> Backbone:
     """Build the backbone a study names, with its weights, frozen.
 
     Raises:
         EdgetlError: unknown name, weights that cannot be had or do not fit, or a network without pooled features.
     """
-    architecture = load_architecture(study, beside, seed)
+    architecture = load_headless(study, base_dir, seed)
     trunk = Trunk(architecture)
     size = study.image_size or architecture.image_size
     assert isinstance(size, int), "classification takes squares"
@@ -99,7 +99,7 @@ def load_backbone(study: config.Backbone, beside: Path, seed: int) -> Backbone:
     return Backbone(trunk, reference, preprocessing)
 
 
-def load_architecture(study: config.Backbone, beside: Path, seed: int) -> Architecture:
+def load_headless(study: config.BackboneSettings, base_dir: Path, seed: int) -> HeadlessNetwork:
     """The network that a study names, with its weights and without its head.
 
     Raises:
@@ -108,10 +108,10 @@ def load_architecture(study: config.Backbone, beside: Path, seed: int) -> Archit
     library, _, name = study.name.partition("/")
     torch.manual_seed(seed)  # only `weights: null` draws from it
     if library == "darknet":
-        return _darknet(study, beside / name, beside)
+        return _darknet(study, base_dir / name, base_dir)
     architecture = _LIBRARIES[library](name, study.weights == "default")
     if study.weights not in {None, "default"}:
-        path = beside / str(study.weights)
+        path = base_dir / str(study.weights)
         load_into(architecture.module, read_weights(path), architecture.head, study.name, str(path))
     return architecture
 
@@ -139,26 +139,26 @@ def _feature_dim(trunk: Trunk, name: str, size: int) -> int:
     return int(features.shape[1])
 
 
-def _edgetl(name: str, default_weights: bool) -> Architecture:
+def _edgetl(name: str, default_weights: bool) -> HeadlessNetwork:
     from edgetl.train import nano
 
     del name
     module = nano.pretrained() if default_weights else nano.Nano()
-    return Architecture(module, ("classifier",), nano.MEAN, nano.STD)
+    return HeadlessNetwork(module, ("classifier",), nano.MEAN, nano.STD)
 
 
-def _darknet(study: config.Backbone, path: Path, beside: Path) -> Architecture:
+def _darknet(study: config.BackboneSettings, path: Path, base_dir: Path) -> HeadlessNetwork:
     """A classifier of Darknet's: RGB in [0, 1] as it is."""
-    network = load_darknet(study, path, beside)
-    if network.endings:
+    network = load_darknet(study, path, base_dir)
+    if network.detection_layers:
         raise EdgetlError(f"{path} is a detector; say task: detect, or give the cfg of a classifier ([softmax])")
     size = network.width
     if network.height != size:
         raise EdgetlError(f"{path} takes images of {size} x {network.height}; give one side as backbone.image_size")
-    return Architecture(network, take_classifier_off(network), NO_SHIFT, UNIT, image_size=size)
+    return HeadlessNetwork(network, strip_classifier(network), NO_SHIFT, UNIT, image_size=size)
 
 
-def load_darknet(study: config.Backbone, path: Path, beside: Path) -> Darknet:
+def load_darknet(study: config.BackboneSettings, path: Path, base_dir: Path) -> Darknet:
     """The whole network of a .cfg file, for the study's image size, with its weights.
 
     Raises:
@@ -167,12 +167,12 @@ def load_darknet(study: config.Backbone, path: Path, beside: Path) -> Darknet:
     cfg = read_cfg(path, study.image_size)
     network = build(cfg)
     if study.weights is not None:
-        weights = beside / study.weights
+        weights = base_dir / study.weights
         load_into(network, read_darknet_weights(weights, cfg), (), study.name, str(weights))
     return network
 
 
-def _timm(name: str, default_weights: bool) -> Architecture:
+def _timm(name: str, default_weights: bool) -> HeadlessNetwork:
     import timm
     from timm import data
 
@@ -186,10 +186,10 @@ def _timm(name: str, default_weights: bool) -> Architecture:
     classifier = module.pretrained_cfg.get("classifier") or ()
     head = (classifier,) if isinstance(classifier, str) else tuple(classifier)
     interpolation: Literal["bilinear", "bicubic"] = "bicubic" if settings["interpolation"] == "bicubic" else "bilinear"
-    return Architecture(module, head, tuple(settings["mean"]), tuple(settings["std"]), interpolation)
+    return HeadlessNetwork(module, head, tuple(settings["mean"]), tuple(settings["std"]), interpolation)
 
 
-def _torchvision(name: str, default_weights: bool) -> Architecture:
+def _torchvision(name: str, default_weights: bool) -> HeadlessNetwork:
     from torchvision import models
 
     known = models.list_models(module=models)
@@ -202,7 +202,7 @@ def _torchvision(name: str, default_weights: bool) -> Architecture:
         # warn of their slow initialisation.
         options |= {"transform_input": True, "init_weights": False}
     module = _built(lambda: models.get_model(name, weights=weights, **options), f"torchvision/{name}", default_weights)
-    return Architecture(module, _take_head_off(module, name))
+    return HeadlessNetwork(module, _take_head_off(module, name))
 
 
 def _take_head_off(module: nn.Module, name: str) -> tuple[str, ...]:
@@ -246,7 +246,7 @@ def _unknown(library: str, name: str, known: list[str]) -> EdgetlError:
     return EdgetlError(f"backbone {library}/{name} is unknown to the installed {library}{hint}")
 
 
-_LIBRARIES: dict[str, Callable[[str, bool], Architecture]] = {
+_LIBRARIES: dict[str, Callable[[str, bool], HeadlessNetwork]] = {
     "edgetl": _edgetl,
     "timm": _timm,
     "torchvision": _torchvision,

@@ -10,27 +10,25 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, fx, nn
 
-from edgetl.config import Finetuning
-from edgetl.train.heads import Calibrated, HeadPlan, calibrate, logits_of, loss
-from edgetl.train.parallel import device, share_of_rate
+from edgetl.arrays import Float32Array, Int64Array
+from edgetl.config import FinetuneSettings
+from edgetl.train.linear_heads import HeadPlan, HeadScore, calibrate, logits_of, loss
+from edgetl.train.parallel import device, learning_rate_factor
 from edgetl.train.trace import named_parameters
-
-Array = npt.NDArray[np.float32]
 
 _ROWS = 64
 
-Computing = Callable[[], AbstractContextManager[object]]
+ForwardContext = Callable[[], AbstractContextManager[object]]
 """What to enter for each forward pass of some layers."""
 
-Precision = Callable[[nn.Module], Computing]
+TuningPrecision = Callable[[nn.Module], ForwardContext]
 """How layers, as they are now, are computed."""
 
 
-def in_float(layers: nn.Module) -> Computing:
+def in_float(layers: nn.Module) -> ForwardContext:
     """As PyTorch computes them."""
     del layers
     return nullcontext
@@ -45,7 +43,7 @@ class Checkpoint:
     """
 
     epoch: int
-    worth: Calibrated
+    score: HeadScore
     weight: Tensor
     bias: Tensor
     state: dict[str, Tensor]
@@ -60,7 +58,7 @@ class Branch:
     parameters. Dropout is off with it; validation says when to stop.
     """
 
-    probe: Calibrated
+    probe: HeadScore
     """What the head was worth before the layers were tuned: epoch 0."""
     best: Checkpoint
     waited = 0
@@ -71,16 +69,16 @@ class Branch:
         self,
         upper: fx.GraphModule,
         plan: HeadPlan,
-        weight: Array,
-        bias: Array,
+        weight: Float32Array,
+        bias: Float32Array,
         labels: Sequence[str],
-        settings: Finetuning,
-        precision: Precision = in_float,
+        settings: FinetuneSettings,
+        precision: TuningPrecision = in_float,
     ) -> None:
         """``upper`` is copied; ``weight`` and ``bias`` are the probe, ``labels`` those of the training images."""
         self.plan = plan
         self._precision = precision
-        self._computing: Computing = nullcontext
+        self._computing: ForwardContext = nullcontext
         self._lowest = math.inf
         self._device = device()
         self._truth = plan.targets(labels).to(self._device)
@@ -90,10 +88,10 @@ class Branch:
         self._optimizer = torch.optim.AdamW(_parameter_groups(self._upper, self._linear, settings), fused=True)
         steps = settings.epochs * math.ceil(len(labels) / settings.batch_size)
         self._schedule = torch.optim.lr_scheduler.LambdaLR(
-            self._optimizer, lambda step: share_of_rate((step + 0.5) / steps)
+            self._optimizer, lambda step: learning_rate_factor((step + 0.5) / steps)
         )
 
-    def step(self, maps: Tensor, rows: npt.NDArray[np.int64]) -> None:
+    def step(self, maps: Tensor, rows: Int64Array) -> None:
         """Learn from a batch: maps at the cut, and which of the training images they are of."""
         self._optimizer.zero_grad()
         # A copy: layers that work in place would spoil the batch for the next branch.
@@ -104,7 +102,7 @@ class Branch:
         self._optimizer.step()
         self._schedule.step()
 
-    def assess(self, epoch: int, maps: Array, labels: Sequence[str]) -> None:
+    def assess(self, epoch: int, maps: Float32Array, labels: Sequence[str]) -> None:
         """See what the branch is worth on validation after an epoch, 0 being the probe; keep it if it is the best."""
         self._computing = self._precision(self._upper)
         features = infer(self._upper, maps, self._computing)
@@ -115,12 +113,12 @@ class Branch:
         else:
             self.waited = 0 if worth.loss < self._lowest else self.waited + 1
             self._lowest = min(self._lowest, worth.loss)
-        if epoch == 0 or worth.loss < self.best.worth.loss:
+        if epoch == 0 or worth.loss < self.best.score.loss:
             state = {name: tensor.detach().cpu().clone() for name, tensor in self._upper.named_parameters()}
             self.best = Checkpoint(epoch, worth, weight, bias, state, features)
 
 
-def infer(upper: nn.Module, maps: Array, computing: Computing = nullcontext) -> Tensor:
+def infer(upper: nn.Module, maps: Float32Array, computing: ForwardContext = nullcontext) -> Tensor:
     """Features (N x D) of maps at a cut, a few at a time."""
     where = next(upper.parameters()).device
     with torch.no_grad():
@@ -133,7 +131,7 @@ def infer(upper: nn.Module, maps: Array, computing: Computing = nullcontext) -> 
         return torch.cat(features)
 
 
-def _parameter_groups(upper: fx.GraphModule, head: nn.Module, settings: Finetuning) -> list[dict[str, Any]]:
+def _parameter_groups(upper: fx.GraphModule, head: nn.Module, settings: FinetuneSettings) -> list[dict[str, Any]]:
     """The head at full rate, each block below it at ``layer_decay`` times the rate of the one above it.
 
     Early layers are general and change least (Howard & Ruder 2018, Universal language model fine-tuning). Biases and
@@ -146,7 +144,7 @@ def _parameter_groups(upper: fx.GraphModule, head: nn.Module, settings: Finetuni
         blocks += [block] if block else []
     groups = []
     for distance, block in enumerate([list(head.parameters()), *reversed(blocks)]):
-        rate = settings.rate * settings.layer_decay**distance
+        rate = settings.learning_rate * settings.layer_decay**distance
         matrices, vectors = ([one for one in block if (one.ndim > 1) is many] for many in (True, False))
         groups.append({"params": matrices, "lr": rate, "weight_decay": settings.weight_decay})
         groups.append({"params": vectors, "lr": rate, "weight_decay": 0.0})

@@ -6,17 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from edgetl.arrays import Float32Array
 from edgetl.artifacts.bundle import IMAGES, TOP
 from edgetl.errors import EdgetlError, did_you_mean
 from edgetl.train.backbones import Backbone
-from edgetl.train.trace import Profile, needed, trace
-
-Array = npt.NDArray[np.float32]
+from edgetl.train.trace import FlopCounter, needed, trace
 
 SWEEP = "sweep"
 _SWEPT = 6
@@ -48,7 +45,7 @@ def cut_points(backbone: Backbone) -> tuple[CutPoint, ...]:
         EdgetlError: torch.fx cannot trace the network.
     """
     traced = trace(backbone)
-    profile = Profile(traced, backbone.preprocessing.shape)
+    profile = FlopCounter(traced, backbone.preprocessing.shape)
     total = profile.flops(needed(traced.features, traced.images))
     cuts = (cut for cut in traced.cuts() if cut.step in profile.shapes)
     points = []
@@ -113,11 +110,11 @@ def pooled(lower: nn.Module) -> nn.Module:
     return nn.Sequential(lower, _Pool()).eval()
 
 
-def pool(maps: Array) -> Array:
+def pool(maps: Float32Array) -> Float32Array:
     """What `pooled` makes of maps that are there already: N x C."""
     with torch.inference_mode():
         blocks = [_Pool()(torch.from_numpy(maps[row : row + _BLOCK])) for row in range(0, len(maps), _BLOCK)]
-    result: Array = torch.cat(blocks).numpy()
+    result: Float32Array = torch.cat(blocks).numpy()
     return result
 
 

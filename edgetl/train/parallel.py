@@ -55,7 +55,7 @@ def deterministic() -> Iterator[None]:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
-def share_of_rate(progress: float) -> float:
+def learning_rate_factor(progress: float) -> float:
     """Up in a tenth of the steps, as AdamW's first ones are the roughest, then down to zero along a cosine: the last
     epochs average out the noise of the batches (Loshchilov & Hutter 2017, SGDR).
     """

@@ -5,23 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
-from edgetl.artifacts.bundle import Head
+from edgetl.arrays import Float32Array
+from edgetl.artifacts.bundle import ClassificationHead
 from edgetl.train.backbones import Backbone
 from edgetl.train.cuts import pooled, split
-from edgetl.train.heads import read_tensors
+from edgetl.train.linear_heads import read_tensors
 from edgetl.train.tune import with_state
-
-Array = npt.NDArray[np.float32]
 
 
 def head_outputs(
-    heads: Sequence[Head], tensors: Mapping[str, Array], features: Mapping[str, Array]
-) -> dict[str, Array]:
+    heads: Sequence[ClassificationHead], tensors: Mapping[str, Float32Array], features: Mapping[str, Float32Array]
+) -> dict[str, Float32Array]:
     """Every head's probabilities, N x (number of its classes).
 
     Args:
@@ -29,11 +26,11 @@ def head_outputs(
         tensors: ``NAME.weight`` (classes x D) and ``NAME.bias`` (classes), temperature included.
         features: what the heads read, N x D, by the name of the tensor in the trunk's graph.
     """
-    outputs: dict[str, Array] = {}
+    outputs: dict[str, Float32Array] = {}
     for head in heads:
         given = torch.from_numpy(features[head.features])
-        if head.beside is not None:
-            given = torch.cat([given, torch.from_numpy(outputs[head.beside])], dim=1)
+        if head.first_level is not None:
+            given = torch.cat([given, torch.from_numpy(outputs[head.first_level])], dim=1)
         weight, bias = (torch.from_numpy(tensors[f"{head.name}.{part}"]) for part in ("weight", "bias"))
         logits = torch.addmm(bias, given, weight.T)
         probabilities = logits.softmax(dim=1) if head.activation == "softmax" else logits.sigmoid()
@@ -42,8 +39,8 @@ def head_outputs(
 
 
 def reference_features(
-    backbone: Backbone, head: Head, states: Mapping[str, Mapping[str, Array]], images: Array
-) -> Array:
+    backbone: Backbone, head: ClassificationHead, states: Mapping[str, Mapping[str, Float32Array]], images: Float32Array
+) -> Float32Array:
     """The features that a head reads (N x D) of images (N x 3 x S x S in [0, 1]).
 
     Args:
@@ -55,7 +52,7 @@ def reference_features(
         owner = head.features.removesuffix("/features")
         network = with_state(backbone, states.get(owner, {})).trunk
     with torch.inference_mode():
-        features: Array = network(torch.from_numpy(images)).numpy()
+        features: Float32Array = network(torch.from_numpy(images)).numpy()
     return features
 
 
@@ -64,13 +61,13 @@ def truncated(backbone: Backbone, cut: str) -> nn.Module:
     return pooled(split(backbone, cut)[0])
 
 
-def read_branches(path: Path) -> dict[str, dict[str, Array]]:
+def read_branches(path: Path) -> dict[str, dict[str, Float32Array]]:
     """The tensors that tuning changed, by the head they were tuned for, from a bundle's ``branches.safetensors``.
 
     Raises:
         EdgetlError: the file is missing or damaged.
     """
-    states: dict[str, dict[str, Array]] = {}
+    states: dict[str, dict[str, Float32Array]] = {}
     for name, tensor in read_tensors(path).items():
         head, _, inner = name.partition("/")
         states.setdefault(head, {})[inner] = tensor

@@ -20,19 +20,19 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Loss = Literal["softmax", "sigmoid"]
+LossName = Literal["softmax", "sigmoid"]
 
 Solution = tuple[Tensor, Tensor]
 """Weight (classes x D) and bias (classes)."""
 
-_HESSIAN_BOUND: dict[Loss, float] = {"softmax": 0.5, "sigmoid": 0.25}
+_HESSIAN_BOUND: dict[LossName, float] = {"softmax": 0.5, "sigmoid": 0.25}
 _HISTORY = 8
 _BLOCK_ROWS = 2048
 _ARMIJO = 1e-4
 
 
 @dataclass(frozen=True)
-class Task:
+class HeadProblem:
     """One head's training problem.
 
     ``targets`` are N class positions; a sigmoid task has one binary problem per class, true for the target class.
@@ -40,7 +40,7 @@ class Task:
 
     targets: Tensor
     classes: int
-    loss: Loss
+    loss: LossName
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,8 @@ def design(views: Sequence[Tensor]) -> Design:
 class _Problem:
     """One task at one strength: columns of the joint weight matrix, and where its descent stands."""
 
-    task: Task
-    strength: float
+    task: HeadProblem
+    l2: float
     scale: Tensor  # (D + 1) x 1: preconditioned variables to weights in the eigenbasis; the last row is the bias
     point: Tensor
     value: float = float("inf")
@@ -110,7 +110,7 @@ class _Problem:
 
 def fit(
     shared: Design,
-    problems: Sequence[tuple[Task, float]],
+    problems: Sequence[tuple[HeadProblem, float]],
     *,
     start: Sequence[Solution] | None = None,
     tolerance: float = 1e-6,
@@ -146,8 +146,8 @@ def fit(
     return [(w.T.contiguous(), b) for w, b in zip(torch.split(weight, sizes, 1), torch.split(bias, sizes), strict=True)]
 
 
-def _problem(task: Task, relative_strength: float, shared: Design) -> _Problem:
-    strength = relative_strength * shared.mean_variance
+def _problem(task: HeadProblem, relative_l2: float, shared: Design) -> _Problem:
+    strength = relative_l2 * shared.mean_variance
     bound = _HESSIAN_BOUND[task.loss]
     curvature = torch.cat([bound * shared.eigenvalues + strength, shared.mean.new_tensor([bound])])
     scale = curvature.rsqrt()[:, None]
@@ -189,8 +189,8 @@ def _evaluate(problems: Sequence[_Problem], shared: Design) -> list[tuple[float,
 def _with_penalty(problem: _Problem, loss: float, gradient: Tensor) -> tuple[float, Tensor]:
     scaled = problem.trial * problem.scale
     scaled[-1] = 0.0  # the bias is free
-    value = loss + 0.5 * problem.strength * float(scaled.square().sum())
-    return value, (gradient + problem.strength * scaled) * problem.scale
+    value = loss + 0.5 * problem.l2 * float(scaled.square().sum())
+    return value, (gradient + problem.l2 * scaled) * problem.scale
 
 
 def _residuals_in_place(logits: Tensor, problems: Sequence[_Problem], start: int) -> Tensor:
@@ -209,7 +209,7 @@ def _residuals_in_place(logits: Tensor, problems: Sequence[_Problem], start: int
     return torch.cat(losses)
 
 
-def _residuals_of_task(part: Tensor, truth: Tensor, loss: Loss) -> Tensor:
+def _residuals_of_task(part: Tensor, truth: Tensor, loss: LossName) -> Tensor:
     """The same for rows x strengths x classes; returns the summed loss of every strength."""
     chosen = part.gather(2, truth)
     if loss == "softmax":

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from edgetl.artifacts.bundle import Head
-from edgetl.train.heads import HeadPlan, LabelledFeatures
-from edgetl.train.solver import Task, design, fit
-
-Array = npt.NDArray[np.float32]
+from edgetl.arrays import Float32Array, Int64Array
+from edgetl.artifacts.bundle import ClassificationHead
+from edgetl.train.linear_heads import HeadPlan, LabelledFeatures
+from edgetl.train.solver import HeadProblem, design, fit
 
 _FOLDS = 5
 
 
-def out_of_fold(head: Head, train: LabelledFeatures, seed: int) -> tuple[Array, ...]:
+def out_of_fold(head: ClassificationHead, train: LabelledFeatures, seed: int) -> tuple[Float32Array, ...]:
     """For each view the head's probabilities of every training image, N x (number of its classes).
 
     Each image is judged by a head of the same strength and temperature that was fitted without it (and without its
@@ -32,8 +30,8 @@ def out_of_fold(head: Head, train: LabelledFeatures, seed: int) -> tuple[Array, 
         if not len(inside):
             continue
         shared = design([torch.from_numpy(view[outside]) for view in train.views])
-        task = Task(targets[outside], len(head.classes), head.activation)
-        ((weight, bias),) = fit(shared, [(task, head.regularisation)])
+        task = HeadProblem(targets[outside], len(head.classes), head.activation)
+        ((weight, bias),) = fit(shared, [(task, head.l2)])
         for view, probabilities in zip(train.views, said, strict=True):
             logits = torch.addmm(bias, torch.from_numpy(view[inside]), weight.T) / head.temperature
             judged = logits.softmax(dim=1) if head.activation == "softmax" else logits.sigmoid()
@@ -41,7 +39,7 @@ def out_of_fold(head: Head, train: LabelledFeatures, seed: int) -> tuple[Array, 
     return said
 
 
-def _folds(labels: Sequence[str], seed: int) -> npt.NDArray[np.int64]:
+def _folds(labels: Sequence[str], seed: int) -> Int64Array:
     """A fold for each image; every label is spread evenly over them."""
     rng = np.random.default_rng(seed)
     fold = np.empty(len(labels), np.int64)

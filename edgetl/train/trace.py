@@ -23,7 +23,7 @@ _BACKBONE = "backbone"
 
 
 @dataclass(frozen=True)
-class Cut:
+class TraceCut:
     """A step whose value is all that the features need of the images.
 
     ``paths`` are the modules whose output it is, from the innermost outward; ``frozen`` the names of the parameters
@@ -53,7 +53,7 @@ class Traced:
         output: fx.Node = next(iter(reversed(self.graph.nodes)))
         return output.all_input_nodes[0]
 
-    def cuts(self) -> Iterator[Cut]:
+    def cuts(self) -> Iterator[TraceCut]:
         """Where the network can be cut, in order of execution: some parameters below, some above, none on both sides.
 
         It cannot be between a convolution and its batch normalisation: exported graphs hold the two as one.
@@ -65,7 +65,7 @@ class Traced:
             frozen = self._parameters(needed(step, self.images))
             tuned = self._parameters(above)
             if frozen and tuned and not frozen & tuned:
-                yield Cut(step, tuple(paths), frozen)
+                yield TraceCut(step, tuple(paths), frozen)
 
     def part(self, start: fx.Node, end: fx.Node) -> fx.GraphModule:
         """The network from the value of one step to that of another. Names of tensors stay those of the trunk."""
@@ -153,7 +153,7 @@ def _module(root: nn.Module, step: fx.Node) -> nn.Module | None:
     return root.get_submodule(str(step.target)) if step.op == "call_module" else None
 
 
-class Profile(fx.Interpreter):
+class FlopCounter(fx.Interpreter):
     """Runs a trunk on one image, and keeps the shape of every step's value and the FLOPs that it took."""
 
     def __init__(self, traced: Traced, shape: tuple[int, int, int]) -> None:

@@ -12,24 +12,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, fx
 
-from edgetl.artifacts.bundle import Head
-from edgetl.config import Finetuning
+from edgetl.arrays import Float32Array, Int64Array
+from edgetl.artifacts.bundle import ClassificationHead
+from edgetl.config import FinetuneSettings
 from edgetl.errors import EdgetlError
 from edgetl.train.backbones import Backbone, fingerprint
-from edgetl.train.branch import Branch, Precision, in_float, infer
+from edgetl.train.branch import Branch, TuningPrecision, in_float, infer
 from edgetl.train.cuts import split
-from edgetl.train.heads import HeadPlan, LabelledFeatures
+from edgetl.train.linear_heads import HeadPlan, LabelledFeatures
 from edgetl.train.parallel import deterministic, device, each, threads
-
-Array = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Tuned:
+class TunedBranch:
     """A head and its branch.
 
     ``weight`` (classes x D) and ``bias`` (classes) hold the temperature. ``state`` are the tensors that tuning changed,
@@ -37,24 +35,24 @@ class Tuned:
     the trunk itself. ``val_features`` (N x D) are what the head reads of the validation images.
     """
 
-    head: Head
-    weight: Array
-    bias: Array
-    state: dict[str, Array]
-    val_features: Array
+    head: ClassificationHead
+    weight: Float32Array
+    bias: Float32Array
+    state: dict[str, Float32Array]
+    val_features: Float32Array
 
 
 def tune(
     backbone: Backbone,
     cut: str,
-    start: Mapping[str, tuple[HeadPlan, Array, Array]],
+    start: Mapping[str, tuple[HeadPlan, Float32Array, Float32Array]],
     train: LabelledFeatures,
     val: LabelledFeatures,
-    settings: Finetuning,
+    settings: FinetuneSettings,
     seed: int,
     watch: Callable[[float], object] = bool,
-    precision: Precision = in_float,
-) -> dict[str, Tuned]:
+    precision: TuningPrecision = in_float,
+) -> dict[str, TunedBranch]:
     """Tune what is above a cut below ``top`` once for each head, all of them on the same batches.
 
     An epoch sees every image once, in one of its views drawn at random: it costs the same whatever the number of views.
@@ -91,9 +89,7 @@ def _upper(backbone: Backbone, cut: str) -> fx.GraphModule:
     return upper
 
 
-def _batches(
-    views: Sequence[Array], size: int, rng: np.random.Generator
-) -> Iterator[tuple[Tensor, npt.NDArray[np.int64]]]:
+def _batches(views: Sequence[Float32Array], size: int, rng: np.random.Generator) -> Iterator[tuple[Tensor, Int64Array]]:
     """Every image once, in random order and each in a random view: maps, and which images they are of."""
     order = rng.permutation(len(views[0]))
     chosen = rng.integers(len(views), size=len(order))
@@ -106,29 +102,29 @@ def _batches(
         yield torch.from_numpy(maps), rows
 
 
-def _tuned(branch: Branch, backbone: Backbone, cut: str, settings: Finetuning) -> Tuned:
+def _tuned(branch: Branch, backbone: Backbone, cut: str, settings: FinetuneSettings) -> TunedBranch:
     probe, best, own = branch.probe, branch.best, backbone.trunk.state_dict()
     name = f"{branch.plan.name}@{cut}"
-    head = Head(
+    head = ClassificationHead(
         name=name,
         classes=branch.plan.classes,
         activation=branch.plan.activation,
         cut=cut,
         features=f"{name}/features",
-        regularisation=settings.weight_decay,
-        temperature=best.worth.temperature,
-        val_loss=best.worth.loss,
-        val_accuracy=best.worth.accuracy,
+        l2=settings.weight_decay,
+        temperature=best.score.temperature,
+        val_loss=best.score.loss,
+        val_accuracy=best.score.accuracy,
         probe_val_loss=probe.loss,
         probe_val_accuracy=probe.accuracy,
         epochs=best.epoch,
     )
-    weight, bias = ((tensor / best.worth.temperature).numpy() for tensor in (best.weight, best.bias))
+    weight, bias = ((tensor / best.score.temperature).numpy() for tensor in (best.weight, best.bias))
     changed = {name: tensor.numpy() for name, tensor in best.state.items() if not torch.equal(tensor, own[name].cpu())}
-    return Tuned(head, weight, bias, changed, best.features.numpy())
+    return TunedBranch(head, weight, bias, changed, best.features.numpy())
 
 
-def with_state(backbone: Backbone, state: Mapping[str, Array]) -> Backbone:
+def with_state(backbone: Backbone, state: Mapping[str, Float32Array]) -> Backbone:
     """The backbone with tuned tensors in their place: a copy, or the backbone itself where there are none.
 
     Raises:
@@ -150,10 +146,14 @@ def with_state(backbone: Backbone, state: Mapping[str, Array]) -> Backbone:
 
 
 def branch_features(
-    backbone: Backbone, cut: str, state: Mapping[str, Array], maps: Array, precision: Precision = in_float
-) -> Array:
+    backbone: Backbone,
+    cut: str,
+    state: Mapping[str, Float32Array],
+    maps: Float32Array,
+    precision: TuningPrecision = in_float,
+) -> Float32Array:
     """The features (N x D) of maps at a cut, from the layers above it with their tuned tensors."""
     # A copy: the backbone stays where it is.
     upper = copy.deepcopy(_upper(with_state(backbone, state), cut)).to(device())
-    features: Array = infer(upper, maps, precision(upper)).numpy()
+    features: Float32Array = infer(upper, maps, precision(upper)).numpy()
     return features

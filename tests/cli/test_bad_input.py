@@ -153,14 +153,14 @@ def test_a_test_set_that_overlaps_train_is_refused_with_counts(
     _share_images(split_photos, 3)
     line = refused("run", write_study(tmp_path, data=OWN_TEST), "-o", tmp_path / "run")
     assert line.startswith("3 of 51 test images are also in train (the first: test/0/shared")
-    assert "set data.overlap: drop to leave them out of train" in line
+    assert "set data.split_duplicates: drop to leave them out of train" in line
 
 
 def test_an_overlap_to_be_dropped_is_dropped_and_told(
     call: Command, write_study: WriteStudy, split_photos: Path, tmp_path: Path
 ) -> None:
     _share_images(split_photos, 3)
-    study = write_study(tmp_path, data=OWN_TEST | {"overlap": "drop"})
+    study = write_study(tmp_path, data=OWN_TEST | {"split_duplicates": "drop"})
     done = call("finetune", study, "-o", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert "index: 3 of 51 test images are also in train" in done.stderr
@@ -182,7 +182,7 @@ def test_too_many_broken_images_are_named_with_their_share(
     for image in broken:
         _cut_short(image)
     line = refused("run", write_study(tmp_path, data=IMAGE_FOLDER), "-o", tmp_path / "run")
-    assert line.startswith("6 of 144 images are broken, a share of 0.0417, more than data.max_broken_share 0.01")
+    assert line.startswith("6 of 144 images are broken, a share of 0.0417, more than data.max_broken_fraction 0.01")
     assert f"0/{broken[0].name} (truncated: a PNG" in line
 
 
@@ -192,7 +192,7 @@ def test_a_few_broken_images_are_named_left_out_and_recorded(
     first, second = sorted((photos / "0").iterdir())[:2]
     _cut_short(first)
     _spoil_pixels(second)
-    study = write_study(tmp_path, data=IMAGE_FOLDER | {"max_broken_share": 0.05}, precisions=["fp32"])
+    study = write_study(tmp_path, data=IMAGE_FOLDER | {"max_broken_fraction": 0.05}, precisions=["fp32"])
     done = call("run", study, "-o", tmp_path / "run", "--threads", 1, "--seconds", 0.1)
     assert done.returncode == 0, done.stderr
     assert f"index: left out 0/{first.name}: truncated" in done.stderr
@@ -419,7 +419,7 @@ def test_an_engine_of_another_runtime_version(refused_at: Refused, copied: Path)
     run = copied / "run"
     record_path = run / "stages" / "build-engine.json"
     record = json.loads(record_path.read_text())
-    record["surroundings"]["onnxruntime"] = "1.2.3"
+    record["inputs"]["onnxruntime"] = "1.2.3"
     for name in [name for name in record["outputs"] if name.endswith(".json")]:
         manifest = json.loads((run / name).read_text())
         manifest["target"]["onnxruntime"] = "1.2.3"

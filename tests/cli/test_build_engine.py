@@ -46,7 +46,7 @@ def test_the_command_for_trtexec_is_printed_and_nothing_is_built(call: Command, 
     [
         (["--print-trtexec", "7.0"], "not for 7.0"),
         (["--runtime", "tensorrt-rtx", "--dla-core", "0"], "tensorrt-rtx takes no dla core"),
-        (["--level", "3"], "onnxruntime takes no level"),
+        (["--optimization-level", "3"], "onnxruntime takes no optimization level"),
         (["--provider", "cuda", "--runtime", "tensorrt-rtx"], "--provider cuda is one of ONNX Runtime's"),
         (["--batches", "4,2,1"], "batches must be 1 <= min <= opt <= max, found 4, 2, 1"),
         (["--calibration-cache", "none"], "none does not exist"),
@@ -63,7 +63,7 @@ def test_what_cannot_be_done_is_one_line(
     [
         (["--batches", "one"], "--batches takes N or MIN,OPT,MAX"),
         (["--print-trtexec", "10.3", "--precision", "fp16"], "run edgetl prepare first"),
-        (["--level", "9"], "9 is not in the range"),
+        (["--optimization-level", "9"], "9 is not in the range"),
     ],
 )
 def test_what_makes_no_sense_is_a_usage_error(options: list[str], reason: str, call: Command, graph: Path) -> None:
@@ -72,15 +72,18 @@ def test_what_makes_no_sense_is_a_usage_error(options: list[str], reason: str, c
 
 
 def test_options_of_a_plain_graph_are_refused_for_a_study(call: Command, copied: Path) -> None:
-    done = call("build-engine", copied / "study.yaml", "-o", copied / "run", "--level", "3")
-    assert done.returncode == 2 and "--level is for a MODEL.onnx; a study file has the section engine" in done.stderr
+    done = call("build-engine", copied / "study.yaml", "-o", copied / "run", "--optimization-level", "3")
+    assert (
+        done.returncode == 2
+        and "--optimization-level is for a MODEL.onnx; a study file has the section engine" in done.stderr
+    )
 
 
 def test_what_a_runtime_has_not_is_refused_before_an_engine_is_built(call: Command, copied: Path) -> None:
     study = copied / "study.yaml"
     content = study.read_text()
     for setting, reason in (
-        ("level: 3", "onnxruntime takes no level (3 was given)"),
+        ("optimization_level: 3", "onnxruntime takes no optimization level (3 was given)"),
         ("sparse: true", "onnxruntime takes no sparse"),
         ("cuda_graph: true", "onnxruntime has no CUDA graphs"),
         ("share_scratch: true", "no scratch memory to share"),

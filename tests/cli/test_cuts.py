@@ -27,7 +27,7 @@ BACKBONE = {"name": "edgetl/nano", "image_size": 16}
 SWEPT: dict[str, Any] = {
     "backbone": BACKBONE | {"cut": ["features.3"], "truncate": True},
     "deployments": ["shared", "branched", "cascade"],
-    "training": {"regularisation": [1.0], "finetune": {"epochs": 2}},
+    "training": {"l2": [1.0], "finetune": {"epochs": 2}},
     "search": {"trees": 1},
 }
 
@@ -241,7 +241,7 @@ def test_a_cut_that_the_network_does_not_have(
         (SWEPT | {"groups": {"all": [0, 1]}}, "branched and cascade need at least two groups"),
         (SWEPT | {"search": {"trees": 0}}, "search.trees"),
         (SWEPT | {"training": {"finetune": {"epochs": 0}}}, "training.finetune.epochs"),
-        (SWEPT | {"training": {"finetune": {"rate": -1.0}}}, "training.finetune.rate"),
+        (SWEPT | {"training": {"finetune": {"learning_rate": -1.0}}}, "training.finetune.learning_rate"),
         (SWEPT | {"training": {"finetune": {"layer_decay": 2}}}, "training.finetune.layer_decay"),
         (SWEPT | {"training": {"finetune": {"epoch": 3}}}, "training.finetune.epoch is not a known key"),
     ],

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 pytest.importorskip("torch", reason="the extra train is not installed")
 
-from edgetl.artifacts.run import RunDirectory
-from edgetl.data.synthetic_boxes import render_boxed_scenes
+from edgetl.artifacts.run_directory import RunDirectory
+from edgetl.data.scenes.many_objects import render_boxed_scenes
 from edgetl.graph.parity import run as run_graph
 
 Done = subprocess.CompletedProcess[str]
@@ -37,7 +37,7 @@ STUDY: dict[str, Any] = {
     "backbone": {"name": "edgetl/nano", "image_size": 96},
     "deployments": ["combined", "specialised", "shared", "cascade"],
     "precisions": ["fp32", "int8"],
-    "detection": {"epochs": 12, "batch_size": 8, "rate": 0.02, "pyramid_channels": 16},
+    "detection": {"epochs": 12, "batch_size": 8, "learning_rate": 0.02, "pyramid_channels": 16},
 }
 SMALL = {
     "data": STUDY["data"] | {"scenes": 24},
@@ -126,13 +126,13 @@ def test_the_heads_are_told_of_with_what_they_were_before_training(detected: Pat
         assert head["val_ap50"] >= head["untrained_ap50"], name
         assert len(head["scales"][0]["anchors"]) == 5
     for group in ("vehicles", "signs"):
-        assert heads[f"{group}@cascade"]["beside"] == "combined"
+        assert heads[f"{group}@cascade"]["first_level"] == "combined"
         assert heads[f"{group}@cascade"]["untrained_ap50"] == heads[group]["val_ap50"]
 
 
 def detections_of(folder: Path, title: str) -> list[NDArray[np.float32]]:
     with np.load(folder / "run" / "measurements" / "detections.npz") as archive:
-        return np.split(archive[f"{title}/found"], np.cumsum(archive[f"{title}/counts"])[:-1])
+        return np.split(archive[f"{title}/detections"], np.cumsum(archive[f"{title}/counts"])[:-1])
 
 
 def test_shared_finds_exactly_what_specialised_finds(detected: Path) -> None:
@@ -211,7 +211,7 @@ def test_another_budget_needs_only_another_report(call: Command, copied: Path) -
 
 def test_another_suppression_needs_no_training(call: Command, copied: Path) -> None:
     before = times(copied / "run")
-    study = write(copied, detection=STUDY["detection"] | {"suppression": {"overlap": 0.7, "detections": 7}})
+    study = write(copied, detection=STUDY["detection"] | {"nms": {"iou_threshold": 0.7, "max_detections": 7}})
     done = [call(stage, study, "-o", copied / "run") for stage in ("finetune", "export", "build-engine", "evaluate")]
     assert all(one.returncode == 0 for one in done), done[-1].stderr
     assert [up_to_date(one) for one in done] == [STAGES[:3], [], [], []]
@@ -285,7 +285,7 @@ def test_images_that_do_not_decode_are_left_out_of_every_split_and_told_of(call:
     for path in broken:  # the beginning and the end are whole: the index sees no more of them
         content = path.read_bytes()
         path.write_bytes(content[:3000] + bytes(len(content) - 3100) + content[-100:])
-    data = {"format": "yolo", "root": "scenes", "train": "images", "names": "x.names", "max_broken_share": 0.3}
+    data = {"format": "yolo", "root": "scenes", "train": "images", "names": "x.names", "max_broken_fraction": 0.3}
     more = {"augmentation": {"views": 2, "mosaic": True}, "cache_gb": 0.003}
     changes = SMALL | {"data": data | {"val": 0.3, "test": 0.3}, "detection": SMALL["detection"] | more}
     changes["deployments"] = ["combined", "cascade"]
@@ -322,7 +322,7 @@ def test_labels_that_the_pretrained_ending_knows_are_found_before_any_training(c
             "names": "coco.names",
             "val": 0.4,
             "test": 0.1,
-            "max_broken_share": 0.1,
+            "max_broken_fraction": 0.1,
         },
         groups={"people": ["person"]},
         backbone={

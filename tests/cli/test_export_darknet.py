@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgetl.artifacts.bundle import Preprocessing
-from edgetl.config import Suppression
+from edgetl.config import NmsSettings
 from edgetl.graph.metadata import detecting_outputs, labels_of
 from edgetl.graph.parity import run
 from edgetl.train.darknet.cfg import read_cfg
@@ -101,7 +101,7 @@ def test_a_detector_becomes_one_file_with_its_labels(
     model = onnx.load(tmp_path / "n.onnx")
     onnx.checker.check_model(model, full_check=True)
     assert labels_of(model) == {"detections": ("car", "bus")}
-    assert detecting_outputs(model)["detections"].suppression == Suppression()
+    assert detecting_outputs(model)["detections"].nms == NmsSettings()
     preprocessing = Preprocessing.model_validate_json(notes(tmp_path / "n.onnx")["edgetl.input"])
     assert preprocessing == Preprocessing(width=64, height=32, fit="letterbox")
     found = run(model, np.zeros((2, 3, 32, 64), np.float32))
@@ -111,12 +111,15 @@ def test_a_detector_becomes_one_file_with_its_labels(
 def test_size_fit_form_and_suppression_can_be_chosen(
     call: Command, files: Callable[..., list[object]], tmp_path: Path
 ) -> None:
-    chosen = ["--score-threshold", 0.2, "--overlap", 0.6, "--detections", 7]
+    chosen = ["--score-threshold", 0.2, "--iou-threshold", 0.6, "--max-detections", 7]
     done = call(*files(YOLO, "car", "bus"), "--image-size", "96x48", "--fit", "stretch", "--nms", "loop", *chosen)
     assert done.returncode == 0, done.stderr
     model = onnx.load(tmp_path / "n.onnx")
     one = detecting_outputs(model)["detections"]
-    assert (one.form, one.suppression) == ("loop", Suppression(score=0.2, overlap=0.6, detections=7))
+    assert (one.implementation, one.nms) == (
+        "loop",
+        NmsSettings(score_threshold=0.2, iou_threshold=0.6, max_detections=7),
+    )
     preprocessing = Preprocessing.model_validate_json(notes(tmp_path / "n.onnx")["edgetl.input"])
     assert preprocessing == Preprocessing(width=96, height=48, fit="stretch")
     assert run(model, np.zeros((1, 3, 48, 96), np.float32))["detections"].shape == (1, 7, 6)
@@ -189,10 +192,10 @@ def test_a_detector_is_built_in_int8_within_a_budget_judged_by_boxes(
     assert (done.returncode, done.stdout) == (0, f"{tmp_path / 'i.onnx'}\n"), done.stderr
     assert f"judging by mAP@0.5 on 8 images of {boxes}; FP32 has: detections " in done.stderr
     record = json.loads((tmp_path / "i.onnx.json").read_text())
-    assert (record["guard"]["metric"], record["guard"]["images"]) == ("mAP@0.5", 8)
+    assert (record["accuracy_control"]["metric"], record["accuracy_control"]["images"]) == ("mAP@0.5", 8)
     built = call("build-engine", graph, *int8, "--eval-images", boxes, "-o", tmp_path / "engine.onnx")
     assert built.returncode == 0, built.stderr
-    assert json.loads((tmp_path / "engine.onnx.prepared.json").read_text())["guard"]["metric"] == "mAP@0.5"
+    assert json.loads((tmp_path / "engine.onnx.prepared.json").read_text())["accuracy_control"]["metric"] == "mAP@0.5"
     line = fault(call("prepare", graph, *int8, "--eval-images", tmp_path / "val", "-o", tmp_path / "j.onnx"))
     assert "a detector is judged by boxes; give a COCO .json file" in line
     assert not (tmp_path / "j.onnx").exists()
@@ -202,8 +205,8 @@ def test_a_detector_is_built_in_int8_within_a_budget_judged_by_boxes(
     ("options", "message"),
     [
         (["--image-size", "wide"], "'wide' is neither a side such as 416 nor WIDTHxHEIGHT"),
-        (["--nms", "none", "--overlap", 0.5], "are for --nms operator or loop"),
-        (["--detections", 5000], "5000 is not in the range 1<=x<=1000"),
+        (["--nms", "none", "--iou-threshold", 0.5], "are for --nms operator or loop"),
+        (["--max-detections", 5000], "5000 is not in the range 1<=x<=1000"),
     ],
 )
 def test_options_that_contradict_are_usage(

@@ -107,7 +107,7 @@ def test_models_on_one_trunk_share_all_but_heads(kind: str, call: Command, forei
             "reason": "weight differs in shape or type: float32 [5, 1280] in vehicles, float32 [10, 1280] in signs",
         }
     ]
-    assert report["sharing"]["together"]["layers"] == layers + 1
+    assert report["sharing"]["fused"]["layers"] == layers + 1
     assert report["verified"]["difference"] == 0.0
     assert report["fused_bytes"] < 1.03 * report["bytes"]["signs"]
     assert report["sharing"]["gain"] > 1.9
@@ -402,7 +402,7 @@ def test_scales_that_differ_are_told_and_united_on_request(
     assert "; the ranges were united:" in united.stdout
     assert "largest difference that recalibration makes: 0." in united.stdout
     report = json.loads(call("fuse", *models, "-o", output, "--recalibrate", "--json").stdout)
-    assert report["conflicts"] and report["moved"] > 0.0
+    assert report["conflicts"] and report["recalibration_difference"] > 0.0
     assert report["divergences"][0]["layer"] is None or "weight" in report["divergences"][0]["reason"]
 
 

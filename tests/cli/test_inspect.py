@@ -28,7 +28,7 @@ def test_a_graph_tells_its_inputs_layers_costs_and_precisions(call: Command, fin
     assert {"parameters", "flops", "bytes"} <= found["figures"].keys()  # type: ignore[attr-defined]
     quantised = told(call, finished / "run" / "graphs" / "combined.int8.onnxruntime.onnx")
     assert quantised["precisions"]["int8"] > 0  # type: ignore[index]
-    assert quantised["notes"]["spelling"] == "onnxruntime"  # type: ignore[index]
+    assert quantised["notes"]["qdq_format"] == "onnxruntime"  # type: ignore[index]
 
 
 def test_an_engine_tells_what_it_was_made_from_and_for(call: Command, finished: Path) -> None:
@@ -66,7 +66,7 @@ def test_a_prepared_file_is_described_as_a_graph(call: Command, finished: Path, 
     done = call("prepare", graph, "--precision", "int8", "--calibration-images", photos, "-o", prepared)
     assert done.returncode == 0, done.stderr
     found = told(call, prepared)
-    assert (found["kind"], found["notes"]["spelling"]) == ("graph", "tensorrt")  # type: ignore[index]
+    assert (found["kind"], found["notes"]["qdq_format"]) == ("graph", "tensorrt")  # type: ignore[index]
     assert len(found["notes"].get("edgetl.channels", "")) < 40  # type: ignore[attr-defined]
     assert call("predict", prepared, next(photos.rglob("*.png"))).returncode == 0
 

@@ -13,23 +13,23 @@ pytest.importorskip("torch", reason="the extra train is not installed")
 
 from safetensors.numpy import load_file
 
+from edgetl.artifacts.accuracy_control_record import StudyAccuracyControl
 from edgetl.artifacts.bundle import Bundle
-from edgetl.artifacts.calibration import CalibrationTable
+from edgetl.artifacts.calibration_table import CalibrationTable
+from edgetl.artifacts.data_index import DataIndex
 from edgetl.artifacts.files import read_json
-from edgetl.artifacts.guard import StudyGuard
-from edgetl.artifacts.index import DataIndex
 from edgetl.artifacts.results import Results
-from edgetl.artifacts.run import RunDirectory
+from edgetl.artifacts.run_directory import RunDirectory
 from edgetl.cli import main
 from edgetl.data.stream import to_input
 from edgetl.graph.model import load_model, with_outputs
-from edgetl.graph.noise import snr_db
 from edgetl.graph.parity import run
+from edgetl.graph.snr import snr_db
 
 AWARE = {"training": {"quantization_aware": True}}
 NANO = {"name": "edgetl/nano", "image_size": 16, "cut": "features.3"}
 # A probe that is held back so strongly leaves tuning something to gain.
-HELD_BACK = {"quantization_aware": True, "regularisation": [1.0]}
+HELD_BACK = {"quantization_aware": True, "l2": [1.0]}
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory, write_study: Callable, reque
     if request.param != "onnxruntime":
         pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
     folder = tmp_path_factory.mktemp("tuned")
-    training = HELD_BACK | {"finetune": {"epochs": 8, "rate": 0.003}}
+    training = HELD_BACK | {"finetune": {"epochs": 8, "learning_rate": 0.003}}
     finetune_and_export(
         write_study(
             folder, backbone=NANO, runtime=request.param, deployments=["combined", "cascade"], training=training
@@ -87,7 +87,7 @@ def test_what_heads_said_in_training_is_what_the_int8_graph_says(aware: Path) ->
     assert apart["int8.onnxruntime"] < 1e-4
     assert min(apart["int8.tensorrt"], apart["fp32"]) > 10 * apart["int8.onnxruntime"]
     bundle = read_json(directory.bundle / "bundle.json", Bundle)
-    assert bundle.int8 is not None and bundle.int8.spelling == "onnxruntime"
+    assert bundle.int8 is not None and bundle.int8.qdq_format == "onnxruntime"
     tables = [
         read_json(folder / "calibration.json", CalibrationTable) for folder in (directory.bundle, directory.graphs)
     ]
@@ -135,7 +135,7 @@ def test_what_is_tuned_above_a_cut_learns_as_the_int8_graph_computes(tuned: Path
     for precision in ("int8.onnxruntime", "int8.tensorrt", "fp32"):
         graph = load_model(directory.graphs / f"combined@{NANO['cut']}.{precision}.onnx")
         near[precision] = snr_db(run(with_outputs(graph, [features]), images)[features], said)
-    own = near.pop(f"int8.{bundle.int8.spelling}")
+    own = near.pop(f"int8.{bundle.int8.qdq_format}")
     assert own > 30.0 and own > max(near.values()) + 1.5, (own, near)
 
 
@@ -156,7 +156,7 @@ def test_tuning_for_int8_leaves_float_weights_and_frozen_ranges_alone(tuned: Pat
 
 
 def test_a_head_on_a_cut_learns_what_the_int8_graph_hands_it(tmp_path: Path, write_study: Callable) -> None:
-    still = HELD_BACK | {"finetune": {"epochs": 1, "rate": 1e-9}}
+    still = HELD_BACK | {"finetune": {"epochs": 1, "learning_rate": 1e-9}}
     finetune_and_export(
         write_study(tmp_path, backbone=NANO | {"truncate": True}, deployments=["combined"], training=still)
     )
@@ -190,7 +190,7 @@ def test_a_guarded_study_tells_the_mix_and_a_missed_budget(copied: Path, call: C
     done = call("run", study, "-o", directory.path, "--threads", 1, "--seconds", 0.2)
     assert done.returncode == 0, done.stderr
     results = read_json(directory.results, Results)
-    guard = read_json(directory.guard, StudyGuard).spellings["onnxruntime"]
-    assert results.guard == guard and set(guard.fp32) == {"combined", "shared"}
+    guard = read_json(directory.accuracy_control, StudyAccuracyControl).formats["onnxruntime"]
+    assert results.accuracy_control == guard and set(guard.fp32) == {"combined", "shared"}
     assert "INT8 by mse keeps its accuracy in all layers" in " ".join(done.stdout.split())
     assert "INT8 and its guard" in directory.report.read_text(encoding="utf-8")

@@ -16,10 +16,10 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image, ImageDraw
 
 from edgetl.artifacts.bundle import Preprocessing
-from edgetl.artifacts.detections import Form
-from edgetl.artifacts.detector import Scale
-from edgetl.config import Suppression
-from edgetl.graph.detections import RawHead, with_detections
+from edgetl.artifacts.detector_bundle import YoloScale
+from edgetl.artifacts.predictions import NmsImplementation
+from edgetl.config import NmsSettings
+from edgetl.graph.detection_postprocessing import RawHead, with_detections
 
 Done = subprocess.CompletedProcess[str]
 Command = Callable[..., Done]
@@ -30,7 +30,10 @@ COLOURS = ("red", "green", "blue")
 
 
 def square_finder(
-    heads: dict[str, tuple[str, ...]], form: Form = "operator", suppression: Suppression | None = None, batch: Any = "N"
+    heads: dict[str, tuple[str, ...]],
+    form: NmsImplementation = "operator",
+    suppression: NmsSettings | None = None,
+    batch: Any = "N",
 ) -> onnx.ModelProto:
     """A detector of cells of one colour: an image of 128 x 64 is letterboxed, 32 of its pixels to a cell of 16."""
     nodes, outputs, constants, raws = [], [], [], []
@@ -42,7 +45,7 @@ def square_finder(
             for channel, colour in enumerate(COLOURS):
                 mean[position, channel] = (2.0 if colour == label else -1.0) * 40 / CELL**2
         bias[4], bias[5:] = 20.0, -20.0
-        raws.append(RawHead(name, labels, (Scale(anchors=((CELL, CELL),)),), (f"{name}/0",)))
+        raws.append(RawHead(name, labels, (YoloScale(anchors=((CELL, CELL),)),), (f"{name}/0",)))
         weights = [numpy_helper.from_array(mean, f"{name}/mean"), numpy_helper.from_array(bias, f"{name}/bias")]
         reads = ["images", *(tensor.name for tensor in weights)]
         nodes.append(helper.make_node("Conv", reads, [f"{name}/0"], strides=[CELL, CELL]))
@@ -53,7 +56,7 @@ def square_finder(
     graph = helper.make_graph(nodes, "squares", [images], outputs, constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     preprocessing = Preprocessing(width=SIDE, height=SIDE, fit="letterbox")
-    return with_detections(model, raws, preprocessing, suppression or Suppression(), form)
+    return with_detections(model, raws, preprocessing, suppression or NmsSettings(), form)
 
 
 def saved(model: onnx.ModelProto, path: Path) -> Path:
@@ -134,7 +137,7 @@ def test_nothing_found_is_said(call: Command, detector: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("form", ["operator", "loop"])
-def test_several_heads_become_one_list(form: Form, call: Command, photo: Path, tmp_path: Path) -> None:
+def test_several_heads_become_one_list(form: NmsImplementation, call: Command, photo: Path, tmp_path: Path) -> None:
     """A label that two heads know is found once, and each label keeps its name."""
     heads = {"warm": ("red", "green"), "cold": ("blue", "red")}
     model = saved(square_finder(heads, form), tmp_path / "two.onnx")
@@ -167,7 +170,7 @@ def test_boxes_below_the_threshold_are_left_out(call: Command, detector: Path, t
 
 
 def test_a_threshold_below_the_models_is_refused(call: Command, fault: Fault, photo: Path, tmp_path: Path) -> None:
-    strict = square_finder({"squares": ("red", "blue")}, suppression=Suppression(score=0.5))
+    strict = square_finder({"squares": ("red", "blue")}, suppression=NmsSettings(score_threshold=0.5))
     model = saved(strict, tmp_path / "strict.onnx")
     message = fault(call("predict", model, photo, "--score-threshold", 0.3))
     assert "drops boxes that score less than 0.5, and 0.3 is asked for; export it again with a lower" in message
@@ -179,7 +182,7 @@ def test_a_threshold_below_the_models_is_refused(call: Command, fault: Fault, ph
 
 def test_a_classifier_gives_its_top_labels(call: Command, finished: Path, photos: Path) -> None:
     graph = finished / "run" / "graphs" / "combined.fp32.onnx"
-    done = call("predict", graph, photos, "--top", 2, "--json")
+    done = call("predict", graph, photos, "--top-k", 2, "--json")
     assert done.returncode == 0, done.stderr
     images = json.loads(done.stdout)["images"]
     files = [path for path in photos.rglob("*") if path.is_file()]
@@ -198,9 +201,9 @@ def test_a_classifier_gives_its_top_labels(call: Command, finished: Path, photos
 def test_every_head_of_a_graph_has_its_say(call: Command, finished: Path, photos: Path) -> None:
     graph = finished / "run" / "graphs" / "shared.fp32.onnx"
     one = next(path for path in photos.rglob("*") if path.parent.name == "8")
-    (image,) = json.loads(call("predict", graph, one, "--top", 1, "--json").stdout)["images"]
+    (image,) = json.loads(call("predict", graph, one, "--top-k", 1, "--json").stdout)["images"]
     assert [guess["head"] for guess in image["labels"]] == ["round", "ángulo"]
-    lines = call("predict", graph, one, "--top", 1).stdout.splitlines()
+    lines = call("predict", graph, one, "--top-k", 1).stdout.splitlines()
     assert [line.split()[1] for line in lines[1:]] == ["round:", "ángulo:"]
 
 
@@ -363,7 +366,7 @@ def test_a_video_is_written_with_its_boxes(call: Command, detector: Path, video:
     assert call("predict", detector, video, "-o", tmp_path / "drawn").returncode == 0
     with open_video(tmp_path / "drawn" / "moving.mp4") as drawn, open_video(video) as original:
         pairs = list(zip(drawn.frames, original.frames, strict=True))
-        assert drawn.rate == original.rate == 10
+        assert drawn.fps == original.fps == 10
     assert len(pairs) == 4
     for number, (after, before) in enumerate(pairs):
         assert after.seconds == pytest.approx(before.seconds)

@@ -179,7 +179,7 @@ def test_the_record_tells_how_a_budget_was_met(call: Command, finished: Path, ph
     done = call("prepare", graph, *options, *budget)
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "i.onnx.json").read_text())
-    assert record["guard"]["attempts"][record["guard"]["taken"]]["drop"] <= 0.5
+    assert record["accuracy_control"]["attempts"][record["accuracy_control"]["chosen"]]["drop"] <= 0.5
     assert record["calibration"]["tensors"][0]["scale"] > 0
 
 

@@ -138,7 +138,7 @@ def test_a_lost_engine_is_built_again_and_what_rests_on_it_measured_again(call: 
 
 
 def test_other_heads_are_trained_on_the_cached_features(call: Command, copied: Path, write_study: WriteStudy) -> None:
-    study = write_study(copied, training={"regularisation": [0.01]})
+    study = write_study(copied, training={"l2": [0.01]})
     before = _times(copied / "run")
     done = call("finetune", study, "-o", copied / "run")
     assert done.returncode == 0, done.stderr
@@ -158,7 +158,7 @@ def test_a_cache_cut_short_is_not_trained_on(call: Command, copied: Path, write_
     matrices = (copied / "run" / "cache" / "features").glob("*.npy")
     of_train = max(matrices, key=lambda path: path.stat().st_size)
     of_train.write_bytes(of_train.read_bytes()[:5000])
-    study = write_study(copied, training={"regularisation": [0.01]})
+    study = write_study(copied, training={"l2": [0.01]})
     done = call("finetune", study, "-o", copied / "run")
     assert done.returncode == 0, done.stderr
     assert "features of train computed" in done.stderr

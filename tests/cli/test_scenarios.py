@@ -11,17 +11,16 @@ import pytest
 
 from edgetl.artifacts.deployment import Deployment, Shortlist
 from edgetl.artifacts.files import read_json
-from edgetl.artifacts.run import RunDirectory
-from edgetl.commands.study_command import Terminal, run_study
+from edgetl.artifacts.run_directory import RunDirectory
+from edgetl.commands.study_command import TerminalReporter, run_study
 from edgetl.config import load_study
 from edgetl.errors import EdgetlError
-from edgetl.measure.scenarios.rounds import Plan
-from edgetl.stages.build_engine import candidates, engine_paths
+from edgetl.measure.scenarios.interleave import ScenarioPlan
+from edgetl.stages.build_engine import engine_paths, planned_deployments
 from edgetl.stages.classify import serving
-from edgetl.stages.scenario_order import ScenarioOrder
-from edgetl.stages.scenarios import measure_scenarios
+from edgetl.stages.scenario_request import ScenarioRequest
+from edgetl.stages.scenarios import ALL_GROUPS, DeploymentEngines, StudySubjects, group_rates, measure_scenarios
 from edgetl.stages.stage import Context, Options
-from edgetl.stages.study_scenarios import ALL_GROUPS, StudySubjects, Wanted, group_rates
 
 Command = Callable[..., Any]
 
@@ -38,18 +37,20 @@ def specialised(tmp_path_factory: pytest.TempPathFactory, write_study: Command) 
     return folder
 
 
-def measured(folder: Path, order: ScenarioOrder) -> list[Any]:
+def measured(folder: Path, order: ScenarioRequest) -> list[Any]:
     run = RunDirectory(folder / "run")
     options = Options(threads=1, scenarios=order)
-    context = Context(load_study(folder / "study.yaml"), folder, run, Terminal(), options)
-    wanted: Wanted = {one.title: (one.deployment, engine_paths(context, one)) for one in candidates(context)}
+    context = Context(load_study(folder / "study.yaml"), folder, run, TerminalReporter(), options)
+    wanted: DeploymentEngines = {
+        one.title: (one.deployment, engine_paths(context, one)) for one in planned_deployments(context)
+    }
     rates = group_rates(order, GROUPS, wanted)
-    plan = Plan(seconds=0.001, warmup_ms=1.0, slice_ms=2.0, min_rounds=2)
-    return list(measure_scenarios(order, StudySubjects(context, serving, wanted, rates), plan, Terminal()))
+    plan = ScenarioPlan(seconds=0.001, warmup_ms=1.0, slice_ms=2.0, min_rounds=2)
+    return list(measure_scenarios(order, StudySubjects(context, serving, wanted, rates), plan, TerminalReporter()))
 
 
 def test_each_group_s_engine_has_its_rate_and_one_for_all_the_fastest(specialised: Path) -> None:
-    order = ScenarioOrder(("cadence",), (("round", 20.0), ("ángulo", 8.0)))
+    order = ScenarioRequest(("cadence",), (("round", 20.0), ("ángulo", 8.0)))
     rates = {one.title: {part.name: part.rate_hz for part in one.parts} for one in measured(specialised, order)}
     assert rates == {
         "combined fp32": {ALL_GROUPS: 20.0},
@@ -58,13 +59,16 @@ def test_each_group_s_engine_has_its_rate_and_one_for_all_the_fastest(specialise
 
 
 def test_only_deployments_of_several_engines_contend(specialised: Path) -> None:
-    (found,) = measured(specialised, ScenarioOrder(("concurrent",)))
+    (found,) = measured(specialised, ScenarioRequest(("concurrent",)))
     assert found.title == "specialised fp32"
-    assert [(one.part, one.beside) for one in found.contention] == [("round", ("ángulo",)), ("ángulo", ("round",))]
+    assert [(one.workload, one.concurrent_with) for one in found.contention] == [
+        ("round", ("ángulo",)),
+        ("ángulo", ("round",)),
+    ]
 
 
 def test_queries_and_batches_go_through_whole_deployments(specialised: Path) -> None:
-    found = measured(specialised, ScenarioOrder(("multi-stream", "offline"), query_size=4, batch=3, streams=2))
+    found = measured(specialised, ScenarioRequest(("multi-stream", "offline"), query_size=4, batch=3, streams=2))
     assert [(one.scenario, one.title, one.batch) for one in found] == [
         ("multi-stream", "combined fp32", 4),
         ("multi-stream", "specialised fp32", 4),
@@ -78,7 +82,7 @@ def test_a_study_without_several_engines_has_no_contention(finished: Path) -> No
     shortlist = read_json(RunDirectory(finished / "run").shortlist, Shortlist)
     alone: dict[str, tuple[Deployment, list[Path]]] = {one.name: (one, []) for one in shortlist.deployments}
     with pytest.raises(EdgetlError, match=r"concurrent needs a deployment of several engines; add specialised"):
-        group_rates(ScenarioOrder(("concurrent",)), GROUPS, alone)
+        group_rates(ScenarioRequest(("concurrent",)), GROUPS, alone)
 
 
 def test_a_study_s_scenarios_are_in_its_results_and_its_page(call: Command, copied: Path) -> None:

@@ -29,7 +29,7 @@ def test_the_same_figures_are_there_for_programs(call: Command, finished: Path, 
     options = ("--layers", "--images", photos, "--threads", 1, "--seconds", 0.2, "--json")
     (row,) = json.loads(call("profile", graph, *options).stdout)["deployments"]
     (layers,) = row["layers"]
-    parts = {part["name"]: part["share"] for part in layers["parts"]}
+    parts = {part["name"]: part["fraction"] for part in layers["parts"]}
     assert {"trunk", "round", "ángulo"} <= parts.keys()
     assert sum(parts.values()) == pytest.approx(1.0, abs=1e-3)
     assert [step["name"] for step in row["waterfall"]["steps"]] == STEPS

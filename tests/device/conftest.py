@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edgetl.engine.nvidia.cuda import Cuda, primary_context
-from edgetl.engine.nvidia.device import Device, find_device
+from edgetl.engine.nvidia.device import CudaDevice, find_device
 from edgetl.engine.runtime import BuildOptions, RunOptions, build_engine, get_runtime, load_engine
 from edgetl.errors import EdgetlError
 from tests.unit.engine.conftest import SIZE, cnn
@@ -28,13 +28,13 @@ def needed(ask: Callable[[], Any]) -> Any:
 
 
 @pytest.fixture(scope="session")
-def device() -> Device:
-    found: Device = needed(find_device)
+def device() -> CudaDevice:
+    found: CudaDevice = needed(find_device)
     return found
 
 
 @pytest.fixture
-def cuda(device: Device) -> Cuda:
+def cuda(device: CudaDevice) -> Cuda:
     found: Cuda = needed(primary_context)
     return found
 

@@ -12,14 +12,14 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from edgetl.artifacts.calibration import CalibrationImage
-from edgetl.artifacts.engine import read_manifest
-from edgetl.config import Recipe
+from edgetl.artifacts.calibration_table import CalibrationImage
+from edgetl.artifacts.engine_manifest import read_manifest
+from edgetl.config import CalibrationRecipe
 from edgetl.engine.nvidia.cuda import Cuda
 from edgetl.engine.runtime import BuildOptions, RunOptions, build_engine, get_runtime, load_engine
 from edgetl.errors import EdgetlError
-from edgetl.graph.half import to_fp16
-from edgetl.graph.quantise import quantise
+from edgetl.graph.fp16 import to_fp16
+from edgetl.graph.quantize import quantize
 from tests.calibrating import calibrate
 
 Load = Callable[..., Any]
@@ -44,7 +44,7 @@ def prepared(graph: Path, precision: str, images: Array) -> Path:
         onnx.save(to_fp16(model), path)
     elif precision == "int8":
         record = tuple(CalibrationImage(path=str(n), sha256="") for n in range(len(images)))
-        onnx.save(quantise(model, calibrate(model, [images], Recipe(), record), "tensorrt"), path)
+        onnx.save(quantize(model, calibrate(model, [images], CalibrationRecipe(), record), "tensorrt"), path)
     return path
 
 

@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from edgetl.engine.nvidia.device import Device
+from edgetl.engine.nvidia.device import CudaDevice
 from edgetl.engine.runtime import BuildOptions, build_engine, get_runtime, load_engine
 
 
@@ -18,7 +18,7 @@ from edgetl.engine.runtime import BuildOptions, build_engine, get_runtime, load_
     [("onnxruntime-cuda", "CUDAExecutionProvider"), ("onnxruntime-tensorrt", "TensorrtExecutionProvider")],
 )
 def test_the_provider_says_what_the_cpu_says(
-    name: str, provider: str, device: Device, graph: Path, tmp_path: Path, images: NDArray[np.float32]
+    name: str, provider: str, device: CudaDevice, graph: Path, tmp_path: Path, images: NDArray[np.float32]
 ) -> None:
     if provider not in onnxruntime.get_available_providers():
         pytest.skip(f"this onnxruntime has no {provider}")

@@ -36,7 +36,7 @@ groups: {vehicles: [car, bus], signs: [stop, yield]}
 backbone: {name: edgetl/nano, image_size: 96}
 deployments: [combined, specialised, shared, cascade]
 precisions: [fp32, int8]
-detection: {epochs: 15, batch_size: 8, rate: 0.02, pyramid_channels: 16}
+detection: {epochs: 15, batch_size: 8, learning_rate: 0.02, pyramid_channels: 16}
 """
 
 Command = Callable[..., subprocess.CompletedProcess[str]]

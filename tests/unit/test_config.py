@@ -7,7 +7,7 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from edgetl.config import Recipe, Study, load_recipe, load_study
+from edgetl.config import CalibrationRecipe, Study, load_recipe, load_study
 from edgetl.errors import EdgetlError, StudyError
 
 PROJECT = Path(__file__).parents[2]
@@ -105,10 +105,10 @@ def test_every_study_that_comes_with_edgetl_loads(path: Path) -> None:
         ("deployments: [", "training: {views: 0}\ndeployments: [", "line 9: training.views is 0"),
         (
             "deployments: [",
-            "training: {regularisation: []}\ndeployments: [",
-            "line 9: training.regularisation is empty",
+            "training: {l2: []}\ndeployments: [",
+            "line 9: training.l2 is empty",
         ),
-        ("deployments: [", "training: {regularisation: [0]}\ndeployments: [", "line 9: training.regularisation.0 is 0"),
+        ("deployments: [", "training: {l2: [0]}\ndeployments: [", "line 9: training.l2.0 is 0"),
         ("[x, y]", "[x, x]", "line 4: groups label 'x' is in group 'a' and again in group 'a'"),
         ("[z]", "[x]", "line 4: groups label 'x' is in group 'a' and again in group 'b'"),
         ("[z]", "[other]", "line 4: groups label 'other' in group 'b' is reserved"),
@@ -211,9 +211,9 @@ BOXES = GOOD.replace("data:\n  format: digits", "task: detect\ndata: {format: sy
 def test_a_short_detection_study_gets_the_documented_defaults(study_file: Path) -> None:
     study_file.write_text(BOXES)
     found = load_study(study_file).detection
-    assert (found.anchors, found.loss, found.unfreeze, found.rate) == (None, "yolo", None, None)
+    assert (found.anchors, found.loss, found.unfreeze, found.learning_rate) == (None, "yolo", None, None)
     assert (found.epochs, found.patience, found.batch_size, found.cache_gb) == (60, 12, 16, 20.0)
-    assert found.suppression.model_dump() == {"score": 0.01, "overlap": 0.45, "detections": 100}
+    assert found.nms.model_dump() == {"score_threshold": 0.01, "iou_threshold": 0.45, "max_detections": 100}
     assert (found.augmentation.views, found.augmentation.mosaic) == (0, False), "mosaics are off unless asked for"
 
 
@@ -222,7 +222,7 @@ def test_a_short_detection_study_gets_the_documented_defaults(study_file: Path) 
     [
         ("{epoch: 3}", "detection.epoch is not a known key (did you mean epochs?)"),
         ("{epochs: 0}", "detection.epochs is 0: input should be greater than or equal to 1"),
-        ("{rate: 0}", "detection.rate is 0: input should be greater than 0"),
+        ("{learning_rate: 0}", "detection.learning_rate is 0: input should be greater than 0"),
         ("{anchors: kmeans}", "detection.anchors is 'kmeans', expected 'keep' or 'fit'"),
         ("{loss: giou}", "detection.loss is 'giou', expected 'yolo' or 'ciou'"),
         ("{unfreeze: 20}", "detection.unfreeze is 20, expected a share such as 20% or 0.2"),
@@ -231,9 +231,9 @@ def test_a_short_detection_study_gets_the_documented_defaults(study_file: Path) 
         ("{unfreeze: most%}", "detection.unfreeze is 'most%', expected a share such as 20% or 0.2"),
         ("{cache_gb: -1}", "detection.cache_gb is -1"),
         ("{pyramid_channels: 4}", "detection.pyramid_channels is 4: input should be greater than or equal to 8"),
-        ("{suppression: {overlap: 0}}", "detection.suppression.overlap is 0: input should be greater than 0"),
-        ("{suppression: {score: 1}}", "detection.suppression.score is 1: input should be less than 1"),
-        ("{suppression: {detections: 5000}}", "detection.suppression.detections is 5000"),
+        ("{nms: {iou_threshold: 0}}", "detection.nms.iou_threshold is 0: input should be greater than 0"),
+        ("{nms: {score_threshold: 1}}", "detection.nms.score_threshold is 1: input should be less than 1"),
+        ("{nms: {max_detections: 5000}}", "detection.nms.max_detections is 5000"),
         ("{augmentation: {views: 65}}", "detection.augmentation.views is 65"),
         ("{augmentation: {scale: 0.95}}", "detection.augmentation.scale is 0.95: input should be less than 0.9"),
         ("{finetune: {epochs: many}}", "detection.finetune.epochs is 'many'"),
@@ -309,10 +309,10 @@ def test_a_specialist_needs_a_second_group(study_file: Path) -> None:
 
 def test_engines_are_built_and_run_as_the_study_says(study_file: Path) -> None:
     study_file.write_text(
-        edited("deployments: [", "runtime: tensorrt\nengine: {level: 3, cuda_graph: true}\ndeployments: [")
+        edited("deployments: [", "runtime: tensorrt\nengine: {optimization_level: 3, cuda_graph: true}\ndeployments: [")
     )
     study = load_study(study_file)
-    assert (study.runtime, study.engine.level, study.engine.cuda_graph, study.engine.sparse) == (
+    assert (study.runtime, study.engine.optimization_level, study.engine.cuda_graph, study.engine.sparse) == (
         "tensorrt",
         3,
         True,
@@ -323,10 +323,10 @@ def test_engines_are_built_and_run_as_the_study_says(study_file: Path) -> None:
 @pytest.mark.parametrize(
     ("engine", "precisions", "reason"),
     [
-        ("level: 9", "[fp32]", "less than or equal to 5"),
+        ("optimization_level: 9", "[fp32]", "less than or equal to 5"),
         ("workspace_mb: 0", "[fp32]", "greater than or equal to 1"),
         ("hardware_compatible: all", "[fp32]", "expected 'ampere-plus' or 'same-compute-capability'"),
-        ("levels: 3", "[fp32]", "did you mean level?"),
+        ("optimization_levels: 3", "[fp32]", "did you mean optimization_level?"),
         ("dla_core: 0", "[fp16, int8]", "a DLA core takes INT8 from a calibration cache"),
     ],
 )
@@ -443,13 +443,13 @@ def test_a_study_cannot_be_changed_once_it_is_loaded(study_file: Path) -> None:
 
 def test_the_default_recipe_is_the_one_in_the_calibration_folder(tmp_path: Path) -> None:
     written = yaml.safe_load((PROJECT / "calibration" / "default.yaml").read_text())
-    assert Recipe().model_dump() == written
-    assert load_recipe("default", PROJECT) == Recipe()
+    assert CalibrationRecipe().model_dump() == written
+    assert load_recipe("default", PROJECT) == CalibrationRecipe()
 
 
 def test_default_needs_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert load_recipe("default", tmp_path) == Recipe()
+    assert load_recipe("default", tmp_path) == CalibrationRecipe()
 
 
 def test_a_recipe_beside_the_study_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -524,13 +524,15 @@ def test_any_values_give_a_study_or_one_clear_line(study_file: Path, values: dic
 
 
 def test_a_guard_without_int8_has_nothing_to_guard(study_file: Path) -> None:
-    content = GOOD + "guard: {max_accuracy_drop: 0.005}\n"
+    content = GOOD + "accuracy_control: {max_accuracy_drop: 0.005}\n"
     study_file.write_text(content)
-    guard = load_study(study_file).guard
+    guard = load_study(study_file).accuracy_control
     assert guard is not None and guard.max_accuracy_drop == 0.005
     (fault,) = faults(study_file, content + "precisions: [fp32, fp16]\n")
-    assert "has guard, which keeps the accuracy of int8; add int8 to precisions, or leave guard out" in fault
-    assert faults(study_file, GOOD + "guard: {}\n") == ("line 10: guard.max_accuracy_drop is missing",)
+    assert "has accuracy_control, which keeps the accuracy of int8; add int8 to precisions, or leave it out" in fault
+    assert faults(study_file, GOOD + "accuracy_control: {}\n") == (
+        "line 10: accuracy_control.max_accuracy_drop is missing",
+    )
 
 
 def test_detectors_are_not_trained_for_int8(study_file: Path) -> None:
@@ -538,3 +540,28 @@ def test_detectors_are_not_trained_for_int8(study_file: Path) -> None:
     study = load_study(study_file)
     with pytest.raises(EdgetlError, match="is for task classify: a detector's convolutions are quantised themselves"):
         study.quantization_aware()
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ("guard: {max_accuracy_drop: 0.005}", ("guard is now called accuracy_control",)),
+        (
+            "training: {regularisation: [0.1], finetune: {rate: 0.1}}",
+            (
+                "training.finetune.rate is now called learning_rate",
+                "training.regularisation is now called l2",
+            ),
+        ),
+        (
+            "detection: {rate: 0.1, suppression: {score: 0.1}}",
+            (
+                "detection.rate is now called learning_rate",
+                "detection.suppression is now called nms",
+            ),
+        ),
+        ("detection: {nms: {overlap: 0.5}}", ("detection.nms.overlap is now called iou_threshold",)),
+    ],
+)
+def test_a_key_of_an_older_file_is_told_by_its_new_name(study_file: Path, written: str, told: tuple[str, ...]) -> None:
+    assert sorted(faults(study_file, f"{GOOD}{written}\n")) == [f"line 10: {one}" for one in told]

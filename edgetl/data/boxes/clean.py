@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from edgetl.artifacts.boxes import Box, BoxedImage, BoxFault
-from edgetl.data.boxes.listing import Corners, Described
-from edgetl.data.examine import Examined
+from edgetl.artifacts.box_index import Box, BoxedImage, BoxFault
+from edgetl.data.boxes.box_listing import AnnotatedImage, Corners
+from edgetl.data.examine import FileFacts
 from edgetl.data.geometry import Size
 
 _Fault = dict[str, Any]
@@ -16,7 +16,9 @@ _ROUNDING = 1.0
 """Pixels: a box that leaves its image by no more was rounded, or counted from 0. It is clipped without a word."""
 
 
-def clean(image: Described, found: Examined, labels: Collection[str]) -> tuple[BoxedImage | None, tuple[BoxFault, ...]]:
+def clean(
+    image: AnnotatedImage, found: FileFacts, labels: Collection[str]
+) -> tuple[BoxedImage | None, tuple[BoxFault, ...]]:
     """The objects of the labels in an image, in pixels of the upright image and inside it.
 
     Returns:

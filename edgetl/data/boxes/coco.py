@@ -15,9 +15,17 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from edgetl.artifacts.boxes import BoxFault
-from edgetl.config import Data
-from edgetl.data.boxes.listing import BoxListing, Described, Mark, UnreadableError, is_text, read_bounded, shown
+from edgetl.artifacts.box_index import BoxFault
+from edgetl.config import DataSettings
+from edgetl.data.boxes.box_listing import (
+    AnnotatedImage,
+    BoxListing,
+    RawBox,
+    UnreadableError,
+    is_text,
+    read_bounded,
+    shown,
+)
 from edgetl.data.paths import files_below, images_folder, is_file, leaves, must_exist, named_parts, utf8
 from edgetl.errors import EdgetlError
 
@@ -67,7 +75,7 @@ class _Coco(_Part):
     categories: tuple[_Category, ...]
 
 
-def coco(data: Data, root: Path) -> BoxListing:
+def coco(data: DataSettings, root: Path) -> BoxListing:
     """``data.train``, and where given ``val`` and ``test``, are files of annotations below the root.
 
     Images are found below ``data.images``, or the root: by their ``file_name``, or where nothing is there, by a path
@@ -75,7 +83,7 @@ def coco(data: Data, root: Path) -> BoxListing:
     """
     must_exist(root, "data.root", "folder")
     finder = _Finder(root, images_folder(data, root, "."))
-    parts: dict[str, tuple[Described, ...]] = {}
+    parts: dict[str, tuple[AnnotatedImage, ...]] = {}
     labels: dict[str, None] = {}
     faults: list[BoxFault] = []
     for split, part in named_parts(data).items():
@@ -153,7 +161,7 @@ class _Finder:
         raise UnreadableError(f"there is no file {name!r} below {self.folder}")
 
 
-def _described(content: _Coco, part: str, find: _Finder, faults: list[BoxFault]) -> Iterator[Described]:
+def _described(content: _Coco, part: str, find: _Finder, faults: list[BoxFault]) -> Iterator[AnnotatedImage]:
     named = {category.id: category.name for category in content.categories}
     marks = _marks(content, part, named, faults)
     for image in _single(content.images, part, faults):
@@ -164,13 +172,13 @@ def _described(content: _Coco, part: str, find: _Finder, faults: list[BoxFault])
             faults.append(BoxFault(where=where, kind="missing image", detail=error.reason, done="left out"))
             continue
         size = (image.width, image.height) if image.width and image.height else None
-        yield Described(path, where, tuple(marks[image.id]), size)
+        yield AnnotatedImage(path, where, tuple(marks[image.id]), size)
 
 
-def _marks(content: _Coco, part: str, named: Mapping[Id, str], faults: list[BoxFault]) -> Mapping[Id, Sequence[Mark]]:
+def _marks(content: _Coco, part: str, named: Mapping[Id, str], faults: list[BoxFault]) -> Mapping[Id, Sequence[RawBox]]:
     """The objects of every image, by its id."""
     images = {image.id for image in content.images}
-    found: dict[Id, list[Mark]] = defaultdict(list)
+    found: dict[Id, list[RawBox]] = defaultdict(list)
     seen: set[Id] = set()
     for number, annotation in enumerate(content.annotations):
         where = f"{part}: annotation {number if annotation.id is None else repr(annotation.id)}"
@@ -189,7 +197,7 @@ def _marks(content: _Coco, part: str, named: Mapping[Id, str], faults: list[BoxF
             left, top, width, height = annotation.bbox
             corners = left, top, left + width, top + height
             label = named[annotation.category_id]
-            found[annotation.image_id].append(Mark(where, label, corners, bool(annotation.iscrowd)))
+            found[annotation.image_id].append(RawBox(where, label, corners, bool(annotation.iscrowd)))
     return found
 
 

@@ -16,12 +16,12 @@ from typing import Any
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
-from edgetl.artifacts.boxes import BoxFault
-from edgetl.config import Data
-from edgetl.data.boxes.listing import (
+from edgetl.artifacts.box_index import BoxFault
+from edgetl.config import DataSettings
+from edgetl.data.boxes.box_listing import (
+    AnnotatedImage,
     BoxListing,
-    Described,
-    Mark,
+    RawBox,
     UnreadableError,
     is_text,
     read_bounded,
@@ -37,7 +37,7 @@ _DEEPEST = 64
 _OF_ONE_CLASS = re.compile(r"\S+\s+(-1|0|1)")
 
 
-def voc(data: Data, root: Path) -> BoxListing:
+def voc(data: DataSettings, root: Path) -> BoxListing:
     """``data.train``, and where given ``val`` and ``test``, list names, such as ``ImageSets/Main/train.txt``.
 
     A name's image is in ``data.images``, or ``JPEGImages``, its annotation in ``Annotations``. VOC has one for images
@@ -46,7 +46,7 @@ def voc(data: Data, root: Path) -> BoxListing:
     must_exist(root, "data.root", "folder")
     must_exist(root / "Annotations", "the annotations of format voc", "folder")
     images = _by_name(images_folder(data, root, "JPEGImages"))
-    parts: dict[str, tuple[Described, ...]] = {}
+    parts: dict[str, tuple[AnnotatedImage, ...]] = {}
     labels: set[str] = set()
     faults: list[BoxFault] = []
     for split, part in named_parts(data).items():
@@ -68,7 +68,7 @@ def _by_name(folder: Path) -> dict[str, Path]:
 
 def _described(
     part: str, root: Path, images: dict[str, Path], labels: set[str], faults: list[BoxFault]
-) -> Iterator[Described]:
+) -> Iterator[AnnotatedImage]:
     for line, name in _names(part, root, faults):
         annotation = f"Annotations/{name}.xml"
         where = f"{part} line {line}"
@@ -118,7 +118,7 @@ def _names(part: str, root: Path, faults: list[BoxFault]) -> Iterator[tuple[int,
             faults.append(BoxFault(where=where, kind="duplicate id", detail=detail, done="left out"))
 
 
-def read_annotation(content: bytes, path: str, where: str, faults: list[BoxFault]) -> Described:
+def read_annotation(content: bytes, path: str, where: str, faults: list[BoxFault]) -> AnnotatedImage:
     """What an annotation says of the image at ``path``; faults of single objects are added to ``faults``.
 
     Raises:
@@ -134,10 +134,10 @@ def read_annotation(content: bytes, path: str, where: str, faults: list[BoxFault
             marks.append(_mark(thing, here))
         except UnreadableError as error:
             faults.append(BoxFault(where=here, kind="unreadable", detail=error.reason, done="left out"))
-    return Described(path, where, tuple(marks), _size(tree))
+    return AnnotatedImage(path, where, tuple(marks), _size(tree))
 
 
-def _mark(thing: Element, where: str) -> Mark:
+def _mark(thing: Element, where: str) -> RawBox:
     label = (thing.findtext("name") or "").strip()
     if not is_text(label):
         raise UnreadableError(f"its name is {label[:40]!r}")
@@ -145,7 +145,7 @@ def _mark(thing: Element, where: str) -> Mark:
     # Without an area in its own numbers, it has none in ours.
     width, height = (0.0 if high <= low else high - low + 1 for low, high in ((left, right), (top, bottom)))
     ignored = (thing.findtext("difficult") or "0").strip().lower() in {"1", "true"}
-    return Mark(where, label, (left - 1, top - 1, left - 1 + width, top - 1 + height), ignored)
+    return RawBox(where, label, (left - 1, top - 1, left - 1 + width, top - 1 + height), ignored)
 
 
 def _size(tree: Element) -> tuple[float, float] | None:

@@ -15,10 +15,19 @@ from typing import Any
 
 import yaml
 
-from edgetl.artifacts.boxes import BoxFault
-from edgetl.config import Data
-from edgetl.data.boxes.listing import BoxListing, Corners, Described, Mark, UnreadableError, is_text, read_text, shown
-from edgetl.data.names import read_names
+from edgetl.artifacts.box_index import BoxFault
+from edgetl.config import DataSettings
+from edgetl.data.boxes.box_listing import (
+    AnnotatedImage,
+    BoxListing,
+    Corners,
+    RawBox,
+    UnreadableError,
+    is_text,
+    read_text,
+    shown,
+)
+from edgetl.data.class_names import read_names
 from edgetl.data.paths import IMAGE_SUFFIXES, files_below, is_file, leaves, must_exist, named_parts, utf8
 from edgetl.errors import EdgetlError
 
@@ -30,7 +39,7 @@ _CLASSES_FILE = "classes.txt"
 """Annotation tools put the names of the classes beside the labels."""
 
 
-def yolo(data: Data, root: Path) -> BoxListing:
+def yolo(data: DataSettings, root: Path) -> BoxListing:
     """``data.train``, and where given ``val`` and ``test``, are folders of images, or text files that list them.
 
     An image without a label file is background, and reported; one with an empty file is background by intention.
@@ -40,7 +49,7 @@ def yolo(data: Data, root: Path) -> BoxListing:
     names_file = root / data.names
     must_exist(names_file, "data.names", "file")
     names = read_classes(names_file)
-    parts: dict[str, tuple[Described, ...]] = {}
+    parts: dict[str, tuple[AnnotatedImage, ...]] = {}
     faults: list[BoxFault] = []
     for split, part in named_parts(data).items():
         if (root / part).is_dir():
@@ -159,24 +168,26 @@ def _shown_path(path: Path, root: Path) -> str:
     return utf8(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
-def _described(images: Iterable[str], root: Path, names: dict[int, str], faults: list[BoxFault]) -> Iterator[Described]:
+def _described(
+    images: Iterable[str], root: Path, names: dict[int, str], faults: list[BoxFault]
+) -> Iterator[AnnotatedImage]:
     for image in images:
         file = label_file(root / image)
         where = _shown_path(file, root)
         if not file.exists():
             detail = f"{image} has no label file"
             faults.append(BoxFault(where=where, kind="no annotation", detail=detail, done="kept as background"))
-            yield Described(image, where, (), relative=True)
+            yield AnnotatedImage(image, where, (), relative=True)
             continue
         try:
             text = read_text(file, _MOST_BYTES)
         except UnreadableError as error:
             faults.append(BoxFault(where=where, kind="unreadable", detail=error.reason, done="left out"))
             continue
-        yield Described(image, where, tuple(_marks(text, where, names, faults)), relative=True)
+        yield AnnotatedImage(image, where, tuple(_marks(text, where, names, faults)), relative=True)
 
 
-def _marks(text: str, file: str, names: dict[int, str], faults: list[BoxFault]) -> Iterator[Mark]:
+def _marks(text: str, file: str, names: dict[int, str], faults: list[BoxFault]) -> Iterator[RawBox]:
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
@@ -190,7 +201,7 @@ def _marks(text: str, file: str, names: dict[int, str], faults: list[BoxFault]) 
             detail = f"class {kind} is not among the {len(names)} names"
             faults.append(BoxFault(where=where, kind="unknown class", detail=detail, done="left out"))
             continue
-        yield Mark(where, names[kind], corners)
+        yield RawBox(where, names[kind], corners)
 
 
 def parse_line(line: str) -> tuple[int, Corners]:

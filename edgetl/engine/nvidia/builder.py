@@ -10,14 +10,14 @@ from typing import Any
 
 import onnx
 
-from edgetl.engine.layers import graph_precisions, read_structure
+from edgetl.engine.layer_precisions import graph_precisions, read_structure
 from edgetl.engine.nvidia import timing_cache
-from edgetl.engine.nvidia.calibration import make_calibrator, read_cache
-from edgetl.engine.nvidia.device import Device
+from edgetl.engine.nvidia.device import CudaDevice
 from edgetl.engine.nvidia.faults import explain_builder, explain_parser
-from edgetl.engine.nvidia.generations import Product, has, network_flags
+from edgetl.engine.nvidia.generations import TensorRTPackage, has, network_flags
+from edgetl.engine.nvidia.int8_calibrator import make_calibrator, read_cache
 from edgetl.engine.nvidia.monitor import Log, make_monitor
-from edgetl.engine.options import BuildOptions, Workshop
+from edgetl.engine.options import BuildOptions, BuildResources
 from edgetl.errors import EdgetlError
 
 _MB = 2**20
@@ -26,22 +26,22 @@ _WORKSPACE_SHARE = 4
 
 
 @dataclass(frozen=True)
-class Job:
+class BuildJob:
     """One build: what to build with, from what, for what. ``device`` is None where the engine is for another one."""
 
-    product: Product
+    product: TensorRTPackage
     trt: Any
     graph: Path
     options: BuildOptions
-    workshop: Workshop
-    device: Device | None
+    workshop: BuildResources
+    device: CudaDevice | None
 
     @property
     def title(self) -> str:
         return f"{self.product.title} {self.trt.__version__}"
 
 
-def build(job: Job) -> bytes:
+def build(job: BuildJob) -> bytes:
     """The serialised engine.
 
     Networks are strongly typed: the precision is in the prepared graph, and no builder flag changes it. TensorRT 8,
@@ -71,7 +71,7 @@ def build(job: Job) -> bytes:
     return bytes(memoryview(serialised))
 
 
-def _is_weak(job: Job, precisions: frozenset[str]) -> bool:
+def _is_weak(job: BuildJob, precisions: frozenset[str]) -> bool:
     """Whether the network is weakly typed.
 
     Raises:
@@ -92,7 +92,7 @@ def _is_weak(job: Job, precisions: frozenset[str]) -> bool:
     return not has(job.trt, "strong typing")
 
 
-def _refuse_for_dla(job: Job, precisions: frozenset[str]) -> None:
+def _refuse_for_dla(job: BuildJob, precisions: frozenset[str]) -> None:
     if "int8" in precisions:
         raise EdgetlError(
             f"a DLA core takes no Q/DQ nodes from {job.title}, and {job.graph} has some; give the FP16 graph, with "
@@ -105,17 +105,17 @@ def _refuse_for_dla(job: Job, precisions: frozenset[str]) -> None:
         )
 
 
-def _parse(job: Job, network: Any, log: Log, model: onnx.ModelProto) -> None:
+def _parse(job: BuildJob, network: Any, log: Log, model: onnx.ModelProto) -> None:
     parser = job.trt.OnnxParser(network, log.logger)
     if not parser.parse_from_file(str(job.graph)):
         raise EdgetlError(f"{job.title} cannot read {job.graph}: {explain_parser(parser, job.trt, model, log.errors)}")
 
 
-def _configure(job: Job, builder: Any, config: Any) -> None:
+def _configure(job: BuildJob, builder: Any, config: Any) -> None:
     trt, options = job.trt, job.options
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # or no one could tell the layers' precisions
-    if options.level is not None:
-        config.builder_optimization_level = options.level
+    if options.optimization_level is not None:
+        config.builder_optimization_level = options.optimization_level
     if (workspace := _workspace_mb(job)) is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace * _MB)
     if options.sparse:
@@ -131,20 +131,20 @@ def _configure(job: Job, builder: Any, config: Any) -> None:
         _use_dla(job, builder, config, options.dla_core)
 
 
-def _workspace_mb(job: Job) -> int | None:
+def _workspace_mb(job: BuildJob) -> int | None:
     if job.options.workspace_mb is not None or job.device is None:
         return job.options.workspace_mb
     return job.device.memory_mb // _WORKSPACE_SHARE
 
 
-def _compatibility(job: Job, wanted: str) -> Any:
+def _compatibility(job: BuildJob, wanted: str) -> Any:
     levels = job.trt.HardwareCompatibilityLevel
     if wanted == "same-compute-capability" and not has(job.trt, "same compute capability"):
         raise EdgetlError(f"{job.title} cannot build for every device of a compute capability; leave it out")
     return getattr(levels, wanted.replace("-", "_").upper())
 
 
-def _use_dla(job: Job, builder: Any, config: Any, core: int) -> None:
+def _use_dla(job: BuildJob, builder: Any, config: Any, core: int) -> None:
     if core >= builder.num_DLA_cores:
         raise EdgetlError(f"DLA core {core} is asked for, and {job.title} finds {builder.num_DLA_cores} on this device")
     if job.options.min_batch != job.options.max_batch:
@@ -155,7 +155,7 @@ def _use_dla(job: Job, builder: Any, config: Any, core: int) -> None:
         config.set_flag(job.trt.BuilderFlag.GPU_FALLBACK)
 
 
-def _allow_precisions(job: Job, config: Any, precisions: frozenset[str]) -> Any:
+def _allow_precisions(job: BuildJob, config: Any, precisions: frozenset[str]) -> Any:
     """On a weakly typed network, allow what is in the graph; return what must live as long as the build."""
     flags, cache = job.trt.BuilderFlag, job.workshop.calibration_cache
     if "fp16" in precisions or cache is not None:
@@ -187,11 +187,11 @@ def _profile(builder: Any, network: Any, options: BuildOptions) -> Any:
 
 
 @contextmanager
-def _watched(job: Job, config: Any) -> Iterator[None]:
+def _watched(job: BuildJob, config: Any) -> Iterator[None]:
     """Progress where the builder tells it; an interrupted build ends as any interrupted command."""
     monitor = None
     if has(job.trt, "progress"):
-        config.progress_monitor = monitor = make_monitor(job.trt, job.workshop.watch)
+        config.progress_monitor = monitor = make_monitor(job.trt, job.workshop.on_progress)
     try:
         yield
     except EdgetlError:
@@ -202,7 +202,7 @@ def _watched(job: Job, config: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _timing(job: Job, config: Any) -> Iterator[None]:
+def _timing(job: BuildJob, config: Any) -> Iterator[None]:
     if job.workshop.timing_caches is None or job.device is None or not job.product.times_kernels:
         yield
         return

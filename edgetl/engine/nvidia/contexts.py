@@ -9,15 +9,15 @@ from typing import Any
 
 from edgetl.artifacts.files import write_bytes
 from edgetl.artifacts.lock import locked
+from edgetl.engine.nvidia.deserialize import DeserializedEngine
 from edgetl.engine.nvidia.device import find_device
 from edgetl.engine.nvidia.generations import has
-from edgetl.engine.nvidia.plan import Plan
 from edgetl.engine.nvidia.timing_cache import cache_file
 from edgetl.engine.options import RunOptions
 from edgetl.errors import EdgetlError
 
 
-def make_context(plan: Plan, run: RunOptions, cache: RuntimeCache | None) -> Any:
+def make_context(plan: DeserializedEngine, run: RunOptions, cache: RuntimeCache | None) -> Any:
     """An execution context; None where TensorRT has no memory for it."""
     trt, engine = plan.trt, plan.engine
     managed = run.scratch is not None
@@ -37,7 +37,7 @@ def make_context(plan: Plan, run: RunOptions, cache: RuntimeCache | None) -> Any
     return engine.create_execution_context_without_device_memory()
 
 
-def scratch_size(plan: Plan) -> int:
+def scratch_size(plan: DeserializedEngine) -> int:
     """Bytes of device memory that an engine needs for its insides."""
     engine = plan.engine
     return int(engine.device_memory_size_v2 if has(plan.trt, "device memory in 64 bits") else engine.device_memory_size)
@@ -102,7 +102,7 @@ class RuntimeCache:
         self._cache: Any = None
 
     @classmethod
-    def of(cls, plan: Plan, run: RunOptions) -> RuntimeCache | None:
+    def of(cls, plan: DeserializedEngine, run: RunOptions) -> RuntimeCache | None:
         if run.runtime_caches is None or not has(plan.trt, "runtime cache"):
             return None
         device = find_device()

@@ -13,7 +13,7 @@ _MB = 2**20
 
 
 @dataclass(frozen=True)
-class Device:
+class CudaDevice:
     """A GPU. ``capability`` is such as SM87, ``driver`` the newest CUDA that its driver can do, such as 12.6."""
 
     name: str
@@ -29,7 +29,7 @@ class Device:
         return f"{self.name} ({self.multiprocessors} SMs)"
 
 
-def find_device() -> Device:
+def find_device() -> CudaDevice:
     """The first GPU that CUDA shows; ``CUDA_VISIBLE_DEVICES`` chooses.
 
     Raises:
@@ -49,7 +49,7 @@ def find_device() -> Device:
     name, memory = ctypes.create_string_buffer(256), ctypes.c_size_t()
     ask_driver(cuda, "cuDeviceGetName", name, len(name), device)
     ask_driver(cuda, "cuDeviceTotalMem_v2", ctypes.byref(memory), device)
-    return Device(
+    return CudaDevice(
         name=name.value.decode("utf-8", "replace"),
         capability=f"SM{_attribute(cuda, device, _MAJOR)}{_attribute(cuda, device, _MINOR)}",
         multiprocessors=_attribute(cuda, device, _MULTIPROCESSORS),

@@ -51,7 +51,7 @@ _NMS_ADVICE = (
 
 
 @dataclass(frozen=True)
-class Node:
+class NodeReference:
     """A node of the ONNX graph, by name or, where it has none, by number."""
 
     name: str
@@ -71,13 +71,13 @@ def explain_parser(parser: Any, trt: Any, model: onnx.ModelProto, errors: Sequen
     return _line(node, text, None)
 
 
-def _parser_node(fault: Any, trt: Any, model: onnx.ModelProto) -> Node | None:
+def _parser_node(fault: Any, trt: Any, model: onnx.ModelProto) -> NodeReference | None:
     number = fault.node()
     if has(trt, "node in parser errors") and fault.node_operator():
-        return Node(fault.node_name() or str(number), fault.node_operator())
+        return NodeReference(fault.node_name() or str(number), fault.node_operator())
     if 0 <= number < len(model.graph.node):
         found = model.graph.node[number]
-        return Node(found.name or str(number), found.op_type)
+        return NodeReference(found.name or str(number), found.op_type)
     return None
 
 
@@ -93,30 +93,30 @@ def explain_builder(errors: Sequence[str], model: onnx.ModelProto) -> str:
     return _line(None, errors[0], errors)
 
 
-def _line(node: Node | None, text: str, errors: Sequence[str] | None) -> str:
+def _line(node: NodeReference | None, text: str, errors: Sequence[str] | None) -> str:
     shown = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
     advice = _advice(node, " ".join(errors) if errors else text)
     return f"{f'{node}: ' if node else ''}{shown}{f'; {advice}' if advice else ''}"
 
 
-def _advice(node: Node | None, text: str) -> str | None:
+def _advice(node: NodeReference | None, text: str) -> str | None:
     said = text.lower()
     if node is not None and node.operator == "NonMaxSuppression" and re.search(_NO_KERNEL, said):
         return _NMS_ADVICE
     return next((advice for pattern, advice in _ADVICE if re.search(pattern, said)), None)
 
 
-def _by_layer_name(model: onnx.ModelProto) -> Mapping[str, Node]:
+def _by_layer_name(model: onnx.ModelProto) -> Mapping[str, NodeReference]:
     """Nodes under the names that the parser gives their layers: the node's own, else one made from its output."""
     named = {}
     for number, node in enumerate(model.graph.node):
-        found = Node(node.name or str(number), node.op_type)
+        found = NodeReference(node.name or str(number), node.op_type)
         for name in filter(None, (node.name, *(f"node_of_{output}" for output in node.output))):
             named[name] = found
     return named
 
 
-def _named_in(text: str, nodes: Mapping[str, Node]) -> Node | None:
+def _named_in(text: str, nodes: Mapping[str, NodeReference]) -> NodeReference | None:
     """The node whose layer is named in a message. A node that became several layers has ``_N`` behind its name."""
     for word in re.findall(r"[^\s\[\]{}(),;:'\"]+", text.replace("...", " ")):
         bare = word.strip(".")

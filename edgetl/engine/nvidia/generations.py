@@ -32,7 +32,7 @@ DIFFERENCES = {
 
 
 @dataclass(frozen=True)
-class Product:
+class TensorRTPackage:
     """A TensorRT that may be installed: what it is called, its module, and the extra that it comes with."""
 
     title: str
@@ -65,8 +65,10 @@ class Product:
         )
 
 
-TENSORRT = Product("TensorRT", "tensorrt", "tensorrt", "tensorrt", ahead_of_time=False, times_kernels=True)
-TENSORRT_RTX = Product("TensorRT-RTX", "tensorrt-rtx", "tensorrt_rtx", "rtx", ahead_of_time=True, times_kernels=False)
+TENSORRT = TensorRTPackage("TensorRT", "tensorrt", "tensorrt", "tensorrt", ahead_of_time=False, times_kernels=True)
+TENSORRT_RTX = TensorRTPackage(
+    "TensorRT-RTX", "tensorrt-rtx", "tensorrt_rtx", "rtx", ahead_of_time=True, times_kernels=False
+)
 
 
 def has(trt: Any, what: str) -> bool:

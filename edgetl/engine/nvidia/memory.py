@@ -10,6 +10,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 import numpy.typing as npt
 
+from edgetl.arrays import AnyArray
 from edgetl.engine.nvidia.cuda import Cuda
 
 _ALIGNMENT = 256
@@ -28,9 +29,9 @@ class Buffer:
     def address(self) -> int:
         return int(self._device)
 
-    def on_host(self, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    def on_host(self, shape: tuple[int, ...]) -> AnyArray:
         """The beginning of the pinned memory as an array."""
-        view: npt.NDArray[Any] = self._host[: prod(shape)].reshape(shape)
+        view: AnyArray = self._host[: prod(shape)].reshape(shape)
         return view
 
     def to_device(self, shape: tuple[int, ...], stream: Any) -> None:

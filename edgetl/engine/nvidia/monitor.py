@@ -36,9 +36,9 @@ class Phase:
     done: int = 0
     inside: dict[str, Phase] = field(default_factory=dict)
 
-    def share(self) -> float:
+    def fraction(self) -> float:
         """How much of it is done. A phase inside is a part of the step at work."""
-        at_work = max((phase.share() for phase in self.inside.values()), default=0.0)
+        at_work = max((phase.fraction() for phase in self.inside.values()), default=0.0)
         return min(1.0, (self.done + at_work) / max(self.steps, 1))
 
 
@@ -72,7 +72,7 @@ class Progress:
             self._tell()
 
     def _tell(self) -> None:
-        share = self._root.share() if self._root else 0.0
+        share = self._root.fraction() if self._root else 0.0
         if share > self._told:
             self._told = share
             self._watch(share)

@@ -10,16 +10,17 @@ from pathlib import Path
 
 import numpy as np
 
+from edgetl.arrays import AnyArray, Float64Array
 from edgetl.engine.layer_times import LayerTimes, from_runs
 from edgetl.engine.nvidia.capture import CapturedGraph
 from edgetl.engine.nvidia.contexts import OutputShapes, RuntimeCache, make_context, scratch_size
 from edgetl.engine.nvidia.cuda import Cuda, primary_context
-from edgetl.engine.nvidia.generations import Product, has
+from edgetl.engine.nvidia.deserialize import DeserializedEngine, deserialise
+from edgetl.engine.nvidia.engine_io import EngineIO, Shapes, check_inputs, read_ports
+from edgetl.engine.nvidia.event_timer import CudaEventTimer
+from edgetl.engine.nvidia.generations import TensorRTPackage, has
 from edgetl.engine.nvidia.memory import Buffer, Scratch, shared_scratch
-from edgetl.engine.nvidia.plan import Plan, deserialise
-from edgetl.engine.nvidia.ports import Array, Port, Shapes, check_inputs, read_ports
 from edgetl.engine.nvidia.profiler import make_profiler
-from edgetl.engine.nvidia.stopwatch import Floats, Stopwatch
 from edgetl.engine.options import BuildOptions, RunOptions
 from edgetl.errors import EdgetlError
 
@@ -27,7 +28,7 @@ _ROUNDING = 1e-3
 """How far a captured graph may be from the uncaptured run, of the largest output: kernels may add in another order."""
 
 
-def load(product: Product, path: Path, options: BuildOptions, run: RunOptions) -> NvidiaEngine:
+def load(product: TensorRTPackage, path: Path, options: BuildOptions, run: RunOptions) -> NvidiaEngine:
     """Load an engine file.
 
     Raises:
@@ -41,7 +42,7 @@ def load(product: Product, path: Path, options: BuildOptions, run: RunOptions) -
 class NvidiaEngine:
     """A loaded engine. One inference is under way at a time; several engines may be, from one thread."""
 
-    def __init__(self, name: str, plan: Plan, cuda: Cuda, run: RunOptions) -> None:
+    def __init__(self, name: str, plan: DeserializedEngine, cuda: Cuda, run: RunOptions) -> None:
         self.name = name
         self._plan, self._cuda, self._run = plan, cuda, run
         self._cache = RuntimeCache.of(plan, run)
@@ -54,12 +55,12 @@ class NvidiaEngine:
         # Who waits for a blocking event sleeps; who waits for another one spins. So does trtexec.
         waiting = () if run.spin_wait else (cuda.driver.event_flags.BLOCKING_SYNC,)
         self._begun, self._done = cuda.driver.Event(), cuda.driver.Event(*waiting)
-        self._stopwatch = Stopwatch(cuda.driver) if run.timed else None
+        self._stopwatch = CudaEventTimer(cuda.driver) if run.timed else None
         self._on_device: Shapes | None = None
         self._scratch = self._join_scratch()
         self._graphs: dict[Shapes, CapturedGraph] = {}
         self._shapes: Shapes = ()
-        self._under_way: Pending | None = None
+        self._under_way: PendingInference | None = None
         for port in self._inputs:
             self._context.set_tensor_address(port.name, self._buffers[port.name].address)
         self._set_shapes(tuple(port.most for port in self._inputs))
@@ -78,10 +79,10 @@ class NvidiaEngine:
         """What TensorRT says the engine's insides need on the device."""
         return scratch_size(self._plan) / 2**20
 
-    def infer(self, *inputs: Array) -> dict[str, Array]:
+    def infer(self, *inputs: AnyArray) -> dict[str, AnyArray]:
         return self.start(*inputs).result()
 
-    def start(self, *inputs: Array) -> Pending:
+    def start(self, *inputs: AnyArray) -> PendingInference:
         """Queue an inference and return at once: engines that are started one after another run at the same time.
 
         Raises:
@@ -107,14 +108,14 @@ class NvidiaEngine:
             self._done.record(self._stream)
             if self._scratch is not None:
                 self._scratch.leave(self._done)
-        self._under_way = Pending(self)
+        self._under_way = PendingInference(self)
         return self._under_way
 
     def _mark(self, number: int) -> None:
         if self._stopwatch is not None:
             self._stopwatch.mark(number, self._stream)
 
-    def _copy_in(self, inputs: Sequence[Array], shapes: Shapes) -> None:
+    def _copy_in(self, inputs: Sequence[AnyArray], shapes: Shapes) -> None:
         if not self._run.transfers and self._on_device == shapes:
             return
         for port, value in zip(self._inputs, inputs, strict=True):
@@ -129,12 +130,12 @@ class NvidiaEngine:
                 if (shape := self._known_shape(port)) is not None:
                     self._buffers[port.name].to_host(shape, self._stream)
 
-    def take_parts(self) -> Floats:
-        """Of every inference since the last time, for engines that are ``timed``; see `Stopwatch.take`."""
+    def take_device_times(self) -> Float64Array:
+        """Of every inference since the last time, for engines that are ``timed``; see `CudaEventTimer.take`."""
         assert self._stopwatch is not None, "RunOptions(timed=True) keeps them"
         return self._stopwatch.take()
 
-    def time_layers(self, inputs: Sequence[Array], runs: int) -> LayerTimes:
+    def time_layers(self, inputs: Sequence[AnyArray], runs: int) -> LayerTimes:
         """As trtexec does with ``--dumpProfile``: each run is waited for, then its layers are asked for."""
         self.infer(*inputs)
         profiler, whole = make_profiler(self._plan.trt), []
@@ -187,7 +188,7 @@ class NvidiaEngine:
         with self._cuda.current(), self._cuda.explained(f"{self.name} failed"):
             return bool(self._done.query())
 
-    def collect(self) -> dict[str, Array]:
+    def collect(self) -> dict[str, AnyArray]:
         """Wait for the inference under way; outputs by name. They are copies."""
         with self._cuda.current(), self._cuda.explained(f"{self.name} failed"):
             self._under_way = None
@@ -198,14 +199,14 @@ class NvidiaEngine:
                 return {}
             return {port.name: self._fetched(port) for port in self._outputs}
 
-    def _fetched(self, port: Port) -> Array:
+    def _fetched(self, port: EngineIO) -> AnyArray:
         shape = self._known_shape(port)
         if shape is None:
             # Only now does the device know how much it found.
             shape = self._late.shape(port.name)
             self._buffers[port.name].to_host(shape, self._stream)
             self._stream.synchronize()
-        value: Array = self._buffers[port.name].on_host(shape).copy()
+        value: AnyArray = self._buffers[port.name].on_host(shape).copy()
         return value
 
     def _set_shapes(self, shapes: Shapes) -> None:
@@ -243,19 +244,19 @@ class NvidiaEngine:
                 raise EdgetlError(f"{self.name} computes another {name} in a CUDA graph; leave --cuda-graph out")
         self._graphs[shapes] = graph
 
-    def _outputs_now(self) -> dict[str, Array]:
+    def _outputs_now(self) -> dict[str, AnyArray]:
         for port in self._outputs:
             self._buffers[port.name].to_host(self._shape_of(port), self._stream)
         self._stream.synchronize()
         return {port.name: self._buffers[port.name].on_host(self._shape_of(port)).copy() for port in self._outputs}
 
-    def _shape_of(self, port: Port) -> tuple[int, ...]:
+    def _shape_of(self, port: EngineIO) -> tuple[int, ...]:
         return tuple(self._context.get_tensor_shape(port.name))
 
-    def _known_shape(self, port: Port) -> tuple[int, ...] | None:
+    def _known_shape(self, port: EngineIO) -> tuple[int, ...] | None:
         return None if port.name in self._late.names else self._shape_of(port)
 
-    def _most_elements(self, port: Port) -> int:
+    def _most_elements(self, port: EngineIO) -> int:
         shape = self._shape_of(port)
         if -1 not in shape:
             return prod(shape)
@@ -276,30 +277,30 @@ class NvidiaEngine:
         return scratch
 
 
-class Pending:
+class PendingInference:
     """An inference under way."""
 
     def __init__(self, engine: NvidiaEngine) -> None:
         self._engine = engine
-        self._outputs: dict[str, Array] | None = None
+        self._outputs: dict[str, AnyArray] | None = None
 
     @property
     def ready(self) -> bool:
         """Whether `result` would return at once."""
         return self._outputs is not None or self._engine.is_done()
 
-    def result(self) -> dict[str, Array]:
+    def result(self) -> dict[str, AnyArray]:
         """Wait for it; outputs by name."""
         if self._outputs is None:
             self._outputs = self._engine.collect()
         return self._outputs
 
 
-def _reason(plan: Plan) -> str:
+def _reason(plan: DeserializedEngine) -> str:
     return plan.log.errors[-1][:300] if plan.log.errors else "TensorRT gave no reason"
 
 
-def _agree(found: Array, expected: Array) -> bool:
+def _agree(found: AnyArray, expected: AnyArray) -> bool:
     if not np.issubdtype(found.dtype, np.floating):
         return bool(np.array_equal(found, expected))
     scale = float(np.abs(expected).max(initial=0.0))

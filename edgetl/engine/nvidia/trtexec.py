@@ -14,7 +14,7 @@ from pathlib import Path
 
 import onnx
 
-from edgetl.engine.layers import graph_precisions, read_structure
+from edgetl.engine.layer_precisions import graph_precisions, read_structure
 from edgetl.engine.options import BuildOptions
 from edgetl.errors import EdgetlError
 
@@ -77,10 +77,10 @@ def _precision(
 def _building(options: BuildOptions, number: tuple[int, int]) -> Iterator[str]:
     if options.workspace_mb is not None:
         yield f"--memPoolSize=workspace:{options.workspace_mb}"
-    if options.level is not None or options.version_compatible or options.hardware_compatible:
+    if options.optimization_level is not None or options.version_compatible or options.hardware_compatible:
         _refuse_before(number, _LEVELS, "a builder level or compatible engines")
-    if options.level is not None:
-        yield f"--builderOptimizationLevel={options.level}"
+    if options.optimization_level is not None:
+        yield f"--builderOptimizationLevel={options.optimization_level}"
     if options.version_compatible:
         yield "--versionCompatible"
     if options.hardware_compatible == "same-compute-capability":

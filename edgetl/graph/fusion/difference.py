@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from edgetl.arrays import AnyArray, Float64Array
 from edgetl.graph.fusion.numbering import SCALED, attribute_key
 
 STATISTICS = "batch-norm statistics differ although weights are equal: was batch norm left in training mode?"
@@ -21,11 +20,9 @@ _ROUNDING = {np.dtype(np.float64): 1e-4, np.dtype(np.float32): 1e-4, np.dtype(np
 _INT8_ROUNDING = 2e-2
 _FEW = 4
 
-Array = NDArray[Any]
-
 
 @dataclass(frozen=True)
-class Layer:
+class ComparedNode:
     """A node, with what it reads.
 
     ``inputs``: the number of each input, None where an optional one is left out. ``values``: the value of each that
@@ -36,12 +33,12 @@ class Layer:
     node: onnx.NodeProto
     version: int
     inputs: tuple[int | None, ...]
-    values: tuple[Array | None, ...]
+    values: tuple[AnyArray | None, ...]
     quantised: bool
     first: bool
 
 
-def difference(a: Layer, b: Layer) -> str:
+def difference(a: ComparedNode, b: ComparedNode) -> str:
     """The reason why two layers with the same data inputs are not the same."""
     if (a.node.domain, a.node.op_type) != (b.node.domain, b.node.op_type):
         return f"operator differs: {_both(a, b, a.node.op_type, b.node.op_type)}"
@@ -57,33 +54,33 @@ def difference(a: Layer, b: Layer) -> str:
     return _constant(a, b, min(slots))
 
 
-def _both(a: Layer, b: Layer, one: object, other: object) -> str:
+def _both(a: ComparedNode, b: ComparedNode, one: object, other: object) -> str:
     return f"{one} in {a.owner}, {other} in {b.owner}"
 
 
-def _input(layer: Layer, slot: int) -> int | None:
+def _input(layer: ComparedNode, slot: int) -> int | None:
     return layer.inputs[slot] if slot < len(layer.inputs) else None
 
 
-def _attribute(a: Layer, b: Layer) -> str:
-    one, other = ({item.name: _spelled(item) for item in layer.node.attribute} for layer in (a, b))
+def _attribute(a: ComparedNode, b: ComparedNode) -> str:
+    one, other = ({item.name: _attribute_text(item) for item in layer.node.attribute} for layer in (a, b))
     name = min((name for name in one.keys() | other.keys() if one.get(name) != other.get(name)), default="")
     return f"attribute {name} differs: {_both(a, b, one.get(name, 'its default'), other.get(name, 'its default'))}"
 
 
-def _spelled(item: onnx.AttributeProto) -> str:
+def _attribute_text(item: onnx.AttributeProto) -> str:
     value = onnx.helper.get_attribute_value(item)
     if isinstance(value, onnx.TensorProto):
         return _short(numpy_helper.to_array(value)) or "a tensor"
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
-def _scale(layer: Layer) -> str:
+def _scale(layer: ComparedNode) -> str:
     scale, *zero_point = (_short(value) or "per channel" for value in layer.values[1:] if value is not None)
     return f"{scale} (zero point {zero_point[0]})" if zero_point and zero_point[0] != "0" else scale
 
 
-def _constant(a: Layer, b: Layer, slot: int) -> str:
+def _constant(a: ComparedNode, b: ComparedNode, slot: int) -> str:
     what = {1: "weight", 2: "bias"}.get(slot, "constant") if a.node.op_type in _WEIGHTED else "constant"
     missing = next((layer.owner for layer in (a, b) if _input(layer, slot) is None), None)
     if missing is not None:
@@ -99,7 +96,7 @@ def _constant(a: Layer, b: Layer, slot: int) -> str:
     return f"{what} differs: {_both(a, b, few, _short(other))}" if few else f"{what} differs{_by_up_to(one, other)}"
 
 
-def _folded(layer: Layer, one: Array, other: Array, what: str) -> str:
+def _folded(layer: ComparedNode, one: AnyArray, other: AnyArray, what: str) -> str:
     """What a Conv tells of a batch norm behind it, or a normalisation before it, that exporters fold into it."""
     if what == "bias":
         return f"bias differs although weights are equal; if batch norm is folded into it, {STATISTICS}"
@@ -118,7 +115,7 @@ _any_numbers = np.errstate(invalid="ignore", over="ignore")
 
 
 @_any_numbers
-def factors_between(one: Array, other: Array, axis: int, tolerance: float) -> NDArray[np.float64] | None:
+def factors_between(one: AnyArray, other: AnyArray, axis: int, tolerance: float) -> Float64Array | None:
     """By how much each slice of ``other`` along an axis is a multiple of that of ``one``; None where one is not.
 
     Batch norm scales a Conv's weight W to W[c] * gamma[c] / sqrt(variance[c] + epsilon): other statistics, other
@@ -136,13 +133,13 @@ def factors_between(one: Array, other: Array, axis: int, tolerance: float) -> ND
 
 
 @_any_numbers
-def _by_up_to(one: Array, other: Array) -> str:
+def _by_up_to(one: AnyArray, other: AnyArray) -> str:
     if not np.issubdtype(one.dtype, np.number) or not one.size:
         return ""
     return f" by up to {np.abs(one.astype(np.float64) - other.astype(np.float64)).max():.2g}"
 
 
-def _short(value: Array) -> str:
+def _short(value: AnyArray) -> str:
     """A few numbers; nothing where there are many."""
     if value.size > _FEW or not (np.issubdtype(value.dtype, np.number) or value.dtype == np.bool_):
         return ""
@@ -150,5 +147,5 @@ def _short(value: Array) -> str:
     return numbers if value.size == 1 else f"[{numbers}]"
 
 
-def _kind(value: Array) -> str:
+def _kind(value: AnyArray) -> str:
     return f"{value.dtype} {list(value.shape)}"

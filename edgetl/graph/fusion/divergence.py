@@ -11,8 +11,9 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from edgetl.artifacts.fusion import Divergence
-from edgetl.graph.fusion.difference import Array, Layer, difference
+from edgetl.arrays import AnyArray
+from edgetl.artifacts.fusion_report import Divergence
+from edgetl.graph.fusion.difference import ComparedNode, difference
 from edgetl.graph.fusion.inputs import join_inputs
 from edgetl.graph.fusion.numbering import Numbered, number_all
 from edgetl.graph.fusion.opsets import aligned
@@ -30,12 +31,12 @@ def divergences(models: Mapping[str, onnx.ModelProto]) -> tuple[Divergence, ...]
     """
     models = aligned(models)
     numbered = number_all(models, join_inputs(models).names)
-    graphs = [_Graph(name, model, numbered[name]) for name, model in models.items()]
+    graphs = [_PrunedGraph(name, model, numbered[name]) for name, model in models.items()]
     return tuple(_against_the_closest(graph, graphs[:place]) for place, graph in enumerate(graphs) if place)
 
 
-def _against_the_closest(graph: _Graph, others: Sequence[_Graph]) -> Divergence:
-    def shared(other: _Graph) -> int:
+def _against_the_closest(graph: _PrunedGraph, others: Sequence[_PrunedGraph]) -> Divergence:
+    def shared(other: _PrunedGraph) -> int:
         return sum(graph.nodes[place] in other.numbers for place in graph.varying_nodes)
 
     closest = max(others, key=shared)  # the first of equals
@@ -43,7 +44,7 @@ def _against_the_closest(graph: _Graph, others: Sequence[_Graph]) -> Divergence:
     return Divergence(graph.name, closest.name, shared(closest), len(graph.varying_nodes), layer, reason)
 
 
-def _first_difference(a: _Graph, b: _Graph) -> tuple[str | None, str]:
+def _first_difference(a: _PrunedGraph, b: _PrunedGraph) -> tuple[str | None, str]:
     """The first layer of ``b`` that ``a`` does not have although it has all that the layer reads of the images.
 
     Where there are several, a layer with something in its place in ``a`` tells more than the one that comes first:
@@ -61,20 +62,20 @@ def _first_difference(a: _Graph, b: _Graph) -> tuple[str | None, str]:
     return layer, difference(a.layer(counterpart), b.layer(position))
 
 
-def _parting(a: _Graph, b: _Graph) -> list[int]:
+def _parting(a: _PrunedGraph, b: _PrunedGraph) -> list[int]:
     places = [place for place in b.varying_nodes if b.nodes[place] not in a.numbers]
     missing = {name for place in places for name in b.node(place).output}
     return [place for place in places if missing.isdisjoint(tensors_read(b.node(place)))]
 
 
-def _likeness(a: _Graph, b: _Graph, position: int) -> int:
+def _likeness(a: _PrunedGraph, b: _PrunedGraph, position: int) -> int:
     counterpart = _counterpart(a, b, position)
     if counterpart is None:
         return 2
     return int(a.node(counterpart).op_type != b.node(position).op_type)
 
 
-def _counterpart(a: _Graph, b: _Graph, position: int) -> int | None:
+def _counterpart(a: _PrunedGraph, b: _PrunedGraph, position: int) -> int | None:
     """The node of ``a`` in the same place: it reads the same data; better of the same kind; best of the same name."""
     node, name, data = b.node(position), b.layer_name(position), b.data(position)
     places = [place for place in a.varying_nodes if a.nodes[place] not in b.numbers and a.data(place) == data]
@@ -83,7 +84,7 @@ def _counterpart(a: _Graph, b: _Graph, position: int) -> int | None:
     return next(iter((*named, *alike, *places)), None)
 
 
-class _Graph:
+class _PrunedGraph:
     """A numbered graph, without the nodes that need not run.
 
     ``nodes``: the numbers of the others by position.
@@ -115,10 +116,10 @@ class _Graph:
         """The numbers of what a node reads that depends on an input."""
         return tuple(self._numbered.tensors[name] for name in self.node(position).input if name in self._varying)
 
-    def layer(self, position: int) -> Layer:
+    def layer(self, position: int) -> ComparedNode:
         node, numbers = self.node(position), self._numbered.tensors
         inputs = tuple(numbers[name] if name else None for name in node.input)
-        return Layer(
+        return ComparedNode(
             owner=self.name,
             node=node,
             version=opset(self._model),
@@ -135,7 +136,7 @@ class _Graph:
         found = Counter(match[1] for name in weights if (match := _PARAMETER.fullmatch(name)))
         return found.most_common(1)[0][0] if found else _module(node.name) or node.name or node.output[0]
 
-    def _value(self, name: str) -> Array | None:
+    def _value(self, name: str) -> AnyArray | None:
         """A constant, or what DequantizeLinear makes of one."""
         if self._dequantised(name) is not None:
             node = self._model.graph.node[self._makers[name]]
@@ -156,8 +157,8 @@ class _Graph:
 
 
 def _dequantise(
-    node: onnx.NodeProto, steps: Array | None, scale: Array | None, zero: Array | None = None
-) -> Array | None:
+    node: onnx.NodeProto, steps: AnyArray | None, scale: AnyArray | None, zero: AnyArray | None = None
+) -> AnyArray | None:
     """In float64; None where the scale is per block."""
     if steps is None or scale is None or scale.ndim > 1:
         return None

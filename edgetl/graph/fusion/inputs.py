@@ -16,7 +16,7 @@ _IMAGE_TYPES = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.UI
 
 
 @dataclass(frozen=True)
-class Joined:
+class JoinedInputs:
     """The inputs of several graphs in one.
 
     ``values``: the inputs. ``names``: for each graph, which of them its own inputs are. ``dims``: for each graph,
@@ -44,7 +44,7 @@ def real_inputs(graph: onnx.GraphProto) -> list[ValueInfoProto]:
     return [value for value in graph.input if value.name not in constants]
 
 
-def join_inputs(models: Mapping[str, onnx.ModelProto]) -> Joined:
+def join_inputs(models: Mapping[str, onnx.ModelProto]) -> JoinedInputs:
     """Join inputs that mean the same: the images (a graph's one input, or its one of rank 4), or those of equal name.
 
     Raises:
@@ -67,7 +67,7 @@ def join_inputs(models: Mapping[str, onnx.ModelProto]) -> Joined:
             dims[prefix].update(zip(_dim_names(value), _dim_names(joined), strict=True))
     values = tuple(value for _, value in first.values())
     _refuse_clash(values)
-    return Joined(values, names, dims)
+    return JoinedInputs(values, names, dims)
 
 
 def kind(value: ValueInfoProto) -> str:

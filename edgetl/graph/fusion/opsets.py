@@ -10,8 +10,8 @@ import onnx.inliner
 import onnx.version_converter
 
 from edgetl.errors import EdgetlError
+from edgetl.graph.external_data import with_weights, without_weights
 from edgetl.graph.model import one_line, opset
-from edgetl.graph.weights import with_weights, without_weights
 
 
 def aligned(models: Mapping[str, onnx.ModelProto]) -> dict[str, onnx.ModelProto]:

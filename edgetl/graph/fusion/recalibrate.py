@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
-from edgetl.artifacts.fusion import ScaleConflict
+from edgetl.arrays import AnyArray, Float64Array
+from edgetl.artifacts.fusion_report import ScaleConflict
 from edgetl.errors import EdgetlError
 from edgetl.graph.fusion.inputs import join_inputs
 from edgetl.graph.fusion.numbering import SCALED, Numbered, number_all, scaled_activation
@@ -70,12 +69,12 @@ def recalibrate(models: Mapping[str, onnx.ModelProto]) -> dict[str, onnx.ModelPr
 class _Steps:
     """How a tensor is quantised: value = (integer - zero_point) * scale."""
 
-    scale: NDArray[Any]
-    zero_point: NDArray[Any]
+    scale: AnyArray
+    zero_point: AnyArray
     kind: int
 
     @property
-    def range(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def range(self) -> tuple[Float64Array, Float64Array]:
         zero_point, scale = self.zero_point.astype(np.float64), self.scale.astype(np.float64)
         lowest, highest = _LIMITS[self.kind]
         return (lowest - zero_point) * scale, (highest - zero_point) * scale
@@ -94,7 +93,7 @@ def _union(all_steps: Sequence[_Steps]) -> _Steps:
     return _Steps(scale, zero_point.astype(first.zero_point.dtype), first.kind)
 
 
-class _Graph:
+class _ScaledGraph:
     """A graph, and its numbers with scales and without."""
 
     def __init__(self, prefix: str, model: onnx.ModelProto, exact: Numbered, alike: Numbered) -> None:
@@ -136,15 +135,15 @@ class _Graph:
                 self.model.graph.initializer.append(numpy_helper.from_array(value, name))
 
 
-def _graphs(models: Mapping[str, onnx.ModelProto]) -> dict[str, _Graph]:
+def _graphs(models: Mapping[str, onnx.ModelProto]) -> dict[str, _ScaledGraph]:
     if not any(node.op_type in SCALED for model in models.values() for node in model.graph.node):
         return {}  # what follows reads every weight
     names = join_inputs(models).names
     exact, alike = number_all(models, names), number_all(models, names, scales=False)
-    return {prefix: _Graph(prefix, model, exact[prefix], alike[prefix]) for prefix, model in models.items()}
+    return {prefix: _ScaledGraph(prefix, model, exact[prefix], alike[prefix]) for prefix, model in models.items()}
 
 
-def _conflicts(graphs: Mapping[str, _Graph]) -> list[list[_Place]]:
+def _conflicts(graphs: Mapping[str, _ScaledGraph]) -> list[list[_Place]]:
     """Nodes that would be the same in several graphs, which do not have the same scales for them."""
     groups: dict[int, dict[str, list[int]]] = {}
     for prefix, graph in graphs.items():
@@ -158,7 +157,7 @@ def _conflicts(graphs: Mapping[str, _Graph]) -> list[list[_Place]]:
     return found
 
 
-def _refuse_integer_biases(graph: _Graph, position: int) -> None:
+def _refuse_integer_biases(graph: _ScaledGraph, position: int) -> None:
     made = set(graph.node(position).output)
     integers = {name for name, number in graph.exact.tensors.items() if _is_int32(graph.exact, number)}
     stored = {

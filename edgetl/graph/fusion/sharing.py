@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from edgetl.artifacts.fusion import Amount, Sharing
+from edgetl.artifacts.fusion_report import GraphSize, Sharing
 from edgetl.errors import EdgetlError
 from edgetl.graph.cost import CostModel
-from edgetl.graph.fusion.fuse import Fused
+from edgetl.graph.fusion.fused_graph import Fused
 from edgetl.graph.model import varying_tensors
 
 
@@ -22,12 +22,14 @@ def sharing(fused: Fused) -> Sharing:
     amount = _amounts(fused, costs)
     together = amount(prefixes)
     own = {prefix: amount({prefix}) for prefix in prefixes}
-    shared = {prefix: _overlap(own[prefix], amount(prefixes - {prefix}), together) for prefix in prefixes}
-    separate = sum(each.estimate or 0.0 for each in own.values())
-    return Sharing(own, shared, together, separate / together.estimate if together.estimate else None, untold)
+    shared = {prefix: _common(own[prefix], amount(prefixes - {prefix}), together) for prefix in prefixes}
+    separate = sum(each.relative_latency or 0.0 for each in own.values())
+    return Sharing(
+        own, shared, together, separate / together.relative_latency if together.relative_latency else None, untold
+    )
 
 
-def _amounts(fused: Fused, costs: CostModel | None) -> Callable[[Collection[str]], Amount]:
+def _amounts(fused: Fused, costs: CostModel | None) -> Callable[[Collection[str]], GraphSize]:
     """What some of the graphs come to as one."""
     varying = varying_tensors(fused.model.graph)
     layers = [
@@ -36,21 +38,21 @@ def _amounts(fused: Fused, costs: CostModel | None) -> Callable[[Collection[str]
         if node.op_type != "Identity" and not varying.isdisjoint(node.output)
     ]
 
-    def amount(prefixes: Collection[str]) -> Amount:
+    def amount(prefixes: Collection[str]) -> GraphSize:
         count = sum(not set(owners).isdisjoint(prefixes) for owners in layers)
         if costs is None:
-            return Amount(count)
+            return GraphSize(count)
         cost = costs.cost([name for prefix in prefixes for name in fused.outputs[prefix]])
-        return Amount(count, cost.parameters, cost.flops, cost.estimate)
+        return GraphSize(count, cost.parameters, cost.flops, cost.relative_latency)
 
     return amount
 
 
-def _overlap(one: Amount, rest: Amount, together: Amount) -> Amount:
+def _common(one: GraphSize, rest: GraphSize, together: GraphSize) -> GraphSize:
     """What is in both: their sum counts it twice."""
 
     def common(kind: str) -> int | None:
         counts = [getattr(amount, kind) for amount in (one, rest, together)]
         return None if None in counts else counts[0] + counts[1] - counts[2]
 
-    return Amount(one.layers + rest.layers - together.layers, common("parameters"), common("flops"))
+    return GraphSize(one.layers + rest.layers - together.layers, common("parameters"), common("flops"))

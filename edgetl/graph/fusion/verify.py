@@ -4,27 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import TensorProto, ValueInfoProto, helper
 
-from edgetl.artifacts.fusion import Verified
+from edgetl.arrays import AnyArray
+from edgetl.artifacts.fusion_report import Verification
 from edgetl.errors import EdgetlError
 from edgetl.graph.fusion.inputs import is_image, kind, real_inputs
 from edgetl.graph.fusion.numbering import quantises
 from edgetl.graph.parity import Outputs, Session, max_difference
 
-Inputs = dict[str, NDArray[Any]]
+Feed = dict[str, AnyArray]
 
 _FREE_SIZE = 224  # of images where the graph takes any
 # Where a tensor has more readers a runtime folds other nodes into each other, and rounds otherwise.
 _FP32, _FP16, _INT8 = 1e-4, 1e-2, 5e-2
 
 
-def random_inputs(model: onnx.ModelProto, count: int, seed: int) -> Inputs:
+def random_inputs(model: onnx.ModelProto, count: int, seed: int) -> Feed:
     """Random values for every input: in [0, 1) for numbers, 0 or 1 for integers, any byte for images of bytes.
 
     Args:
@@ -39,7 +38,7 @@ def random_inputs(model: onnx.ModelProto, count: int, seed: int) -> Inputs:
     return {value.name: _random(value, count, random) for value in real_inputs(model.graph)}
 
 
-def _random(value: ValueInfoProto, count: int, random: np.random.Generator) -> NDArray[Any]:
+def _random(value: ValueInfoProto, count: int, random: np.random.Generator) -> AnyArray:
     shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
     free = [count, 0, _FREE_SIZE, _FREE_SIZE] if is_image(value) else [count]
     shape = [size or free[axis] if axis < len(free) else size for axis, size in enumerate(shape)]
@@ -60,9 +59,9 @@ def verify(
     fused: Path,
     graphs: Mapping[str, Path],
     tensors: Mapping[str, Mapping[str, str]],
-    batches: Sequence[Inputs],
+    batches: Sequence[Feed],
     allowed: float,
-) -> Verified:
+) -> Verification:
     """Run a fused graph and the graphs in it, one after the other, and compare their outputs.
 
     Args:
@@ -92,7 +91,7 @@ def verify(
             apart[title] = max(max_difference({title: one}, {title: other}) for one, other in pairs)
             if apart[title] > allowed * max(_peak(one) for one, _ in pairs):
                 wrong.append(title)
-    return Verified(max(apart.values(), default=0.0), next(iter(wrong), None), tuple(random))
+    return Verification(max(apart.values(), default=0.0), next(iter(wrong), None), tuple(random))
 
 
 def tolerance(models: Iterable[onnx.ModelProto]) -> float:
@@ -104,7 +103,7 @@ def tolerance(models: Iterable[onnx.ModelProto]) -> float:
     return _FP16 if any(tensor.data_type in halves for graph in graphs for tensor in graph.initializer) else _FP32
 
 
-def _run(session: Session, batches: Sequence[Inputs]) -> list[Outputs]:
+def _run(session: Session, batches: Sequence[Feed]) -> list[Outputs]:
     results = [session.run(batch) for batch in batches]
     for name, value in results[0].items():
         if not isinstance(value, np.ndarray) or not (np.issubdtype(value.dtype, np.number) or value.dtype == np.bool_):
@@ -112,6 +111,6 @@ def _run(session: Session, batches: Sequence[Inputs]) -> list[Outputs]:
     return results
 
 
-def _peak(value: NDArray[Any]) -> float:
+def _peak(value: AnyArray) -> float:
     """The largest finite magnitude."""
     return float(np.abs(value[np.isfinite(value)].astype(np.float64)).max(initial=0.0))

@@ -9,7 +9,7 @@ _SPIN = 2e-3
 """How early to wake up (s): sleeping alone ends up to a millisecond late, and more on a busy machine."""
 
 
-class RealDevice:
+class RealTimeRunner:
     """Runs the call of a job's part. Its schedule begins when it is made."""
 
     def __init__(self, jobs: Sequence[Callable[[], object]]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from edgetl.measure.scenarios.schedule import Arrivals, Trace
 
 
-class Device(Protocol):
+class JobRunner(Protocol):
     """What does one job at a time."""
 
     def now(self) -> float:
@@ -23,7 +23,7 @@ class Device(Protocol):
         """Do a job from its beginning to its end."""
 
 
-def execute(arrivals: Arrivals, device: Device) -> Trace:
+def execute(arrivals: Arrivals, device: JobRunner) -> Trace:
     """Do all jobs, each from its beginning to its end, that with the earliest deadline of those that are due first.
 
     The device idles only while nothing is due. An inference cannot be interrupted, and of all policies that neither

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from edgetl.artifacts.scenarios import Interval, MissShare
+from edgetl.arrays import BoolArray, Float64Array
+from edgetl.artifacts.measurements import FigureInterval, MissFraction
 from edgetl.measure import bootstrap, latency, stability
-
-Floats = npt.NDArray[np.float64]
 
 _RESAMPLES = 1000
 
 
-def pooled(rounds: Sequence[Floats], statistic: Callable[[Floats], float], seed: int = 0) -> Interval:
+def pooled(rounds: Sequence[Float64Array], statistic: Callable[[Float64Array], float], seed: int = 0) -> FigureInterval:
     """A statistic of the samples of all rounds.
 
     Samples of one round resemble each other, so whole rounds are drawn with replacement, not samples (the cluster
@@ -25,35 +23,35 @@ def pooled(rounds: Sequence[Floats], statistic: Callable[[Floats], float], seed:
     draws = [statistic(np.concatenate([rounds[n] for n in rng.integers(count, size=count)])) for _ in range(_RESAMPLES)]
     value = statistic(np.concatenate(rounds))
     low, high = np.percentile(draws, bootstrap.TAILS)
-    return Interval(value=value, low=min(float(low), value), high=max(float(high), value))
+    return FigureInterval(value=value, low=min(float(low), value), high=max(float(high), value))
 
 
-def percentile(percent: int) -> Callable[[Floats], float]:
+def percentile(percent: int) -> Callable[[Float64Array], float]:
     """As that of a latency is taken."""
     return lambda samples: latency.percentile(np.sort(samples), percent)
 
 
-def over_rounds(per_round: Sequence[float] | Floats) -> Interval:
+def over_rounds(per_round: Sequence[float] | Float64Array) -> FigureInterval:
     """The median of one figure per round."""
     value, low, high = bootstrap.median(np.asarray(per_round, np.float64))
-    return Interval(value=value, low=low, high=high)
+    return FigureInterval(value=value, low=low, high=high)
 
 
-def missed(rounds: Sequence[npt.NDArray[np.bool_]]) -> MissShare:
+def missed(rounds: Sequence[BoolArray]) -> MissFraction:
     """The share of true values.
 
     Where no round tells of any doubt, the exact bound on what so many jobs may not have shown takes the place of the
-    bootstrap's interval, as in `bootstrap.share`.
+    bootstrap's interval, as in `bootstrap.mean_of_hits`.
     """
     every = np.concatenate(rounds)
     if every.all() or not every.any():
-        exact = bootstrap.share(every)
-        return MissShare(value=exact.value, low=exact.low, high=exact.high, n=exact.n)
+        exact = bootstrap.mean_of_hits(every)
+        return MissFraction(value=exact.value, low=exact.low, high=exact.high, n=exact.n)
     interval = pooled([one.astype(np.float64) for one in rounds], lambda values: float(values.mean()))
-    return MissShare(**interval.model_dump(), n=len(every))
+    return MissFraction(**interval.model_dump(), n=len(every))
 
 
-def why_unstable(per_round: Sequence[float] | Floats) -> str | None:
+def why_unstable(per_round: Sequence[float] | Float64Array) -> str | None:
     """Why the median of a figure of which each round gave one is not to be trusted; None where it is."""
     found = over_rounds(per_round)
     return stability.why_unstable(np.asarray(per_round, np.float64), (found.low, found.high))

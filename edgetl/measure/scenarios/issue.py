@@ -15,13 +15,13 @@ from functools import partial
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from edgetl.arrays import Float64Array
+
 Stamps = dict[str, list[float]]
 
 
-class Pending(Protocol):
+class PendingResult(Protocol):
     """An inference under way."""
 
     @property
@@ -33,7 +33,7 @@ class Pending(Protocol):
 
 
 @dataclass(frozen=True)
-class Part:
+class ConcurrentWorkload:
     """What can be asked for one inference: an engine, or several that follow on one another.
 
     Attributes:
@@ -42,10 +42,10 @@ class Part:
     """
 
     call: Callable[[], object]
-    start: Callable[[], Pending] | None = None
+    start: Callable[[], PendingResult] | None = None
 
 
-def side_by_side(parts: Mapping[str, Part], seconds: float, least: int = 3) -> dict[str, Floats]:
+def side_by_side(parts: Mapping[str, ConcurrentWorkload], seconds: float, least: int = 3) -> dict[str, Float64Array]:
     """Run all parts at once, each without a pause; the times of their inferences in milliseconds.
 
     Ends when ``seconds`` are over and each part has done ``least`` inferences: no time is of a part that had lost its
@@ -108,7 +108,7 @@ def _repeat(name: str, call: Callable[[], object], end: _End) -> Stamps:
         end.tell(name, len(stamps) - 1)
 
 
-def _circulate(parts: Mapping[str, Callable[[], Pending]], end: _End) -> Stamps:
+def _circulate(parts: Mapping[str, Callable[[], PendingResult]], end: _End) -> Stamps:
     """Several parts from one thread: what is ready is started again."""
     stamps: Stamps = {name: [time.perf_counter()] for name in parts}
     pending = {name: start() for name, start in parts.items()}

@@ -6,40 +6,42 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from edgetl.artifacts.scenarios import Offline
+from edgetl.artifacts.measurements import OfflineResult
 from edgetl.measure.scenarios.figures import over_rounds, why_unstable
-from edgetl.measure.scenarios.issue import Part, side_by_side
-from edgetl.measure.scenarios.rounds import Plan, Watch, interleave, warm_up
+from edgetl.measure.scenarios.interleave import OnProgress, ScenarioPlan, interleave, warm_up
+from edgetl.measure.scenarios.issue import ConcurrentWorkload, side_by_side
 
 
 @dataclass(frozen=True)
 class Streams:
     """What works side by side through the images of a deployment; each inference takes ``batch`` of them."""
 
-    parts: Sequence[Part]
+    parts: Sequence[ConcurrentWorkload]
     batch: int = 1
 
 
-def measure_offline(candidates: Mapping[str, Streams], plan: Plan, watch: Watch = bool) -> tuple[Offline, ...]:
+def measure_offline(
+    candidates: Mapping[str, Streams], plan: ScenarioPlan, on_progress: OnProgress = bool
+) -> tuple[OfflineResult, ...]:
     """Images per second, candidate by candidate in interleaved rounds."""
     for one in candidates.values():
         for part in one.parts:
             warm_up(part.call, plan)
     trials = {title: partial(_throughput, one, plan) for title, one in candidates.items()}
-    measured = interleave(trials, plan, watch)
+    measured = interleave(trials, plan, on_progress)
     return tuple(_summary(title, candidates[title], per_round) for title, per_round in measured.items())
 
 
-def _throughput(streams: Streams, plan: Plan) -> float:
+def _throughput(streams: Streams, plan: ScenarioPlan) -> float:
     """Each stream is busy without a pause, so its rate is inferences by the sum of their times; rates add up."""
     parts = {str(number): part for number, part in enumerate(streams.parts)}
     times = side_by_side(parts, plan.slice_ms / 1e3).values()
     return sum(streams.batch * len(own) / (float(own.sum()) / 1e3) for own in times)
 
 
-def _summary(title: str, streams: Streams, per_round: tuple[float, ...]) -> Offline:
+def _summary(title: str, streams: Streams, per_round: tuple[float, ...]) -> OfflineResult:
     why = why_unstable(per_round)
-    return Offline(
+    return OfflineResult(
         title=title,
         batch=streams.batch,
         streams=len(streams.parts),

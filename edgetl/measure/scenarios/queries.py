@@ -14,9 +14,10 @@ from typing import Literal
 
 import numpy as np
 
-from edgetl.artifacts.scenarios import Queries
-from edgetl.measure.scenarios.figures import Floats, percentile, pooled, why_unstable
-from edgetl.measure.scenarios.rounds import Plan, Watch, interleave, warm_up
+from edgetl.arrays import Float64Array
+from edgetl.artifacts.measurements import QueryResult
+from edgetl.measure.scenarios.figures import percentile, pooled, why_unstable
+from edgetl.measure.scenarios.interleave import OnProgress, ScenarioPlan, interleave, warm_up
 
 Stream = Literal["single-stream", "multi-stream"]
 
@@ -33,17 +34,17 @@ class Query:
 
 
 def measure_queries(
-    scenario: Stream, candidates: Mapping[str, Query], plan: Plan, watch: Watch = bool
-) -> tuple[Queries, ...]:
+    scenario: Stream, candidates: Mapping[str, Query], plan: ScenarioPlan, on_progress: OnProgress = bool
+) -> tuple[QueryResult, ...]:
     """Latency of queries, candidate by candidate in interleaved rounds."""
     trials = {
         title: partial(_slice, query.call, warm_up(query.call, plan), plan) for title, query in candidates.items()
     }
-    measured = interleave(trials, plan, watch)
+    measured = interleave(trials, plan, on_progress)
     return tuple(_summary(scenario, title, candidates[title], rounds, plan) for title, rounds in measured.items())
 
 
-def _slice(call: Callable[[], object], expected: float, plan: Plan) -> Floats:
+def _slice(call: Callable[[], object], expected: float, plan: ScenarioPlan) -> Float64Array:
     """The times of as many queries as are expected to fit, in milliseconds."""
     count = max(1, round(plan.slice_ms / 1e3 / expected))
     stamps = np.empty(count + 1)
@@ -51,13 +52,15 @@ def _slice(call: Callable[[], object], expected: float, plan: Plan) -> Floats:
     for number in range(1, count + 1):
         call()
         stamps[number] = time.perf_counter()
-    result: Floats = np.diff(stamps) * 1e3
+    result: Float64Array = np.diff(stamps) * 1e3
     return result
 
 
-def _summary(scenario: Stream, title: str, query: Query, rounds: tuple[Floats, ...], plan: Plan) -> Queries:
+def _summary(
+    scenario: Stream, title: str, query: Query, rounds: tuple[Float64Array, ...], plan: ScenarioPlan
+) -> QueryResult:
     why = why_unstable([float(np.median(one)) for one in rounds])
-    return Queries(
+    return QueryResult(
         scenario=scenario,
         title=title,
         query_size=query.size,

@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+from edgetl.arrays import BoolArray, Float64Array, Int64Array
 
 
 @dataclass(frozen=True)
@@ -23,9 +21,9 @@ class Arrivals:
         horizon: how long the schedule goes on.
     """
 
-    part: Ints
-    at: Floats
-    deadline: Floats
+    part: Int64Array
+    at: Float64Array
+    deadline: Float64Array
     horizon: float
 
     def __len__(self) -> int:
@@ -53,27 +51,27 @@ class Trace:
     """When each job of a schedule began and ended."""
 
     arrivals: Arrivals
-    start: Floats
-    finish: Floats
+    start: Float64Array
+    finish: Float64Array
 
     @property
-    def service(self) -> Floats:
+    def service(self) -> Float64Array:
         return self.finish - self.start
 
     @property
-    def response(self) -> Floats:
+    def response(self) -> Float64Array:
         """From when a job was due, not from when it could begin: what waits is not left out."""
         return self.finish - self.arrivals.at
 
     @property
-    def lateness(self) -> Floats:
+    def lateness(self) -> Float64Array:
         """How long after its deadline a job was done; 0 where it was in time."""
-        result: Floats = np.maximum(self.finish - self.arrivals.deadline, 0.0)
+        result: Float64Array = np.maximum(self.finish - self.arrivals.deadline, 0.0)
         return result
 
     @property
-    def missed(self) -> npt.NDArray[np.bool_]:
-        result: npt.NDArray[np.bool_] = self.lateness > 0.0
+    def missed(self) -> BoolArray:
+        result: BoolArray = self.lateness > 0.0
         return result
 
     @property

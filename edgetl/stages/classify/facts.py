@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from edgetl.artifacts.bundle import Bundle
+from edgetl.artifacts.data_index import SPLITS, DataIndex
 from edgetl.artifacts.files import read_json
-from edgetl.artifacts.index import SPLITS, DataIndex
 from edgetl.artifacts.results import Evaluation
 from edgetl.stages.stage import Context
 

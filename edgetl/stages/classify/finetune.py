@@ -12,32 +12,31 @@ from safetensors.numpy import save
 from edgetl.artifacts.bundle import IMAGES, Bundle
 from edgetl.artifacts.deployment import CASCADE
 from edgetl.artifacts.files import write_bytes, write_json
-from edgetl.graph.fusion.fuse import fuse
+from edgetl.graph.fusion.fused_graph import fuse
 from edgetl.graph.model import save_model
-from edgetl.stages.classify.branches import Trained, Trainer
-from edgetl.stages.classify.features import FeatureSource
+from edgetl.stages.classify.classifier_trainer import ClassifierTrainer, TrainedClassifiers
 from edgetl.stages.classify.index import read_index
 from edgetl.stages.classify.int8_trunk import int8_training
-from edgetl.stages.stage import Context
-from edgetl.stages.surroundings import weights_and_cfg
+from edgetl.stages.classify.study_features import StudyFeatures
+from edgetl.stages.stage import Context, backbone_inputs
 from edgetl.train.backbones import Backbone, fingerprint, load_backbone
 from edgetl.train.cuts import CutPoint, choose_cuts, cut_points
 
 
-def surroundings(context: Context) -> dict[str, Any]:
+def inputs(context: Context) -> dict[str, Any]:
     int8 = int8_training(context)
-    return weights_and_cfg(context) | ({} if int8 is None else {"int8": int8.model_dump(mode="json")})
+    return backbone_inputs(context) | ({} if int8 is None else {"int8": int8.model_dump(mode="json")})
 
 
 def work(context: Context) -> list[Path]:
     study = context.study
     index, root = read_index(context)
-    backbone = load_backbone(study.backbone, context.beside, study.seed)
+    backbone = load_backbone(study.backbone, context.base_dir, study.seed)
     points = _cuts(context, backbone)
-    trainer = Trainer(FeatureSource(context, index, root, backbone))
+    trainer = ClassifierTrainer(StudyFeatures(context, index, root, backbone))
     seen = trainer.train_at_the_top()
     for file in seen.broken:
-        context.watcher.say(f"finetune: left out {file.path}: {file.reason}")
+        context.reporter.message(f"finetune: left out {file.path}: {file.reason}")
     for point in points:
         trainer.train_above(point)
     if CASCADE in study.deployments:
@@ -68,11 +67,11 @@ def _cuts(context: Context, backbone: Backbone) -> tuple[CutPoint, ...]:
     known = {point.name: point for point in points} | {IMAGES: CutPoint(IMAGES, backbone.preprocessing.shape, 0.0)}
     chosen = tuple(known[name] for name in choose_cuts(points, wanted)[:-1])
     depths = ", ".join(f"{point.name} ({point.depth:.0%})" for point in chosen)
-    context.watcher.say(f"finetune: cuts, with the share of FLOPs below them: {depths or 'the top alone'}")
+    context.reporter.message(f"finetune: cuts, with the share of FLOPs below them: {depths or 'the top alone'}")
     return chosen
 
 
-def _write(folder: Path, bundle: Bundle, trained: Trained, val_labels: Sequence[str]) -> list[Path]:
+def _write(folder: Path, bundle: Bundle, trained: TrainedClassifiers, val_labels: Sequence[str]) -> list[Path]:
     said = {f"head/{name}": values for name, values in trained.outputs().items()}
     truth = np.array([bundle.labels.index(label) for label in val_labels], np.int64)
     states = {f"{head}/{name}": value for head, state in trained.states.items() for name, value in state.items()}

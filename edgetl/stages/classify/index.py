@@ -5,25 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from edgetl.artifacts.data_index import SPLITS, DataIndex
 from edgetl.artifacts.files import read_json, write_json
-from edgetl.artifacts.index import SPLITS, DataIndex
-from edgetl.data.index import build_index, data_root, listing_digest
+from edgetl.data.index_images import build_index, data_root, listing_digest
 from edgetl.stages.stage import Context
 
 
-def surroundings(context: Context) -> dict[str, Any]:
-    return {"listing": listing_digest(context.study, context.beside)}
+def inputs(context: Context) -> dict[str, Any]:
+    return {"listing": listing_digest(context.study, context.base_dir)}
 
 
 def work(context: Context) -> list[Path]:
-    index = build_index(context.study, context.beside, context.run.path)
+    index = build_index(context.study, context.base_dir, context.run.path)
     write_json(context.run.index, index)
     counts = ", ".join(f"{len(index.split(split))} {split}" for split in SPLITS)
-    context.watcher.say(f"index: {counts} images of {len(index.labels)} labels")
+    context.reporter.message(f"index: {counts} images of {len(index.labels)} labels")
     for note in index.notes:
-        context.watcher.say(f"index: {note}")
+        context.reporter.message(f"index: {note}")
     for broken in index.broken:
-        context.watcher.say(f"index: left out {broken.path}: {broken.reason}")
+        context.reporter.message(f"index: left out {broken.path}: {broken.reason}")
     # Images that edgetl made belong to the run directory: one that is lost or changed means that they are made anew.
     made = [s.path for split in SPLITS for s in index.split(split)] if index.generated else []
     return [context.run.index, *(context.run.path / path for path in made)]
@@ -32,4 +32,4 @@ def work(context: Context) -> list[Path]:
 def read_index(context: Context) -> tuple[DataIndex, Path]:
     """The index and the folder that its paths are relative to."""
     index = read_json(context.run.index, DataIndex)
-    return index, data_root(context.study, index.generated, context.beside, context.run.path)
+    return index, data_root(context.study, index.generated, context.base_dir, context.run.path)

@@ -8,14 +8,14 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 
-from edgetl.artifacts.bundle import FEATURES, TOP, TRUNK, Bundle, Head, Int8Training, Preprocessing
-from edgetl.artifacts.calibration import CalibrationTable
+from edgetl.arrays import Float32Array
+from edgetl.artifacts.bundle import FEATURES, TOP, TRUNK, Bundle, ClassificationHead, Int8TrainingRecord, Preprocessing
+from edgetl.artifacts.calibration_table import CalibrationTable
+from edgetl.artifacts.data_index import Sample
 from edgetl.artifacts.files import read_json, sha256_bytes
-from edgetl.artifacts.index import Sample
-from edgetl.config import load_recipe
+from edgetl.config import QdqFormat, load_recipe
 from edgetl.data.calibration_images import draw
 from edgetl.data.images import Pixels
 from edgetl.data.stream import to_input
@@ -24,17 +24,14 @@ from edgetl.errors import EdgetlError
 from edgetl.graph.calibrate import tensor_range
 from edgetl.graph.compose import compose
 from edgetl.graph.extract import extract
-from edgetl.graph.fusion.fuse import fuse
+from edgetl.graph.fusion.fused_graph import fuse
 from edgetl.graph.histogram import Histogram
 from edgetl.graph.model import model_bytes
 from edgetl.graph.parity import Reference
-from edgetl.graph.placement import Target
-from edgetl.graph.quantise import activation_scale, quantise
-from edgetl.stages.observing import Calibration
+from edgetl.graph.quantize import activation_scale, quantize
+from edgetl.stages.calibrator import Calibrator
 from edgetl.stages.stage import Context
-from edgetl.train.fake_quantise import FakeQuantisation, Grid
-
-Array = npt.NDArray[np.float32]
+from edgetl.train.fake_quantize import FakeQuantisation, Grid
 
 _PROBE = "probe"
 
@@ -42,12 +39,12 @@ _WATCHED = 64
 """Training images on which the ranges of tuned layers are found after every epoch."""
 
 
-def int8_training(context: Context) -> Int8Training | None:
+def int8_training(context: Context) -> Int8TrainingRecord | None:
     """What heads are to be trained for; None where the study does not ask for it."""
     if not context.study.training.quantization_aware:
         return None
-    recipe = load_recipe(context.study.calibration, context.beside)
-    return Int8Training(spelling=get_runtime(context.runtime).SPELLING, recipe=recipe)
+    recipe = load_recipe(context.study.calibration, context.base_dir)
+    return Int8TrainingRecord(qdq_format=get_runtime(context.runtime).QDQ_FORMAT, recipe=recipe)
 
 
 @dataclass(frozen=True)
@@ -62,13 +59,13 @@ class Int8Part:
         """The cut, as it stands in the cache's keys: other scales make other values."""
         return f"{self.cut} in INT8 ({sha256_bytes(model_bytes(self.graph))[:12]})"
 
-    def extractor(self) -> Callable[[Pixels], Array]:
+    def extractor(self) -> Callable[[Pixels], Float32Array]:
         """From n x H x W x 3 uint8 to n rows, on ONNX Runtime's exact kernels, whatever the machine."""
         reference = Reference(self.graph, threads=1)  # the stream's threads are as many as there are cores
         return partial(_extract_with, reference)
 
 
-def _extract_with(reference: Reference, images: Pixels) -> Array:
+def _extract_with(reference: Reference, images: Pixels) -> Float32Array:
     (values,) = reference.run(to_input(images)).values()
     return values
 
@@ -80,7 +77,7 @@ class Int8Trunk:
     plain: onnx.ModelProto
     graph: onnx.ModelProto
     table: CalibrationTable
-    spelling: Target
+    qdq_format: QdqFormat
 
     def top(self) -> Int8Part:
         return Int8Part(TOP, self.graph)
@@ -102,24 +99,24 @@ class Int8Trunk:
             )
         return Int8Part(cut, extract(self.graph, found[:1]))
 
-    def tuning(self, maps: Array) -> FakeQuantisation:
+    def tuning(self, maps: Float32Array) -> FakeQuantisation:
         """How layers above a cut are tuned on its maps (N x C x H x W of training images), for the same spelling."""
         spread = np.unique(np.linspace(0, len(maps) - 1, _WATCHED).astype(np.int64))
-        return FakeQuantisation(maps[spread], partial(_Watching, self.table.method, self.spelling))
+        return FakeQuantisation(maps[spread], partial(_CalibratedGridFinder, self.table.method, self.qdq_format))
 
     def facts(self) -> list[object]:
         """What decides how layers are tuned, beside their maps, as JSON can hold it."""
-        return [self.spelling, self.table.method, _WATCHED]
+        return [self.qdq_format, self.table.method, _WATCHED]
 
 
-class _Watching:
+class _CalibratedGridFinder:
     """Finds the grid of a tensor as calibration finds its range, and a spelling writes it."""
 
-    def __init__(self, method: str, spelling: Target) -> None:
-        self._method, self._spelling = method, spelling
+    def __init__(self, method: str, qdq_format: QdqFormat) -> None:
+        self._method, self._spelling = method, qdq_format
         self._histogram = Histogram()
 
-    def add(self, values: Array) -> None:
+    def add(self, values: Float32Array) -> None:
         self._histogram.add(values)
 
     def grid(self) -> Grid:
@@ -130,7 +127,7 @@ class _Watching:
 
 def int8_trunk(
     context: Context,
-    wanted: Int8Training,
+    wanted: Int8TrainingRecord,
     train: Sequence[Sample],
     root: Path,
     preprocessing: Preprocessing,
@@ -142,24 +139,24 @@ def int8_trunk(
         trunk: from images to features.
     """
     whole = _with_a_head(fuse({TRUNK: trunk}).model, preprocessing)
-    calibration = Calibration(
+    calibration = Calibrator(
         samples=draw(train, wanted.recipe),
         root=root,
         preprocessing=preprocessing,
         recipe=wanted.recipe,
-        watcher=context.watcher,
-        searched=partial(extract, outputs=[FEATURES]),
+        reporter=context.reporter,
+        subgraph=partial(extract, outputs=[FEATURES]),
     )
-    tables = calibration.tables(whole, calibration.shown(whole), wanted.spelling)
+    tables = calibration.tables(whole, calibration.observe(whole), wanted.qdq_format)
     table = tables[0].model_copy(update={"first": None})  # what the first layer loses is learned with all else
-    quantised = quantise(whole, table, wanted.spelling)
-    return Int8Trunk(trunk, extract(quantised, [FEATURES]), table, wanted.spelling)
+    quantised = quantize(whole, table, wanted.qdq_format)
+    return Int8Trunk(trunk, extract(quantised, [FEATURES]), table, wanted.qdq_format)
 
 
 def _with_a_head(trunk: onnx.ModelProto, preprocessing: Preprocessing) -> onnx.ModelProto:
     """Without a head, a trunk that ends in a matrix product would have its head there: the last one is not INT8."""
-    figures = {"regularisation": 0.0, "temperature": 1.0, "val_loss": 0.0, "val_accuracy": 0.0}
-    head = Head(name=_PROBE, classes=("a", "b"), activation="softmax", **figures)
+    figures = {"l2": 0.0, "temperature": 1.0, "val_loss": 0.0, "val_accuracy": 0.0}
+    head = ClassificationHead(name=_PROBE, classes=("a", "b"), activation="softmax", **figures)
     width = trunk.graph.output[0].type.tensor_type.shape.dim[1].dim_value
     zeros = {f"{_PROBE}.weight": np.zeros((2, width), np.float32), f"{_PROBE}.bias": np.zeros(2, np.float32)}
     return compose(trunk, [head], zeros, preprocessing)
@@ -179,7 +176,7 @@ def trained_table(context: Context, bundle: Bundle) -> CalibrationTable | None:
         )
     if trained is None:
         return None
-    if trained.recipe != load_recipe(context.study.calibration, context.beside):
+    if trained.recipe != load_recipe(context.study.calibration, context.base_dir):
         raise EdgetlError(
             f"the heads in {context.run.bundle} were trained for INT8 by another calibration than "
             f"{context.study.calibration} is now; run edgetl finetune again"

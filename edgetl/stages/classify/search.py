@@ -8,9 +8,7 @@ from typing import Any
 
 import onnx
 
-from edgetl.analyse.gate import choose_gate
-from edgetl.analyse.trees import Validation, accuracies, front, grow, thin
-from edgetl.artifacts.bundle import FEATURES, IMAGES, TOP, Bundle, Head
+from edgetl.artifacts.bundle import FEATURES, IMAGES, TOP, Bundle, ClassificationHead
 from edgetl.artifacts.deployment import (
     CASCADE,
     COMBINED,
@@ -28,11 +26,13 @@ from edgetl.artifacts.results import Tree
 from edgetl.graph.cost import CostModel
 from edgetl.graph.extract import frontier
 from edgetl.graph.model import load_model
+from edgetl.stages.cascade_gate import choose_gate
+from edgetl.stages.classify.trees import ValidationOutputs, accuracies, front, grow, thin
 from edgetl.stages.stage import Context
-from edgetl.train.heads import read_tensors
+from edgetl.train.linear_heads import read_tensors
 
 
-def surroundings(context: Context) -> dict[str, Any]:
+def inputs(context: Context) -> dict[str, Any]:
     del context
     return {}
 
@@ -55,17 +55,17 @@ def work(context: Context) -> list[Path]:
     swept = trees if context.study.backbone.cut is not None else ()
     if swept:
         built = sum(tree.measured for tree in swept)
-        context.watcher.say(f"search: {len(swept)} trees, of which {built} are built and measured")
+        context.reporter.message(f"search: {len(swept)} trees, of which {built} are built and measured")
     write_json(context.run.shortlist, Shortlist(deployments=tuple(deployments), trees=tuple(swept), gate=gate))
     return [context.run.shortlist]
 
 
-def read_validation(folder: Path, bundle: Bundle) -> Validation:
+def read_validation(folder: Path, bundle: Bundle) -> ValidationOutputs:
     """What `finetune` wrote down of the validation images."""
     tensors = read_tensors(folder / "validation.safetensors")
     labels = bundle.labels
     truth = tuple(labels[position] for position in tensors.pop("truth"))
-    return Validation({name.removeprefix("head/"): values for name, values in tensors.items()}, truth)
+    return ValidationOutputs({name.removeprefix("head/"): values for name, values in tensors.items()}, truth)
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,9 @@ class _Grown:
     deployment: Deployment
 
 
-def _grow(context: Context, kind: str, bundle: Bundle, validation: Validation, costs: CostModel) -> tuple[_Grown, ...]:
+def _grow(
+    context: Context, kind: str, bundle: Bundle, validation: ValidationOutputs, costs: CostModel
+) -> tuple[_Grown, ...]:
     """Every tree of a deployment; those that are worth building are marked."""
     choices = [head for head in bundle.heads if kind in TUNABLE or head.place == TOP]
     every = grow(roles(kind, tuple(bundle.groups)), choices)
@@ -89,13 +91,13 @@ def _grow(context: Context, kind: str, bundle: Bundle, validation: Validation, c
     )
 
 
-def _is_shared(context: Context, kind: str, heads: tuple[Head, ...]) -> bool:
+def _is_shared(context: Context, kind: str, heads: tuple[ClassificationHead, ...]) -> bool:
     """Branches that begin at the top are what `shared` is; it is not built twice."""
     top = all(head.place == TOP for head in heads)
     return top and kind == "branched" and "shared" in context.study.deployments
 
 
-def _tree(kind: str, heads: tuple[Head, ...], accuracy: float, costs: CostModel) -> _Grown:
+def _tree(kind: str, heads: tuple[ClassificationHead, ...], accuracy: float, costs: CostModel) -> _Grown:
     graphs = layout(kind, heads)
     features = {head.name: head.features for head in heads}
     each = [costs.cost([features[name] for name in spec.heads]) for spec in graphs]
@@ -108,17 +110,17 @@ def _tree(kind: str, heads: tuple[Head, ...], accuracy: float, costs: CostModel)
         val_accuracy=accuracy,
         flops=flops,
         parameters=sum(cost.parameters for cost in each),
-        estimate=sum(cost.estimate for cost in each),
+        relative_latency=sum(cost.relative_latency for cost in each),
         measured=False,
     )
     return _Grown(tree, Deployment(name=tree.name, kind=kind, graphs=graphs, cuts=cuts, flops=flops))
 
 
 def _cascade(
-    bundle: Bundle, validation: Validation, trunk: onnx.ModelProto, costs: CostModel
+    bundle: Bundle, validation: ValidationOutputs, trunk: onnx.ModelProto, costs: CostModel
 ) -> tuple[Deployment, Gate]:
     """All labels first, on the frozen trunk; then a graph for each group, from where its branch leaves the trunk."""
-    second = {head.role: head for head in bundle.heads if head.beside is not None}
+    second = {head.role: head for head in bundle.heads if head.first_level is not None}
     said = {group: (head, validation.probabilities[head.name]) for group, head in second.items()}
     gate = choose_gate(validation.probabilities[COMBINED], said, bundle.groups, validation.truth)
     starts = {group: frontier(trunk, [head.features], [FEATURES]) for group, head in second.items()}
@@ -138,8 +140,8 @@ def _cascade(
     return cascade, gate
 
 
-def _expected_flops(second: dict[str, Head], gate: Gate, costs: CostModel) -> float:
+def _expected_flops(second: dict[str, ClassificationHead], gate: Gate, costs: CostModel) -> float:
     """Those of the first level, and of the second as often as it ran on validation."""
     first = costs.cost([FEATURES]).flops
     more = {group: costs.cost([FEATURES, head.features]).flops - first for group, head in second.items()}
-    return first + sum(firing.share * more[group] for firing in gate.firings for group in firing.groups)
+    return first + sum(firing.fraction * more[group] for firing in gate.firings for group in firing.groups)

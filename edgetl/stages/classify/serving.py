@@ -7,15 +7,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import cycle
 
 import numpy as np
-import numpy.typing as npt
 
+from edgetl.arrays import Float32Array
 from edgetl.artifacts.bundle import IMAGES, Bundle, Preprocessing
-from edgetl.artifacts.deployment import CASCADE, COMBINED, Deployment, Gate, Shortlist, fires, merge, refine
+from edgetl.artifacts.deployment import (
+    CASCADE,
+    COMBINED,
+    Deployment,
+    Gate,
+    Shortlist,
+    apply_second_level,
+    fired_rows,
+    merge_probabilities,
+)
 from edgetl.artifacts.files import read_json
 from edgetl.stages.serving import Loaded
 from edgetl.stages.stage import Context
-
-Array = npt.NDArray[np.float32]
 
 _SCHEDULE = 1000
 """Images after which the firing of a cascade repeats itself."""
@@ -23,23 +30,25 @@ _SCHEDULE = 1000
 
 def predictor(
     deployment: Deployment, loaded: Sequence[Loaded], bundle: Bundle, gate: Gate | None
-) -> Callable[[Array], Array]:
+) -> Callable[[Float32Array], Float32Array]:
     """A function from images (N x 3 x S x S in [0, 1]) to one probability per label, N x labels."""
     heads = {head.name: head for head in bundle.heads}
 
-    def together(images: Array) -> Array:
+    def together(images: Float32Array) -> Float32Array:
         outputs = [one.run({IMAGES: images}) for one in loaded]
-        return merge({name: value for each in outputs for name, value in each.items()}, heads, bundle.labels)
+        return merge_probabilities(
+            {name: value for each in outputs for name, value in each.items()}, heads, bundle.labels
+        )
 
-    def in_turn(images: Array) -> Array:
+    def in_turn(images: Float32Array) -> Float32Array:
         tensors = {IMAGES: images, **loaded[0].run({IMAGES: images})}
         combined = tensors[COMBINED]
         said = []
         for one in loaded[1:]:
             head = heads[one.spec.heads[0]]
-            rows = fires(combined, bundle.labels, bundle.groups[head.role], _threshold(gate))
+            rows = fired_rows(combined, bundle.labels, bundle.groups[head.role], _threshold(gate))
             said.append((head, rows, one.run(tensors, rows)[head.name] if rows.any() else combined[:0]))
-        return refine(combined, bundle.labels, said)
+        return apply_second_level(combined, bundle.labels, said)
 
     return in_turn if deployment.kind == CASCADE else together
 
@@ -56,7 +65,7 @@ def preprocessing(context: Context) -> Preprocessing:
 
 def answers(
     context: Context, loaded: Mapping[str, tuple[Deployment, Sequence[Loaded]]]
-) -> dict[str, Callable[[Array], Array]]:
+) -> dict[str, Callable[[Float32Array], Float32Array]]:
     """For each deployment a function from images to probabilities; see `predictor`."""
     bundle = read_json(context.run.bundle / "bundle.json", Bundle)
     gate = read_json(context.run.shortlist, Shortlist).gate
@@ -72,7 +81,7 @@ def workloads(
     return {title: workload(deployment, own, bundle, gate, seed, batch) for title, (deployment, own) in loaded.items()}
 
 
-def image(context: Context, shape: tuple[int, ...]) -> Array:
+def image(context: Context, shape: tuple[int, ...]) -> Float32Array:
     """One that stands for all: how long a classifier takes does not depend on what is to be seen."""
     return np.random.default_rng(context.study.seed).random(shape, dtype=np.float32)
 
@@ -105,6 +114,6 @@ def workload(
 def _schedule(gate: Gate | None, rng: np.random.Generator) -> Iterator[tuple[str, ...]]:
     """The groups that fire, image after image, as often as on validation."""
     assert gate is not None, "a cascade has a gate"
-    shares = np.array([firing.share for firing in gate.firings])
+    shares = np.array([firing.fraction for firing in gate.firings])
     drawn = rng.choice(len(shares), size=_SCHEDULE, p=shares / shares.sum())
     return cycle([gate.firings[position].groups for position in drawn])

@@ -7,45 +7,43 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from edgetl.artifacts.boxes import BoxedImage
-from edgetl.artifacts.detector import DetectionBundle
+from edgetl.arrays import Float32Array, UInt8Array
+from edgetl.artifacts.box_index import BoxedImage
+from edgetl.artifacts.data_index import BrokenFile
+from edgetl.artifacts.detector_bundle import DetectionBundle
 from edgetl.artifacts.files import read_json, write_bytes, write_json
-from edgetl.artifacts.index import BrokenFile
-from edgetl.artifacts.results import Evaluation, Measured
-from edgetl.data.index import check_broken_share
+from edgetl.artifacts.results import DeploymentResult, Evaluation
+from edgetl.data.index_images import check_broken_fraction
 from edgetl.data.stream import stream, to_input
 from edgetl.data.views import renderer
-from edgetl.measure.average_precision import as_accuracy, compare, score
+from edgetl.measure.average_precision import as_accuracy, compare_map50, mean_average_precision
 from edgetl.measure.matching import Matches, match
 from edgetl.stages import build_engine
-from edgetl.stages.build_engine import Candidate, candidates, engine_paths
-from edgetl.stages.detect.found import Found
+from edgetl.stages.build_engine import PlannedDeployment, engine_paths, planned_deployments
 from edgetl.stages.detect.index import read_index
-from edgetl.stages.detect.serving import Predictor, service
-from edgetl.stages.detect.validation import Validation
+from edgetl.stages.detect.serving import DetectorFunction, service
+from edgetl.stages.detect.val_detections import ValidationDetections
+from edgetl.stages.detect.validation import ValidationImages
 from edgetl.stages.serving import load, run_options
 from edgetl.stages.stage import Context
 
-Array = npt.NDArray[np.float32]
 
-
-def surroundings(context: Context) -> dict[str, Any]:
-    return build_engine.surroundings(context)
+def inputs(context: Context) -> dict[str, Any]:
+    return build_engine.inputs(context)
 
 
 def work(context: Context) -> list[Path]:
     bundle = read_json(context.run.bundle / "bundle.json", DetectionBundle)
-    able = [candidate for candidate in candidates(context) if candidate.unsupported is None]
+    able = [candidate for candidate in planned_deployments(context) if candidate.unsupported is None]
     loaded = load({one.title: (one.deployment, engine_paths(context, one)) for one in able}, run_options(context, 1))
     serve = service(context)
     predictors = {one.title: serve.predictor(one.deployment, loaded[one.title]) for one in able}
     images, found, broken = _detect(context, bundle, predictors)
     matches = {title: match(images, own, bundle.labels) for title, own in found.heads.items()}
-    measured = tuple(_score(one, matches, bundle, context) for one in candidates(context))
+    measured = tuple(_score(one, matches, bundle, context) for one in planned_deployments(context))
     evaluation = Evaluation(
-        metric="mAP@0.5", images=len(images), deployments=measured, comparisons=compare(matches), broken=broken
+        metric="mAP@0.5", images=len(images), deployments=measured, comparisons=compare_map50(matches), broken=broken
     )
     folder = context.run.measurements
     write_json(folder / "accuracy.json", evaluation)
@@ -54,34 +52,36 @@ def work(context: Context) -> list[Path]:
 
 
 def _detect(
-    context: Context, bundle: DetectionBundle, predictors: Mapping[str, Predictor]
-) -> tuple[list[BoxedImage], Found, tuple[BrokenFile, ...]]:
+    context: Context, bundle: DetectionBundle, predictors: Mapping[str, DetectorFunction]
+) -> tuple[list[BoxedImage], ValidationDetections, tuple[BrokenFile, ...]]:
     """Every image is decoded once and shown to all deployments; boxes are told in its own pixels."""
     index, root = read_index(context)
 
-    def predict(images: npt.NDArray[np.uint8]) -> dict[str, list[Array]]:
+    def predict(images: UInt8Array) -> dict[str, list[Float32Array]]:
         pixels = to_input(images)
         return {title: predictor(pixels) for title, predictor in predictors.items()}
 
     rows: list[int] = []
-    found: dict[str, list[Array]] = {title: [] for title in predictors}
+    found: dict[str, list[Float32Array]] = {title: [] for title in predictors}
     broken: list[BrokenFile] = []
-    with context.watcher.progress("evaluating", len(index.test)) as advance:
+    with context.reporter.progress("evaluating", len(index.test)) as advance:
         for batch in stream(index.test, root, renderer(bundle.preprocessing), predict):
             broken.extend(batch.broken)
             rows += batch.rows.tolist()
-            here = Validation([index.test[row] for row in batch.rows], bundle.preprocessing)
+            here = ValidationImages([index.test[row] for row in batch.rows], bundle.preprocessing)
             for title, own in batch.result.items():
                 found[title] += here.on_images(own)
             advance(len(batch.rows) + len(batch.broken))
     for file in broken:
-        context.watcher.say(f"evaluate: left out {file.path}: {file.reason}")
-    check_broken_share(broken, len(index.test), context.study.data.max_broken_share)
-    return [index.test[row] for row in rows], Found(np.array(rows, np.int64), found), tuple(broken)
+        context.reporter.message(f"evaluate: left out {file.path}: {file.reason}")
+    check_broken_fraction(broken, len(index.test), context.study.data.max_broken_fraction)
+    return [index.test[row] for row in rows], ValidationDetections(np.array(rows, np.int64), found), tuple(broken)
 
 
-def _score(candidate: Candidate, matches: Mapping[str, Matches], bundle: DetectionBundle, context: Context) -> Measured:
-    row = Measured(
+def _score(
+    candidate: PlannedDeployment, matches: Mapping[str, Matches], bundle: DetectionBundle, context: Context
+) -> DeploymentResult:
+    row = DeploymentResult(
         name=candidate.deployment.name,
         precision=candidate.precision,
         runtime=context.runtime,
@@ -91,6 +91,6 @@ def _score(candidate: Candidate, matches: Mapping[str, Matches], bundle: Detecti
     )
     if candidate.unsupported is not None:
         return row
-    found = score(matches[candidate.title], bundle.groups)
-    context.watcher.say(f"evaluate: {candidate.title}: mAP@0.5 {found.overall.ap50.value:.1%}")
+    found = mean_average_precision(matches[candidate.title], bundle.groups)
+    context.reporter.message(f"evaluate: {candidate.title}: mAP@0.5 {found.overall.ap50.value:.1%}")
     return row.model_copy(update={"accuracy": as_accuracy(found), "average_precision": found})

@@ -11,24 +11,24 @@ import onnx
 
 from edgetl.artifacts.bundle import IMAGES
 from edgetl.artifacts.deployment import GraphSpec, Shortlist
-from edgetl.artifacts.detections import Form
-from edgetl.artifacts.detector import DetectionBundle, DetectionHead
+from edgetl.artifacts.detector_bundle import DetectionBundle, DetectionHead
 from edgetl.artifacts.files import read_json
+from edgetl.artifacts.predictions import NmsImplementation
+from edgetl.config import QdqFormat
 from edgetl.graph.extract import extract
 from edgetl.graph.model import load_model, save_model
-from edgetl.graph.placement import Target
-from edgetl.stages.detect.ending import ending_in_boxes
+from edgetl.stages.detect.evaluator import DetectorDeploymentEvaluator
 from edgetl.stages.detect.index import read_index
-from edgetl.stages.detect.judging import DeploymentPrecision
-from edgetl.stages.forms import Part
-from edgetl.stages.precisions import Graphs, Preparing, judged_specs
+from edgetl.stages.detect.postprocessing import with_postprocessing
+from edgetl.stages.precisions import StudyGraphs, StudyPreparation, judged_specs
+from edgetl.stages.quantization_variants import SubgraphOf
 from edgetl.stages.stage import Context
 
-_FORMS: Mapping[Target, Form] = {"onnxruntime": "operator", "tensorrt": "loop"}
+_FORMS: Mapping[QdqFormat, NmsImplementation] = {"onnxruntime": "operator", "tensorrt": "loop"}
 """TensorRT-RTX lacks NonMaxSuppression, and full TensorRT 10 is slow at it (its issue 4248)."""
 
 
-def surroundings(context: Context) -> dict[str, Any]:
+def inputs(context: Context) -> dict[str, Any]:
     del context
     return {}
 
@@ -39,27 +39,29 @@ def work(context: Context) -> list[Path]:
     shortlist = read_json(context.run.shortlist, Shortlist)
     graphs = _graphs(context, bundle, shortlist)
     judged = judged_specs(shortlist, {head.name: head.place for head in bundle.heads})
-    judge = partial(DeploymentPrecision, context=context, specs=judged, samples=index.val, root=root, bundle=bundle)
-    preparing = Preparing(context, root, bundle.preprocessing, graphs, judged, judge)
+    judge = partial(
+        DetectorDeploymentEvaluator, context=context, specs=judged, samples=index.val, root=root, bundle=bundle
+    )
+    preparing = StudyPreparation(context, root, bundle.preprocessing, graphs, judged, judge)
     precisions, written = preparing.prepare(index.train)
     for spec in graphs.specs:
         for precision in context.study.precisions:
-            written += _write(context, bundle, spec, precision, precisions.spelled(spec, precision))
-    context.watcher.say(f"export: {len(written)} files in {context.run.graphs}")
+            written += _write(context, bundle, spec, precision, precisions.by_qdq_format(spec, precision))
+    context.reporter.message(f"export: {len(written)} files in {context.run.graphs}")
     return written
 
 
-def _graphs(context: Context, bundle: DetectionBundle, shortlist: Shortlist) -> Graphs:
+def _graphs(context: Context, bundle: DetectionBundle, shortlist: Shortlist) -> StudyGraphs:
     network = load_model(context.run.bundle / "network.onnx")
     by_name = {head.name: head for head in bundle.heads}
     heads = [by_name[name] for name in dict.fromkeys(name for spec in shortlist.graphs for name in spec.heads)]
 
-    def part(spec: GraphSpec) -> Part:
+    def part(spec: GraphSpec) -> SubgraphOf:
         return partial(extract, outputs=_raw_outputs(spec, by_name), inputs=spec.inputs)
 
-    first = [raw for head in heads if head.beside is None for raw in head.raws]
+    first = [raw for head in heads if head.first_level is None for raw in head.raws]
     whole = extract(network, [raw for head in heads for raw in head.raws], [IMAGES])
-    return Graphs(whole, shortlist.graphs, part, partial(extract, outputs=first, inputs=[IMAGES]))
+    return StudyGraphs(whole, shortlist.graphs, part, partial(extract, outputs=first, inputs=[IMAGES]))
 
 
 def _raws(spec: GraphSpec, heads: Mapping[str, DetectionHead]) -> tuple[str, ...]:
@@ -76,11 +78,11 @@ def _write(
     bundle: DetectionBundle,
     spec: GraphSpec,
     precision: str,
-    spellings: Mapping[Target, onnx.ModelProto],
+    formats: Mapping[QdqFormat, onnx.ModelProto],
 ) -> list[Path]:
     paths = []
-    for target, prepared in spellings.items():
+    for target, prepared in formats.items():
         paths.append(context.run.graphs / spec.file(precision, target))
-        suppression = context.study.detection.suppression
-        save_model(ending_in_boxes(prepared, spec, bundle, suppression, _FORMS[target]), paths[-1])
+        suppression = context.study.detection.nms
+        save_model(with_postprocessing(prepared, spec, bundle, suppression, _FORMS[target]), paths[-1])
     return paths

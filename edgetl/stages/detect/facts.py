@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from edgetl.artifacts.detector import DetectionBundle
+from edgetl.artifacts.data_index import SPLITS
+from edgetl.artifacts.detector_bundle import DetectionBundle
 from edgetl.artifacts.files import read_json
-from edgetl.artifacts.index import SPLITS
 from edgetl.artifacts.results import Evaluation
 from edgetl.stages.detect.index import read_index
 from edgetl.stages.stage import Context

@@ -7,30 +7,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from safetensors.numpy import save
 
-from edgetl.artifacts.boxes import BoxIndex
-from edgetl.artifacts.detector import DetectionBundle
+from edgetl.arrays import Float32Array
+from edgetl.artifacts.box_index import BoxIndex
+from edgetl.artifacts.detector_bundle import DetectionBundle
 from edgetl.artifacts.files import write_bytes, write_json
 from edgetl.data.images import Pixels
 from edgetl.data.stream import stream, to_input
 from edgetl.data.views import renderer
 from edgetl.errors import EdgetlError
 from edgetl.graph import parity
-from edgetl.graph.fusion.fuse import fuse
+from edgetl.graph.fusion.fused_graph import fuse
 from edgetl.graph.model import save_model
-from edgetl.stages.detect.found import Found
+from edgetl.stages.detect.detector_trainer import DetectorTrainer
 from edgetl.stages.detect.index import read_index
-from edgetl.stages.detect.sources import Images
-from edgetl.stages.detect.trainer import Trainer
-from edgetl.stages.stage import Context, Watcher
-from edgetl.stages.surroundings import weights_and_cfg
+from edgetl.stages.detect.study_feature_maps import StudyFeatureMaps
+from edgetl.stages.detect.val_detections import ValidationDetections
+from edgetl.stages.stage import Context, ProgressReporter, backbone_inputs
 from edgetl.train.detect.detector import load_detector
 from edgetl.train.detect.joint import raw_outputs, tensors
-
-Array = npt.NDArray[np.float32]
 
 _SAMPLES = 16
 """Validation images that stay in the bundle: parity is told on them, and latency is measured with them."""
@@ -38,18 +35,18 @@ _SAMPLES = 16
 _MOST_DIFFERENCE = 1e-3
 
 
-def surroundings(context: Context) -> dict[str, Any]:
-    return weights_and_cfg(context)
+def inputs(context: Context) -> dict[str, Any]:
+    return backbone_inputs(context)
 
 
 def work(context: Context) -> list[Path]:
     study = context.study
     index, root = read_index(context)
-    detector = load_detector(study.backbone, context.beside, study.seed)
-    trainer = Trainer(Images(context, index, root, detector))
+    detector = load_detector(study.backbone, context.base_dir, study.seed)
+    trainer = DetectorTrainer(StudyFeatureMaps(context, index, root, detector))
     split = trainer.train_on_the_frozen_trunk()
     for file in split.broken:
-        context.watcher.say(f"finetune: left out {file.path}: {file.reason}")
+        context.reporter.message(f"finetune: left out {file.path}: {file.reason}")
     if study.detection.unfreeze is not None:
         trainer.train_jointly(study.detection.unfreeze, split.kept_bytes)
     bundle = DetectionBundle(
@@ -60,8 +57,8 @@ def work(context: Context) -> list[Path]:
         data_digest=index.digest("train", "val"),
         broken=split.broken,
     )
-    found = Found(split.val.usable, trainer.trained.found)
-    return _write(context.run.bundle, bundle, trainer, found, _samples(index, root, bundle), context.watcher)
+    found = ValidationDetections(split.val.usable, trainer.trained.val_detections)
+    return _write(context.run.bundle, bundle, trainer, found, _samples(index, root, bundle), context.reporter)
 
 
 def _samples(index: BoxIndex, root: Path, bundle: DetectionBundle) -> Pixels:
@@ -71,22 +68,27 @@ def _samples(index: BoxIndex, root: Path, bundle: DetectionBundle) -> Pixels:
 
 
 def _write(
-    folder: Path, bundle: DetectionBundle, trainer: Trainer, found: Found, samples: Pixels, watcher: Watcher
+    folder: Path,
+    bundle: DetectionBundle,
+    trainer: DetectorTrainer,
+    found: ValidationDetections,
+    samples: Pixels,
+    reporter: ProgressReporter,
 ) -> list[Path]:
     networks = fuse(trainer.networks()).model
     differences = _parity(networks, trainer, to_input(samples))
-    watcher.say(f"finetune: at most {max(differences.values()):.1e} from PyTorch on {len(samples)} images")
+    reporter.message(f"finetune: at most {max(differences.values()):.1e} from PyTorch on {len(samples)} images")
     save_model(networks, folder / "network.onnx")
     write_bytes(folder / "heads.safetensors", save(tensors(trainer.trained.modules)))
     write_bytes(folder / "samples.npy", _npy(samples))
-    write_bytes(folder / "found.npz", found.to_bytes())
+    write_bytes(folder / "val_detections.npz", found.to_bytes())
     write_json(folder / "parity.json", {"schema_version": 1, "images": len(samples), "max_difference": differences})
     write_json(folder / "bundle.json", bundle)
-    names = ("network.onnx", "heads.safetensors", "samples.npy", "found.npz", "parity.json", "bundle.json")
+    names = ("network.onnx", "heads.safetensors", "samples.npy", "val_detections.npz", "parity.json", "bundle.json")
     return [folder / name for name in names]
 
 
-def _parity(networks: onnx.ModelProto, trainer: Trainer, images: Array) -> dict[str, float]:
+def _parity(networks: onnx.ModelProto, trainer: DetectorTrainer, images: Float32Array) -> dict[str, float]:
     """How far every head's raw outputs are from PyTorch's on real images, against their largest value.
 
     Raises:

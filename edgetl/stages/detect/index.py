@@ -7,35 +7,35 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgetl.artifacts.boxes import BoxFault, BoxIndex
+from edgetl.artifacts.box_index import BoxFault, BoxIndex
+from edgetl.artifacts.data_index import SPLITS
 from edgetl.artifacts.files import read_json, write_json
-from edgetl.artifacts.index import SPLITS
-from edgetl.data.box_index import box_listing_digest, build_box_index
-from edgetl.data.index import data_root
+from edgetl.data.index_boxes import box_listing_digest, build_box_index
+from edgetl.data.index_images import data_root
 from edgetl.stages.stage import Context
 
 _SHOWN = 3
 
 
-def surroundings(context: Context) -> dict[str, Any]:
-    return {"listing": box_listing_digest(context.study, context.beside)}
+def inputs(context: Context) -> dict[str, Any]:
+    return {"listing": box_listing_digest(context.study, context.base_dir)}
 
 
 def work(context: Context) -> list[Path]:
-    index = build_box_index(context.study, context.beside, context.run.path)
+    index = build_box_index(context.study, context.base_dir, context.run.path)
     write_json(context.run.index, index)
     counts = ", ".join(
         f"{len(images)} {split} ({sum(len(image.boxes) for image in images)} boxes)"
         for split in SPLITS
         if (images := index.split(split)) is not None
     )
-    context.watcher.say(f"index: {counts} images of {len(index.labels)} labels")
+    context.reporter.message(f"index: {counts} images of {len(index.labels)} labels")
     for line in fault_lines(index.faults, f", see {context.run.index}"):
-        context.watcher.say(f"index: {line}")
+        context.reporter.message(f"index: {line}")
     for note in index.notes:
-        context.watcher.say(f"index: {note}")
+        context.reporter.message(f"index: {note}")
     for broken in index.broken:
-        context.watcher.say(f"index: left out {broken.path}: {broken.reason}")
+        context.reporter.message(f"index: left out {broken.path}: {broken.reason}")
     # Images that edgetl made belong to the run directory: one that is lost or changed means that they are made anew.
     made = [image.path for split in SPLITS for image in index.split(split)] if index.generated else []
     return [context.run.index, *(context.run.path / path for path in made)]
@@ -53,4 +53,4 @@ def fault_lines(faults: Sequence[BoxFault], all_of_them: str = "") -> Iterator[s
 def read_index(context: Context) -> tuple[BoxIndex, Path]:
     """The index and the folder that its paths are relative to."""
     index = read_json(context.run.index, BoxIndex)
-    return index, data_root(context.study, index.generated, context.beside, context.run.path)
+    return index, data_root(context.study, index.generated, context.base_dir, context.run.path)

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import onnx
 
-from edgetl.analyse.gate import firings
 from edgetl.artifacts.bundle import IMAGES, TOP
 from edgetl.artifacts.deployment import (
     CASCADE,
@@ -23,16 +22,17 @@ from edgetl.artifacts.deployment import (
     roles,
     tree_name,
 )
-from edgetl.artifacts.detector import DetectionBundle, DetectionHead
+from edgetl.artifacts.detector_bundle import DetectionBundle, DetectionHead
 from edgetl.artifacts.files import read_json, write_json
 from edgetl.graph.cost import CostModel
 from edgetl.graph.extract import frontier
 from edgetl.graph.model import load_model
 from edgetl.measure.average_precision import ap50
 from edgetl.measure.matching import match
-from edgetl.stages.detect.found import read_found
+from edgetl.stages.cascade_gate import firings
 from edgetl.stages.detect.index import read_index
 from edgetl.stages.detect.serving import Service
+from edgetl.stages.detect.val_detections import read_val_detections
 from edgetl.stages.stage import Context
 
 _OWN_NETWORKS = (COMBINED, "specialised")
@@ -41,7 +41,7 @@ _OWN_NETWORKS = (COMBINED, "specialised")
 _THRESHOLDS = tuple(percent / 100 for percent in range(5, 100, 5))
 
 
-def surroundings(context: Context) -> dict[str, Any]:
+def inputs(context: Context) -> dict[str, Any]:
     del context
     return {}
 
@@ -64,7 +64,7 @@ def work(context: Context) -> list[Path]:
 
 def _trees(kind: str, bundle: DetectionBundle) -> Iterator[tuple[DetectionHead, ...]]:
     """The heads of a deployment on the frozen trunk, and those with their own last layers."""
-    heads = [head for head in bundle.heads if head.beside is None]
+    heads = [head for head in bundle.heads if head.first_level is None]
     wanted = roles(kind, tuple(bundle.groups))
     for cut in dict.fromkeys(head.cut for head in heads):
         if cut == TOP or kind in _OWN_NETWORKS:
@@ -73,7 +73,7 @@ def _trees(kind: str, bundle: DetectionBundle) -> Iterator[tuple[DetectionHead, 
 
 def _deployment(kind: str, heads: Sequence[DetectionHead], costs: CostModel) -> Deployment:
     by_name = {head.name: head for head in heads}
-    graphs = tuple(spec.model_copy(update={"spelled": True}) for spec in layout(kind, heads))
+    graphs = tuple(spec.model_copy(update={"runtime_specific": True}) for spec in layout(kind, heads))
     flops = sum(costs.cost([raw for name in spec.heads for raw in by_name[name].raws]).flops for spec in graphs)
     cuts = {head.role: head.place for head in heads}
     return Deployment(name=tree_name(kind, heads), kind=kind, graphs=graphs, cuts=cuts, flops=flops)
@@ -82,21 +82,23 @@ def _deployment(kind: str, heads: Sequence[DetectionHead], costs: CostModel) -> 
 def _cascade(bundle: DetectionBundle, network: onnx.ModelProto, costs: CostModel, gate: Gate) -> Deployment:
     """All labels first; then a graph for each group, from the maps and raw outputs of the first one."""
     first = next(head for head in bundle.heads if head.name == COMBINED)
-    second = [head for head in bundle.heads if head.beside is not None]
+    second = [head for head in bundle.heads if head.first_level is not None]
     starts = {head.name: frontier(network, head.raws, first.raws) for head in second}
     handed_on = dict.fromkeys(name for names in starts.values() for name in names if name != IMAGES)
     behind = [
-        GraphSpec(stem=f"{CASCADE}.{head.role}", heads=(head.name,), inputs=starts[head.name], spelled=True)
+        GraphSpec(stem=f"{CASCADE}.{head.role}", heads=(head.name,), inputs=starts[head.name], runtime_specific=True)
         for head in second
     ]
     level1 = costs.cost(first.raws).flops
     more = {head.role: costs.cost([*first.raws, *head.raws]).flops - level1 for head in second}
-    expected = sum(firing.share * more[group] for firing in gate.firings for group in firing.groups)
+    expected = sum(firing.fraction * more[group] for firing in gate.firings for group in firing.groups)
     return Deployment(
         name=CASCADE,
         kind=CASCADE,
         graphs=(
-            GraphSpec(stem=f"{CASCADE}.{COMBINED}", heads=(COMBINED,), handed_on=tuple(handed_on), spelled=True),
+            GraphSpec(
+                stem=f"{CASCADE}.{COMBINED}", heads=(COMBINED,), handed_on=tuple(handed_on), runtime_specific=True
+            ),
             *behind,
         ),
         cuts={COMBINED: TOP, **{head.role: TOP for head in second}},
@@ -107,12 +109,12 @@ def _cascade(bundle: DetectionBundle, network: onnx.ModelProto, costs: CostModel
 def _gate(context: Context, bundle: DetectionBundle) -> Gate:
     """The threshold with the highest mAP@0.5 on validation; of equals the highest, where the least runs."""
     index, _ = read_index(context)
-    said = read_found(context.run.bundle / "found.npz")
+    said = read_val_detections(context.run.bundle / "val_detections.npz")
     images = [index.val[row] for row in said.rows]
-    second = {head.role: head.name for head in bundle.heads if head.beside is not None}
+    second = {head.role: head.name for head in bundle.heads if head.first_level is not None}
 
     def served(threshold: float) -> Service:
-        return Service(bundle, context.study.detection.suppression, threshold)
+        return Service(bundle, context.study.detection.nms, threshold)
 
     def worth(threshold: float) -> float:
         serve = served(threshold)

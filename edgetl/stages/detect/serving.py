@@ -6,27 +6,26 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
 
 import numpy as np
-import numpy.typing as npt
 
+from edgetl.arrays import BoolArray, Float32Array
 from edgetl.artifacts.bundle import IMAGES, Preprocessing
-from edgetl.artifacts.deployment import CASCADE, COMBINED, Deployment, Rows, Shortlist
-from edgetl.artifacts.detections import listed_detections, merge
-from edgetl.artifacts.detector import DetectionBundle
+from edgetl.artifacts.deployment import CASCADE, COMBINED, Deployment, Shortlist
+from edgetl.artifacts.detector_bundle import DetectionBundle
 from edgetl.artifacts.files import read_json
-from edgetl.config import Suppression
+from edgetl.artifacts.predictions import listed_detections, merge_detections
+from edgetl.config import NmsSettings
 from edgetl.data.stream import to_input
 from edgetl.stages.serving import Loaded
 from edgetl.stages.stage import Context
 
-Array = npt.NDArray[np.float32]
-Predictor = Callable[[Array], list[Array]]
+DetectorFunction = Callable[[Float32Array], list[Float32Array]]
 """From images (N x 3 x H x W in [0, 1]) to K x 6 for each: box in pixels of the input, score, position of the label."""
 
 
 class Service:
     """How detections of a study's heads become those of its deployments."""
 
-    def __init__(self, bundle: DetectionBundle, suppression: Suppression, threshold: float | None) -> None:
+    def __init__(self, bundle: DetectionBundle, suppression: NmsSettings, threshold: float | None) -> None:
         """``threshold``: how sure a cascade's first level has to be of a group before its second one runs."""
         self._bundle, self._suppression, self._threshold = bundle, suppression, threshold
         position = {label: number for number, label in enumerate(bundle.labels)}
@@ -35,28 +34,28 @@ class Service:
         }
         self._roles = {head.name: head.role for head in bundle.heads}
 
-    def predictor(self, deployment: Deployment, loaded: Sequence[Loaded]) -> Predictor:
+    def predictor(self, deployment: Deployment, loaded: Sequence[Loaded]) -> DetectorFunction:
         if deployment.kind == CASCADE:
             return lambda images: self._cascade(loaded, images)
         return lambda images: self._together(loaded, images)
 
-    def _together(self, loaded: Sequence[Loaded], images: Array) -> list[Array]:
-        outputs: dict[str, Array] = {}
+    def _together(self, loaded: Sequence[Loaded], images: Float32Array) -> list[Float32Array]:
+        outputs: dict[str, Float32Array] = {}
         for one in loaded:
             outputs |= one.run({IMAGES: images})
         return self._all(outputs)
 
-    def _cascade(self, loaded: Sequence[Loaded], images: Array) -> list[Array]:
+    def _cascade(self, loaded: Sequence[Loaded], images: Float32Array) -> list[Float32Array]:
         first, *second = loaded
         tensors = {IMAGES: images, **first.run({IMAGES: images})}
         levels = {level.spec.heads[0]: level for level in second}
 
-        def ask(name: str, fired: Rows) -> list[Array]:
+        def ask(name: str, fired: BoolArray) -> list[Float32Array]:
             return self.named(name, levels[name].run(tensors, fired)[name]) if fired.any() else []
 
         return self.in_turn(self.named(COMBINED, tensors[COMBINED]), {self._roles[name]: name for name in levels}, ask)
 
-    def deployed(self, deployment: Deployment, outputs: Mapping[str, Array]) -> list[Array]:
+    def deployed(self, deployment: Deployment, outputs: Mapping[str, Float32Array]) -> list[Float32Array]:
         """What a deployment finds, where what every head says of every image is known.
 
         Args:
@@ -70,14 +69,17 @@ class Service:
             found, {self._roles[name]: name for name in own}, lambda name, fired: self.named(name, own[name][fired])
         )
 
-    def _all(self, outputs: Mapping[str, Array]) -> list[Array]:
+    def _all(self, outputs: Mapping[str, Float32Array]) -> list[Float32Array]:
         """Boxes of all heads together."""
         named = [self.named(name, output) for name, output in outputs.items()]
         return [self._merged(parts) for parts in zip(*named, strict=True)]
 
     def in_turn(
-        self, found: Sequence[Array], second: Mapping[str, str], ask: Callable[[str, Rows], Sequence[Array]]
-    ) -> list[Array]:
+        self,
+        found: Sequence[Float32Array],
+        second: Mapping[str, str],
+        ask: Callable[[str, BoolArray], Sequence[Float32Array]],
+    ) -> list[Float32Array]:
         """A cascade's boxes: where the first level finds a group, that group's are the second level's.
 
         Args:
@@ -92,38 +94,38 @@ class Service:
                 parts[row] = [*self._without(group, parts[row]), own]
         return [self._merged(one) for one in parts]
 
-    def named(self, head: str, output: Array) -> list[Array]:
+    def named(self, head: str, output: Float32Array) -> list[Float32Array]:
         """A head's detections, N x M x 6 filled up with empty ones, as lists of the study's labels."""
         return [self.numbered(head, found) for found in listed_detections(output)]
 
-    def numbered(self, head: str, found: Array) -> Array:
+    def numbered(self, head: str, found: Float32Array) -> Float32Array:
         """Detections with the study's positions of labels in place of the head's."""
-        result: Array = found.copy()
+        result: Float32Array = found.copy()
         result[:, 5] = self._numbers[head][found[:, 5].astype(np.int64)]
         return result
 
-    def fires(self, group: str, found: Sequence[Array]) -> Rows:
+    def fires(self, group: str, found: Sequence[Float32Array]) -> BoolArray:
         """In which images the first level is sure enough of an object of a group."""
         assert self._threshold is not None, "a cascade has a gate"
         own = self._of(group)
         return np.array([bool((one[np.isin(one[:, 5], own), 4] >= self._threshold).any()) for one in found])
 
-    def _without(self, group: str, parts: Sequence[Array]) -> list[Array]:
+    def _without(self, group: str, parts: Sequence[Float32Array]) -> list[Float32Array]:
         own = self._of(group)
         return [part[~np.isin(part[:, 5], own)] for part in parts]
 
     def _of(self, group: str) -> list[int]:
         return [self._bundle.labels.index(label) for label in self._bundle.groups[group]]
 
-    def _merged(self, parts: Sequence[Array]) -> Array:
-        return merge(parts, self._suppression.overlap, self._suppression.detections)
+    def _merged(self, parts: Sequence[Float32Array]) -> Float32Array:
+        return merge_detections(parts, self._suppression.iou_threshold, self._suppression.max_detections)
 
 
 def service(context: Context) -> Service:
     """That of the study's run directory."""
     bundle = read_json(context.run.bundle / "bundle.json", DetectionBundle)
     gate = read_json(context.run.shortlist, Shortlist).gate
-    return Service(bundle, context.study.detection.suppression, None if gate is None else gate.threshold)
+    return Service(bundle, context.study.detection.nms, None if gate is None else gate.threshold)
 
 
 def preprocessing(context: Context) -> Preprocessing:
@@ -131,7 +133,7 @@ def preprocessing(context: Context) -> Preprocessing:
     return read_json(context.run.bundle / "bundle.json", DetectionBundle).preprocessing
 
 
-def answers(context: Context, loaded: Mapping[str, tuple[Deployment, Sequence[Loaded]]]) -> dict[str, Predictor]:
+def answers(context: Context, loaded: Mapping[str, tuple[Deployment, Sequence[Loaded]]]) -> dict[str, DetectorFunction]:
     """For each deployment a function from images to boxes."""
     serve = service(context)
     return {title: serve.predictor(deployment, own) for title, (deployment, own) in loaded.items()}
@@ -158,7 +160,7 @@ def workloads(
     return {title: call(deployment, engines) for title, (deployment, engines) in loaded.items()}
 
 
-def image(context: Context, shape: tuple[int, ...]) -> Array:
+def image(context: Context, shape: tuple[int, ...]) -> Float32Array:
     """One of the validation set."""
     del shape
     return to_input(np.load(context.run.bundle / "samples.npy", allow_pickle=False)[:1])

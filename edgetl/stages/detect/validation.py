@@ -5,25 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from edgetl.artifacts.boxes import BoxedImage
+from edgetl.arrays import Float32Array
+from edgetl.artifacts.box_index import BoxedImage
 from edgetl.artifacts.bundle import Preprocessing
-from edgetl.data.geometry import placement
+from edgetl.data.geometry import image_placement
 from edgetl.measure.average_precision import ap50
 from edgetl.measure.matching import match
 
-Array = npt.NDArray[np.float32]
 
-
-class Validation:
+class ValidationImages:
     """Images, and how they lie in the network's input."""
 
     def __init__(self, images: Sequence[BoxedImage], preprocessing: Preprocessing) -> None:
         self.images = images
-        self._places = [placement((image.width, image.height), preprocessing) for image in images]
+        self._places = [image_placement((image.width, image.height), preprocessing) for image in images]
 
-    def on_images(self, found: Sequence[Array]) -> list[Array]:
+    def on_images(self, found: Sequence[Float32Array]) -> list[Float32Array]:
         """Detections of every image (K x 6), from pixels of the input to those of the image."""
         moved = []
         for place, one in zip(self._places, found, strict=True):
@@ -31,7 +29,7 @@ class Validation:
             moved.append(np.concatenate([boxes, one[:, 4:]], axis=1).astype(np.float32))
         return moved
 
-    def worth(self, classes: Sequence[str], found: Sequence[Array]) -> float:
+    def map50(self, classes: Sequence[str], found: Sequence[Float32Array]) -> float:
         """mAP@0.5 of detections in pixels of the input, whose labels are positions in ``classes``."""
         return ap50(match(with_boxes_of(classes, self.images), self.on_images(found), classes))
 

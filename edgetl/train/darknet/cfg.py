@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgetl.errors import EdgetlError
-from edgetl.train.darknet.below import Below
+from edgetl.train.darknet.previous_layers import PreviousLayers
 from edgetl.train.darknet.reading import read_layer
-from edgetl.train.darknet.sections import Convolutional, Detection, Layer, Softmax
+from edgetl.train.darknet.sections import ConvolutionalSpec, DetectionSpec, LayerSpec, SoftmaxSpec
 from edgetl.train.darknet.syntax import read_sections
 
 _LONGEST_SIDE = 1 << 13
@@ -26,15 +26,15 @@ class Cfg:
     path: Path
     width: int
     height: int
-    layers: tuple[Layer, ...]
+    layers: tuple[LayerSpec, ...]
 
     @property
-    def convolutions(self) -> tuple[Convolutional, ...]:
-        return tuple(layer for layer in self.layers if isinstance(layer, Convolutional))
+    def convolutions(self) -> tuple[ConvolutionalSpec, ...]:
+        return tuple(layer for layer in self.layers if isinstance(layer, ConvolutionalSpec))
 
     @property
-    def detections(self) -> tuple[Detection, ...]:
-        return tuple(layer for layer in self.layers if isinstance(layer, Detection))
+    def detections(self) -> tuple[DetectionSpec, ...]:
+        return tuple(layer for layer in self.layers if isinstance(layer, DetectionSpec))
 
 
 def read_cfg(path: Path, size: int | tuple[int, int] | None = None) -> Cfg:
@@ -55,12 +55,12 @@ def read_cfg(path: Path, size: int | tuple[int, int] | None = None) -> Cfg:
     width, height = (net.whole(side, 0, 1, _LONGEST_SIDE) for side in ("width", "height"))
     if size is not None:
         width, height = (size, size) if isinstance(size, int) else size
-    below = Below(width, height)
+    below = PreviousLayers(width, height)
     for section in rest:
         below.layers.append(read_layer(section, below))
     cfg = Cfg(path, width, height, tuple(below.layers))
     _refuse_many_weights(cfg)
-    _refuse_other_endings(cfg)
+    _refuse_other_outputs(cfg)
     return cfg
 
 
@@ -73,10 +73,10 @@ def _refuse_many_weights(cfg: Cfg) -> None:
             raise layer.section.fault(f"takes the network above {_MOST_WEIGHTS} weights, the most that are read")
 
 
-def _refuse_other_endings(cfg: Cfg) -> None:
+def _refuse_other_outputs(cfg: Cfg) -> None:
     if not cfg.layers:
         raise EdgetlError(f"{cfg.path} has no layers, expected sections such as [convolutional] after [net]")
-    softmax = sum(isinstance(layer, Softmax) for layer in cfg.layers)
+    softmax = sum(isinstance(layer, SoftmaxSpec) for layer in cfg.layers)
     if softmax + bool(cfg.detections) != 1:
         raise cfg.layers[-1].section.fault(
             "ends a network that neither detects nor classifies, expected [yolo] or [region] sections, or one [softmax]"

@@ -6,27 +6,27 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from edgetl.artifacts.detector import Scale
+from edgetl.artifacts.detector_bundle import YoloScale
 from edgetl.errors import EdgetlError
-from edgetl.train.darknet import layers, sections
+from edgetl.train.darknet import modules, sections
 from edgetl.train.darknet.cfg import Cfg
 
 
 @dataclass(frozen=True)
-class Ending:
+class DetectionLayer:
     """A [yolo] or [region] section: the path of the module under it, whose output it reads, and how."""
 
     path: str
     classes: int
-    scale: Scale
+    scale: YoloScale
 
 
 class Darknet(nn.Module):
     """N x 3 x H x W images, RGB in [0, 1], to what the network is for.
 
     A detector gives the raw output of the layer under every [yolo] and [region] section, in their order, each
-    N x A * (5 + C) x H x W; a classifier gives N x C scores that add up to one. `take_endings_off` and
-    `take_classifier_off` leave what those read.
+    N x A * (5 + C) x H x W; a classifier gives N x C scores that add up to one. `strip_detection_layers` and
+    `strip_classifier` leave what those read.
 
     Attributes:
         cfg: where it comes from.
@@ -38,8 +38,10 @@ class Darknet(nn.Module):
         super().__init__()
         self.cfg = cfg
         self.width, self.height = cfg.width, cfg.height
-        self.endings = tuple(Ending(_path(layer.sources[0]), layer.classes, layer.scale) for layer in cfg.detections)
-        self.layers = nn.ModuleList(layers.module_of(layer) for layer in cfg.layers)
+        self.detection_layers = tuple(
+            DetectionLayer(_path(layer.sources[0]), layer.classes, layer.scale) for layer in cfg.detections
+        )
+        self.layers = nn.ModuleList(modules.module_of(layer) for layer in cfg.layers)
         self._unread = _last_readers(cfg)
         self.eval().requires_grad_(False)
 
@@ -49,7 +51,7 @@ class Darknet(nn.Module):
             values[number] = module(*(values[source] for source in self.cfg.layers[number].sources))
             for source in self._unread[number]:
                 del values[source]
-        if self.endings:
+        if self.detection_layers:
             return tuple(values[layer.section.number] for layer in self.cfg.detections)
         return values[len(self.layers) - 1]
 
@@ -72,12 +74,12 @@ def build(cfg: Cfg) -> Darknet:
     return Darknet(cfg)
 
 
-def take_endings_off(network: Darknet) -> tuple[nn.Conv2d, ...]:
+def strip_detection_layers(network: Darknet) -> tuple[nn.Conv2d, ...]:
     """Replace the convolution under every [yolo] and [region] section; the network then gives what they read.
 
     Returns:
-        The convolutions, in the order of the outputs. Where the section says ``new_coords`` (``Scale.activated``), a
-        logistic function belongs behind them.
+        The convolutions, in the order of the outputs. Where the section says ``new_coords`` (``YoloScale.activated``),
+        a logistic function belongs behind them.
 
     Raises:
         EdgetlError: one of them is more than a plain convolution (and, under ``new_coords``, a logistic function), or
@@ -87,17 +89,17 @@ def take_endings_off(network: Darknet) -> tuple[nn.Conv2d, ...]:
     for detection in network.cfg.detections:
         (number,) = detection.sources
         layer = network.cfg.layers[number]
-        assert isinstance(layer, sections.Convolutional)
-        _refuse_more_than_an_ending(network.cfg, layer, detection)
+        assert isinstance(layer, sections.ConvolutionalSpec)
+        _refuse_more_than_a_head(network.cfg, layer, detection)
         module = network.layers[number]
-        assert isinstance(module, layers.Convolutional), "the endings are off already"
+        assert isinstance(module, modules.Convolutional), "the endings are off already"
         convolutions.append(module.conv)
     for detection in network.cfg.detections:
         network.layers[detection.sources[0]] = nn.Identity()
     return tuple(convolutions)
 
 
-def _refuse_more_than_an_ending(cfg: Cfg, layer: sections.Convolutional, detection: sections.Detection) -> None:
+def _refuse_more_than_a_head(cfg: Cfg, layer: sections.ConvolutionalSpec, detection: sections.DetectionSpec) -> None:
     activation = "logistic" if detection.scale.activated else "linear"
     readers = [other for other in cfg.layers if layer.section.number in other.sources]
     if layer.normalised:
@@ -116,7 +118,7 @@ def _refuse_more_than_an_ending(cfg: Cfg, layer: sections.Convolutional, detecti
     )
 
 
-def take_classifier_off(network: Darknet) -> tuple[str, ...]:
+def strip_classifier(network: Darknet) -> tuple[str, ...]:
     """Replace the last convolution of a classifier and all above it; the network then gives N x D features.
 
     They are what that convolution reads, averaged over positions.
@@ -128,9 +130,9 @@ def take_classifier_off(network: Darknet) -> tuple[str, ...]:
         EdgetlError: the network is no classifier, or has no convolution.
     """
     cfg = network.cfg
-    if network.endings or not cfg.convolutions:
+    if network.detection_layers or not cfg.convolutions:
         raise EdgetlError(f"{cfg.path} is no classifier; expected a cfg of convolutions that ends in [softmax]")
     number = cfg.convolutions[-1].section.number
     del network.layers[number:]
-    network.layers.append(layers.Features())
+    network.layers.append(modules.GlobalAveragePool())
     return (_path(number),)

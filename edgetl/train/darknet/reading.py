@@ -10,24 +10,24 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edgetl.errors import did_you_mean
-from edgetl.train.darknet.below import Below
-from edgetl.train.darknet.detections import region, yolo
+from edgetl.train.darknet.previous_layers import PreviousLayers
 from edgetl.train.darknet.sections import (
-    AveragePool,
-    Convolutional,
-    GlobalAverage,
-    Layer,
-    MaxPool,
-    Product,
-    Reorg,
-    Route,
-    Shape,
-    Shortcut,
-    Softmax,
-    Unchanged,
-    Upsample,
+    AveragePoolSpec,
+    ConvolutionalSpec,
+    GlobalAveragePoolSpec,
+    IdentitySpec,
+    LayerShape,
+    LayerSpec,
+    MaxPoolSpec,
+    ProductSpec,
+    ReorgSpec,
+    RouteSpec,
+    ShortcutSpec,
+    SoftmaxSpec,
+    UpsampleSpec,
 )
 from edgetl.train.darknet.syntax import Section
+from edgetl.train.darknet.yolo_sections import region, yolo
 
 ACTIVATIONS = ("linear", "leaky", "relu", "relu6", "mish", "swish", "logistic", "tanh", "elu")
 """As Darknet names them. Of a name that it does not know (hard_swish is one) it makes relu; here that is an error."""
@@ -73,7 +73,7 @@ _CHANGES: dict[str, str | None] = {
 """Options that change the result where a section has them, each with the value at which they do not."""
 
 
-def read_layer(section: Section, below: Below) -> Layer:
+def read_layer(section: Section, below: PreviousLayers) -> LayerSpec:
     """The layer that a section describes.
 
     Raises:
@@ -100,7 +100,7 @@ def _same(value: str, neutral: str | None) -> bool:
         return value == neutral
 
 
-def _refuse_sizes(layer: Layer) -> None:
+def _refuse_sizes(layer: LayerSpec) -> None:
     shape = layer.shape
     fits = shape.channels <= _MOST_CHANNELS and shape.values <= _MOST_VALUES
     if not fits or min(shape.channels, shape.height, shape.width) < 1:
@@ -125,7 +125,7 @@ def _strides(section: Section) -> tuple[int, int]:
     )
 
 
-def _convolutional(section: Section, below: Below) -> Convolutional:
+def _convolutional(section: Section, below: PreviousLayers) -> ConvolutionalSpec:
     source = below.previous(section)
     filters = section.whole("filters", 1, 1, _MOST_CHANNELS)
     groups = section.whole("groups", 1, 1, _MOST_CHANNELS)
@@ -148,10 +148,10 @@ def _convolutional(section: Section, below: Below) -> Convolutional:
         (side + 2 * padding - size) // stride + 1
         for side, stride in zip((source.height, source.width), strides, strict=True)
     )
-    return Convolutional(
+    return ConvolutionalSpec(
         section=section,
         sources=(section.number - 1,),
-        shape=Shape(filters, height, width),
+        shape=LayerShape(filters, height, width),
         channels=source.channels,
         size=size,
         strides=strides,
@@ -163,7 +163,7 @@ def _convolutional(section: Section, below: Below) -> Convolutional:
     )
 
 
-def _pool(section: Section, below: Below) -> tuple[Shape, int, tuple[int, int], int]:
+def _pool(section: Section, below: PreviousLayers) -> tuple[LayerShape, int, tuple[int, int], int]:
     """Shape, size, strides and padding (``make_maxpool_layer``)."""
     source = below.previous(section)
     strides = _strides(section)
@@ -174,26 +174,26 @@ def _pool(section: Section, below: Below) -> tuple[Shape, int, tuple[int, int], 
         (side + padding - size) // stride + 1
         for side, stride in zip((source.height, source.width), strides, strict=True)
     )
-    return Shape(source.channels, height, width), size, strides, padding
+    return LayerShape(source.channels, height, width), size, strides, padding
 
 
-def _maxpool(section: Section, below: Below) -> MaxPool:
+def _maxpool(section: Section, below: PreviousLayers) -> MaxPoolSpec:
     shape, size, strides, padding = _pool(section, below)
-    return MaxPool(section, (section.number - 1,), shape, size, strides, padding)
+    return MaxPoolSpec(section, (section.number - 1,), shape, size, strides, padding)
 
 
-def _local_avgpool(section: Section, below: Below) -> AveragePool:
+def _local_avgpool(section: Section, below: PreviousLayers) -> AveragePoolSpec:
     shape, size, strides, padding = _pool(section, below)
     if padding % 2:
         raise section.fault(f"has an odd padding ({padding}), which is not computed here", "padding")
-    return AveragePool(section, (section.number - 1,), shape, size, strides, padding)
+    return AveragePoolSpec(section, (section.number - 1,), shape, size, strides, padding)
 
 
-def _avgpool(section: Section, below: Below) -> GlobalAverage:
-    return GlobalAverage(section, (section.number - 1,), Shape(below.previous(section).channels, 1, 1))
+def _avgpool(section: Section, below: PreviousLayers) -> GlobalAveragePoolSpec:
+    return GlobalAveragePoolSpec(section, (section.number - 1,), LayerShape(below.previous(section).channels, 1, 1))
 
 
-def _route(section: Section, below: Below) -> Route:
+def _route(section: Section, below: PreviousLayers) -> RouteSpec:
     sources, shapes = below.named(section, "layers")
     _refuse_other_sides(section, shapes[0], shapes, "layers")
     channels = tuple(shape.channels for shape in shapes)
@@ -202,73 +202,73 @@ def _route(section: Section, below: Below) -> Route:
     odd = next((width for width in channels if width % groups), None)
     if odd is not None:
         raise section.fault(f"reads {odd} channels, which {groups} groups do not divide", "groups")
-    shape = Shape(sum(channels) // groups, shapes[0].height, shapes[0].width)
-    return Route(section, sources, shape, channels, groups, group)
+    shape = LayerShape(sum(channels) // groups, shapes[0].height, shapes[0].width)
+    return RouteSpec(section, sources, shape, channels, groups, group)
 
 
-def _shortcut(section: Section, below: Below) -> Shortcut:
+def _shortcut(section: Section, below: PreviousLayers) -> ShortcutSpec:
     shape = below.previous(section)
     sources, shapes = below.named(section, "from")
     _refuse_other_sides(section, shape, shapes, "from")
     channels = tuple(one.channels for one in (shape, *shapes))
-    return Shortcut(section, (section.number - 1, *sources), shape, channels, _activation(section))
+    return ShortcutSpec(section, (section.number - 1, *sources), shape, channels, _activation(section))
 
 
-def _refuse_other_sides(section: Section, shape: Shape, others: list[Shape], key: str) -> None:
+def _refuse_other_sides(section: Section, shape: LayerShape, others: list[LayerShape], key: str) -> None:
     for other in others:
         if (other.height, other.width) != (shape.height, shape.width):
             raise section.fault(f"reads maps of {shape} and of {other}, expected one height and width", key)
 
 
-def _product(section: Section, below: Below) -> Product:
+def _product(section: Section, below: PreviousLayers) -> ProductSpec:
     """The layer before it is the scale: of each value, of each channel, or (scale_wh) of each place."""
     scale = below.previous(section)
     (source, *_), (shape, *more) = below.named(section, "from")
     expected = shape
     if section.name == "scale_channels":
         places = section.whole("scale_wh", 0, 0, 1)
-        expected = Shape(1, shape.height, shape.width) if places else Shape(shape.channels, 1, 1)
+        expected = LayerShape(1, shape.height, shape.width) if places else LayerShape(shape.channels, 1, 1)
     if more or scale != expected:
         raise section.fault(f"scales {shape} by {scale} values, expected one layer and {expected} values", "from")
     activation = _activation(section)
     if activation in {"mish", "swish"}:
         raise section.fault(f"has {activation} as activation, which Darknet does not compute here", "activation")
-    return Product(section, (source, section.number - 1), shape, activation)
+    return ProductSpec(section, (source, section.number - 1), shape, activation)
 
 
-def _upsample(section: Section, below: Below) -> Upsample:
+def _upsample(section: Section, below: PreviousLayers) -> UpsampleSpec:
     source, stride = below.previous(section), section.whole("stride", 2, 1, _LARGEST_KERNEL)
-    shape = Shape(source.channels, source.height * stride, source.width * stride)
-    return Upsample(section, (section.number - 1,), shape, stride, section.real("scale", 1.0))
+    shape = LayerShape(source.channels, source.height * stride, source.width * stride)
+    return UpsampleSpec(section, (section.number - 1,), shape, stride, section.real("scale", 1.0))
 
 
-def _reorg(section: Section, below: Below) -> Reorg:
+def _reorg(section: Section, below: PreviousLayers) -> ReorgSpec:
     source, stride = below.previous(section), section.whole("stride", 1, 1, _LARGEST_KERNEL)
     if source.channels % stride**2 or source.height % stride or source.width % stride:
         raise section.fault(
             f"with stride {stride} reads {source}, expected multiples of {stride**2}, {stride} and {stride}", "stride"
         )
-    shape = Shape(source.channels * stride**2, source.height // stride, source.width // stride)
-    return Reorg(section, (section.number - 1,), shape, stride)
+    shape = LayerShape(source.channels * stride**2, source.height // stride, source.width // stride)
+    return ReorgSpec(section, (section.number - 1,), shape, stride)
 
 
-def _softmax(section: Section, below: Below) -> Softmax:
+def _softmax(section: Section, below: PreviousLayers) -> SoftmaxSpec:
     source = below.previous(section)
     if (source.height, source.width) != (1, 1):
         raise section.fault(f"reads {source} values, expected one for each class")
-    return Softmax(section, (section.number - 1,), source)
+    return SoftmaxSpec(section, (section.number - 1,), source)
 
 
-def _unchanged(section: Section, below: Below) -> Unchanged:
-    return Unchanged(section, (section.number - 1,), below.previous(section))
+def _unchanged(section: Section, below: PreviousLayers) -> IdentitySpec:
+    return IdentitySpec(section, (section.number - 1,), below.previous(section))
 
 
-def _cost(section: Section, below: Below) -> Unchanged:
+def _cost(section: Section, below: PreviousLayers) -> IdentitySpec:
     shape = below.layers[-1].shape if below.layers else below.previous(section)
-    return Unchanged(section, (section.number - 1,), shape)
+    return IdentitySpec(section, (section.number - 1,), shape)
 
 
-_Reader = Callable[[Section, Below], Layer]
+_Reader = Callable[[Section, PreviousLayers], LayerSpec]
 
 _READERS: dict[str, tuple[_Reader, frozenset[str]]] = {
     "convolutional": (_convolutional, frozenset({"activation", "dilation", "groups"})),

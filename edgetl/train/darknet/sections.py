@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgetl.artifacts.detector import Scale
+from edgetl.artifacts.detector_bundle import YoloScale
 from edgetl.train.darknet.syntax import Section
 
 IMAGES = -1
@@ -12,7 +12,7 @@ IMAGES = -1
 
 
 @dataclass(frozen=True)
-class Shape:
+class LayerShape:
     """Of a layer's output for one image of the size that [net] gives."""
 
     channels: int
@@ -28,16 +28,16 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Layer:
+class LayerSpec:
     """A section after [net]. ``sources`` are the numbers of the layers it reads, the nearest first."""
 
     section: Section
     sources: tuple[int, ...]
-    shape: Shape
+    shape: LayerShape
 
 
 @dataclass(frozen=True)
-class Convolutional(Layer):
+class ConvolutionalSpec(LayerSpec):
     """Pairs are vertical, horizontal. ``normalised``: with batch normalisation, and then without a bias of its own."""
 
     channels: int
@@ -55,7 +55,7 @@ class Convolutional(Layer):
 
 
 @dataclass(frozen=True)
-class Pool(Layer):
+class PoolSpec(LayerSpec):
     """[maxpool] and [local_avgpool]. ``padding`` is that of both sides together: the first gets the smaller half."""
 
     size: int
@@ -64,22 +64,22 @@ class Pool(Layer):
 
 
 @dataclass(frozen=True)
-class MaxPool(Pool):
+class MaxPoolSpec(PoolSpec):
     pass
 
 
 @dataclass(frozen=True)
-class AveragePool(Pool):
+class AveragePoolSpec(PoolSpec):
     """Padding does not count."""
 
 
 @dataclass(frozen=True)
-class GlobalAverage(Layer):
+class GlobalAveragePoolSpec(LayerSpec):
     """[avgpool]: over all positions."""
 
 
 @dataclass(frozen=True)
-class Route(Layer):
+class RouteSpec(LayerSpec):
     """Its sources side by side, of the ``channels`` of each the ``group``-th of ``groups`` parts, counted from 0."""
 
     channels: tuple[int, ...]
@@ -88,7 +88,7 @@ class Route(Layer):
 
 
 @dataclass(frozen=True)
-class Shortcut(Layer):
+class ShortcutSpec(LayerSpec):
     """The sum of its sources. The first one's channels are kept; of the others, those in common with it are added."""
 
     channels: tuple[int, ...]
@@ -96,14 +96,14 @@ class Shortcut(Layer):
 
 
 @dataclass(frozen=True)
-class Product(Layer):
+class ProductSpec(LayerSpec):
     """[sam] and [scale_channels]: the product of two sources, one of which may be one value for a channel or place."""
 
     activation: str
 
 
 @dataclass(frozen=True)
-class Upsample(Layer):
+class UpsampleSpec(LayerSpec):
     """Each value ``stride`` x ``stride`` times, times ``factor``."""
 
     stride: int
@@ -111,23 +111,23 @@ class Upsample(Layer):
 
 
 @dataclass(frozen=True)
-class Reorg(Layer):
+class ReorgSpec(LayerSpec):
     stride: int
 
 
 @dataclass(frozen=True)
-class Softmax(Layer):
+class SoftmaxSpec(LayerSpec):
     """The end of a classifier."""
 
 
 @dataclass(frozen=True)
-class Unchanged(Layer):
+class IdentitySpec(LayerSpec):
     """[dropout] and [cost]: nothing outside training."""
 
 
 @dataclass(frozen=True)
-class Detection(Layer):
+class DetectionSpec(LayerSpec):
     """[yolo] and [region]: how the convolution under it is read. Nothing here is computed from it."""
 
     classes: int
-    scale: Scale
+    scale: YoloScale

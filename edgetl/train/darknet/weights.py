@@ -13,15 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from edgetl.arrays import Float32Array
 from edgetl.errors import EdgetlError
 from edgetl.train.darknet.cfg import Cfg
-from edgetl.train.darknet.sections import Convolutional
-
-Values = npt.NDArray[np.float32]
+from edgetl.train.darknet.sections import ConvolutionalSpec
 
 _VERSIONS = struct.Struct("<iii")
 _FLOAT = np.dtype("<f4")
@@ -53,7 +51,7 @@ def read_weights(path: Path, cfg: Cfg) -> dict[str, Tensor]:
     return tensors
 
 
-def _values(path: Path) -> tuple[Values, int]:
+def _values(path: Path) -> tuple[Float32Array, int]:
     """What follows the header, not yet in memory, and how many bytes of an unfinished value follow it."""
     try:
         size = path.stat().st_size
@@ -78,7 +76,7 @@ def _seen(header: bytes) -> int:
     return 8 if major * 10 + minor >= 2 and major < 1000 and minor < 1000 else 4
 
 
-def _tensors(layer: Convolutional) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _tensors(layer: ConvolutionalSpec) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Names and shapes, in the order of the file."""
     path, each = f"layers.{layer.section.number}", (layer.shape.channels,)
     if layer.normalised:
@@ -89,7 +87,7 @@ def _tensors(layer: Convolutional) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield f"{path}.conv.weight", layer.kernels
 
 
-def _size(layer: Convolutional) -> int:
+def _size(layer: ConvolutionalSpec) -> int:
     return sum(math.prod(shape) for _, shape in _tensors(layer))
 
 
@@ -105,11 +103,11 @@ def _end(cfg: Cfg, held: int, rest: int) -> str:
     return f"after {_named(below)}, as in a file that holds the lower part of a network alone"
 
 
-def _named(layer: Convolutional) -> str:
+def _named(layer: ConvolutionalSpec) -> str:
     return f"layer {layer.section.number} [convolutional] (line {layer.section.line} of the .cfg)"
 
 
-def _refuse_damage(path: Path, layer: Convolutional, name: str, values: Values) -> None:
+def _refuse_damage(path: Path, layer: ConvolutionalSpec, name: str, values: Float32Array) -> None:
     if not np.isfinite(values).all():
         what = "values that are not finite"
     elif name.endswith("running_var") and (values < 0).any():

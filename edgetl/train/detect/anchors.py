@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from edgetl.arrays import Float64Array
 from edgetl.errors import EdgetlError
 
-Floats = npt.NDArray[np.float64]
 Anchors = tuple[tuple[float, float], ...]
 
 _ROUNDS = 300
 _STARTS = 10
 
 
-def fit_anchors(sides: Floats, counts: Sequence[int], seed: int) -> tuple[Anchors, ...]:
+def fit_anchors(sides: Float64Array, counts: Sequence[int], seed: int) -> tuple[Anchors, ...]:
     """So many anchors for every scale, the finest one first, from the sides of boxes (M x 2, in pixels of the input).
 
     The order of the boxes does not matter.
@@ -34,22 +33,22 @@ def fit_anchors(sides: Floats, counts: Sequence[int], seed: int) -> tuple[Anchor
     sides = sides[np.lexsort(sides.T)]
     rng = np.random.default_rng(seed)
     tries = [_kmeans(sides, number, rng) for _ in range(_STARTS)]
-    best = max(tries, key=lambda centres: mean_overlap(sides, centres))
+    best = max(tries, key=lambda centres: mean_iou(sides, centres))
     ordered = sorted(((float(w), float(h)) for w, h in best), key=lambda side: (side[0] * side[1], side))
     ends = np.cumsum(counts).tolist()
     return tuple(tuple(ordered[end - count : end]) for end, count in zip(ends, counts, strict=True))
 
 
-def mean_overlap(sides: Floats, anchors: Floats | Sequence[tuple[float, float]]) -> float:
+def mean_iou(sides: Float64Array, anchors: Float64Array | Sequence[tuple[float, float]]) -> float:
     """Mean over boxes of the IoU with the anchor that fits best, both at one place."""
-    return float(_overlap(sides, np.asarray(anchors, np.float64)).max(axis=1).mean())
+    return float(_iou(sides, np.asarray(anchors, np.float64)).max(axis=1).mean())
 
 
-def _kmeans(sides: Floats, number: int, rng: np.random.Generator) -> Floats:
+def _kmeans(sides: Float64Array, number: int, rng: np.random.Generator) -> Float64Array:
     centres = _spread(sides, number, rng)
     before = None
     for _ in range(_ROUNDS):
-        nearest = _overlap(sides, centres).argmax(axis=1)
+        nearest = _iou(sides, centres).argmax(axis=1)
         if before is not None and np.array_equal(nearest, before):
             break
         before = nearest
@@ -60,19 +59,19 @@ def _kmeans(sides: Floats, number: int, rng: np.random.Generator) -> Floats:
     return centres
 
 
-def _spread(sides: Floats, number: int, rng: np.random.Generator) -> Floats:
+def _spread(sides: Float64Array, number: int, rng: np.random.Generator) -> Float64Array:
     """Starts far from each other (Arthur & Vassilvitskii 2007, k-means++)."""
     chosen = [sides[rng.integers(len(sides))]]
     while len(chosen) < number:
-        distance = (1.0 - _overlap(sides, np.stack(chosen)).max(axis=1)) ** 2
+        distance = (1.0 - _iou(sides, np.stack(chosen)).max(axis=1)) ** 2
         total = distance.sum()
         row = rng.choice(len(sides), p=distance / total) if total > 0 else rng.integers(len(sides))
         chosen.append(sides[row])
     return np.stack(chosen).astype(np.float64)
 
 
-def _overlap(sides: Floats, anchors: Floats) -> Floats:
+def _iou(sides: Float64Array, anchors: Float64Array) -> Float64Array:
     """IoU of boxes (M x 2) and anchors (K x 2) with a corner in common: M x K."""
     both = np.minimum(sides[:, None], anchors[None]).prod(axis=2)
-    result: Floats = both / (sides.prod(axis=1)[:, None] + anchors.prod(axis=1)[None] - both)
+    result: Float64Array = both / (sides.prod(axis=1)[:, None] + anchors.prod(axis=1)[None] - both)
     return result

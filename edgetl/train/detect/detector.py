@@ -10,23 +10,23 @@ from torch import fx, nn
 
 from edgetl import config
 from edgetl.artifacts.bundle import BackboneReference, Preprocessing
-from edgetl.artifacts.detector import Scale
-from edgetl.data.names import read_names
+from edgetl.artifacts.detector_bundle import YoloScale
+from edgetl.data.class_names import read_names
 from edgetl.errors import EdgetlError
 from edgetl.train.backbones import (
     NO_SHIFT,
     UNIT,
-    Architecture,
+    HeadlessNetwork,
     Trunk,
     fingerprint,
-    load_architecture,
     load_darknet,
+    load_headless,
 )
-from edgetl.train.darknet.network import take_endings_off
-from edgetl.train.detect.boxes import Frame
-from edgetl.train.trace import Profile, Traced, named_parameters, needed, trace_trunk
+from edgetl.train.darknet.network import strip_detection_layers
+from edgetl.train.detect.decode_boxes import InputSize
+from edgetl.train.trace import FlopCounter, Traced, named_parameters, needed, trace_trunk
 
-Network = fx.GraphModule
+GraphModule = fx.GraphModule
 """From images, or from what crosses a cut, to a tuple of tensors."""
 
 _SIDE = 320
@@ -44,11 +44,11 @@ _LOST_CELLS = 2
 
 
 @dataclass(frozen=True)
-class Pretrained:
+class PretrainedHead:
     """The ending that a Darknet detector comes with: its convolutions, how they are read, and what they know."""
 
     convolutions: tuple[nn.Conv2d, ...]
-    scales: tuple[Scale, ...]
+    scales: tuple[YoloScale, ...]
     labels: tuple[str, ...]
 
 
@@ -65,11 +65,11 @@ class Detector:
     shapes: tuple[tuple[int, int, int], ...]
     reference: BackboneReference
     preprocessing: Preprocessing
-    pretrained: Pretrained | None
+    pretrained: PretrainedHead | None
 
     @property
-    def frame(self) -> Frame:
-        return Frame(self.preprocessing.width, self.preprocessing.height)
+    def frame(self) -> InputSize:
+        return InputSize(self.preprocessing.width, self.preprocessing.height)
 
     @property
     def anchors(self) -> tuple[int, ...]:
@@ -78,12 +78,12 @@ class Detector:
             return (_ANCHORS[len(self.maps)],) * len(self.maps)
         return tuple(len(scale.anchors) for scale in self.pretrained.scales)
 
-    def trunk(self) -> Network:
+    def trunk(self) -> GraphModule:
         """N x 3 x H x W in [0, 1] to a tuple of maps."""
         return self.traced.between([self.traced.images], self.maps)
 
 
-def load_detector(study: config.Backbone, beside: Path, seed: int) -> Detector:
+def load_detector(study: config.BackboneSettings, base_dir: Path, seed: int) -> Detector:
     """The backbone that a detection study names, with its weights, frozen.
 
     Raises:
@@ -91,9 +91,9 @@ def load_detector(study: config.Backbone, beside: Path, seed: int) -> Detector:
             images, or one without maps.
     """
     if study.name.startswith("darknet/"):
-        return _darknet(study, beside)
+        return _darknet(study, base_dir)
     width, height = _size(study, (_SIDE, _SIDE))
-    architecture = load_architecture(study, beside, seed)
+    architecture = load_headless(study, base_dir, seed)
     traced = trace_trunk(Trunk(architecture), study.name)
     profile = _profile(traced, study.name, width, height)
     maps = _finest_first(traced, profile, (width, height))
@@ -105,16 +105,16 @@ def load_detector(study: config.Backbone, beside: Path, seed: int) -> Detector:
     return _detector(study, traced, maps, profile, architecture, (width, height), None)
 
 
-def _darknet(study: config.Backbone, beside: Path) -> Detector:
-    path = beside / study.name.partition("/")[2]
-    network = load_darknet(study, path, beside)
-    if not network.endings:
+def _darknet(study: config.BackboneSettings, base_dir: Path) -> Detector:
+    path = base_dir / study.name.partition("/")[2]
+    network = load_darknet(study, path, base_dir)
+    if not network.detection_layers:
         raise EdgetlError(f"{path} is a classifier, it has no [yolo] or [region] section; give the cfg of a detector")
     size = (network.width, network.height)
-    scales = tuple(ending.scale for ending in network.endings)
-    labels = _labels(study, beside, network.endings[0].classes)
-    pretrained = Pretrained(take_endings_off(network), scales, labels)
-    architecture = Architecture(network, (), NO_SHIFT, UNIT)
+    scales = tuple(ending.scale for ending in network.detection_layers)
+    labels = _labels(study, base_dir, network.detection_layers[0].classes)
+    pretrained = PretrainedHead(strip_detection_layers(network), scales, labels)
+    architecture = HeadlessNetwork(network, (), NO_SHIFT, UNIT)
     traced = trace_trunk(Trunk(architecture), study.name)
     profile = _profile(traced, study.name, *size)
     output: fx.Node = next(iter(reversed(traced.graph.nodes)))
@@ -122,11 +122,11 @@ def _darknet(study: config.Backbone, beside: Path) -> Detector:
     return _detector(study, traced, maps, profile, architecture, size, pretrained)
 
 
-def _labels(study: config.Backbone, beside: Path, classes: int) -> tuple[str, ...]:
+def _labels(study: config.BackboneSettings, base_dir: Path, classes: int) -> tuple[str, ...]:
     """What the pretrained ending knows, from the file of the study; nothing where it names none."""
     if study.labels is None or study.weights is None:
         return ()
-    labels = read_names(beside / study.labels)
+    labels = read_names(base_dir / study.labels)
     if len(labels) != classes:
         raise EdgetlError(
             f"backbone.labels {study.labels} has {len(labels)} names, {study.name} has {classes} classes; give the "
@@ -135,14 +135,14 @@ def _labels(study: config.Backbone, beside: Path, classes: int) -> tuple[str, ..
     return labels
 
 
-def _size(study: config.Backbone, default: tuple[int, int]) -> tuple[int, int]:
+def _size(study: config.BackboneSettings, default: tuple[int, int]) -> tuple[int, int]:
     size = study.image_size
     return default if size is None else size if isinstance(size, tuple) else (size, size)
 
 
-def _profile(traced: Traced, name: str, width: int, height: int) -> Profile:
+def _profile(traced: Traced, name: str, width: int, height: int) -> FlopCounter:
     try:
-        return Profile(traced, (3, height, width))
+        return FlopCounter(traced, (3, height, width))
     except (RuntimeError, AssertionError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise EdgetlError(
@@ -150,7 +150,7 @@ def _profile(traced: Traced, name: str, width: int, height: int) -> Profile:
         ) from error
 
 
-def _finest_first(traced: Traced, profile: Profile, image: tuple[int, int]) -> tuple[fx.Node, ...]:
+def _finest_first(traced: Traced, profile: FlopCounter, image: tuple[int, int]) -> tuple[fx.Node, ...]:
     """The deepest map at each of the three coarsest resolutions, as pyramids have it (Lin et al. 2017)."""
     deepest: dict[tuple[int, ...], fx.Node] = {}
     for step, shape in profile.shapes.items():
@@ -186,13 +186,13 @@ def _is_map(traced: Traced, step: fx.Node) -> bool:
 
 
 def _detector(
-    study: config.Backbone,
+    study: config.BackboneSettings,
     traced: Traced,
     maps: Sequence[fx.Node],
-    profile: Profile,
-    architecture: Architecture,
+    profile: FlopCounter,
+    architecture: HeadlessNetwork,
     size: tuple[int, int],
-    pretrained: Pretrained | None,
+    pretrained: PretrainedHead | None,
 ) -> Detector:
     shapes = tuple((shape[0], shape[1], shape[2]) for shape in (profile.shapes[step] for step in maps))
     trunk = traced.between([traced.images], maps)

@@ -8,20 +8,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from edgetl.arrays import Float32Array
 from edgetl.train.detect.detector import Detector
-from edgetl.train.detect.heads import Head
+from edgetl.train.detect.yolo_heads import YoloHead
 from edgetl.train.trace import Traced, named_parameters, needed
-
-Array = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Parted:
+class SplitTrunk:
     """A trunk below and above a cut. ``cut`` is the last layer that stays frozen; several maps may cross the cut.
 
     ``below``: N x 3 x H x W to a tuple of tensors, ``shapes`` for one image. ``above``: those to the trunk's maps.
@@ -33,7 +31,7 @@ class Parted:
     shapes: tuple[tuple[int, ...], ...]
 
 
-def part_trunk(detector: Detector, share: float) -> Parted:
+def split_trunk(detector: Detector, share: float) -> SplitTrunk:
     """The trunk with the last ``share`` of its layers above the cut: at least one above, at least one below.
 
     Batch normalisation is a part of the convolution before it.
@@ -54,7 +52,7 @@ def part_trunk(detector: Detector, share: float) -> Parted:
     values = [step for step in crossing if step.op != "get_attr"]
     below = traced.between([traced.images], values)
     last = next(step for step in reversed(order) if step in layers and step not in moved)
-    return Parted(
+    return SplitTrunk(
         cut=traced.paths[last][0],
         below=below,
         above=traced.between(values, detector.maps),
@@ -80,7 +78,7 @@ class Joint(nn.Module):
     statistics of a few images would bend what the rest of the trunk expects (Ren et al. 2015 freeze them as well).
     """
 
-    def __init__(self, above: fx.GraphModule, head: Head) -> None:
+    def __init__(self, above: fx.GraphModule, head: YoloHead) -> None:
         super().__init__()
         self.above, self.head = copy.deepcopy(above).requires_grad_(True), copy.deepcopy(head).requires_grad_(True)
         for module in self.above.modules():
@@ -88,13 +86,13 @@ class Joint(nn.Module):
                 module.requires_grad_(False)
         self.eval()
 
-    def forward(self, maps: Sequence[Tensor], beside: Sequence[Tensor] = ()) -> tuple[Tensor, ...]:
+    def forward(self, maps: Sequence[Tensor], first_level_raws: Sequence[Tensor] = ()) -> tuple[Tensor, ...]:
         # Copies: layers that work in place would spoil the batch for the next head.
-        raws: tuple[Tensor, ...] = self.head(self.above(*(one.clone() for one in maps)), beside)
+        raws: tuple[Tensor, ...] = self.head(self.above(*(one.clone() for one in maps)), first_level_raws)
         return raws
 
 
-class Whole(nn.Module):
+class DetectorNetwork(nn.Module):
     """From images to raw outputs: what lies below a head, the head, and for a second level the first one's head."""
 
     def __init__(self, below: nn.Module, head: nn.Module, first: nn.Module | None = None) -> None:
@@ -108,13 +106,13 @@ class Whole(nn.Module):
         return raws
 
 
-def raw_outputs(whole: nn.Module, images: Array) -> tuple[Array, ...]:
+def raw_outputs(whole: nn.Module, images: Float32Array) -> tuple[Float32Array, ...]:
     """What a network says of images (N x 3 x H x W in [0, 1]): the reference for its graph."""
     with torch.inference_mode():
         return tuple(raw.numpy() for raw in whole(torch.from_numpy(images)))
 
 
-def tensors(heads: Mapping[str, nn.Module]) -> dict[str, Array]:
+def tensors(heads: Mapping[str, nn.Module]) -> dict[str, Float32Array]:
     """The tensors of all heads, by ``HEAD/NAME``."""
     return {
         f"{name}/{key}": np.ascontiguousarray(value.detach().cpu().numpy())

@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.ops import box_iou, complete_box_iou_loss
 
-from edgetl.artifacts.detector import Scale
-from edgetl.train.detect.boxes import Frame, corners, values
+from edgetl.artifacts.detector_bundle import YoloScale
+from edgetl.train.detect.decode_boxes import InputSize, corners, values
 from edgetl.train.detect.objects import Objects
 
 BoxLoss = Literal["yolo", "ciou"]
@@ -33,11 +33,11 @@ _TINY = 1e-6
 
 
 @dataclass(frozen=True)
-class Loss:
+class YoloLoss:
     """The loss of one head's raw outputs on a batch: a call gives a number."""
 
-    scales: tuple[Scale, ...]
-    frame: Frame
+    scales: tuple[YoloScale, ...]
+    frame: InputSize
     box: BoxLoss = "yolo"
 
     def __call__(self, raws: Sequence[Tensor], found: Objects) -> Tensor:
@@ -50,7 +50,7 @@ class Loss:
         mean: Tensor = total / found.images
         return mean
 
-    def _of_scale(self, found: Tensor, scale: Scale, wanted: Objects, own: Tensor, anchors: Tensor) -> Tensor:
+    def _of_scale(self, found: Tensor, scale: YoloScale, wanted: Objects, own: Tensor, anchors: Tensor) -> Tensor:
         boxes = corners(found, scale, self.frame)
         rows, columns, inside = self._cells(wanted.boxes[own], found.shape[2:4])
         place = (wanted.image[own], anchors[own], rows, columns)
@@ -78,12 +78,12 @@ class Loss:
         columns, rows = corner.long().unbind(dim=1)
         return rows, columns, centre - corner
 
-    def _class_error(self, logits: Tensor, kinds: Tensor, scale: Scale) -> Tensor:
+    def _class_error(self, logits: Tensor, kinds: Tensor, scale: YoloScale) -> Tensor:
         if scale.softmax:
             return functional.cross_entropy(logits, kinds, reduction="sum")
         return _cross_entropy(logits, functional.one_hot(kinds, logits.shape[1]).to(logits), scale).sum()
 
-    def _box_error(self, here: Tensor, truth: Tensor, inside: Tensor, anchors: Tensor, scale: Scale) -> Tensor:
+    def _box_error(self, here: Tensor, truth: Tensor, inside: Tensor, anchors: Tensor, scale: YoloScale) -> Tensor:
         """Of place and sides, M x 4 against M x 4."""
         sides = (truth[:, 2:] - truth[:, :2]).clamp(min=_TINY)
         small = 2.0 - sides.prod(dim=1, keepdim=True) / (self.frame.width * self.frame.height)
@@ -94,7 +94,7 @@ class Loss:
         return (small * (place + 0.5 * (here[:, 2:] - aim) ** 2)).sum()
 
 
-def _responsible(scales: Sequence[Scale], boxes: Tensor) -> Tensor:
+def _responsible(scales: Sequence[YoloScale], boxes: Tensor) -> Tensor:
     """Scale and anchor (M x 2) whose sides fit each object best, whatever its place."""
     every = [(number, anchor) for number, scale in enumerate(scales) for anchor in range(len(scale.anchors))]
     sides = boxes.new_tensor([scales[number].anchors[anchor] for number, anchor in every])
@@ -121,7 +121,7 @@ def _area(boxes: Tensor) -> Tensor:
     return (boxes[..., 2:] - boxes[..., :2]).prod(dim=-1)
 
 
-def _cross_entropy(found: Tensor, aim: Tensor, scale: Scale) -> Tensor:
+def _cross_entropy(found: Tensor, aim: Tensor, scale: YoloScale) -> Tensor:
     """Of logits, or of what is a probability already."""
     if scale.activated:
         return functional.binary_cross_entropy(found.clamp(_TINY, 1.0 - _TINY), aim, reduction="none")

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from edgetl.arrays import Float32Array
 from edgetl.data.box_views import ViewBoxes
 
 
@@ -38,8 +38,8 @@ def objects(batch: Sequence[ViewBoxes], classes: Sequence[str]) -> Objects:
     position = {label: number for number, label in enumerate(classes)}
     image: list[int] = []
     kinds: list[int] = []
-    boxes: list[npt.NDArray[np.float32]] = []
-    near: list[npt.NDArray[np.float32]] = []
+    boxes: list[Float32Array] = []
+    near: list[Float32Array] = []
     for number, drawn in enumerate(batch):
         own = np.array([label in position for label in drawn.labels], np.bool_)
         wanted = own & ~drawn.ignored
@@ -57,7 +57,7 @@ def objects(batch: Sequence[ViewBoxes], classes: Sequence[str]) -> Objects:
     )
 
 
-def _filled(boxes: Sequence[npt.NDArray[np.float32]]) -> Tensor:
+def _filled(boxes: Sequence[Float32Array]) -> Tensor:
     result = torch.zeros(len(boxes), max((len(own) for own in boxes), default=0), 4)
     for row, own in zip(result, boxes, strict=True):
         row[: len(own)] = torch.from_numpy(own)

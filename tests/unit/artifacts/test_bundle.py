@@ -3,16 +3,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from edgetl.artifacts.bundle import FEATURES, TOP, BackboneReference, Bundle, Head, Preprocessing
+from edgetl.artifacts.bundle import FEATURES, TOP, BackboneReference, Bundle, ClassificationHead, Preprocessing
 from edgetl.artifacts.files import read_json, write_json
 
 
-def head(name: str, *classes: str) -> Head:
-    return Head(
+def head(name: str, *classes: str) -> ClassificationHead:
+    return ClassificationHead(
         name=name,
         classes=classes,
         activation="softmax",
-        regularisation=0.01,
+        l2=0.01,
         temperature=1.5,
         val_loss=0.1,
         val_accuracy=0.9,
@@ -58,8 +58,8 @@ def test_a_head_of_an_older_bundle_stands_at_the_top_of_the_frozen_trunk(tmp_pat
     write_json(path, BUNDLE)
     content = json.loads(path.read_text())
     for old in content["heads"]:
-        for field in ("cut", "truncated", "features", "beside", "probe_val_loss", "probe_val_accuracy", "epochs"):
+        for field in ("cut", "truncated", "features", "first_level", "probe_val_loss", "probe_val_accuracy", "epochs"):
             del old[field]
     path.write_text(json.dumps(content))
     first, _ = read_json(path, Bundle).heads
-    assert (first.role, first.place, first.features, first.beside) == ("round", TOP, FEATURES, None)
+    assert (first.role, first.place, first.features, first.first_level) == ("round", TOP, FEATURES, None)

@@ -10,17 +10,17 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from edgetl.artifacts.bundle import TOP, Head
+from edgetl.artifacts.bundle import TOP, ClassificationHead
 from edgetl.artifacts.deployment import (
     Deployment,
-    Firing,
     Gate,
+    GateFiring,
     GraphSpec,
     Shortlist,
-    fires,
+    apply_second_level,
+    fired_rows,
     layout,
-    merge,
-    refine,
+    merge_probabilities,
     roles,
     tree_name,
 )
@@ -29,12 +29,12 @@ from edgetl.artifacts.files import read_json, write_json
 Array = NDArray[np.float32]
 
 
-def head(name: str, *classes: str) -> Head:
-    return Head(
+def head(name: str, *classes: str) -> ClassificationHead:
+    return ClassificationHead(
         name=name,
         classes=classes,
         activation="softmax",
-        regularisation=0.01,
+        l2=0.01,
         temperature=1.0,
         val_loss=0.1,
         val_accuracy=0.9,
@@ -45,7 +45,7 @@ SPECIALISTS = {"ab": head("ab", "a", "b", "other"), "cde": head("cde", "c", "d",
 LABELS = ("a", "b", "c", "d", "e")
 
 
-def at(role: str, cut: str, *, truncated: bool = False) -> Head:
+def at(role: str, cut: str, *, truncated: bool = False) -> ClassificationHead:
     """The head of a role whose frozen layers end at a cut."""
     one = SPECIALISTS.get(role, head(role, *LABELS)).model_copy(update={"cut": cut, "truncated": truncated})
     return one if one.place == TOP else one.model_copy(update={"name": f"{role}@{one.place}"})
@@ -131,7 +131,9 @@ def test_a_shortlist_reads_as_it_was_written(tmp_path: Path) -> None:
     first = GraphSpec(stem="cascade.combined", heads=("combined",), handed_on=("trunk/relu",))
     second = GraphSpec(stem="cascade.ab", heads=("ab@cascade",), inputs=("trunk/relu", "combined"))
     cascade = Deployment(name="cascade", kind="cascade", graphs=(first, second), cuts={"combined": "top"}, flops=7)
-    gate = Gate(threshold=0.3, firings=(Firing(groups=("ab",), share=0.75), Firing(groups=(), share=0.25)))
+    gate = Gate(
+        threshold=0.3, firings=(GateFiring(groups=("ab",), fraction=0.75), GateFiring(groups=(), fraction=0.25))
+    )
     shortlist = Shortlist(deployments=(cascade,), trees=(), gate=gate)
     write_json(tmp_path / "shortlist.json", shortlist)
     assert read_json(tmp_path / "shortlist.json", Shortlist) == shortlist
@@ -143,11 +145,13 @@ def test_merging_by_hand() -> None:
         "cde": np.array([[0.2, 0.05, 0.05, 0.7]], dtype=np.float32),
     }
     # other is dropped: 0.6, 0.1, 0.2, 0.05, 0.05 sum to 1.0
-    np.testing.assert_allclose(merge(outputs, SPECIALISTS, LABELS), [[0.6, 0.1, 0.2, 0.05, 0.05]], rtol=1e-6)
+    np.testing.assert_allclose(
+        merge_probabilities(outputs, SPECIALISTS, LABELS), [[0.6, 0.1, 0.2, 0.05, 0.05]], rtol=1e-6
+    )
     outputs["cde"] = np.array([[0.5, 0.3, 0.0, 0.2]], dtype=np.float32)
     # 0.6, 0.1, 0.5, 0.3, 0.0 sum to 1.5: both claim the image, and the surer one gets it
     expected = np.array([[0.6, 0.1, 0.5, 0.3, 0.0]]) / 1.5
-    np.testing.assert_allclose(merge(outputs, SPECIALISTS, LABELS), expected, rtol=1e-6)
+    np.testing.assert_allclose(merge_probabilities(outputs, SPECIALISTS, LABELS), expected, rtol=1e-6)
 
 
 def test_columns_follow_the_labels_whatever_the_order_of_heads_and_classes() -> None:
@@ -156,7 +160,7 @@ def test_columns_follow_the_labels_whatever_the_order_of_heads_and_classes() -> 
         "cde": np.array([[0.05, 0.7, 0.2, 0.05]], dtype=np.float32),
         "ab": np.array([[0.3, 0.1, 0.6]], dtype=np.float32),
     }
-    np.testing.assert_allclose(merge(outputs, heads, LABELS), [[0.6, 0.1, 0.2, 0.05, 0.05]], rtol=1e-6)
+    np.testing.assert_allclose(merge_probabilities(outputs, heads, LABELS), [[0.6, 0.1, 0.2, 0.05, 0.05]], rtol=1e-6)
 
 
 def _posteriors(raw: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -174,13 +178,13 @@ def test_calibrated_specialists_together_say_the_combined_posterior(raw: NDArray
         "ab": np.hstack([ab, cde.sum(axis=1, keepdims=True)]).astype(np.float32),
         "cde": np.hstack([cde, ab.sum(axis=1, keepdims=True)]).astype(np.float32),
     }
-    np.testing.assert_allclose(merge(outputs, SPECIALISTS, LABELS), posterior, atol=1e-6)
+    np.testing.assert_allclose(merge_probabilities(outputs, SPECIALISTS, LABELS), posterior, atol=1e-6)
 
 
 @given(_RAW)
 def test_a_combined_softmax_is_left_as_it_is(raw: NDArray[np.float64]) -> None:
     probabilities = _posteriors(raw).astype(np.float32)
-    merged = merge({"combined": probabilities}, {"combined": head("combined", *LABELS)}, LABELS)
+    merged = merge_probabilities({"combined": probabilities}, {"combined": head("combined", *LABELS)}, LABELS)
     np.testing.assert_allclose(merged, probabilities, atol=1e-6)
 
 
@@ -189,7 +193,7 @@ _UNIT = st.floats(0.0, 1.0, width=32)
 
 @given(arrays(np.float32, (3, 3), elements=_UNIT), arrays(np.float32, (3, 4), elements=_UNIT))
 def test_rows_sum_to_one_whatever_the_heads_say(ab: Array, cde: Array) -> None:
-    merged = merge({"ab": ab, "cde": cde}, SPECIALISTS, LABELS)
+    merged = merge_probabilities({"ab": ab, "cde": cde}, SPECIALISTS, LABELS)
     assert merged.dtype == np.float32
     assert (merged >= 0.0).all()
     np.testing.assert_allclose(merged.sum(axis=1), 1.0, rtol=1e-5)
@@ -201,13 +205,13 @@ def test_if_every_specialist_is_sure_of_other_all_labels_are_alike() -> None:
         "ab": np.array([[0, 0, 1]], dtype=np.float32),
         "cde": np.array([[0, 0, 0, 1]], dtype=np.float32),
     }
-    np.testing.assert_allclose(merge(outputs, SPECIALISTS, LABELS), np.full((1, 5), 0.2), rtol=1e-6)
+    np.testing.assert_allclose(merge_probabilities(outputs, SPECIALISTS, LABELS), np.full((1, 5), 0.2), rtol=1e-6)
 
 
 def test_a_group_fires_where_its_labels_together_reach_the_threshold() -> None:
     combined = np.array([[0.2, 0.3, 0.5, 0, 0], [0.2, 0.2, 0.6, 0, 0], [0, 0.5, 0.1, 0.2, 0.2]], dtype=np.float32)
-    assert fires(combined, LABELS, ("a", "b"), 0.5).tolist() == [True, False, True]
-    assert fires(combined, LABELS, ("c", "d", "e"), 0.5).tolist() == [True, True, True]
+    assert fired_rows(combined, LABELS, ("a", "b"), 0.5).tolist() == [True, False, True]
+    assert fired_rows(combined, LABELS, ("c", "d", "e"), 0.5).tolist() == [True, True, True]
 
 
 def test_refining_by_hand() -> None:
@@ -220,7 +224,7 @@ def test_refining_by_hand() -> None:
     # Of the first image a and b are replaced, other is dropped: 0.2, 0.7, 0.1, 0.05, 0.05 sum to 1.1.
     # Of the second c, d and e: 0.1, 0.1, 0.1, 0.1, 0.6 sum to 1.0.
     expected = np.array([[0.2, 0.7, 0.1, 0.05, 0.05], [0.1, 0.1, 0.1, 0.1, 0.6]]) / [[1.1], [1.0]]
-    np.testing.assert_allclose(refine(combined, LABELS, second), expected, rtol=1e-6)
+    np.testing.assert_allclose(apply_second_level(combined, LABELS, second), expected, rtol=1e-6)
     np.testing.assert_array_equal(combined[0, :2], np.array([0.5, 0.3], dtype=np.float32), "the input is left alone")
 
 
@@ -233,19 +237,19 @@ _FIRED = arrays(np.bool_, (2, _ROWS))
 def test_a_cascade_that_fires_nothing_is_combined(
     combined: Array, ab: Array, cde: Array, fired: NDArray[np.bool_]
 ) -> None:
-    alone = merge({"combined": combined}, {"combined": head("combined", *LABELS)}, LABELS)
-    np.testing.assert_array_equal(refine(combined, LABELS, []), alone)
-    refined = refine(combined, LABELS, second_level((ab, cde), fired))
+    alone = merge_probabilities({"combined": combined}, {"combined": head("combined", *LABELS)}, LABELS)
+    np.testing.assert_array_equal(apply_second_level(combined, LABELS, []), alone)
+    refined = apply_second_level(combined, LABELS, second_level((ab, cde), fired))
     quiet = ~fired.any(axis=0)
     np.testing.assert_array_equal(refined[quiet], alone[quiet])
 
 
 @given(*_SAID, _FIRED)
 def test_a_cascade_that_fires_all_is_shared(combined: Array, ab: Array, cde: Array, fired: NDArray[np.bool_]) -> None:
-    together = merge({"ab": ab, "cde": cde}, SPECIALISTS, LABELS)
+    together = merge_probabilities({"ab": ab, "cde": cde}, SPECIALISTS, LABELS)
     everywhere = second_level((ab, cde), np.ones((2, _ROWS), dtype=bool))
-    np.testing.assert_array_equal(refine(combined, LABELS, everywhere), together)
-    refined = refine(combined, LABELS, second_level((ab, cde), fired))
+    np.testing.assert_array_equal(apply_second_level(combined, LABELS, everywhere), together)
+    refined = apply_second_level(combined, LABELS, second_level((ab, cde), fired))
     np.testing.assert_array_equal(refined[fired.all(axis=0)], together[fired.all(axis=0)])
 
 
@@ -253,12 +257,14 @@ def test_a_cascade_that_fires_all_is_shared(combined: Array, ab: Array, cde: Arr
 def test_rows_of_a_cascade_sum_to_one_whatever_fired(
     combined: Array, ab: Array, cde: Array, fired: NDArray[np.bool_]
 ) -> None:
-    refined = refine(combined, LABELS, second_level((ab, cde), fired))
+    refined = apply_second_level(combined, LABELS, second_level((ab, cde), fired))
     assert refined.dtype == np.float32
     np.testing.assert_allclose(refined.sum(axis=1), 1.0, rtol=1e-5)
 
 
-def second_level(said: tuple[Array, Array], fired: NDArray[np.bool_]) -> list[tuple[Head, NDArray[np.bool_], Array]]:
+def second_level(
+    said: tuple[Array, Array], fired: NDArray[np.bool_]
+) -> list[tuple[ClassificationHead, NDArray[np.bool_], Array]]:
     """The specialists, where each of them fired, and what it says there."""
     specialists = SPECIALISTS.values()
     return [(one, rows, values[rows]) for one, rows, values in zip(specialists, fired, said, strict=True)]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torchvision.ops import batched_nms
 
-from edgetl.artifacts.detections import merge
+from edgetl.artifacts.predictions import merge_detections
 
 Array = NDArray[np.float32]
 
@@ -32,21 +32,21 @@ def test_one_list_is_what_torchvision_makes_of_all(parts: list[Array], overlap: 
     every = torch.from_numpy(np.concatenate([np.zeros((0, 6), np.float32), *parts]))
     every = every[every[:, 4].argsort(descending=True, stable=True)]
     expected = every[batched_nms(every[:, :4], every[:, 4], every[:, 5], overlap)[:most]]
-    np.testing.assert_array_equal(merge(parts, overlap, most), expected.numpy())
+    np.testing.assert_array_equal(merge_detections(parts, overlap, most), expected.numpy())
 
 
 def test_boxes_that_two_engines_found_are_there_once_and_other_labels_stay() -> None:
     first = np.array([[0, 0, 10, 10, 0.8, 0], [0, 0, 10, 10, 0.7, 1]], np.float32)
     second = np.array([[1, 0, 10, 10, 0.9, 0], [20, 20, 30, 30, 0.1, 0]], np.float32)
-    np.testing.assert_array_equal(merge([first, second], 0.45, 100), [second[0], first[1], second[1]])
+    np.testing.assert_array_equal(merge_detections([first, second], 0.45, 100), [second[0], first[1], second[1]])
 
 
 @pytest.mark.parametrize("parts", [[], [np.zeros((0, 6), np.float32)] * 2])
 def test_nothing_found_is_an_empty_list(parts: list[Array]) -> None:
-    assert merge(parts, 0.45, 100).shape == (0, 6)
+    assert merge_detections(parts, 0.45, 100).shape == (0, 6)
 
 
 def test_what_is_given_is_left_alone() -> None:
     part = np.array([[0, 0, 1, 1, 0.1, 0], [0, 0, 1, 1, 0.9, 0]], np.float32)
-    merge([part], 0.45, 100)[:] = -1
+    merge_detections([part], 0.45, 100)[:] = -1
     assert part[:, 4].tolist() == [np.float32(0.1), np.float32(0.9)]

@@ -5,19 +5,19 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from edgetl.artifacts.estimate import Estimate
+from edgetl.artifacts.measurements import AccuracyEstimate
 from edgetl.artifacts.results import (
     Accuracy,
     AveragePrecision,
+    DeploymentResult,
     Evaluation,
     LabelPrecision,
-    MeanPrecision,
-    Measured,
+    MeanAveragePrecision,
 )
 
 
-def estimate(value: float) -> Estimate:
-    return Estimate(value=value, low=value - 0.01, high=value + 0.01, n=100)
+def estimate(value: float) -> AccuracyEstimate:
+    return AccuracyEstimate(value=value, low=value - 0.01, high=value + 0.01, n=100)
 
 
 def through_json(accuracy: Accuracy) -> Accuracy:
@@ -57,7 +57,7 @@ def test_a_group_that_is_no_estimate_is_refused(group: object) -> None:
 
 
 def test_an_evaluation_of_detectors_reads_back_as_it_was_written() -> None:
-    both = MeanPrecision(ap50=estimate(0.6), ap=estimate(0.4))
+    both = MeanAveragePrecision(ap50=estimate(0.6), ap=estimate(0.4))
     precision = AveragePrecision(
         overall=both,
         groups={"cars": both},
@@ -67,7 +67,7 @@ def test_an_evaluation_of_detectors_reads_back_as_it_was_written() -> None:
         },
     )
     accuracy = Accuracy(overall=both.ap50, groups={"cars": both.ap50})
-    measured = Measured(
+    measured = DeploymentResult(
         name="combined", precision="fp32", runtime="onnxruntime", accuracy=accuracy, average_precision=precision
     )
     evaluation = Evaluation(metric="mAP@0.5", images=100, deployments=(measured,), comparisons=(), broken=())

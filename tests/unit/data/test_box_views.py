@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from edgetl.artifacts.boxes import Box, BoxedImage
+from edgetl.artifacts.box_index import Box, BoxedImage
 from edgetl.artifacts.bundle import Preprocessing
 from edgetl.artifacts.files import sha256_file
-from edgetl.config import Augmentation
-from edgetl.data.box_views import LEAST_VISIBLE, BoxView, Tile, ViewBoxes, box_renderer, tiles, view_boxes
+from edgetl.config import AugmentationSettings
+from edgetl.data.box_views import LEAST_VISIBLE, BoxView, MosaicTile, ViewBoxes, box_renderer, tiles, view_boxes
 from edgetl.data.images import Pixels
 from edgetl.data.stream import stream
 from edgetl.data.views import plain
@@ -25,10 +25,10 @@ COLOURS = {"red": (240, 20, 20), "green": (20, 240, 20), "blue": (20, 20, 240)}
 CHANNEL = {label: channel for channel, label in enumerate(COLOURS)}
 
 AUGMENTATIONS = st.builds(
-    Augmentation,
+    AugmentationSettings,
     flip=st.booleans(),
     scale=st.sampled_from([0.0, 0.3, 0.85]),
-    colour=st.sampled_from([0.0, 0.3, 0.6]),
+    color_jitter=st.sampled_from([0.0, 0.3, 0.6]),
     mosaic=st.booleans(),
 )
 PREPROCESSINGS = st.builds(
@@ -102,7 +102,7 @@ def covered(found: ViewBoxes, label: str, shape: tuple[int, ...], margin: float)
 def test_boxes_of_every_view_hold_the_pixels_of_their_objects_and_no_others(
     root: Path,
     images: tuple[BoxedImage, ...],
-    augmentation: Augmentation,
+    augmentation: AugmentationSettings,
     preprocessing: Preprocessing,
     number: int,
     seed: int,
@@ -120,7 +120,7 @@ def test_boxes_of_every_view_hold_the_pixels_of_their_objects_and_no_others(
         assert not there[~covered(found, label, pixels.shape, margin=-2.5) & within(tiles(images[which], view))].any()
 
 
-def within(windows: Iterable[Tile]) -> npt.NDArray[np.bool_]:
+def within(windows: Iterable[MosaicTile]) -> npt.NDArray[np.bool_]:
     """The pixels that lie well within the windows of a view: at their edges, what ends just outside is blended in."""
     windows = list(windows)
     width, height = (max(tile.window[side] for tile in windows) for side in (2, 3))
@@ -132,7 +132,7 @@ def within(windows: Iterable[Tile]) -> npt.NDArray[np.bool_]:
 
 
 def test_what_ends_just_outside_its_window_is_blended_at_the_edge(root: Path, images: tuple[BoxedImage, ...]) -> None:
-    augmentation = Augmentation(flip=True, scale=0.85, colour=0.0, mosaic=True)
+    augmentation = AugmentationSettings(flip=True, scale=0.85, color_jitter=0.0, mosaic=True)
     view = BoxView(Preprocessing(width=64, height=64, fit="stretch"), 15, 1, augmentation, images)
     blue = coloured(rendered(images[2], view, root), "blue")
     outside = blue & ~covered(view_boxes(images[2], view), "blue", blue.shape, margin=-2.5)
@@ -141,7 +141,7 @@ def test_what_ends_just_outside_its_window_is_blended_at_the_edge(root: Path, im
 
 def test_the_plain_view_is_the_one_that_whole_images_have(root: Path, images: tuple[BoxedImage, ...]) -> None:
     for image in images:
-        view = BoxView(letterbox(), seed=7, augmentation=Augmentation(mosaic=True), others=images)
+        view = BoxView(letterbox(), seed=7, augmentation=AugmentationSettings(mosaic=True), others=images)
         np.testing.assert_array_equal(
             rendered(image, view, root), plain((root / image.path).read_bytes(), view.preprocessing)
         )
@@ -161,14 +161,14 @@ def test_a_view_depends_on_seed_number_and_content_alone(root: Path, images: tup
 
 
 def test_nothing_to_augment_leaves_the_plain_view(root: Path, images: tuple[BoxedImage, ...]) -> None:
-    still = Augmentation(flip=False, scale=0.0, colour=0.0)
+    still = AugmentationSettings(flip=False, scale=0.0, color_jitter=0.0)
     for number in range(4):
         found = rendered(images[0], BoxView(letterbox(), number, 0, still), root)
         np.testing.assert_array_equal(found, rendered(images[0], BoxView(letterbox()), root))
 
 
 def test_about_half_of_the_views_are_mirrored_and_about_half_are_mosaics(images: tuple[BoxedImage, ...]) -> None:
-    augmentation = Augmentation(mosaic=True)
+    augmentation = AugmentationSettings(mosaic=True)
     found = [tiles(images[0], BoxView(letterbox(), number, 0, augmentation, images)) for number in range(1, 201)]
     assert {len(view) for view in found} == {1, 4}
     assert 70 < sum(len(view) == 4 for view in found) < 130
@@ -177,7 +177,7 @@ def test_about_half_of_the_views_are_mirrored_and_about_half_are_mosaics(images:
 
 
 def test_a_mosaic_shows_the_image_and_three_others(images: tuple[BoxedImage, ...]) -> None:
-    augmentation = Augmentation(mosaic=True)
+    augmentation = AugmentationSettings(mosaic=True)
     mosaics = [
         parts
         for number in range(1, 40)
@@ -192,7 +192,7 @@ def test_a_mosaic_shows_the_image_and_three_others(images: tuple[BoxedImage, ...
 
 
 def test_images_of_a_mosaic_fill_their_windows_but_slivers_stay_small(images: tuple[BoxedImage, ...]) -> None:
-    still = Augmentation(scale=0.0, mosaic=True)
+    still = AugmentationSettings(scale=0.0, mosaic=True)
     sliver = images[0].model_copy(update={"sha256": "f" * 64, "width": 60_000, "height": 2, "boxes": ()})
     mosaics = [tiles(sliver, BoxView(letterbox(), number, 0, still, images)) for number in range(1, 40)]
     for tile in (tile for parts in mosaics if len(parts) == 4 for tile in parts):
@@ -212,7 +212,7 @@ def test_an_object_of_which_little_is_left_is_ignored() -> None:
         height=100,
         boxes=tuple(Box(label="red", x1=x, y1=40, x2=x + 10, y2=60) for x in range(0, 100, 2) if x + 10 <= 100),
     )
-    zoomed = Augmentation(scale=0.5, flip=False)
+    zoomed = AugmentationSettings(scale=0.5, flip=False)
     states: Counter[str] = Counter()
     for number in range(1, 60):
         view = BoxView(letterbox(100), number, 0, zoomed)
@@ -240,7 +240,7 @@ def test_an_image_without_boxes_has_a_table_without_rows(images: tuple[BoxedImag
 
 
 def test_light_changes_the_image_and_not_the_bars(root: Path, images: tuple[BoxedImage, ...]) -> None:
-    light = Augmentation(flip=False, scale=0.0, colour=0.5)
+    light = AugmentationSettings(flip=False, scale=0.0, color_jitter=0.5)
     found = rendered(images[0], BoxView(letterbox(), 1, 0, light), root)
     plainly = rendered(images[0], BoxView(letterbox()), root)
     bars = (plainly == 127).all(axis=2)
@@ -249,7 +249,7 @@ def test_light_changes_the_image_and_not_the_bars(root: Path, images: tuple[Boxe
 
 
 def test_views_stream_like_any_images(root: Path, images: tuple[BoxedImage, ...]) -> None:
-    view = BoxView(letterbox(), 3, 1, Augmentation(mosaic=True), images)
+    view = BoxView(letterbox(), 3, 1, AugmentationSettings(mosaic=True), images)
     (batch,) = stream(images, root, box_renderer(view, root), np.copy)
     np.testing.assert_array_equal(batch.result, [rendered(image, view, root) for image in images])
 
@@ -259,7 +259,7 @@ def test_a_broken_partner_of_a_mosaic_is_named(root: Path, images: tuple[BoxedIm
     cut = images[1].model_copy(update={"path": "cut.png", "sha256": sha256_file(root / "cut.png")})
     others = (images[0], cut)
     numbers = range(1, 20)
-    views = [BoxView(letterbox(), number, 0, Augmentation(mosaic=True), others) for number in numbers]
+    views = [BoxView(letterbox(), number, 0, AugmentationSettings(mosaic=True), others) for number in numbers]
     view = next(view for view in views if len(tiles(images[0], view)) == 4)
     with pytest.raises(EdgetlError, match=r"wide\.png \(a mosaic with cut\.png, which is broken: truncated"):
         list(stream(images[:1], root, box_renderer(view, root), len))

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from PIL import ExifTags, Image
 
+from edgetl.artifacts.data_index import BrokenFile
 from edgetl.artifacts.files import sha256_file
-from edgetl.artifacts.index import BrokenFile
-from edgetl.data.examine import Examined, examine, size_and_time
+from edgetl.data.examine import FileFacts, examine, size_and_time
 
 
 def test_files_are_told_by_digest_and_upright_size_in_their_order(tmp_path: Path) -> None:
@@ -16,8 +16,8 @@ def test_files_are_told_by_digest_and_upright_size_in_their_order(tmp_path: Path
     Image.new("RGB", (30, 20)).save(tmp_path / "b.jpg", exif=exif)
     (tmp_path / "c.png").write_text("no image")
     found = examine(tmp_path, ["c.png", "b.jpg", "gone.png", "a.png"])
-    assert found[1] == Examined(sha256_file(tmp_path / "b.jpg"), (20, 30))
-    assert found[3] == Examined(sha256_file(tmp_path / "a.png"), (30, 20))
+    assert found[1] == FileFacts(sha256_file(tmp_path / "b.jpg"), (20, 30))
+    assert found[3] == FileFacts(sha256_file(tmp_path / "a.png"), (30, 20))
     assert [file.path for file in found if isinstance(file, BrokenFile)] == ["c.png", "gone.png"]
 
 

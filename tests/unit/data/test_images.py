@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageOps
 
 from edgetl.artifacts.bundle import Preprocessing
-from edgetl.data.geometry import placement
+from edgetl.data.geometry import image_placement
 from edgetl.data.images import MAX_PIXELS, BrokenImageError, check, decode, fit, upright_size
 from edgetl.data.views import plain
 
@@ -321,7 +321,7 @@ def boxed(width: int, height: int, fit: str) -> Preprocessing:
 def test_a_letterboxed_image_stands_between_bars_of_grey_127(size: tuple[int, int], frame: tuple[int, int]) -> None:
     found = fit(Image.new("RGB", size, (200, 30, 90)), boxed(*frame, "letterbox"))
     assert found.shape == (frame[1], frame[0], 3) and found.dtype == np.uint8
-    place = placement(size, boxed(*frame, "letterbox"))
+    place = image_placement(size, boxed(*frame, "letterbox"))
     (left, top), (width, height) = place.corner, place.size
     expected = np.full((frame[1], frame[0], 3), 127, np.uint8)
     expected[top : top + height, left : left + width] = (200, 30, 90)
@@ -333,7 +333,7 @@ def test_a_letterboxed_image_stands_between_bars_of_grey_127(size: tuple[int, in
 def test_fitted_pixels_are_near_those_of_opencv(size: tuple[int, int], fitted: str) -> None:
     cv2 = pytest.importorskip("cv2", reason="the reference is OpenCV")
     image, preprocessing = picture(*size), boxed(224, 160, fitted)
-    place = placement(size, preprocessing)
+    place = image_placement(size, preprocessing)
     expected = np.full((160, 224, 3), 127, np.uint8)
     (left, top), (width, height) = place.corner, place.size
     area = cv2.resize(np.asarray(image), place.size, interpolation=cv2.INTER_AREA)
@@ -350,7 +350,7 @@ def test_a_bright_rectangle_is_rendered_where_its_box_lands(size: tuple[int, int
     box = np.array([0.2, 0.3, 0.7, 0.9]) * np.tile(size, 2) // 1
     image = Image.new("RGB", size)
     image.paste((255, 255, 255), tuple(int(edge) for edge in box))
-    place = placement(size, preprocessing)
+    place = image_placement(size, preprocessing)
     (left, top, right, bottom), (x, y) = place.to_input(box)[0], place.corner
     found = plain(encoded(image, "JPEG", quality=100, subsampling=0), preprocessing)[..., 0].astype(float) / 255
     lit = found[y : y + place.size[1], x : x + place.size[0]]
@@ -369,7 +369,7 @@ def test_a_large_jpeg_decoded_smaller_lands_where_the_whole_would(orientation: i
     content = encoded(picture(1207, 803), "JPEG", quality=95, exif=exif)
     preprocessing = boxed(96, 64, fitted)
     whole = decode(content)
-    place = placement(whole.size, preprocessing)
+    place = image_placement(whole.size, preprocessing)
     smaller = decode(content, place.detail)
     assert smaller.width < whole.width / 2 and upright_size(content) == whole.size
     found, expected = plain(content, preprocessing), fit(whole, preprocessing)

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgetl.artifacts.predictions import Detection, Guess, Predicted
+from edgetl.artifacts.predictions import Classification, Detection, Prediction
 from edgetl.data.pictures import annotated
 
 
-def said(*detections: Detection, size: tuple[int, int] = (200, 100), labels: tuple[Guess, ...] = ()) -> Predicted:
-    return Predicted(path="a.png", width=size[0], height=size[1], detections=detections, labels=labels)
+def said(
+    *detections: Detection, size: tuple[int, int] = (200, 100), labels: tuple[Classification, ...] = ()
+) -> Prediction:
+    return Prediction(path="a.png", width=size[0], height=size[1], detections=detections, labels=labels)
 
 
 def found(*xyxy: float, label: str = "car", score: float = 0.9) -> Detection:
@@ -68,9 +70,9 @@ def test_lines_and_letters_grow_with_the_image(size: tuple[int, int]) -> None:
 
 
 def test_labels_of_an_image_are_listed_at_its_corner() -> None:
-    guesses = tuple(Guess(head="combined", label=label, probability=0.5) for label in ("cat", "dog"))
+    guesses = tuple(Classification(head="combined", label=label, probability=0.5) for label in ("cat", "dog"))
     picture = annotated(
-        Image.new("RGB", (200, 100), "grey"), Predicted(path="a", width=200, height=100, labels=guesses)
+        Image.new("RGB", (200, 100), "grey"), Prediction(path="a", width=200, height=100, labels=guesses)
     )
     changed = (np.asarray(picture) != GREY).any(axis=2)
     assert changed[:30, :20].all() and not changed[60:].any() and not changed[:, 150:].any()

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from edgetl.artifacts.index import Sample
-from edgetl.data.splits import ambiguous, overlaps, split
+from edgetl.artifacts.data_index import Sample
+from edgetl.data.splits import ambiguous, split, split_duplicates
 from edgetl.errors import EdgetlError
 
 
@@ -108,20 +108,20 @@ def test_three_images_are_enough_for_three_splits_and_two_are_not() -> None:
 def test_shared_images_are_refused_with_counts_and_the_first_pair() -> None:
     train, test = some("a", 1, 2, 3, 4), some("a", 3, 4, 5)
     with pytest.raises(EdgetlError) as caught:
-        overlaps(train, (), [s.model_copy(update={"path": f"test/{s.path}"}) for s in test], "refuse")
+        split_duplicates(train, (), [s.model_copy(update={"path": f"test/{s.path}"}) for s in test], "refuse")
     assert str(caught.value) == (
         "2 of 3 test images are also in train (the first: test/a/3-0.png = a/3-0.png); "
-        "remove them, or set data.overlap: drop to leave them out of train"
+        "remove them, or set data.split_duplicates: drop to leave them out of train"
     )
 
 
 def test_every_pair_of_splits_that_shares_images_is_named() -> None:
     with pytest.raises(EdgetlError, match=r"also in train .* also in val .* leave them out of train and val"):
-        overlaps(some("a", 1, 2), some("a", 2, 3), some("a", 1, 3), "refuse")
+        split_duplicates(some("a", 1, 2), some("a", 2, 3), some("a", 1, 3), "refuse")
 
 
 def test_dropping_keeps_test_whole_and_val_before_train() -> None:
-    train, val, notes = overlaps(some("a", 1, 2, 3, 4), some("a", 2, 3, 5), some("a", 3, 4, 6), "drop")
+    train, val, notes = split_duplicates(some("a", 1, 2, 3, 4), some("a", 2, 3, 5), some("a", 3, 4, 6), "drop")
     assert train == tuple(some("a", 1))
     assert val == tuple(some("a", 2, 5))
     assert [note.rpartition(": ")[2] for note in notes] == [
@@ -134,4 +134,4 @@ def test_dropping_keeps_test_whole_and_val_before_train() -> None:
 @pytest.mark.parametrize("overlap", ["refuse", "drop"])
 def test_splits_that_share_nothing_stay_as_they_are(overlap: str) -> None:
     train, val, test = some("a", 1, 1), some("a", 2), some("a", 3)
-    assert overlaps(train, val, test, overlap) == (tuple(train), tuple(val), ())
+    assert split_duplicates(train, val, test, overlap) == (tuple(train), tuple(val), ())

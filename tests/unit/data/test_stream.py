@@ -13,10 +13,10 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from edgetl.artifacts.bundle import Preprocessing
+from edgetl.artifacts.data_index import Sample
 from edgetl.artifacts.files import sha256_file
-from edgetl.artifacts.index import Sample
 from edgetl.data.images import decode, fit
-from edgetl.data.stream import Batch, stream, to_input
+from edgetl.data.stream import BatchResult, stream, to_input
 from edgetl.data.views import augment, renderer
 from edgetl.errors import EdgetlError
 
@@ -168,7 +168,7 @@ def test_an_error_in_apply_reaches_the_consumer_and_ends_the_workers(tmp_path: P
         return len(images)
 
     calls: list[int] = []
-    received: list[Batch[int]] = []
+    received: list[BatchResult[int]] = []
     with pytest.raises(BackboneError):
         received.extend(stream(samples * 10, tmp_path, PLAIN, apply, batch_size=1, workers=1))
     assert len(calls) == 2 and len(received) <= 2

@@ -28,7 +28,7 @@ def written(path: Path, size: tuple[int, int] = (64, 48), times: tuple[float, ..
 def test_frames_come_as_they_were_written(size: tuple[int, int], tmp_path: Path) -> None:
     with open_video(written(tmp_path / "a.mp4", size)) as video:
         frames = list(video.frames)
-    assert video.rate == 10
+    assert video.fps == 10
     assert [frame.number for frame in frames] == [0, 1, 2]
     assert [frame.seconds for frame in frames] == pytest.approx([0.0, 0.1, 0.2])
     for number, frame in enumerate(frames):

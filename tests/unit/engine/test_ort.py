@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from edgetl.artifacts.engine import manifest_path, read_manifest
+from edgetl.artifacts.engine_manifest import manifest_path, read_manifest
 from edgetl.artifacts.files import sha256_file
-from edgetl.engine.cpu import processor
+from edgetl.engine.processor import processor
 from edgetl.engine.runtime import BuildOptions, build_engine, get_runtime, load_engine
 from edgetl.errors import EdgetlError
 

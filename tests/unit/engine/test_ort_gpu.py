@@ -29,9 +29,9 @@ def test_int8_is_refused_where_it_would_not_be_int8() -> None:
     assert "no INT8 convolutions" in str(get_runtime("onnxruntime-cuda").unsupported("int8"))
     assert get_runtime("onnxruntime-cuda").unsupported("fp16") is None
     assert get_runtime("onnxruntime-tensorrt").unsupported("int8") is None
-    assert get_runtime("onnxruntime-tensorrt").SPELLING == "tensorrt"
+    assert get_runtime("onnxruntime-tensorrt").QDQ_FORMAT == "tensorrt"
 
 
 def test_options_of_other_runtimes_are_refused(graph: Path, tmp_path: Path) -> None:
-    with pytest.raises(EdgetlError, match=r"onnxruntime-cuda takes no level \(3 was given\)"):
-        build_engine(get_runtime("onnxruntime-cuda"), graph, tmp_path / "e.onnx", BuildOptions(level=3))
+    with pytest.raises(EdgetlError, match=r"onnxruntime-cuda takes no optimization level \(3 was given\)"):
+        build_engine(get_runtime("onnxruntime-cuda"), graph, tmp_path / "e.onnx", BuildOptions(optimization_level=3))

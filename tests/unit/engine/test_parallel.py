@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from edgetl.artifacts.engine import read_manifest
+from edgetl.artifacts.engine_manifest import read_manifest
 from edgetl.artifacts.files import sha256_file
 
 pytest.importorskip("tensorrt_rtx", reason="the extra rtx is not installed")

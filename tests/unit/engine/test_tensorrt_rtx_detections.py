@@ -10,16 +10,16 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgetl.artifacts.bundle import Preprocessing
-from edgetl.artifacts.calibration import CalibrationImage
-from edgetl.artifacts.detections import Form
-from edgetl.artifacts.detector import Scale
-from edgetl.artifacts.engine import read_manifest
-from edgetl.config import Recipe, Suppression
+from edgetl.artifacts.calibration_table import CalibrationImage
+from edgetl.artifacts.detector_bundle import YoloScale
+from edgetl.artifacts.engine_manifest import read_manifest
+from edgetl.artifacts.predictions import NmsImplementation
+from edgetl.config import CalibrationRecipe, NmsSettings
 from edgetl.engine.runtime import BuildOptions, build_engine, get_runtime
 from edgetl.errors import EdgetlError
-from edgetl.graph.detections import RawHead, with_detections
-from edgetl.graph.half import to_fp16
-from edgetl.graph.quantise import quantise
+from edgetl.graph.detection_postprocessing import RawHead, with_detections
+from edgetl.graph.fp16 import to_fp16
+from edgetl.graph.quantize import quantize
 from tests.calibrating import calibrate
 
 pytest.importorskip("tensorrt_rtx", reason="the extra rtx is not installed")
@@ -29,7 +29,7 @@ LABELS = ("car", "bus", "stop")
 SIDE = 32
 
 
-def detector(form: Form, precision: str = "fp32") -> onnx.ModelProto:
+def detector(form: NmsImplementation, precision: str = "fp32") -> onnx.ModelProto:
     """Two heads of two scales each, on one layer."""
     random = np.random.default_rng(0)
     raws = {f"{name}/{number}": stride for name in ("vehicles", "signs") for number, stride in enumerate((8, 16))}
@@ -56,17 +56,19 @@ def detector(form: Form, precision: str = "fp32") -> onnx.ModelProto:
     elif precision == "int8":
         images = random.random((2, 3, SIDE, SIDE), dtype=np.float32)
         record = tuple(CalibrationImage(path=str(n), sha256="") for n in range(len(images)))
-        model = quantise(model, calibrate(model, [images], Recipe(), record), "tensorrt")
-    scales = tuple(Scale(anchors=anchors) for anchors in (((6.0, 5.0), (10.0, 14.0)), ((20.0, 18.0), (40.0, 30.0))))
+        model = quantize(model, calibrate(model, [images], CalibrationRecipe(), record), "tensorrt")
+    scales = tuple(YoloScale(anchors=anchors) for anchors in (((6.0, 5.0), (10.0, 14.0)), ((20.0, 18.0), (40.0, 30.0))))
     heads = [RawHead(name, LABELS, scales, (f"{name}/0", f"{name}/1")) for name in ("vehicles", "signs")]
-    return with_detections(model, heads, Preprocessing(width=SIDE, height=SIDE, fit="letterbox"), Suppression(), form)
+    return with_detections(model, heads, Preprocessing(width=SIDE, height=SIDE, fit="letterbox"), NmsSettings(), form)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "precision"), [("loop", "fp32"), ("loop", "fp16"), ("loop", "int8"), ("none", "fp32")]
 )
-def test_detectors_build_with_a_loop_or_without_suppression(form: Form, precision: str, tmp_path: Path) -> None:
+def test_detectors_build_with_a_loop_or_without_suppression(
+    form: NmsImplementation, precision: str, tmp_path: Path
+) -> None:
     graph, engine = tmp_path / "detector.onnx", tmp_path / "detector.engine"
     onnx.save(detector(form, precision), graph)
     assert build_engine(RTX, graph, engine, BuildOptions(compute_capability="SM86"))

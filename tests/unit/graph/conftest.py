@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from edgetl.artifacts.bundle import IMAGES
-from edgetl.artifacts.calibration import CalibrationImage, CalibrationTable
-from edgetl.config import CalibrationMethod, Recipe
-from edgetl.graph.fusion.fuse import fuse
+from edgetl.artifacts.calibration_table import CalibrationImage, CalibrationTable
+from edgetl.config import CalibrationMethod, CalibrationRecipe
+from edgetl.graph.fusion.fused_graph import fuse
 from edgetl.graph.observe import Observer
 from tests.calibrating import calibrate
 
@@ -113,7 +113,7 @@ def image_record(count: int) -> tuple[CalibrationImage, ...]:
 
 
 def calibrated(model: onnx.ModelProto, method: CalibrationMethod = "max", count: int = 8) -> CalibrationTable:
-    return calibrate(model, [smooth_images(count)], Recipe(method=method), image_record(count))
+    return calibrate(model, [smooth_images(count)], CalibrationRecipe(method=method), image_record(count))
 
 
 # Tests have no package to import from, so helpers come as fixtures.
@@ -179,6 +179,6 @@ def judging() -> Callable[[onnx.ModelProto, NDArray[np.float32]], NDArray[np.flo
 
     def judging(model: onnx.ModelProto, pictures: NDArray[np.float32]) -> NDArray[np.float32]:
         observer = Observer(model)
-        return observer.seen(observer.add(pictures)).judging
+        return observer.observation(observer.add(pictures)).probe_images
 
     return judging

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from onnx import numpy_helper
 
-from edgetl.artifacts.calibration import CalibrationTable
+from edgetl.artifacts.calibration_table import CalibrationTable
 from edgetl.artifacts.files import read_json, sha256_bytes, write_json
-from edgetl.config import Recipe
+from edgetl.config import CalibrationRecipe
 from edgetl.errors import EdgetlError
 from edgetl.graph.calibrate import ranked_tables
 from edgetl.graph.model import model_bytes
-from edgetl.graph.noise import mean_snr_db, results
 from edgetl.graph.observe import PROBES, Observer, quantisable_tensors
-from edgetl.graph.quantise import quantise
+from edgetl.graph.quantize import quantize
+from edgetl.graph.snr import mean_snr_db, results
 from tests.calibrating import calibrate
 
 METHODS = ["max", "percentile", "entropy", "mse", "auto"]
@@ -30,7 +30,7 @@ def batches_of(images, size):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_batch_size_and_order_do_not_change_a_bit_of_the_table(method, network, images, record):
-    pictures, recipe = images(12), Recipe(method=method)
+    pictures, recipe = images(12), CalibrationRecipe(method=method)
     tables = [calibrate(network, batches_of(pictures, size), recipe, record(12)) for size in (1, 3, 8)]
     shuffled = pictures[np.random.default_rng(1).permutation(12)]
     tables.append(calibrate(network, batches_of(shuffled, 5), recipe, record(12)))
@@ -39,7 +39,7 @@ def test_batch_size_and_order_do_not_change_a_bit_of_the_table(method, network, 
 
 def test_the_table_names_its_graph_method_and_images_in_the_order_given(network, images, record):
     named = tuple(reversed(record(4)))
-    table = calibrate(network, iter(batches_of(images(4), 2)), Recipe(method="percentile"), named)
+    table = calibrate(network, iter(batches_of(images(4), 2)), CalibrationRecipe(method="percentile"), named)
     assert table.method == "percentile 99.99"
     assert table.graph_sha256 == sha256_bytes(model_bytes(network))
     assert table.images == named
@@ -48,7 +48,7 @@ def test_the_table_names_its_graph_method_and_images_in_the_order_given(network,
 def test_tensors_that_are_asked_for_get_the_ranges_that_they_have_among_all(network, images, record, table_for):
     """Graphs that are parts of one whole are calibrated in one pass over it."""
     every = quantisable_tensors(network)
-    some = calibrate(network, [images(8)], Recipe(method="max"), record(8), every[3:6])
+    some = calibrate(network, [images(8)], CalibrationRecipe(method="max"), record(8), every[3:6])
     whole = table_for(network).by_name()
     assert [one.name for one in some.tensors] == list(every[3:6])
     assert all(one == whole[one.name] for one in some.tensors)
@@ -81,15 +81,15 @@ def test_no_threshold_reaches_beyond_what_was_seen(method, network, table_for):
 
 def test_no_images_and_a_wrong_count_are_refused(network, images, record):
     with pytest.raises(EdgetlError, match="no calibration images"):
-        calibrate(network, [], Recipe(), ())
+        calibrate(network, [], CalibrationRecipe(), ())
     with pytest.raises(EdgetlError, match="3 images were calibrated on but 2 recorded"):
-        calibrate(network, [images(3)], Recipe(), record(2))
+        calibrate(network, [images(3)], CalibrationRecipe(), record(2))
 
 
 @pytest.mark.parametrize("wrong", [np.zeros((3, 16, 16), np.float32), np.zeros((1, 3, 16, 16), np.uint8)])
 def test_batches_of_another_shape_or_type_are_refused(wrong, network, record):
     with pytest.raises(EdgetlError, match=r"expected float32 \[n,3,H,W\]"):
-        calibrate(network, [wrong], Recipe(), record(1))
+        calibrate(network, [wrong], CalibrationRecipe(), record(1))
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
@@ -97,7 +97,7 @@ def test_a_tensor_with_nan_or_infinity_is_named(poison, network, images, record)
     pictures = images(3)
     pictures[2, 0, 0, 0] = poison
     with pytest.raises(EdgetlError, match=r"tensor 'div_1' holds NaN or infinity on a calibration image"):
-        calibrate(network, [pictures], Recipe(), record(3))
+        calibrate(network, [pictures], CalibrationRecipe(), record(3))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -116,7 +116,7 @@ def test_a_graph_without_layers_to_quantise_is_refused(sketch, images, record):
     plan = sketch()
     plan.head("vehicles", plan.features(plan.start), 3)
     with pytest.raises(EdgetlError, match="no Conv"):
-        calibrate(plan.model(), [images(1)], Recipe(), record(1))
+        calibrate(plan.model(), [images(1)], CalibrationRecipe(), record(1))
 
 
 def test_calibrating_leaves_the_model_alone(network, table_for):
@@ -133,9 +133,9 @@ def test_the_graph_is_the_same_bytes_from_any_number_of_threads(method, network,
         observer = Observer(network)
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(observer.add, batches_of(pictures[:: 1 if threads == 2 else -1], threads)))
-        seen = observer.seen(16)
-        table = ranked_tables(network, seen, Recipe(method=method), record(16))[0]
-        graphs.update(model_bytes(quantise(network, table, target)) for target in ("tensorrt", "onnxruntime"))
+        seen = observer.observation(16)
+        table = ranked_tables(network, seen, CalibrationRecipe(method=method), record(16))[0]
+        graphs.update(model_bytes(quantize(network, table, target)) for target in ("tensorrt", "onnxruntime"))
     assert len(graphs) == 2
 
 
@@ -144,29 +144,29 @@ def test_the_probes_are_the_same_images_whatever_order_they_come_in(network, ima
     forward, backward = Observer(network), Observer(network)
     forward.add(pictures)
     backward.add(pictures[::-1])
-    seen = forward.seen(len(pictures)).probes
+    seen = forward.observation(len(pictures)).probes
     assert len(seen) == PROBES
-    np.testing.assert_array_equal(seen, backward.seen(len(pictures)).probes)
+    np.testing.assert_array_equal(seen, backward.observation(len(pictures)).probes)
 
 
 def test_what_is_fitted_to_some_probes_is_judged_on_others(network, images):
     observer = Observer(network)
-    seen = observer.seen(observer.add(images(20)))
-    both = {image.tobytes() for half in (seen.fitting, seen.judging) for image in half}
-    assert (len(seen.fitting), len(seen.judging), len(both)) == (10, 10, 20)
+    seen = observer.observation(observer.add(images(20)))
+    both = {image.tobytes() for half in (seen.fitting_images, seen.probe_images) for image in half}
+    assert (len(seen.fitting_images), len(seen.probe_images), len(both)) == (10, 10, 20)
     alone = Observer(network)
-    np.testing.assert_array_equal(alone.seen(alone.add(images(1))).judging, images(1))
+    np.testing.assert_array_equal(alone.observation(alone.add(images(1))).probe_images, images(1))
 
 
 def test_auto_says_what_every_method_came_to_and_takes_the_best(network, images, record, judging):
-    table = calibrate(network, [images(8)], Recipe(method="auto"), record(8))
+    table = calibrate(network, [images(8)], CalibrationRecipe(method="auto"), record(8))
     noise = [trial.snr_db for trial in table.trials]
     assert noise == sorted(noise, reverse=True)
     assert table.method == table.trials[0].method
     assert {trial.method.split()[0] for trial in table.trials} == {"max", "percentile", "entropy", "mse"}
-    alone = calibrate(network, [images(8)], Recipe(method="max"), record(8))
+    alone = calibrate(network, [images(8)], CalibrationRecipe(method="max"), record(8))
     exact = results(network, judging(network, images(8)))
-    found = results(quantise(network, alone, "tensorrt"), judging(network, images(8)), tuple(exact))
+    found = results(quantize(network, alone, "tensorrt"), judging(network, images(8)), tuple(exact))
     recorded = next(trial.snr_db for trial in table.trials if trial.method == "max")
     assert recorded == pytest.approx(mean_snr_db(exact, found), abs=0.02)
 

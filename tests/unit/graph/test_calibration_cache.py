@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgetl.config import Recipe
+from edgetl.config import CalibrationRecipe
 from edgetl.errors import EdgetlError
 from edgetl.graph.calibration_cache import cache_tensors, cache_text, read_cache, table_from_cache, version_number
 from edgetl.graph.model import model_bytes
 from edgetl.graph.parity import max_difference, run
-from edgetl.graph.quantise import quantise
+from edgetl.graph.quantize import quantize
 from tests.calibrating import calibrate
 
 HEADER = "TRT-100300-EntropyCalibration2\n"
@@ -23,7 +23,7 @@ HEADER = "TRT-100300-EntropyCalibration2\n"
 
 @pytest.fixture(scope="module")
 def table(network, images, record):
-    return calibrate(network, [images(8)], Recipe(method="mse"), record(8), cache_tensors(network))
+    return calibrate(network, [images(8)], CalibrationRecipe(method="mse"), record(8), cache_tensors(network))
 
 
 @pytest.mark.parametrize(
@@ -62,14 +62,14 @@ def test_what_only_passes_values_on_has_the_scale_of_what_went_in(network, table
 def test_read_back_it_makes_the_same_tensorrt_graph(network, table):
     scales = read_cache(cache_text(network, table, "10.3.0").encode(), "c")
     again = table_from_cache(network, scales, "tensorrt", "c")
-    assert model_bytes(quantise(network, again, "tensorrt")) == model_bytes(quantise(network, table, "tensorrt"))
+    assert model_bytes(quantize(network, again, "tensorrt")) == model_bytes(quantize(network, table, "tensorrt"))
 
 
 def test_onnx_runtime_gets_all_levels_where_nothing_is_negative(network, table, images):
     scales = read_cache(cache_text(network, table, "10.3.0").encode(), "c")
     again = table_from_cache(network, scales, "onnxruntime", "c").by_name()
     assert all(found.low == 0.0 for name, found in again.items() if name.startswith(("relu", "clip")))
-    quantised = quantise(network, table_from_cache(network, scales, "onnxruntime", "c"), "onnxruntime")
+    quantised = quantize(network, table_from_cache(network, scales, "onnxruntime", "c"), "onnxruntime")
     assert max_difference(run(network, images(8)), run(quantised, images(8))) < 0.05
 
 

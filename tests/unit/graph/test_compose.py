@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from edgetl.artifacts.bundle import FEATURES, IMAGES, Activation, Head, Preprocessing
+from edgetl.artifacts.bundle import FEATURES, IMAGES, Activation, ClassificationHead, Preprocessing
 from edgetl.graph.compose import compose
 from edgetl.graph.extract import extract
 from edgetl.graph.parity import Session, run
@@ -42,12 +42,12 @@ def trunk() -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def head(name: str, *classes: str, activation: Activation = "softmax") -> Head:
-    return Head(
+def head(name: str, *classes: str, activation: Activation = "softmax") -> ClassificationHead:
+    return ClassificationHead(
         name=name,
         classes=classes,
         activation=activation,
-        regularisation=0.01,
+        l2=0.01,
         temperature=1.0,
         val_loss=0.1,
         val_accuracy=0.9,
@@ -58,7 +58,7 @@ ROUND, STRAIGHT = head("round", "0", "8", "other"), head("straight", "1", "other
 ONE_VS_REST = head("one-vs-rest", "0", "8", "1", activation="sigmoid")
 
 
-def weights_of(*heads: Head) -> dict[str, Array]:
+def weights_of(*heads: ClassificationHead) -> dict[str, Array]:
     random = np.random.default_rng(2)
     return {
         f"{one.name}.{part}": random.normal(0.0, 2.0, shape).astype(np.float32)
@@ -67,7 +67,7 @@ def weights_of(*heads: Head) -> dict[str, Array]:
     }
 
 
-def logits(one: Head, weights: Mapping[str, Array]) -> NDArray[np.float64]:
+def logits(one: ClassificationHead, weights: Mapping[str, Array]) -> NDArray[np.float64]:
     features = run(trunk(), PIXELS)[FEATURES].astype(np.float64)
     result: NDArray[np.float64] = features @ weights[f"{one.name}.weight"].T + weights[f"{one.name}.bias"]
     return result
@@ -146,7 +146,7 @@ def check_name(name: str) -> None:
     assert json.loads(notes["edgetl.labels"])[name] == ["größer als", "other"]
 
 
-SECOND = head("round@cascade", "0", "8", "other").model_copy(update={"beside": "combined"})
+SECOND = head("round@cascade", "0", "8", "other").model_copy(update={"first_level": "combined"})
 COMBINED = head("combined", "0", "8", "1")
 
 

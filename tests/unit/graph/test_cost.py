@@ -19,9 +19,9 @@ from onnx.utils import Extractor
 
 from edgetl.errors import EdgetlError
 from edgetl.graph.cost import BALANCE, Cost, CostModel, KernelCost, NodeCost
-from edgetl.graph.half import to_fp16
+from edgetl.graph.fp16 import to_fp16
 from edgetl.graph.model import model_bytes
-from edgetl.graph.quantise import quantise
+from edgetl.graph.quantize import quantize
 
 CONVOLUTIONAL = ("torchvision/resnet50", "torchvision/mobilenet_v2", "torchvision/squeezenet1_1", "timm/darknet53")
 
@@ -46,9 +46,9 @@ def counted(name: str, size: int = 64) -> Counted:
     from edgetl import config
     from edgetl.graph.simplify import simplify
     from edgetl.train.backbones import load_backbone
-    from edgetl.train.export import export_trunk
+    from edgetl.train.onnx_export import export_trunk
 
-    backbone = load_backbone(config.Backbone(name=name, weights=None, image_size=size), Path(), seed=0)
+    backbone = load_backbone(config.BackboneSettings(name=name, weights=None, image_size=size), Path(), seed=0)
     normalisations = [layer for layer in backbone.trunk.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
     # Fresh networks have many equal tensors (biases of 0, scales of 1), which the exporter would store once.
     for tensor in (*backbone.trunk.parameters(), *(n for layer in normalisations for n in layer.buffers())):
@@ -132,7 +132,7 @@ def test_costs_of_a_residual_block_are_those_worked_out_by_hand() -> None:
     )
     # All four kernels wait for memory: Conv and Relu, Conv and Add, the pooling, the linear layer.
     kernels = (448 + 768 + 1024, 592 + 1024 + 1024 + 1024, 1024 + 16, 40 + 16 + 8)
-    assert model.cost() == Cost(32272, 270, 1080, 5928, estimate=sum(kernels))
+    assert model.cost() == Cost(32272, 270, 1080, 5928, relative_latency=sum(kernels))
 
 
 def test_kernels_of_a_residual_block_are_those_worked_out_by_hand() -> None:
@@ -148,7 +148,7 @@ def test_kernels_of_a_residual_block_are_those_worked_out_by_hand() -> None:
 
 
 def test_int8_kernels_multiply_in_8_bits(network: onnx.ModelProto, table_for: Callable[..., Any]) -> None:
-    plain, prepared = (CostModel(one).kernels() for one in (network, quantise(network, table_for(network), "tensorrt")))
+    plain, prepared = (CostModel(one).kernels() for one in (network, quantize(network, table_for(network), "tensorrt")))
     quantised = [kernel for kernel in prepared if kernel.bits == 8 and kernel.flops]
     assert sum(kernel.flops for kernel in quantised) > 0.9 * sum(kernel.flops for kernel in plain)
 
@@ -156,17 +156,17 @@ def test_int8_kernels_multiply_in_8_bits(network: onnx.ModelProto, table_for: Ca
 def test_a_kernel_with_more_flops_than_its_bytes_hide_is_estimated_by_its_flops() -> None:
     nodes = [helper.make_node("Conv", ["images", "w"], ["maps"]), helper.make_node("Relu", ["maps"], ["out"])]
     cost = CostModel(graph(nodes, {"images": ["N", 64, 16, 16]}, ["out"], {"w": weights(64, 64, 3, 3)})).cost()
-    assert cost.estimate == cost.flops / BALANCE > cost.weight_bytes + cost.activation_bytes
+    assert cost.relative_latency == cost.flops / BALANCE > cost.weight_bytes + cost.activation_bytes
 
 
 def test_a_part_of_a_graph_costs_what_leads_to_it() -> None:
     model = CostModel(residual_block())
-    assert model.cost(["r1"]) == Cost(13824, 112, 448, 768 + 1024, estimate=2240)
+    assert model.cost(["r1"]) == Cost(13824, 112, 448, 768 + 1024, relative_latency=2240)
     # Somebody wants the map before the Relu: it goes to memory as well.
     assert model.cost(["r1", "c1"]).activation_bytes == 768 + 1024 + 1024
-    assert model.cost(["c1"]) == Cost(13824, 112, 448, 768 + 1024, estimate=2240)
-    assert model.cost([]) == model.cost(["images"]) == Cost(0, 0, 0, 0, estimate=0)
-    assert model.cost(["w1"]) == Cost(0, 108, 432, 0, estimate=0)
+    assert model.cost(["c1"]) == Cost(13824, 112, 448, 768 + 1024, relative_latency=2240)
+    assert model.cost([]) == model.cost(["images"]) == Cost(0, 0, 0, 0, relative_latency=0)
+    assert model.cost(["w1"]) == Cost(0, 108, 432, 0, relative_latency=0)
 
 
 OPERATORS: dict[str, tuple[onnx.NodeProto, list[tuple[int, ...]], Callable[..., Any]]] = {
@@ -259,7 +259,7 @@ def test_a_weight_counts_once_however_many_nodes_read_it() -> None:
     assert [node.parameters for node in model.nodes] == [0, 16, 16]
     assert (model.cost().parameters, model.cost().weight_bytes) == (16, 64)
     # Each kernel has to fetch it, though.
-    assert model.cost().estimate == 2 * (64 + 16 + 16)
+    assert model.cost().relative_latency == 2 * (64 + 16 + 16)
 
 
 def test_a_gate_is_a_kernel_of_its_own_because_it_waits_for_the_pooling() -> None:
@@ -280,18 +280,18 @@ def test_a_network_in_fp16_moves_half_the_bytes_and_costs_as_many_flops(network:
     assert (half.flops, half.parameters) == (full.flops, full.parameters)
     assert 0.5 <= half.weight_bytes / full.weight_bytes < 0.6  # heads stay in FP32
     assert 0.5 <= half.activation_bytes / full.activation_bytes < 0.6  # and so do the images
-    assert 0.5 <= half.estimate / full.estimate < 0.6
+    assert 0.5 <= half.relative_latency / full.relative_latency < 0.6
 
 
 @pytest.mark.parametrize("target", ["tensorrt", "onnxruntime"])
 def test_a_layer_between_qdq_reads_1_byte_operands(
     target: Any, network: onnx.ModelProto, table_for: Callable[..., Any]
 ) -> None:
-    prepared = quantise(network, table_for(network), target)
+    prepared = quantize(network, table_for(network), target)
     plain, quantised = CostModel(network), CostModel(prepared)
     assert quantised.cost().flops == plain.cost().flops
     assert quantised.cost().parameters == plain.cost().parameters
-    assert quantised.cost().estimate < 0.5 * plain.cost().estimate
+    assert quantised.cost().relative_latency < 0.5 * plain.cost().relative_latency
     layers = [[node for node in model.nodes if node.op == "Conv"] for model in (plain, quantised)]
     assert [4 * node.read_bytes for node in layers[1]] == [node.read_bytes for node in layers[0]]
     assert all(node.weight_bytes < was.weight_bytes for was, node in zip(*layers, strict=True))
@@ -353,7 +353,7 @@ def test_a_part_costs_what_it_costs_cut_out(sketch: Any, steps: Any, numbers: se
     model, tensors = random_graph(sketch, steps)
     names = chosen(tensors, numbers) or tensors[:1]
     alone = CostModel(Extractor(model).extract_model(["images"], names)).cost()
-    assert CostModel(model).cost(names) == replace(alone, estimate=pytest.approx(alone.estimate))
+    assert CostModel(model).cost(names) == replace(alone, relative_latency=pytest.approx(alone.relative_latency))
 
 
 @settings(max_examples=60)
@@ -362,7 +362,7 @@ def test_a_union_costs_between_its_dearer_and_both(sketch: Any, steps: Any, ours
     model, tensors = random_graph(sketch, steps)
     costs = CostModel(model)
     a, b, union = (costs.cost(chosen(tensors, numbers)) for numbers in (ours, theirs, ours | theirs))
-    for field in ("flops", "parameters", "weight_bytes", "activation_bytes", "estimate"):
+    for field in ("flops", "parameters", "weight_bytes", "activation_bytes", "relative_latency"):
         part, other, both = (getattr(cost, field) for cost in (a, b, union))
         assert max(part, other) <= both * (1 + 1e-9)
         assert both <= (part + other) * (1 + 1e-9)
@@ -433,7 +433,7 @@ def test_bodies_of_control_flow_count_nothing_and_what_they_read_is_needed() -> 
 def test_an_operator_unknown_to_onnx_counts_the_bytes_that_are_declared() -> None:
     model = graph([helper.make_node("Own", ["x"], ["out"], domain="own")], {"x": ["N", 8]}, [])
     model.graph.output.append(helper.make_tensor_value_info("out", TensorProto.FLOAT, ["N", 4]))
-    assert CostModel(model).cost() == Cost(0, 0, 0, 32 + 16, estimate=48)
+    assert CostModel(model).cost() == Cost(0, 0, 0, 32 + 16, relative_latency=48)
 
 
 def test_an_old_file_that_lists_its_weights_as_inputs_has_weights_all_the_same() -> None:

@@ -7,18 +7,18 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from edgetl.artifacts.calibration import CalibrationTable
-from edgetl.config import Recipe
+from edgetl.artifacts.calibration_table import CalibrationTable
+from edgetl.config import CalibrationRecipe
 from edgetl.graph.calibrate import ranked_tables, watched
 from edgetl.graph.cost import CostModel
 from edgetl.graph.model import Wiring, model_bytes
-from edgetl.graph.noise import mean_snr_db, results, snr_db
 from edgetl.graph.observe import Observer, quantisable_tensors
-from edgetl.graph.placement import first_layers, place
-from edgetl.graph.quantise import quantise
+from edgetl.graph.qdq_placement import first_layers, place_qdq
+from edgetl.graph.quantize import quantize
+from edgetl.graph.snr import mean_snr_db, results, snr_db
 from tests.calibrating import calibrate
 
-AUTO = Recipe(method="auto")
+AUTO = CalibrationRecipe(method="auto")
 TARGETS = ["tensorrt", "onnxruntime"]
 
 
@@ -65,14 +65,14 @@ def test_a_last_layer_that_saves_much_is_int8_by_the_graphs_figures(target, draw
     table = calibrate(model, [images(8)], AUTO, record(8))
     (note,) = table.last
     assert note.layer == "logits" and note.int8
-    graphs = {"float": quantise(model, in_float(table), "tensorrt"), "int8": quantise(model, table, "tensorrt")}
+    graphs = {"float": quantize(model, in_float(table), "tensorrt"), "int8": quantize(model, table, "tensorrt")}
     pictures = judging(model, images(8))
     exact = results(model, pictures)["logits"]
     noise = {name: snr_db(exact, results(graph, pictures)["logits"]) for name, graph in graphs.items()}
     assert (note.snr_db, note.snr_db_int8) == pytest.approx((noise["float"], noise["int8"]), abs=0.02)
-    cost = {name: CostModel(graph).cost().estimate for name, graph in graphs.items()}
+    cost = {name: CostModel(graph).cost().relative_latency for name, graph in graphs.items()}
     assert note.saved == pytest.approx(1 - cost["int8"] / cost["float"], abs=1e-4) and note.saved > 0.1
-    written = weight_of_last(quantise(model, table, target))
+    written = weight_of_last(quantize(model, table, target))
     assert written is not None and written.op_type == "DequantizeLinear"
 
 
@@ -81,8 +81,8 @@ def test_a_last_layer_that_saves_nothing_stays_in_float(drawn, images, record) -
     table = calibrate(model, [images(8)], AUTO, record(8))
     (note,) = table.last
     assert not note.int8 and note.saved < 0.01
-    assert model_bytes(quantise(model, table, "tensorrt")) == model_bytes(quantise(model, in_float(table), "tensorrt"))
-    assert weight_of_last(quantise(model, table, "tensorrt")) is None
+    assert model_bytes(quantize(model, table, "tensorrt")) == model_bytes(quantize(model, in_float(table), "tensorrt"))
+    assert weight_of_last(quantize(model, table, "tensorrt")) is None
 
 
 def test_a_last_layer_that_int8_harms_stays_in_float_whatever_it_saves(drawn, images, record) -> None:
@@ -95,14 +95,14 @@ def test_a_last_layer_that_int8_harms_stays_in_float_whatever_it_saves(drawn, im
 def test_nothing_else_is_placed_otherwise_for_it(target, drawn, images, record) -> None:
     model = drawn(classes=2000)
     table = calibrate(model, [images(8)], AUTO, record(8))
-    before, after = (place(Wiring(model.graph), target, last=last) for last in ((), table.last_in_int8()))
+    before, after = (place_qdq(Wiring(model.graph), target, last=last) for last in ((), table.last_in_int8()))
     (layer,) = set(after.layers) - set(before.layers)
     assert model.graph.node[layer].output[0] == "logits"
     assert after.slots - before.slots == {(layer, 0)} and before.slots < after.slots
 
 
 def test_only_auto_asks(drawn, images, record) -> None:
-    assert calibrate(drawn(classes=2000), [images(8)], Recipe(method="mse"), record(8)).last == ()
+    assert calibrate(drawn(classes=2000), [images(8)], CalibrationRecipe(method="mse"), record(8)).last == ()
 
 
 def test_batches_and_order_do_not_change_a_byte(drawn, images, record) -> None:
@@ -110,7 +110,7 @@ def test_batches_and_order_do_not_change_a_byte(drawn, images, record) -> None:
     orders = [[pictures], [pictures[5:], pictures[:5]], [pictures[one : one + 1] for one in range(7, -1, -1)]]
     tables = [calibrate(model, batches, AUTO, record(8)) for batches in orders]
     assert len({table.model_dump_json() for table in tables}) == 1
-    assert len({model_bytes(quantise(model, table, "onnxruntime")) for table in tables}) == 1
+    assert len({model_bytes(quantize(model, table, "onnxruntime")) for table in tables}) == 1
 
 
 def test_first_layers_have_no_other_before_them(drawn) -> None:
@@ -139,7 +139,7 @@ def test_where_no_layer_would_be_int8_without_the_first_ones_nobody_asks(sketch,
     model = drawing.model()
     observer = Observer(model, watched(model, quantisable_tensors(model), AUTO))
     observer.add(images(8))
-    seen = observer.seen(8)
+    seen = observer.observation(8)
     firsts = {target: ranked_tables(model, seen, AUTO, record(8), target)[0].first for target in TARGETS}
     assert firsts["onnxruntime"] is None and firsts["tensorrt"] is not None
 
@@ -176,7 +176,7 @@ def test_a_first_layer_that_int8_harms_is_float_by_the_graphs_figures(with_a_ste
     pictures = judging(model, images(8))
     exact = results(model, pictures)
     noise = {
-        kept: mean_snr_db(exact, results(quantise(model, table, "tensorrt", kept), pictures, tuple(exact)))
+        kept: mean_snr_db(exact, results(quantize(model, table, "tensorrt", kept), pictures, tuple(exact)))
         for kept in ((), note.layers)
     }
     assert (note.snr_db, note.snr_db_int8) == (noise[note.layers], noise[()])
@@ -190,7 +190,7 @@ def test_a_first_layer_that_bears_int8_keeps_it(with_a_stem, images, record) -> 
 
 
 def test_without_known_sizes_noise_alone_decides_of_the_first_layer(with_a_stem, images, record, monkeypatch) -> None:
-    monkeypatch.setattr("edgetl.graph.end_layers.estimate_latency", lambda model: None)
+    monkeypatch.setattr("edgetl.graph.end_layers.estimate_relative_latency", lambda model: None)
     kept, harmed = (calibrate(with_a_stem(far), [images(8)], AUTO, record(8)).first for far in (1.0, 300.0))
     assert kept is not None and harmed is not None
     assert (kept.saved, kept.int8, harmed.int8) == (None, True, False)

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgetl.artifacts.bundle import FEATURES, IMAGES
 from edgetl.graph.extract import extract, frontier
-from edgetl.graph.fusion.fuse import fuse
+from edgetl.graph.fusion.fused_graph import fuse
 from edgetl.graph.parity import Session, run
 
 Array = NDArray[np.float32]

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from edgetl.graph.half import to_fp16
+from edgetl.graph.fp16 import to_fp16
 from edgetl.graph.model import model_bytes
 from edgetl.graph.overflow import overflowing
 from edgetl.graph.parity import max_difference, run

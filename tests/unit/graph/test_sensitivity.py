@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from edgetl.graph.parity import max_difference, run
-from edgetl.graph.sensitivity import layer_groups, layer_losses, mix
+from edgetl.graph.sensitivity import layer_groups, layer_sensitivities, mixed_precision_graph
 
 TARGETS = ["tensorrt", "onnxruntime"]
 
@@ -39,7 +39,7 @@ def test_groups_are_all_layers_once_and_share_the_tensor_they_read(target, netwo
 def test_the_layer_that_int8_harms_comes_first(target, one_bad_layer, images, table_for):
     model, bad = one_bad_layer
     told = []
-    losses = layer_losses(model, table_for(model), target, images(4), told.append)
+    losses = layer_sensitivities(model, table_for(model), target, images(4), told.append)
     assert bad in losses[0].layers
     assert [loss.snr_db for loss in losses] == sorted(loss.snr_db for loss in losses)
     assert len(told) == len(losses) == len(layer_groups(model, target))
@@ -50,14 +50,14 @@ def test_the_layer_that_int8_harms_comes_first(target, one_bad_layer, images, ta
 def test_returning_the_bad_layer_brings_the_outputs_back(target, one_bad_layer, images, table_for):
     model, _ = one_bad_layer
     table, exact = table_for(model), run(model, images(8))
-    bad = layer_losses(model, table, target, images(4))[0].layers
-    whole = max_difference(exact, run(mix(model, table, target, ()), images(8)))
-    assert max_difference(exact, run(mix(model, table, target, bad), images(8))) < 0.7 * whole
+    bad = layer_sensitivities(model, table, target, images(4))[0].layers
+    whole = max_difference(exact, run(mixed_precision_graph(model, table, target, ()), images(8)))
+    assert max_difference(exact, run(mixed_precision_graph(model, table, target, bad), images(8))) < 0.7 * whole
 
 
 def test_for_tensorrt_a_returned_layer_and_its_activation_are_fp16(network, table_for):
     first = next(node for node in network.graph.node if node.op_type == "Conv").output[0]
-    mixed = mix(network, table_for(network), "tensorrt", [first])
+    mixed = mixed_precision_graph(network, table_for(network), "tensorrt", [first])
     weights = [tensor for tensor in mixed.graph.initializer if len(tensor.dims) == 4 and np.prod(tensor.dims) > 3]
     assert sorted(tensor.data_type for tensor in weights) == sorted(
         [TensorProto.FLOAT16] + [TensorProto.INT8] * (len(weights) - 1)
@@ -74,8 +74,8 @@ def test_for_tensorrt_a_returned_layer_and_its_activation_are_fp16(network, tabl
 def test_for_onnx_runtime_and_where_fp16_overflows_a_returned_layer_is_fp32(network, table_for):
     first = next(node for node in network.graph.node if node.op_type == "Conv").output[0]
     for mixed in (
-        mix(network, table_for(network), "onnxruntime", [first]),
-        mix(network, table_for(network), "tensorrt", [first], float32=[first]),
+        mixed_precision_graph(network, table_for(network), "onnxruntime", [first]),
+        mixed_precision_graph(network, table_for(network), "tensorrt", [first], float32=[first]),
     ):
         kinds = {tensor.data_type for tensor in mixed.graph.initializer}
         assert TensorProto.FLOAT16 not in kinds
@@ -87,6 +87,6 @@ def test_tensorrt_builds_a_mix(network, table_for, tmp_path):
     from edgetl.engine.runtime import BuildOptions, build_engine, get_runtime
 
     groups = layer_groups(network, "tensorrt")
-    mixed = mix(network, table_for(network), "tensorrt", [*groups[0], *groups[3]])
+    mixed = mixed_precision_graph(network, table_for(network), "tensorrt", [*groups[0], *groups[3]])
     onnx.save(mixed, tmp_path / "mixed.onnx")
     assert build_engine(get_runtime("tensorrt-rtx"), tmp_path / "mixed.onnx", tmp_path / "engine", BuildOptions())

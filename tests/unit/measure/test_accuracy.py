@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score
 
-from edgetl.measure.accuracy import compare, hits, score
+from edgetl.measure.accuracy import compare_accuracies, hits, top1_accuracy
 
 Array = NDArray[np.float32]
 Truth = NDArray[np.int64]
@@ -28,7 +28,7 @@ def random_case(seed: int, images: int = 200) -> tuple[Array, Truth]:
 
 def test_accuracy_is_scikit_learns() -> None:
     probabilities, truth = random_case(0)
-    accuracy = score(probabilities, truth, LABELS, GROUPS)
+    accuracy = top1_accuracy(probabilities, truth, LABELS, GROUPS)
     predicted = probabilities.argmax(axis=1)
     assert accuracy.overall.value == pytest.approx(accuracy_score(truth, predicted))
     for group, members in GROUPS.items():
@@ -53,7 +53,7 @@ def test_accuracy_by_hand() -> None:
     )
     truth = np.array([0, 0, 2, 3])
     assert hits(probabilities, truth).tolist() == [True, False, False, True]
-    accuracy = score(probabilities, truth, LABELS, GROUPS)
+    accuracy = top1_accuracy(probabilities, truth, LABELS, GROUPS)
     assert accuracy.overall.value == 0.5
     assert accuracy.groups["animals"].value == pytest.approx(1 / 3)
     assert accuracy.masked["animals"].value == pytest.approx(2 / 3)
@@ -63,7 +63,7 @@ def test_accuracy_by_hand() -> None:
 @given(st.integers(0, 10_000), st.integers(1, 40))
 def test_masked_accuracy_is_never_below_unmasked(seed: int, images: int) -> None:
     probabilities, truth = random_case(seed, images)
-    accuracy = score(probabilities, truth, LABELS, GROUPS)
+    accuracy = top1_accuracy(probabilities, truth, LABELS, GROUPS)
     assert accuracy.groups.keys() == accuracy.masked.keys()
     for group in accuracy.groups:
         assert accuracy.masked[group].value >= accuracy.groups[group].value
@@ -71,7 +71,7 @@ def test_masked_accuracy_is_never_below_unmasked(seed: int, images: int) -> None
 
 def test_a_group_with_no_test_image_is_left_out() -> None:
     probabilities, _ = random_case(0, 10)
-    accuracy = score(probabilities, np.ones(10, dtype=np.int64), LABELS, GROUPS)
+    accuracy = top1_accuracy(probabilities, np.ones(10, dtype=np.int64), LABELS, GROUPS)
     assert set(accuracy.groups) == set(accuracy.masked) == {"vehicles"}
 
 
@@ -80,7 +80,7 @@ def test_every_pair_is_compared_once_image_by_image() -> None:
     predictions = {
         title: random_case(seed)[0] for seed, title in enumerate(("combined fp32", "shared fp32", "shared int8"))
     }
-    comparisons = compare(predictions, truth)
+    comparisons = compare_accuracies(predictions, truth)
     assert [(one.a, one.b) for one in comparisons] == [
         ("combined fp32", "shared fp32"),
         ("combined fp32", "shared int8"),

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edgetl.artifacts.boxes import Box, BoxedImage
+from edgetl.artifacts.box_index import Box, BoxedImage
 from edgetl.errors import EdgetlError, MissingExtraError
-from edgetl.measure.average_precision import ap50, as_accuracy, compare, precisions, score
+from edgetl.measure.average_precision import ap50, as_accuracy, compare_map50, mean_average_precision, precisions
 from edgetl.measure.matching import IOU_THRESHOLDS, Matches, match
 
 Array = NDArray[np.float32]
@@ -129,7 +129,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_every_figure_is_that_of_pycocotools(name: str) -> None:
     case = CASES[name]
-    evaluator, measured = by_pycocotools(case), score(case.matches, GROUPS)
+    evaluator, measured = by_pycocotools(case), mean_average_precision(case.matches, GROUPS)
     assert measured.overall.ap.value == pytest.approx(evaluator.stats[0], abs=1e-12)
     assert measured.overall.ap50.value == pytest.approx(evaluator.stats[1], abs=1e-12)
     assert ap50(case.matches) == pytest.approx(evaluator.stats[1], abs=1e-12)
@@ -165,7 +165,7 @@ def test_half_of_the_objects_found_with_a_duplicate_by_hand() -> None:
 
 def test_overlap_decides_up_to_which_threshold_a_detection_is_right() -> None:
     case = Case([image(box(0, 0, 100, 100))], [found((0, 0, 100, 62, 0.9, 0))])
-    measured = score(case.matches, GROUPS)
+    measured = mean_average_precision(case.matches, GROUPS)
     assert measured.overall.ap50.value == 1.0
     assert measured.overall.ap.value == pytest.approx(0.3)  # at IoU 0.50, 0.55 and 0.60
 
@@ -181,13 +181,13 @@ def test_what_lies_in_an_ignored_object_is_neither_right_nor_wrong() -> None:
     assert ap50(Case([image(crowd, one)], [detections]).matches) == 1.0
     assert ap50(Case([image(one)], [detections]).matches) == pytest.approx(1 / 3)
     # A crowd is no object that is to be found.
-    measured = score(Case([image(crowd, one)], [detections]).matches, GROUPS)
+    measured = mean_average_precision(Case([image(crowd, one)], [detections]).matches, GROUPS)
     assert measured.labels["car"].objects == 1
 
 
 def test_a_label_without_an_object_has_no_ap_and_is_in_no_mean() -> None:
     case = random_case(0)
-    measured = score(case.matches, GROUPS | {"all": LABELS})
+    measured = mean_average_precision(case.matches, GROUPS | {"all": LABELS})
     assert (measured.labels["dog"].objects, measured.labels["dog"].ap, measured.labels["dog"].ap50) == (0, None, None)
     assert measured.groups.keys() == {"vehicles", "others", "all"}
     assert measured.groups["all"] == measured.overall
@@ -199,21 +199,27 @@ def test_a_label_without_an_object_has_no_ap_and_is_in_no_mean() -> None:
 
 def test_where_nothing_is_detected_every_figure_is_nought_and_its_doubt_stays() -> None:
     truth = [image(box(0, 0, 10, 10), name=str(n)) for n in range(100)]
-    overall = score(Case(truth, [found()] * 100).matches, GROUPS).overall
+    overall = mean_average_precision(Case(truth, [found()] * 100).matches, GROUPS).overall
     # Clopper-Pearson for 0 of 100, two-sided 95 %, as tables have it.
     assert (overall.ap50.value, overall.ap50.low, overall.ap50.high) == pytest.approx((0.0, 0.0, 0.0362), abs=1e-4)
 
 
 def test_where_everything_is_found_the_doubt_of_so_few_images_stays() -> None:
     truth = [image(box(0, 0, 10, 10), name=str(n)) for n in range(100)] + [image(name="empty")] * 50
-    overall = score(Case(truth, [found((0, 0, 10, 10, 0.5, 0))] * 100 + [found()] * 50).matches, GROUPS).overall
+    overall = mean_average_precision(
+        Case(truth, [found((0, 0, 10, 10, 0.5, 0))] * 100 + [found()] * 50).matches, GROUPS
+    ).overall
     assert (overall.ap.value, overall.ap.low, overall.ap.high) == pytest.approx((1.0, 1 - 0.0362, 1.0), abs=1e-4)
 
 
 @pytest.mark.parametrize("boxes", [(), (box(0, 0, 10, 10, ignored=True),)])
 def test_a_test_set_without_objects_has_no_figure(boxes: tuple[Box, ...]) -> None:
     matches = Case([image(*boxes)] * 3, [found((0, 0, 10, 10, 0.5, 0))] * 3).matches
-    for measure in (ap50, lambda one: score(one, GROUPS), lambda one: compare({"a": one, "b": one})):
+    for measure in (
+        ap50,
+        lambda one: mean_average_precision(one, GROUPS),
+        lambda one: compare_map50({"a": one, "b": one}),
+    ):
         with pytest.raises(EdgetlError, match="no image has an object"):
             measure(matches)
     with pytest.raises(EdgetlError, match="no image has an object"):
@@ -258,7 +264,7 @@ def test_a_missing_evaluator_is_one_line_with_the_remedy(monkeypatch: pytest.Mon
 
 def test_nothing_is_printed_or_logged(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
-    score(CASES["plain"].matches, GROUPS)
+    mean_average_precision(CASES["plain"].matches, GROUPS)
     assert capfd.readouterr() == ("", "")
     assert not caplog.records
 
@@ -269,7 +275,7 @@ def test_every_pair_is_compared_once_on_the_same_images() -> None:
     noisy = Case(a.truth, [np.concatenate([rows, found((500, 400, 9, 9, 0.9, 0))]) for rows in a.detections])
     cases = {"combined fp32": a, "combined int8": weaker, "shared fp32": noisy}
     matches = {title: case.matches for title, case in cases.items()}
-    comparisons = compare(matches)
+    comparisons = compare_map50(matches)
     assert [(one.a, one.b) for one in comparisons] == [
         ("combined fp32", "combined int8"),
         ("combined fp32", "shared fp32"),
@@ -279,7 +285,7 @@ def test_every_pair_is_compared_once_on_the_same_images() -> None:
         assert one.metric == "accuracy"
         assert one.difference == pytest.approx(ap50(matches[one.a]) - ap50(matches[one.b]))
         assert one.low <= one.difference <= one.high
-    (swapped,) = compare({"b": matches["combined int8"], "a": matches["combined fp32"]})
+    (swapped,) = compare_map50({"b": matches["combined int8"], "a": matches["combined fp32"]})
     assert swapped.difference == -(comparisons[0].difference or 0.0)
     assert (swapped.low, swapped.high) == pytest.approx((-comparisons[0].high, -comparisons[0].low))
 
@@ -287,14 +293,14 @@ def test_every_pair_is_compared_once_on_the_same_images() -> None:
 def test_pairing_narrows_the_interval() -> None:
     a = random_case(12, images=100)
     b = Case(a.truth, [rows[1:] if n % 10 == 0 else rows for n, rows in enumerate(a.detections)])
-    (one,) = compare({"a": a.matches, "b": b.matches})
-    alone = score(a.matches, GROUPS).overall.ap50
+    (one,) = compare_map50({"a": a.matches, "b": b.matches})
+    alone = mean_average_precision(a.matches, GROUPS).overall.ap50
     assert one.high - one.low < (alone.high - alone.low) / 2
 
 
 def test_two_that_agree_differ_by_nothing_but_leave_a_doubt() -> None:
     case = random_case(13, images=120)
-    (one,) = compare({"a": case.matches, "b": case.matches})
+    (one,) = compare_map50({"a": case.matches, "b": case.matches})
     with_objects = int((case.matches.objects.sum(axis=1) > 0).sum())
     assert (one.difference, -one.low) == (0.0, one.high)
     # Clopper & Pearson 1934: so common may be what none of them shows.
@@ -303,11 +309,11 @@ def test_two_that_agree_differ_by_nothing_but_leave_a_doubt() -> None:
 
 def test_matches_of_other_objects_are_not_compared() -> None:
     with pytest.raises(ValueError, match="different objects"):
-        compare({"a": random_case(0).matches, "b": random_case(1).matches})
+        compare_map50({"a": random_case(0).matches, "b": random_case(1).matches})
 
 
 def test_map_at_a_half_stands_where_accuracy_does() -> None:
-    measured = score(CASES["plain"].matches, GROUPS)
+    measured = mean_average_precision(CASES["plain"].matches, GROUPS)
     accuracy = as_accuracy(measured)
     assert accuracy.overall == measured.overall.ap50
     assert accuracy.groups == {"vehicles": measured.groups["vehicles"].ap50, "others": measured.groups["others"].ap50}
@@ -315,19 +321,23 @@ def test_map_at_a_half_stands_where_accuracy_does() -> None:
 
 
 def test_the_same_test_set_gives_the_same_intervals() -> None:
-    assert score(random_case(1).matches, GROUPS) == score(random_case(1).matches, GROUPS)
+    assert mean_average_precision(random_case(1).matches, GROUPS) == mean_average_precision(
+        random_case(1).matches, GROUPS
+    )
 
 
 @pytest.mark.slow
 def test_intervals_hold_other_test_sets_about_as_often_as_they_say() -> None:
-    measured = [score(random_case(seed, images=40).matches, GROUPS).overall for seed in range(50)]
+    measured = [mean_average_precision(random_case(seed, images=40).matches, GROUPS).overall for seed in range(50)]
     for metric in ([one.ap50 for one in measured], [one.ap for one in measured]):
         typical = np.mean([estimate.value for estimate in metric])
         assert np.mean([estimate.low <= typical <= estimate.high for estimate in metric]) >= 0.85
 
 
 def test_an_interval_lies_about_its_figure_though_drawn_images_give_higher_ones() -> None:
-    measured = [score(random_case(seed, images=60, wrong=20.0).matches, GROUPS).overall.ap for seed in range(6)]
+    measured = [
+        mean_average_precision(random_case(seed, images=60, wrong=20.0).matches, GROUPS).overall.ap for seed in range(6)
+    ]
     assert np.mean([(one.value - one.low) / (one.high - one.low) for one in measured]) == pytest.approx(0.5, abs=0.04)
 
 
@@ -364,11 +374,11 @@ def test_an_interval_holds_its_figure_and_stays_in_bounds(seed: int, images: int
     case = random_case(seed, images, wrong)
     if not case.matches.objects.any():
         return
-    measured = score(case.matches, GROUPS)
+    measured = mean_average_precision(case.matches, GROUPS)
     for one in (measured.overall, *measured.groups.values(), *measured.labels.values()):
         for estimate in (one.ap50, one.ap):
             assert estimate is None or 0.0 <= estimate.low <= estimate.value <= estimate.high <= 1.0
     other = Case(case.truth, [rows[1:] for rows in case.detections])
-    (pair,) = compare({"a": case.matches, "b": other.matches})
+    (pair,) = compare_map50({"a": case.matches, "b": other.matches})
     assert pair.difference is not None
     assert -1.0 <= pair.low <= pair.difference <= pair.high <= 1.0

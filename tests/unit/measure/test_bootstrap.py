@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from scipy.stats import bootstrap as scipy_bootstrap
 
-from edgetl.measure.bootstrap import median, paired_difference, paired_error, share
+from edgetl.measure.bootstrap import mean_of_hits, median, paired_difference, paired_error
 
 
 def hits(n: int, right: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
@@ -16,7 +16,7 @@ def hits(n: int, right: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
 
 @pytest.mark.parametrize(("n", "right"), [(40, 25), (200, 180), (1000, 973)])
 def test_the_interval_of_a_share_is_scipys_percentile_bootstrap(n: int, right: int) -> None:
-    estimate = share(hits(n, right))
+    estimate = mean_of_hits(hits(n, right))
     expected = scipy_bootstrap(
         (hits(n, right).astype(float),), np.mean, method="percentile", n_resamples=9999, batch=500, rng=1
     ).confidence_interval
@@ -48,7 +48,7 @@ def test_the_interval_of_a_difference_is_scipys_paired_bootstrap() -> None:
 def test_pairing_narrows_the_interval() -> None:
     a, b = hits(500, 400), hits(500, 395)
     _, low, high = paired_difference(a, b)
-    alone = share(a)
+    alone = mean_of_hits(a)
     assert high - low < (alone.high - alone.low) / 2
 
 
@@ -66,7 +66,7 @@ def test_the_interval_of_a_median_is_scipys_bootstrap() -> None:
 
 @pytest.mark.parametrize("n", [1, 5, 100, 10_000])
 def test_all_hits_or_no_hits_still_leave_the_doubt_of_the_exact_interval(n: int) -> None:
-    all_right, none_right = share(hits(n, n)), share(hits(n, 0))
+    all_right, none_right = mean_of_hits(hits(n, n)), mean_of_hits(hits(n, 0))
     exact = binomtest(n, n).proportion_ci(0.95, method="exact")
     assert (all_right.value, all_right.high) == (1.0, 1.0)
     assert all_right.low == pytest.approx(exact.low)
@@ -76,7 +76,7 @@ def test_all_hits_or_no_hits_still_leave_the_doubt_of_the_exact_interval(n: int)
 
 @given(st.integers(1, 300), st.floats(0.0, 1.0))
 def test_an_interval_holds_its_estimate_and_stays_in_bounds(n: int, chance: float) -> None:
-    estimate = share(hits(n, round(n * chance)))
+    estimate = mean_of_hits(hits(n, round(n * chance)))
     assert 0.0 <= estimate.low <= estimate.value <= estimate.high <= 1.0
 
 
@@ -98,14 +98,14 @@ def test_two_that_agree_differ_by_nothing_but_leave_a_doubt() -> None:
 
 def test_the_same_seed_gives_the_same_interval() -> None:
     a, b = hits(100, 90), hits(100, 80)
-    assert share(a) == share(a)
+    assert mean_of_hits(a) == mean_of_hits(a)
     assert paired_difference(a, b) == paired_difference(a, b)
 
 
 @pytest.mark.slow
 def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
     rng = np.random.default_rng(0)
-    shares = [share(rng.random(400) < 0.9) for _ in range(300)]
+    shares = [mean_of_hits(rng.random(400) < 0.9) for _ in range(300)]
     assert 0.90 <= np.mean([one.low <= 0.9 <= one.high for one in shares]) <= 0.99
     covered = []
     for _ in range(300):

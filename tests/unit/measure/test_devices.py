@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from edgetl.errors import EdgetlError
-from edgetl.measure.devices import Catalogue, catalogue, efficiencies, find_target
+from edgetl.measure.devices import Catalogue, catalogue, efficiencies, find_device_peaks
 
 NAMES = [f"{device.name}@{mode.name}" for device in catalogue().devices for mode in device.modes]
 
@@ -47,13 +47,13 @@ def test_a_figure_without_a_source_is_refused() -> None:
     ],
 )
 def test_peaks_are_those_that_nvidia_names(name: str, precision: str, tops: float) -> None:
-    peaks = {str(key): value for key, value in find_target(name).peaks.items()}
+    peaks = {str(key): value for key, value in find_device_peaks(name).peaks.items()}
     assert peaks[precision] / 1e12 == pytest.approx(tops, rel=0.03)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_device_and_mode_can_be_named(name: str) -> None:
-    found = find_target(name)
+    found = find_device_peaks(name)
     assert found.name == name
     assert found.efficiency.compute.keys() <= found.peaks.keys()
 
@@ -66,9 +66,9 @@ def test_the_first_mode_is_the_fastest(device: object) -> None:
 
 
 def test_blanks_hyphens_case_and_jetson_do_not_matter() -> None:
-    wanted = find_target("AGX Orin 64GB@30W")
-    assert find_target("jetson agx-orin 64gb@30w") == find_target("AGX_ORIN_64GB @ 30w") == wanted
-    assert find_target("Orin Nano 8GB").mode == "MAXN_SUPER"
+    wanted = find_device_peaks("AGX Orin 64GB@30W")
+    assert find_device_peaks("jetson agx-orin 64gb@30w") == find_device_peaks("AGX_ORIN_64GB @ 30w") == wanted
+    assert find_device_peaks("Orin Nano 8GB").mode == "MAXN_SUPER"
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_blanks_hyphens_case_and_jetson_do_not_matter() -> None:
 )
 def test_an_unknown_device_is_told_what_there_is(name: str, told: str) -> None:
     with pytest.raises(EdgetlError) as caught:
-        find_target(name)
+        find_device_peaks(name)
     assert told in str(caught.value)
 
 

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgetl.measure.disturbances import disturbances
-from edgetl.measure.machine import Clock, State, Temperature, probe
+from edgetl.measure.machine import Clock, MachineState, Temperature, probe
 from tests.unit.measure.machines import AGX_ORIN, ORIN_NX, THOR, XAVIER_NX, write
 
-QUIET = State(
+QUIET = MachineState(
     clocks=(Clock("GPU", 918, 918, 0.9), Clock("CPU", 1984, 1984)),
     temperatures=(Temperature("tj", 61, 99),),
     throttles={"gpu-throttle-alert": 0, "over-current event 3": 12},
@@ -21,7 +21,7 @@ QUIET = State(
 )
 
 
-def said(*states: State) -> str:
+def said(*states: MachineState) -> str:
     return "\n".join(disturbances([replace(state, seconds=float(number)) for number, state in enumerate(states)]))
 
 
@@ -57,7 +57,7 @@ def test_a_clock_that_moved() -> None:
     ("governor", "advice"), [("powersave", "sudo cpupower frequency-set -g performance"), ("performance", "cool the")]
 )
 def test_what_helps_a_slow_processor_depends_on_its_governor(governor: str, advice: str) -> None:
-    state = State(clocks=(Clock("CPU", 2000, 4700),), governor=governor)
+    state = MachineState(clocks=(Clock("CPU", 2000, 4700),), governor=governor)
     assert advice in said(state, state)
 
 
@@ -90,7 +90,7 @@ def test_other_programs_on_the_core() -> None:
 @given(
     st.lists(
         st.builds(
-            State,
+            MachineState,
             seconds=st.floats(0, 1e6),
             clocks=st.lists(
                 st.builds(
@@ -110,7 +110,7 @@ def test_other_programs_on_the_core() -> None:
         max_size=4,
     )
 )  # fmt: skip
-def test_whatever_the_states_each_reason_is_a_line_that_says_what_helps(states: list[State]) -> None:
+def test_whatever_the_states_each_reason_is_a_line_that_says_what_helps(states: list[MachineState]) -> None:
     for reason in disturbances(states):
         assert "\n" not in reason
         assert re.search(r"sudo|cool|taskset|supply", reason)

@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 
 from edgetl.measure.energy import EnergyPlan, measure_energy
 from edgetl.measure.power import Meter
-from edgetl.measure.sampler import Sample, Sampler, mean_watts
+from edgetl.measure.sampler import PowerReading, Sampler, mean_watts
 
 QUICK = EnergyPlan(rounds=3, work=0.05, rest=0.03, settle=0.01, period=0.002)
 WATTS = Meter("a meter", {"VDD_IN": lambda: 5.0}, ("VDD_IN",))
 JOULES = Meter("a counter", {"package-0": lambda: 0.0}, ("package-0",), counts=True, wraps={"package-0": 100.0})
 
 
-def samples(name: str, times: list[float], values: list[float]) -> list[Sample]:
-    return [Sample(moment, moment, {name: value}) for moment, value in zip(times, values, strict=True)]
+def samples(name: str, times: list[float], values: list[float]) -> list[PowerReading]:
+    return [PowerReading(moment, moment, {name: value}) for moment, value in zip(times, values, strict=True)]
 
 
 def test_power_is_integrated_by_trapezoids() -> None:

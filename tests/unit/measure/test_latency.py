@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edgetl.measure.latency import compare, device_times, narrow, ratio, summarise
-from edgetl.measure.rounds import Samples
+from edgetl.measure.latency import compare_latencies, device_times, narrow, ratio, summarise
+from edgetl.measure.timing import LatencySamples
 
 
 def steady(rounds: int = 60, repeats: int = 5, level: float = 1.0, noise: float = 0.01) -> NDArray[np.float64]:
@@ -26,7 +26,7 @@ def by_hand(values: list[float], percent: int) -> float:
 )
 def test_percentiles_are_samples_counted_as_trtexec_counts(n: int, p90: int, p99: int) -> None:
     times = np.random.default_rng(0).permutation(n).astype(np.float64) + 1.0
-    latency = summarise(Samples(times.reshape(n, 1)))
+    latency = summarise(LatencySamples(times.reshape(n, 1)))
     assert (latency.p90, latency.p99) == (p90 + 1.0, p99 + 1.0)
     assert latency.p50 == np.median(times)
     assert latency.mean == pytest.approx(times.mean())
@@ -34,7 +34,7 @@ def test_percentiles_are_samples_counted_as_trtexec_counts(n: int, p90: int, p99
 
 @given(st.lists(st.floats(0.01, 1e4), min_size=1, max_size=250))
 def test_percentiles_are_in_order_and_among_the_samples(values: list[float]) -> None:
-    latency = summarise(Samples(np.array(values)[:, None]))
+    latency = summarise(LatencySamples(np.array(values)[:, None]))
     assert latency.p90 == by_hand(values, 90)
     assert latency.p99 == by_hand(values, 99)
     assert min(values) <= latency.p90 <= latency.p99 <= max(values)
@@ -43,22 +43,22 @@ def test_percentiles_are_in_order_and_among_the_samples(values: list[float]) -> 
 
 
 def test_steady_times_are_stable() -> None:
-    latency = summarise(Samples(steady()))
+    latency = summarise(LatencySamples(steady()))
     assert latency.stable
     assert latency.why_unstable is None
 
 
 def test_times_that_drift_are_marked_with_how_much() -> None:
     times = steady(60) * np.linspace(1.0, 1.09, 60)[:, None]
-    latency = summarise(Samples(times))
+    latency = summarise(LatencySamples(times))
     assert not latency.stable
     assert latency.why_unstable == "it drifted by +6% from the first third of the rounds to the last"
-    assert not summarise(Samples(times[::-1])).stable, "becoming faster is drift as well"
+    assert not summarise(LatencySamples(times[::-1])).stable, "becoming faster is drift as well"
 
 
 def test_times_that_jump_about_are_marked_by_their_interval() -> None:
     times = np.random.default_rng(0).choice([1.0, 2.0], size=(40, 1))
-    latency = summarise(Samples(times))
+    latency = summarise(LatencySamples(times))
     assert not latency.stable
     assert "the interval of the median is" in str(latency.why_unstable)
 
@@ -66,7 +66,7 @@ def test_times_that_jump_about_are_marked_by_their_interval() -> None:
 def test_an_outlier_in_every_round_does_not_make_a_median_unstable() -> None:
     times = steady(repeats=9)
     times[:, 4] = 30.0
-    latency = summarise(Samples(times))
+    latency = summarise(LatencySamples(times))
     assert latency.stable
     assert latency.p50 < 1.02
     assert latency.p90 == 30.0
@@ -74,27 +74,31 @@ def test_an_outlier_in_every_round_does_not_make_a_median_unstable() -> None:
 
 def test_what_slows_a_whole_round_cancels_in_the_ratio() -> None:
     slow_down = 1.0 + np.random.default_rng(1).random((60, 1))
-    a, b = Samples(2.0 * steady() * slow_down), Samples(steady() * slow_down)
+    a, b = LatencySamples(2.0 * steady() * slow_down), LatencySamples(steady() * slow_down)
     assert ratio(a, b) == pytest.approx((2.0, 2.0, 2.0))
     assert not summarise(a).stable
 
 
 def test_a_candidate_that_was_not_warm_is_marked() -> None:
-    latency = summarise(Samples(steady(), warm=False))
+    latency = summarise(LatencySamples(steady(), warm=False))
     assert latency.why_unstable == "it was still becoming faster when measuring began"
 
 
 def test_a_ratio_that_jumps_is_marked_though_each_side_is_no_more_than_noisy() -> None:
     load = np.where(np.arange(60) < 30, 1.0, 1.2)[:, None]
-    (pair,) = compare({"a": Samples(steady() * load), "b": Samples(steady())})
+    (pair,) = compare_latencies({"a": LatencySamples(steady() * load), "b": LatencySamples(steady())})
     assert pair.why_unstable == "it changed by +20% after 30 of 60 rounds"
-    (even,) = compare({"a": Samples(steady() * load), "b": Samples(steady() * load)})
+    (even,) = compare_latencies({"a": LatencySamples(steady() * load), "b": LatencySamples(steady() * load)})
     assert even.why_unstable is None, "what hits both cancels"
 
 
 def test_every_pair_is_compared_once() -> None:
-    samples = {"a": Samples(steady(level=3.0)), "b": Samples(steady()), "c": Samples(steady(level=0.5))}
-    found = [(one.a, one.b, one.metric, round(one.ratio or 0.0, 3)) for one in compare(samples)]
+    samples = {
+        "a": LatencySamples(steady(level=3.0)),
+        "b": LatencySamples(steady()),
+        "c": LatencySamples(steady(level=0.5)),
+    }
+    found = [(one.a, one.b, one.metric, round(one.ratio or 0.0, 3)) for one in compare_latencies(samples)]
     assert found == [("a", "b", "latency", 3.0), ("a", "c", "latency", 6.0), ("b", "c", "latency", 2.0)]
 
 
@@ -105,7 +109,7 @@ def test_the_interval_of_a_ratio_covers_what_no_difference_is_nearly_always() ->
     missed = 0
     for _ in range(400):
         wander = np.cumsum(rng.normal(0, 0.002, 80))[:, None]
-        a, b = (Samples(np.exp(wander + rng.normal(0, 0.03, (80, 3)))) for _ in "ab")
+        a, b = (LatencySamples(np.exp(wander + rng.normal(0, 0.03, (80, 3)))) for _ in "ab")
         _, low, high = ratio(a, b)
         missed += not low <= 1.0 <= high
     assert missed <= 12
@@ -118,13 +122,13 @@ def test_trtexecs_latency_is_the_sum_of_its_parts_call_by_call() -> None:
     assert times.latency.p99 == by_hand(total, 99)
     assert times.latency.mean == pytest.approx(times.h2d.mean + times.compute.mean + times.d2h.mean)
     assert times.enqueue.p50 == np.median(parts[:, 3])
-    latency = summarise(Samples(steady(20, 5), parts))
+    latency = summarise(LatencySamples(steady(20, 5), parts))
     assert latency.device == times
 
 
 def test_measuring_may_end_when_medians_and_ratios_are_known_well_enough() -> None:
-    quiet = {name: Samples(steady(100, noise=0.002)).per_round for name in "ab"}
-    noisy = {**quiet, "c": Samples(steady(100, noise=0.5)).per_round}
+    quiet = {name: LatencySamples(steady(100, noise=0.002)).per_round for name in "ab"}
+    noisy = {**quiet, "c": LatencySamples(steady(100, noise=0.5)).per_round}
     assert narrow(0.01)(quiet)
     assert not narrow(0.01)(noisy)
 

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgetl.measure.board import read_board
-from edgetl.measure.machine import Clock, State, Temperature, probe
+from edgetl.measure.machine import Clock, MachineState, Temperature, probe
 from tests.unit.measure.machines import AGX_ORIN, MACHINES, ORIN_NANO, ORIN_NX, THOR, X86, XAVIER_NX, write
 
 
-def clocks(state: State) -> dict[str, Clock]:
+def clocks(state: MachineState) -> dict[str, Clock]:
     return {clock.name: clock for clock in state.clocks}
 
 

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgetl.errors import EdgetlError
-from edgetl.measure.devices import Efficiency, Target, find_target
+from edgetl.measure.devices import DevicePeaks, Efficiency, find_device_peaks
 from edgetl.measure.roofline import Kernel, estimate, main_precision, prepared
 
-TARGET = Target(
+TARGET = DevicePeaks(
     device="a device",
     mode="a mode",
     peaks={"fp32": 1e9, "fp16": 2e9},
@@ -39,18 +39,18 @@ kernels = st.builds(
     Kernel, flops=st.integers(0, 10**12), bits=st.sampled_from((8, 16, 32)), bytes=st.integers(0, 10**10)
 )
 networks = st.lists(kernels, min_size=1, max_size=5)
-targets = st.sampled_from(("Xavier NX", "Orin Nano 8GB@15W", "AGX Orin 64GB", "Thor T5000")).map(find_target)
+targets = st.sampled_from(("Xavier NX", "Orin Nano 8GB@15W", "AGX Orin 64GB", "Thor T5000")).map(find_device_peaks)
 more = st.floats(1.0, 100.0)
 
 
 @given(network=networks, target=targets)
-def test_the_interval_is_ordered(network: list[Kernel], target: Target) -> None:
+def test_the_interval_is_ordered(network: list[Kernel], target: DevicePeaks) -> None:
     found = estimate(network, target)
     assert 0 < found.low <= found.middle <= found.high
 
 
 @given(network=networks, target=targets, factor=more)
-def test_more_work_or_more_bytes_is_never_faster(network: list[Kernel], target: Target, factor: float) -> None:
+def test_more_work_or_more_bytes_is_never_faster(network: list[Kernel], target: DevicePeaks, factor: float) -> None:
     least = estimate(network, target).middle
     works = [replace(one, flops=int(one.flops * factor)) for one in network]
     moves = [replace(one, bytes=one.bytes * factor) for one in network]
@@ -59,7 +59,7 @@ def test_more_work_or_more_bytes_is_never_faster(network: list[Kernel], target: 
 
 
 @given(network=networks, target=targets, factor=more)
-def test_a_faster_clock_or_memory_is_never_slower(network: list[Kernel], target: Target, factor: float) -> None:
+def test_a_faster_clock_or_memory_is_never_slower(network: list[Kernel], target: DevicePeaks, factor: float) -> None:
     most = estimate(network, target).middle
     faster = {precision: peak * factor for precision, peak in target.peaks.items()}
     assert estimate(network, target.model_copy(update={"peaks": faster})).middle <= most
@@ -67,7 +67,7 @@ def test_a_faster_clock_or_memory_is_never_slower(network: list[Kernel], target:
 
 
 @given(network=networks, target=targets, layer=kernels)
-def test_one_more_layer_is_always_slower(network: list[Kernel], target: Target, layer: Kernel) -> None:
+def test_one_more_layer_is_always_slower(network: list[Kernel], target: DevicePeaks, layer: Kernel) -> None:
     assert estimate([*network, layer], target).middle > estimate(network, target).middle
 
 
@@ -86,6 +86,6 @@ def test_a_network_is_called_after_the_precision_of_most_of_its_work() -> None:
 
 def test_what_a_device_cannot_compute_is_refused() -> None:
     with pytest.raises(EdgetlError, match="Nano cannot run int8; it runs fp32, fp16"):
-        estimate([Kernel(10, 8, 10)], find_target("Nano"))
+        estimate([Kernel(10, 8, 10)], find_device_peaks("Nano"))
     with pytest.raises(EdgetlError, match="arithmetic on 64 bits"):
         estimate([Kernel(10, 64, 10)], TARGET)

@@ -12,33 +12,32 @@ from types import SimpleNamespace
 
 import pytest
 
-from edgetl.artifacts.detector import DetectionHead, Scale
-from edgetl.artifacts.estimate import Estimate
+from edgetl.artifacts.detector_bundle import DetectionHead, YoloScale
+from edgetl.artifacts.measurements import AccuracyEstimate, StepTime, Waterfall
 from edgetl.artifacts.results import (
     Accuracy,
     AveragePrecision,
     Comparison,
+    DeploymentResult,
     EngineFile,
     LabelPrecision,
     Latency,
-    MeanPrecision,
-    Measured,
+    MeanAveragePrecision,
     Results,
     Tree,
 )
-from edgetl.artifacts.waterfall import StepTime, Waterfall
-from edgetl.config import Budget
+from edgetl.config import BudgetSettings
 from edgetl.report.verdict import decide
 
 IMAGES = 2000
 NO_FP16 = "onnxruntime 1.31 runs FP16 graphs on a CPU by casting them to FP32; choose fp32 or int8 here"
 
 
-def estimate(value: float, n: int, half_width: float = 0.011) -> Estimate:
-    return Estimate(value=value, low=max(value - half_width, 0.0), high=min(value + half_width, 1.0), n=n)
+def estimate(value: float, n: int, half_width: float = 0.011) -> AccuracyEstimate:
+    return AccuracyEstimate(value=value, low=max(value - half_width, 0.0), high=min(value + half_width, 1.0), n=n)
 
 
-def row(name: str, precision: str, share: float, p50: float, megabytes: float, engines: int = 1) -> Measured:
+def row(name: str, precision: str, share: float, p50: float, megabytes: float, engines: int = 1) -> DeploymentResult:
     files = tuple(
         EngineFile(
             file=f"engines/{name}.{position}.{precision}.onnx",
@@ -47,7 +46,7 @@ def row(name: str, precision: str, share: float, p50: float, megabytes: float, e
         )
         for position in range(engines)
     )
-    return Measured(
+    return DeploymentResult(
         name=name,
         precision=precision,
         runtime="onnxruntime",
@@ -79,7 +78,7 @@ def row(name: str, precision: str, share: float, p50: float, megabytes: float, e
     )
 
 
-def compare(rows: list[Measured], half_width: float = 0.0055, spread: float = 0.02) -> list[Comparison]:
+def compare(rows: list[DeploymentResult], half_width: float = 0.0055, spread: float = 0.02) -> list[Comparison]:
     """Every pair once, for both metrics, with intervals around the true difference and ratio."""
     pairs = []
     for a, b in itertools.combinations([row for row in rows if row.accuracy], 2):
@@ -102,7 +101,7 @@ def compare(rows: list[Measured], half_width: float = 0.0055, spread: float = 0.
     return pairs
 
 
-def unstable(measured: Measured, why: str = "p50 is only known to 9 %") -> Measured:
+def unstable(measured: DeploymentResult, why: str = "p50 is only known to 9 %") -> DeploymentResult:
     assert measured.latency_ms
     latency = measured.latency_ms.model_copy(update={"stable": False, "why_unstable": why})
     return measured.model_copy(update={"latency_ms": latency})
@@ -110,7 +109,7 @@ def unstable(measured: Measured, why: str = "p50 is only known to 9 %") -> Measu
 
 def waterfall(*ms: float) -> Waterfall:
     names = ("decode", "preprocess", "inference", "post-process")
-    steps = (StepTime(name=name, ms=one, share=one / sum(ms)) for name, one in zip(names, ms, strict=True))
+    steps = (StepTime(name=name, ms=one, fraction=one / sum(ms)) for name, one in zip(names, ms, strict=True))
     return Waterfall(images=8, samples=400, total_ms=sum(ms), steps=tuple(steps))
 
 
@@ -121,7 +120,7 @@ def make() -> SimpleNamespace:
 
 
 @pytest.fixture
-def rows() -> list[Measured]:
+def rows() -> list[DeploymentResult]:
     return [
         row("combined", "fp32", 0.9315, 4.12, 4.76),
         row("combined", "int8", 0.9280, 2.05, 1.31),
@@ -129,13 +128,13 @@ def rows() -> list[Measured]:
         row("specialised", "int8", 0.9265, 4.07, 2.58, engines=2),
         row("shared", "fp32", 0.9330, 4.15, 4.77),
         row("shared", "int8", 0.9270, 2.16, 1.32),
-        Measured(name="combined", precision="fp16", runtime="onnxruntime", unsupported=NO_FP16),
+        DeploymentResult(name="combined", precision="fp16", runtime="onnxruntime", unsupported=NO_FP16),
     ]
 
 
 @pytest.fixture
-def results(rows: list[Measured]) -> Results:
-    comparisons, budget = compare(rows), Budget(max_accuracy_drop=0.015, max_latency_ms=5.0)
+def results(rows: list[DeploymentResult]) -> Results:
+    comparisons, budget = compare(rows), BudgetSettings(max_accuracy_drop=0.015, max_latency_ms=5.0)
     return Results(
         study="vehicles-and-animals",
         environment={
@@ -157,9 +156,9 @@ def results(rows: list[Measured]) -> Results:
             "backbone": "torchvision/squeezenet1_1",
             "parameters": 722496,
             "heads": [
-                {"name": "combined", "classes": 5, "regularisation": 1e-4, "val_accuracy": 0.934},
-                {"name": "vehicles", "classes": 3, "regularisation": 1e-3, "val_accuracy": 0.957},
-                {"name": "animals", "classes": 4, "regularisation": 1e-3, "val_accuracy": 0.921},
+                {"name": "combined", "classes": 5, "l2": 1e-4, "val_accuracy": 0.934},
+                {"name": "vehicles", "classes": 3, "l2": 1e-3, "val_accuracy": 0.957},
+                {"name": "animals", "classes": 4, "l2": 1e-3, "val_accuracy": 0.921},
             ],
         },
         budget=budget.model_dump(exclude_none=True),
@@ -228,7 +227,7 @@ def tree(deployment: str, *cuts: str) -> Tree:
         val_accuracy=sum(shares) / len(shares),
         flops=flops * 1_000_000,
         parameters=2_200_000 + 1000 * flops,
-        estimate=flops * 1.9 + 40.0 * len(set(cuts)),
+        relative_latency=flops * 1.9 + 40.0 * len(set(cuts)),
         measured=name in MEASURED,
     )
 
@@ -243,7 +242,7 @@ def forest() -> tuple[Tree, ...]:
     )
 
 
-def swept_rows() -> list[Measured]:
+def swept_rows() -> list[DeploymentResult]:
     """The measured trees in fp32 and int8, and a cascade."""
     rows = []
     by_name = {one.name: one for one in forest()}
@@ -263,7 +262,7 @@ def swept_rows() -> list[Measured]:
 def swept(results: Results) -> Results:
     """The sample study with the cut swept."""
     rows = swept_rows()
-    comparisons, budget = compare(rows), Budget(max_accuracy_drop=0.02, max_latency_ms=5.0)
+    comparisons, budget = compare(rows), BudgetSettings(max_accuracy_drop=0.02, max_latency_ms=5.0)
     heads = [
         {"name": "combined", "cut": "top", "truncated": False, "val_accuracy": 0.904},
         {"name": "vehicles@features.7", "cut": "features.7", "truncated": False, "val_accuracy": 0.957}
@@ -290,17 +289,17 @@ ROAD = {"vehicles": ("car", "tram"), "people": ("pedestrian",)}
 OBJECTS = {"car": 1204, "tram": 0, "pedestrian": 23}
 FLOPS = {"combined": 5_710_000_000, "specialised": 11_400_000_000, "shared": 5_780_000_000, "cascade": 5_930_000_000}
 SCALES = (
-    Scale(anchors=((116.0, 90.0), (156.0, 198.0), (373.0, 326.0))),
-    Scale(anchors=((10.0, 13.0), (16.0, 30.0), (33.0, 23.0))),
+    YoloScale(anchors=((116.0, 90.0), (156.0, 198.0), (373.0, 326.0))),
+    YoloScale(anchors=((10.0, 13.0), (16.0, 30.0), (33.0, 23.0))),
 )
 
 
-def precision(ap50: float, half_width: float) -> MeanPrecision:
-    return MeanPrecision(ap50=estimate(ap50, 300, half_width), ap=estimate(ap50 / 2, 300, half_width / 2))
+def precision(ap50: float, half_width: float) -> MeanAveragePrecision:
+    return MeanAveragePrecision(ap50=estimate(ap50, 300, half_width), ap=estimate(ap50 / 2, 300, half_width / 2))
 
 
-def detector(name: str, kind: str, share: float, p50: float, megabytes: float, engines: int = 1) -> Measured:
-    """A row whose mAP@0.5 is ``share``, in the precision ``kind``: pedestrians are few and hard, trams are none."""
+def detector(name: str, kind: str, share: float, p50: float, megabytes: float, engines: int = 1) -> DeploymentResult:
+    """A row whose mAP@0.5 is ``fraction``, in the precision ``kind``: pedestrians are few and hard, trams are none."""
     overall, cars, people = precision(share, 0.04), precision(share + 0.12, 0.03), precision(share - 0.12, 0.16)
     car, pedestrian = (
         LabelPrecision(objects=OBJECTS[label], ap50=one.ap50, ap=one.ap)
@@ -316,7 +315,7 @@ def detector(name: str, kind: str, share: float, p50: float, megabytes: float, e
     return row(name, kind, share, p50, megabytes, engines).model_copy(update=figures)
 
 
-def detector_rows() -> list[Measured]:
+def detector_rows() -> list[DeploymentResult]:
     """As a study with ``unfreeze`` has them: ``combined`` and ``specialised`` have their own last layers too."""
     apart = dict.fromkeys(ROAD, "top")
     alone, tuned = {"combined": "top"}, {"combined": "layers.52"}
@@ -348,7 +347,7 @@ def detection_heads() -> list[DetectionHead]:
         head("combined", labels, 41, 0.214, 0.519),
         head("vehicles", ROAD["vehicles"], 38, 0.402, 0.611),
         head("people", ROAD["people"], 60, 0.016, 0.377),
-        second.model_copy(update={"beside": "combined"}),
+        second.model_copy(update={"first_level": "combined"}),
         tuned.model_copy(update={"cut": "layers.52", "frozen_ap50": 0.519}),
     ]
 
@@ -356,7 +355,7 @@ def detection_heads() -> list[DetectionHead]:
 @pytest.fixture
 def detected(results: Results) -> Results:
     """A study of detectors."""
-    rows, budget = detector_rows(), Budget(max_accuracy_drop=0.02, min_accuracy=0.5)
+    rows, budget = detector_rows(), BudgetSettings(max_accuracy_drop=0.02, min_accuracy=0.5)
     comparisons = compare(rows, half_width=0.012)
     update = {
         "study": "road",

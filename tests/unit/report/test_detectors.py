@@ -6,7 +6,7 @@ import pytest
 
 from edgetl.artifacts.results import Results
 from edgetl.errors import EdgetlError
-from edgetl.report.detectors import Figure, TrainedHead, precision_table, trained_heads, training_facts
+from edgetl.report.detectors import PercentInterval, TrainedHead, precision_table, trained_heads, training_facts
 
 
 def without(facts: dict[str, Any], key: str) -> dict[str, Any]:
@@ -27,8 +27,8 @@ def test_precision_is_told_overall_by_group_and_by_label_with_objects(detected: 
     assert table.titles == tuple(row.title for row in detected.deployments)
     assert table.chosen is not None
     overall = table.rows[0]
-    assert overall.ap50[table.chosen] == Figure("54.1", "50.1-58.1")
-    assert overall.ap[table.chosen] == Figure("27.1", "25.1-29.1")
+    assert overall.ap50[table.chosen] == PercentInterval("54.1", "50.1-58.1")
+    assert overall.ap[table.chosen] == PercentInterval("27.1", "25.1-29.1")
 
 
 def test_a_label_or_group_without_test_objects_has_no_figure(detected: Results) -> None:
@@ -42,8 +42,8 @@ def test_a_label_or_group_without_test_objects_has_no_figure(detected: Results) 
     )
     assert table is not None
     figures = {row.name: row.ap50[0] for row in table.rows}
-    assert figures["tram"] == figures["vehicles"] == Figure("-", "")
-    assert figures["people"] != Figure("-", "")
+    assert figures["tram"] == figures["vehicles"] == PercentInterval("-", "")
+    assert figures["people"] != PercentInterval("-", "")
 
 
 def test_where_nothing_is_chosen_no_column_is(detected: Results) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from edgetl import report
-from edgetl.artifacts.results import Measured, Results
+from edgetl.artifacts.results import DeploymentResult, Results
 from edgetl.errors import EdgetlError, MissingExtraError
 from edgetl.report.html import render_html
 from edgetl.report.plots import accuracy_against_latency, group_accuracy
@@ -219,12 +219,12 @@ def test_latencies_far_apart_get_a_logarithmic_axis(results: Results, make: Simp
     assert figure["layout"]["xaxis"]["type"] == "log"
 
 
-def test_a_page_without_any_run_row_still_says_why(results: Results, rows: list[Measured]) -> None:
+def test_a_page_without_any_run_row_still_says_why(results: Results, rows: list[DeploymentResult]) -> None:
     bare = results.model_copy(update={"deployments": (rows[-1],), "comparisons": ()})
     assert "casting them to FP32" in Page(render_html(bare)).text
 
 
-def test_unstable_is_written_in_the_page(results: Results, rows: list[Measured], make: SimpleNamespace) -> None:
+def test_unstable_is_written_in_the_page(results: Results, rows: list[DeploymentResult], make: SimpleNamespace) -> None:
     rows[1] = make.unstable(rows[1])
     shaky = results.model_copy(
         update={"deployments": tuple(rows), "verdict": results.verdict.model_copy(update={"stable": False})}
@@ -240,7 +240,7 @@ def test_a_missing_package_is_one_line_with_the_remedy(results: Results, monkeyp
         render_html(results)
 
 
-def test_a_figure_that_is_no_number_is_refused(results: Results, rows: list[Measured]) -> None:
+def test_a_figure_that_is_no_number_is_refused(results: Results, rows: list[DeploymentResult]) -> None:
     assert rows[0].latency_ms
     latency = rows[0].latency_ms.model_copy(update={"high": float("inf")})
     broken = results.model_copy(update={"deployments": (rows[0].model_copy(update={"latency_ms": latency}), *rows[1:])})

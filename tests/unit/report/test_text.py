@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 from rich.console import Console
 
-from edgetl.artifacts.results import Measured, Results, Verdict
+from edgetl.artifacts.results import DeploymentResult, Results, Verdict
 from edgetl.report.text import render_table, render_verdict
 
 
@@ -18,7 +18,7 @@ def printed(results: Results, width: int = 80, encoding: str = "utf-8") -> str:
     return "\n".join(line.rstrip() for line in stream.read().splitlines())
 
 
-def with_rows(results: Results, rows: list[Measured]) -> Results:
+def with_rows(results: Results, rows: list[DeploymentResult]) -> Results:
     return results.model_copy(update={"deployments": tuple(rows)})
 
 
@@ -52,7 +52,7 @@ def test_a_cascade_is_explained_below_the_table(swept: Results) -> None:
     assert "vehicles on 41.0 % and" in printed(swept)
 
 
-def test_the_table_fits_eighty_columns_even_with_energy(results: Results, rows: list[Measured]) -> None:
+def test_the_table_fits_eighty_columns_even_with_energy(results: Results, rows: list[DeploymentResult]) -> None:
     rows = [row.model_copy(update={"energy_mj": 12.3456}) if row.accuracy else row for row in rows]
     text = printed(with_rows(results, rows))
     assert "12.3" in text
@@ -73,7 +73,7 @@ def test_only_the_chosen_row_is_marked(results: Results) -> None:
 
 
 def test_an_unstable_latency_is_marked_in_its_row(
-    results: Results, rows: list[Measured], make: SimpleNamespace
+    results: Results, rows: list[DeploymentResult], make: SimpleNamespace
 ) -> None:
     assert "UNSTABLE" not in printed(results)
     rows[2] = make.unstable(rows[2])
@@ -84,12 +84,14 @@ def test_a_row_that_was_not_run_says_why(results: Results) -> None:
     assert "not run: onnxruntime 1.31" in printed(results)
 
 
-def test_a_cause_is_told_once(results: Results, rows: list[Measured]) -> None:
+def test_a_cause_is_told_once(results: Results, rows: list[DeploymentResult]) -> None:
     text = printed(with_rows(results, [*rows, rows[-1].model_copy(update={"name": "shared"})]))
     assert text.count("not run: onnxruntime 1.31") == text.count("not run: as above") == 1
 
 
-def test_names_are_shown_as_they_are_and_never_as_markup_or_escapes(results: Results, rows: list[Measured]) -> None:
+def test_names_are_shown_as_they_are_and_never_as_markup_or_escapes(
+    results: Results, rows: list[DeploymentResult]
+) -> None:
     hostile = rows[0].model_copy(update={"name": "[red]x[/]\x1b[2J"})
     text = printed(with_rows(results, [hostile]))
     assert "[red]x[/]?[2J" in text

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from edgetl.artifacts.results import Comparison, Measured
-from edgetl.config import Budget
+from edgetl.artifacts.results import Comparison, DeploymentResult
+from edgetl.config import BudgetSettings
 from edgetl.report.verdict import decide
 
 NAMES = ("combined", "combined@layer3", "shared", "branched@layer3", "one-vs-rest", "cascade", "specialised")
 TITLES = st.tuples(st.sampled_from(NAMES), st.sampled_from(("fp32", "fp16", "int8")))
 BUDGETS = st.builds(
-    Budget,
+    BudgetSettings,
     max_accuracy_drop=st.none() | st.floats(0.0, 0.1),
     min_accuracy=st.none() | st.floats(0.8, 1.0),
     max_latency_ms=st.none() | st.floats(0.5, 8.0),
@@ -25,7 +25,7 @@ BUDGETS = st.builds(
 
 
 @st.composite
-def studies(draw: st.DrawFn, make: SimpleNamespace) -> tuple[list[Measured], list[Comparison]]:
+def studies(draw: st.DrawFn, make: SimpleNamespace) -> tuple[list[DeploymentResult], list[Comparison]]:
     """Rows of few distinct figures, so that ties are common, some of them unstable, unsupported or not compared."""
     rows = []
     for name, precision in draw(st.lists(TITLES, min_size=1, max_size=7, unique=True)):
@@ -35,13 +35,13 @@ def studies(draw: st.DrawFn, make: SimpleNamespace) -> tuple[list[Measured], lis
         row = row.model_copy(update={"energy_mj": draw(st.none() | st.floats(0.5, 6.0)), "cuts": cuts})
         row = make.unstable(row) if draw(st.booleans()) else row
         if draw(st.integers(0, 4)) == 0:
-            row = Measured(name=name, precision=precision, runtime="onnxruntime", unsupported="no kernel")
+            row = DeploymentResult(name=name, precision=precision, runtime="onnxruntime", unsupported="no kernel")
         rows.append(row)
     pairs = make.compare(rows, draw(st.sampled_from((0.0, 0.004, 0.03))), draw(st.sampled_from((0.0, 0.02, 0.6))))
     return rows, [pair for pair in pairs if draw(st.integers(0, 5))]
 
 
-def meets(row: Measured, rows: list[Measured], pairs: list[Comparison], budget: Budget) -> bool:
+def meets(row: DeploymentResult, rows: list[DeploymentResult], pairs: list[Comparison], budget: BudgetSettings) -> bool:
     """Every limit by its point estimate, written down a second time."""
     assert row.accuracy and row.latency_ms
     share = row.accuracy.overall.value
@@ -61,7 +61,9 @@ def meets(row: Measured, rows: list[Measured], pairs: list[Comparison], budget: 
 
 
 @given(st.data(), BUDGETS)
-def test_a_verdict_is_of_what_ran_and_meets_limits(make: SimpleNamespace, data: st.DataObject, budget: Budget) -> None:
+def test_a_verdict_is_of_what_ran_and_meets_limits(
+    make: SimpleNamespace, data: st.DataObject, budget: BudgetSettings
+) -> None:
     rows, pairs = data.draw(studies(make))
     verdict = decide(rows, pairs, budget)
     named = [row for row in rows if (row.name, row.precision) == (verdict.deployment, verdict.precision)]
@@ -74,7 +76,9 @@ def test_a_verdict_is_of_what_ran_and_meets_limits(make: SimpleNamespace, data: 
 
 
 @given(st.data(), BUDGETS)
-def test_the_order_of_the_rows_does_not_matter(make: SimpleNamespace, data: st.DataObject, budget: Budget) -> None:
+def test_the_order_of_the_rows_does_not_matter(
+    make: SimpleNamespace, data: st.DataObject, budget: BudgetSettings
+) -> None:
     rows, pairs = data.draw(studies(make))
     assert decide(data.draw(st.permutations(rows)), pairs, budget) == decide(rows, pairs, budget)
 
@@ -82,7 +86,7 @@ def test_the_order_of_the_rows_does_not_matter(make: SimpleNamespace, data: st.D
 @pytest.mark.slow
 @given(st.data(), BUDGETS, st.floats(1e-3, 0.2), st.floats(1.001, 5.0), st.booleans())
 def test_a_strictly_worse_candidate_never_changes_who_wins(
-    make: SimpleNamespace, data: st.DataObject, budget: Budget, loss: float, slowdown: float, stable: bool
+    make: SimpleNamespace, data: st.DataObject, budget: BudgetSettings, loss: float, slowdown: float, stable: bool
 ) -> None:
     rows, pairs = data.draw(studies(make))
     before = decide(rows, pairs, budget)

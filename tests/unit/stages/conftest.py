@@ -13,10 +13,10 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from edgetl.artifacts.bundle import FEATURES, TOP, BackboneReference, Bundle, Head, Preprocessing
+from edgetl.artifacts.bundle import FEATURES, TOP, BackboneReference, Bundle, ClassificationHead, Preprocessing
 from edgetl.artifacts.files import write_json
 from edgetl.graph.compose import compose
-from edgetl.graph.fusion.fuse import fuse
+from edgetl.graph.fusion.fused_graph import fuse
 from edgetl.graph.model import save_model
 
 Array = NDArray[np.float32]
@@ -32,7 +32,7 @@ class Listener:
     def __init__(self) -> None:
         self.lines: list[str] = []
 
-    def say(self, text: str) -> None:
+    def message(self, text: str) -> None:
         self.lines.append(text)
 
     @contextmanager
@@ -58,7 +58,7 @@ class Trained:
     bundle: Bundle
     tensors: dict[str, Array]
 
-    def head(self, name: str) -> Head:
+    def head(self, name: str) -> ClassificationHead:
         return next(head for head in self.bundle.heads if head.name == name)
 
     def whole(self) -> onnx.ModelProto:
@@ -91,12 +91,12 @@ def trained() -> Trained:
         *(_head(role, "layer1", truncated=True) for role in roles),
     ]
     for group, features, cut in (("vehicles", "vehicles@layer1/features", "layer1"), ("signs", FEATURES, TOP)):
-        place = {"name": f"{group}@cascade", "features": features, "cut": cut, "beside": "combined"}
+        place = {"name": f"{group}@cascade", "features": features, "cut": cut, "first_level": "combined"}
         heads.append(_head(group).model_copy(update=place))
     random = np.random.default_rng(0)
     tensors = {}
     for head in heads:
-        width = (LOWER if head.truncated else UPPER) + (len(LABELS) if head.beside else 0)
+        width = (LOWER if head.truncated else UPPER) + (len(LABELS) if head.first_level else 0)
         tensors[f"{head.name}.weight"] = random.normal(0.0, 3.0, (len(head.classes), width)).astype(np.float32)
         tensors[f"{head.name}.bias"] = random.normal(0.0, 0.5, len(head.classes)).astype(np.float32)
     bundle = Bundle(
@@ -117,18 +117,18 @@ def trained() -> Trained:
     return Trained(fuse(networks).model, bundle, tensors)
 
 
-def _head(role: str, cut: str = TOP, *, truncated: bool = False) -> Head:
+def _head(role: str, cut: str = TOP, *, truncated: bool = False) -> ClassificationHead:
     place = f"truncated-{cut}" if truncated else cut
     name = role if place == TOP else f"{role}@{place}"
     network = "trunk" if place == TOP else place if truncated else name
-    return Head(
+    return ClassificationHead(
         name=name,
         classes=(*GROUPS[role], "other") if role in GROUPS else LABELS,
         activation="sigmoid" if role == "one-vs-rest" else "softmax",
         cut=cut,
         truncated=truncated,
         features=f"{network}/features",
-        regularisation=0.01,
+        l2=0.01,
         temperature=1.0,
         val_loss=0.5,
         val_accuracy=0.8,

@@ -12,8 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 
 from edgetl.errors import EdgetlError
-from edgetl.measure.devices import find_target
-from edgetl.report.estimates import estimate_table
+from edgetl.measure.devices import find_device_peaks
+from edgetl.report.terminal import estimate_table
 from edgetl.stages.estimate import estimate_files
 
 
@@ -39,7 +39,7 @@ def two_layers(folder: Path, side: int = 32, channels: int = 8) -> Path:
 
 
 def test_a_graph_of_two_layers_takes_what_is_worked_out_by_hand(tmp_path: Path) -> None:
-    target, (row,) = find_target("Nano@5W"), estimate_files([two_layers(tmp_path)], ["nano@5w"])
+    target, (row,) = find_device_peaks("Nano@5W"), estimate_files([two_layers(tmp_path)], ["nano@5w"])
     reached = target.efficiency
     pixels = 32 * 32
     seconds = 0.0

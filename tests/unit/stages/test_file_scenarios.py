@@ -12,13 +12,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgetl.engine.runtime import BuildOptions, Engine, build_engine, get_runtime, load_engine
 from edgetl.errors import EdgetlError
-from edgetl.measure.scenarios.rounds import Plan
-from edgetl.stages.file_scenarios import TOGETHER, FileSubjects, file_rates
-from edgetl.stages.scenario_order import ScenarioOrder
-from edgetl.stages.scenarios import measure_scenarios
-from edgetl.stages.stage import Watcher
+from edgetl.measure.scenarios.interleave import ScenarioPlan
+from edgetl.stages.scenario_request import ScenarioRequest
+from edgetl.stages.scenarios import TOGETHER, FileSubjects, file_rates, measure_scenarios
+from edgetl.stages.stage import ProgressReporter
 
-QUICK = Plan(seconds=0.001, warmup_ms=1.0, slice_ms=2.0, min_rounds=2)
+QUICK = ScenarioPlan(seconds=0.001, warmup_ms=1.0, slice_ms=2.0, min_rounds=2)
 Opens = dict[str, Callable[[], Engine]]
 
 
@@ -46,12 +45,16 @@ def opens(tmp_path_factory: pytest.TempPathFactory) -> Opens:
     return found
 
 
-def measured(opens: Opens, order: ScenarioOrder, listener: Watcher, rates: dict[str, float] | None = None) -> list[Any]:
+def measured(
+    opens: Opens, order: ScenarioRequest, listener: ProgressReporter, rates: dict[str, float] | None = None
+) -> list[Any]:
     return list(measure_scenarios(order, FileSubjects(opens, order, rates or {}), QUICK, listener))
 
 
-def test_a_query_is_one_inference_where_the_engine_takes_as_many_images(opens: Opens, listener: Watcher) -> None:
-    order = ScenarioOrder(("single-stream", "multi-stream"), query_size=5)
+def test_a_query_is_one_inference_where_the_engine_takes_as_many_images(
+    opens: Opens, listener: ProgressReporter
+) -> None:
+    order = ScenarioRequest(("single-stream", "multi-stream"), query_size=5)
     found = [(one.scenario, one.title, one.query_size, one.batch) for one in measured(opens, order, listener)]
     assert found == [
         ("single-stream", "any", 1, 1),
@@ -61,8 +64,8 @@ def test_a_query_is_one_inference_where_the_engine_takes_as_many_images(opens: O
     ]
 
 
-def test_offline_refuses_a_batch_that_an_engine_does_not_take(opens: Opens, listener: Watcher) -> None:
-    order = ScenarioOrder(("offline",), batch=4, streams=2)
+def test_offline_refuses_a_batch_that_an_engine_does_not_take(opens: Opens, listener: ProgressReporter) -> None:
+    order = ScenarioRequest(("offline",), batch=4, streams=2)
     with pytest.raises(EdgetlError, match=r"one does not take 4 images at once; export it with a dynamic batch"):
         measured(opens, order, listener)
     (found,) = measured({"any": opens["any"]}, order, listener)
@@ -70,9 +73,9 @@ def test_offline_refuses_a_batch_that_an_engine_does_not_take(opens: Opens, list
 
 
 @pytest.mark.slow
-def test_files_together_are_one_deployment(opens: Opens, listener: Watcher) -> None:
+def test_files_together_are_one_deployment(opens: Opens, listener: ProgressReporter) -> None:
     cadence, concurrent = measured(
-        opens, ScenarioOrder(("cadence", "concurrent")), listener, {"any": 20.0, "one": 40.0}
+        opens, ScenarioRequest(("cadence", "concurrent")), listener, {"any": 20.0, "one": 40.0}
     )
     assert cadence.title == concurrent.title == TOGETHER
     assert [(part.name, part.rate_hz) for part in cadence.parts] == [("any", 20.0), ("one", 40.0)]
@@ -107,24 +110,26 @@ class Done:
         return self._outputs
 
 
-def test_engines_that_can_queue_are_asked_to_where_several_run_at_once(opens: Opens, listener: Watcher) -> None:
+def test_engines_that_can_queue_are_asked_to_where_several_run_at_once(
+    opens: Opens, listener: ProgressReporter
+) -> None:
     queueing = {name: Queueing(load()) for name, load in opens.items()}
     both: Opens = {name: partial(lambda engine: engine, engine) for name, engine in queueing.items()}
-    measured(both, ScenarioOrder(("single-stream",)), listener)
+    measured(both, ScenarioRequest(("single-stream",)), listener)
     assert [engine.started for engine in queueing.values()] == [0, 0]
-    measured(both, ScenarioOrder(("concurrent",)), listener)
+    measured(both, ScenarioRequest(("concurrent",)), listener)
     assert all(engine.started > 0 for engine in queueing.values())
 
 
 def test_a_file_is_named_by_its_path_or_its_stem_where_that_is_one_file_s_alone() -> None:
-    order = ScenarioOrder(("cadence",), (("a", 5.0), ("y/b.onnx", 7.0), ("x/b.onnx", 9.0)))
+    order = ScenarioRequest(("cadence",), (("a", 5.0), ("y/b.onnx", 7.0), ("x/b.onnx", 9.0)))
     names = ["x/a.onnx", "x/b.onnx", "y/b.onnx"]
     assert file_rates(order, names) == {"x/a.onnx": 5.0, "x/b.onnx": 9.0, "y/b.onnx": 7.0}
     with pytest.raises(EdgetlError, match=r"--rate b=7 names no file.*; there are x/a.onnx, x/b.onnx, y/b.onnx"):
-        file_rates(ScenarioOrder(("cadence",), (("b", 7.0),)), names)
+        file_rates(ScenarioRequest(("cadence",), (("b", 7.0),)), names)
 
 
 def test_one_file_has_nothing_to_run_beside() -> None:
     with pytest.raises(EdgetlError, match=r"concurrent needs two files or more, and a\.onnx is alone"):
-        file_rates(ScenarioOrder(("concurrent",)), ["a.onnx"])
-    assert file_rates(ScenarioOrder(("offline",)), [str(Path("a.onnx"))]) == {}
+        file_rates(ScenarioRequest(("concurrent",)), ["a.onnx"])
+    assert file_rates(ScenarioRequest(("offline",)), [str(Path("a.onnx"))]) == {}

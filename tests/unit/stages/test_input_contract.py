@@ -13,16 +13,16 @@ from torchvision import transforms
 
 from edgetl.artifacts.bundle import Preprocessing
 from edgetl.artifacts.files import read_json
-from edgetl.artifacts.prepared import Prepared, record_path
+from edgetl.artifacts.prepared import PreparedRecord, record_path
 from edgetl.config import CONTRACTS, InputContract, load_contract
 from edgetl.data.stream import to_input
 from edgetl.errors import EdgetlError, StudyError
 from edgetl.graph.metadata import merged_metadata, record_preprocessing, recorded_preprocessing
 from edgetl.graph.model import load_model, save_model
 from edgetl.graph.parity import Session
-from edgetl.stages.compare import ComparisonOrder, compare_files
+from edgetl.stages.compare_files import CompareRequest, compare_files
 from edgetl.stages.input_contract import input_preprocessing
-from edgetl.stages.prepare import Preparation, prepare_file
+from edgetl.stages.prepare_file import PrepareRequest, prepare_file
 
 SIZE = 16
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 9, 7, 3), np.uint8)
@@ -32,7 +32,7 @@ class Lines:
     def __init__(self) -> None:
         self.lines: list[str] = []
 
-    def say(self, text: str) -> None:
+    def message(self, text: str) -> None:
         self.lines.append(text)
 
     def progress(self, title, total):
@@ -109,20 +109,20 @@ def test_a_rectangle_takes_a_letterbox_and_no_crop():
 @pytest.mark.parametrize(("precision", "target"), [("fp16", "tensorrt"), ("int8", "tensorrt"), ("int8", "onnxruntime")])
 def test_a_prepared_file_and_its_record_say_it_from_then_on(tmp_path, photos, precision, target):
     save_model(network(), tmp_path / "m.onnx")
-    listener, wanted = Lines(), Preparation(precision, target, photos, "max", contract=CONTRACTS["caffe"])
+    listener, wanted = Lines(), PrepareRequest(precision, target, photos, "max", contract=CONTRACTS["caffe"])
     if precision == "fp16":
-        wanted = Preparation(precision, calibration_images=photos, contract=CONTRACTS["caffe"])
+        wanted = PrepareRequest(precision, calibration_images=photos, contract=CONTRACTS["caffe"])
     output = tmp_path / "p.onnx"
     if precision == "int8":
         recipe = tmp_path / "max.yaml"
         recipe.write_text("method: max\nimages: 12\n")
-        wanted = Preparation(precision, target, photos, str(recipe), contract=CONTRACTS["caffe"])
+        wanted = PrepareRequest(precision, target, photos, str(recipe), contract=CONTRACTS["caffe"])
     prepare_file(tmp_path / "m.onnx", output, wanted, listener)
     assert "BGR in 0..255, minus mean 103.939, 116.779, 123.68, crop to 16 x 16" in listener.lines[0]
     expected = Preprocessing(width=SIZE, height=SIZE, **CONTRACTS["caffe"].model_dump())
     assert recorded_preprocessing(load_model(output)) == expected
-    assert read_json(record_path(output), Prepared).preprocessing == expected
-    found = compare_files(ComparisonOrder(tmp_path / "m.onnx", output, photos), Lines())
+    assert read_json(record_path(output), PreparedRecord).preprocessing == expected
+    found = compare_files(CompareRequest(tmp_path / "m.onnx", output, photos), Lines())
     assert found.outputs[0].snr_db > 20
 
 
@@ -135,7 +135,7 @@ def test_int8_holds_on_what_the_model_is_really_fed(tmp_path, photos):
     exact = Session(network()).run({"x": images})["y"]
     noise = {}
     for name in ("raw255", "unit"):
-        wanted = Preparation("int8", "tensorrt", photos, str(recipe), contract=CONTRACTS[name])
+        wanted = PrepareRequest("int8", "tensorrt", photos, str(recipe), contract=CONTRACTS[name])
         prepare_file(tmp_path / "m.onnx", tmp_path / f"{name}.onnx", wanted, Lines())
         found = Session(load_model(tmp_path / f"{name}.onnx")).run({"x": images})["y"]
         noise[name] = float(np.square(found - exact).mean() / np.square(exact).mean())

@@ -8,18 +8,18 @@ import pytest
 
 from edgetl.engine.options import RunOptions
 from edgetl.errors import EdgetlError
-from edgetl.stages.measuring import Precision
-from edgetl.stages.profile_files import FileOrder, profile_files
+from edgetl.stages.measuring import StoppingRule
+from edgetl.stages.profile_files import ProfileRequest, profile_files
 from edgetl.stages.reload import reload
-from edgetl.stages.stage import Watcher
-from tests.unit.stages.test_files import plain_model, saved
+from edgetl.stages.stage import ProgressReporter
+from tests.unit.stages.test_build_file import plain_model, saved
 
-QUICK = Precision(seconds=0.1)
+QUICK = StoppingRule(seconds=0.1)
 ONE_THREAD = RunOptions(threads=1)
 
 
-def order(*files: Path, **more: object) -> FileOrder:
-    return FileOrder(files, QUICK, **{"run": ONE_THREAD, **more})  # type: ignore[arg-type]
+def order(*files: Path, **more: object) -> ProfileRequest:
+    return ProfileRequest(files, QUICK, **{"run": ONE_THREAD, **more})  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def graph(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_plain_graphs_are_profiled_side_by_side(graph: Path, tmp_path: Path, listener: Watcher) -> None:
+def test_plain_graphs_are_profiled_side_by_side(graph: Path, tmp_path: Path, listener: ProgressReporter) -> None:
     other = saved(plain_model(batch=1), tmp_path / "other.onnx")
     profile = profile_files(order(graph, other), listener)
     assert [row.name for row in profile.deployments] == [str(graph), str(other)]
@@ -40,13 +40,13 @@ def test_plain_graphs_are_profiled_side_by_side(graph: Path, tmp_path: Path, lis
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other.onnx", "plain.onnx"]
 
 
-def test_a_batch_counts_its_images(graph: Path, listener: Watcher) -> None:
+def test_a_batch_counts_its_images(graph: Path, listener: ProgressReporter) -> None:
     (row,) = profile_files(order(graph, batch=8), listener).deployments
     assert row.latency_ms is not None
     assert row.throughput_ips == pytest.approx(8e3 / row.latency_ms.mean)
 
 
-def test_what_cannot_be_profiled_is_one_line(graph: Path, tmp_path: Path, listener: Watcher) -> None:
+def test_what_cannot_be_profiled_is_one_line(graph: Path, tmp_path: Path, listener: ProgressReporter) -> None:
     fixed = saved(plain_model(batch=4), tmp_path / "four.onnx")
     cases = [
         (order(graph, graph), "a file is named twice"),
@@ -65,7 +65,7 @@ def test_what_cannot_be_profiled_is_one_line(graph: Path, tmp_path: Path, listen
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory, module_listener: Watcher) -> Path:
+def measured(tmp_path_factory: pytest.TempPathFactory, module_listener: ProgressReporter) -> Path:
     """The folder of a finished measurement of two files. Not to be changed."""
     folder = tmp_path_factory.mktemp("measured")
     files = (saved(plain_model(), folder / "plain.onnx"), saved(plain_model(batch=1), folder / "other.onnx"))
@@ -153,7 +153,7 @@ def test_what_is_no_profile_is_one_line(kept: Path, tmp_path: Path) -> None:
         reload(kept / "profile.json")
 
 
-def test_memory_energy_and_layers_stand_beside_latency(graph: Path, listener: Watcher) -> None:
+def test_memory_energy_and_layers_stand_beside_latency(graph: Path, listener: ProgressReporter) -> None:
     (row,) = profile_files(order(graph, layers=True), listener).deployments
     assert row.memory is not None and row.memory_mb == row.memory.process_mb
     assert row.energy is not None and row.energy_mj == row.energy.mj
@@ -164,6 +164,6 @@ def test_memory_energy_and_layers_stand_beside_latency(graph: Path, listener: Wa
     assert len(layers.layers) > 1
 
 
-def test_what_nobody_asks_for_is_left_out(graph: Path, listener: Watcher) -> None:
+def test_what_nobody_asks_for_is_left_out(graph: Path, listener: ProgressReporter) -> None:
     (row,) = profile_files(order(graph, energy=False), listener).deployments
     assert row.energy is None and row.layers == () and row.waterfall is None

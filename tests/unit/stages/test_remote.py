@@ -22,8 +22,8 @@ from onnx import TensorProto, helper, numpy_helper
 from edgetl.artifacts.results import Profile
 from edgetl.errors import EdgetlError
 from edgetl.stages.reload import reload
-from edgetl.stages.remote import Job, files_job, profile_on
-from edgetl.stages.stage import Watcher
+from edgetl.stages.remote import RemoteJob, files_job, profile_on
+from edgetl.stages.stage import ProgressReporter
 from tests.hostile import hostile_modules
 from tests.sshd import PATIENCE, Network, needs_sshd, serve, until
 
@@ -61,19 +61,21 @@ class Told:
     def __init__(self) -> None:
         self.lines: list[str] = []
 
-    def say(self, text: str) -> None:
+    def message(self, text: str) -> None:
         self.lines.append(text)
 
     def progress(self, title: str, total: float) -> AbstractContextManager[Callable[[float], object]]:
         return nullcontext(bool)
 
 
-def quick(graphs: list[Path], seconds: float = 0.1, output: Path | None = None) -> Job:
-    return files_job(graphs, "auto", ["--threads", "1", "--seconds", str(seconds), "--width", "0.0001"], output)
+def quick(graphs: list[Path], seconds: float = 0.1, output: Path | None = None) -> RemoteJob:
+    return files_job(
+        graphs, "auto", ["--threads", "1", "--seconds", str(seconds), "--interval-width", "0.0001"], output
+    )
 
 
 def test_two_hosts_measure_at_once_and_one_that_is_gone_costs_them_nothing(
-    network: Network, graphs: list[Path], tmp_path: Path, listener: Watcher
+    network: Network, graphs: list[Path], tmp_path: Path, listener: ProgressReporter
 ) -> None:
     found = profile_on(network.hosts("nano", "gone", "orin"), quick(graphs, output=tmp_path / "out"), listener)
     nano, gone, orin = found.hosts
@@ -96,7 +98,7 @@ def test_two_hosts_measure_at_once_and_one_that_is_gone_costs_them_nothing(
 
 
 def test_no_code_from_a_hosts_home_or_from_the_files_that_are_sent_is_run(
-    network: Network, graphs: list[Path], listener: Watcher, tmp_path: Path
+    network: Network, graphs: list[Path], listener: ProgressReporter, tmp_path: Path
 ) -> None:
     home, modules = network.servers["nano"].home, hostile_modules(tmp_path / "run")
     shutil.rmtree(home / ".cache", ignore_errors=True)  # so that it is installed anew
@@ -115,7 +117,7 @@ def test_no_code_from_a_hosts_home_or_from_the_files_that_are_sent_is_run(
 
 
 def test_packages_that_the_hosts_user_installed_are_used(
-    network: Network, graphs: list[Path], listener: Watcher
+    network: Network, graphs: list[Path], listener: ProgressReporter
 ) -> None:
     version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     bare, packages = Path(sys.base_prefix) / "bin" / version, Path(np.__file__).parents[1]
@@ -132,19 +134,21 @@ def test_packages_that_the_hosts_user_installed_are_used(
     assert all(row.memory is not None and row.memory.process_mb is not None for row in one.profile.deployments)
 
 
-def test_an_error_over_there_is_the_hosts_line(network: Network, graphs: list[Path], listener: Watcher) -> None:
+def test_an_error_over_there_is_the_hosts_line(
+    network: Network, graphs: list[Path], listener: ProgressReporter
+) -> None:
     graphs[0].write_bytes(b"no graph")
     (one,) = profile_on(network.hosts("nano"), quick(graphs), listener).hosts
     assert one.error is not None and "it's a model.onnx" in one.error and "Traceback" not in one.error
 
 
-def test_a_host_without_that_python_says_so(network: Network, graphs: list[Path], listener: Watcher) -> None:
+def test_a_host_without_that_python_says_so(network: Network, graphs: list[Path], listener: ProgressReporter) -> None:
     (one,) = profile_on(network.hosts("nano", python="python9"), quick(graphs), listener).hosts
     assert one.error == "there is no python9 there; install Python 3.10 or newer, or name it with --remote-python"
 
 
 def test_a_python_that_is_too_old_is_told_before_it_reads_anything_new(
-    network: Network, graphs: list[Path], listener: Watcher, tmp_path: Path
+    network: Network, graphs: list[Path], listener: ProgressReporter, tmp_path: Path
 ) -> None:
     old = tmp_path / "python3.8"
     # The same interpreter, which takes itself for an old one.
@@ -155,7 +159,9 @@ def test_a_python_that_is_too_old_is_told_before_it_reads_anything_new(
     assert one.error is not None and "Python 3.8, edgetl needs 3.10 or newer" in one.error
 
 
-def test_a_folder_that_cannot_be_written_is_told(network: Network, graphs: list[Path], listener: Watcher) -> None:
+def test_a_folder_that_cannot_be_written_is_told(
+    network: Network, graphs: list[Path], listener: ProgressReporter
+) -> None:
     cache = network.servers["orin"].home / ".cache"
     shutil.rmtree(cache, ignore_errors=True)
     cache.write_text("a file where a folder should be")
@@ -166,7 +172,9 @@ def test_a_folder_that_cannot_be_written_is_told(network: Network, graphs: list[
     assert one.error is not None and ".cache" in one.error and "free space or mend the folder" in one.error
 
 
-def test_a_host_that_dies_is_a_line_and_its_work_ends(network: Network, graphs: list[Path], listener: Watcher) -> None:
+def test_a_host_that_dies_is_a_line_and_its_work_ends(
+    network: Network, graphs: list[Path], listener: ProgressReporter
+) -> None:
     orin = network.servers["orin"]
     found: list[object] = []
     asked = threading.Thread(
@@ -202,7 +210,7 @@ print(json.dumps(answers[sys.argv[5]]))
 
 @pytest.mark.parametrize("name", ["figures/../../stolen", "figures//stolen", "figures/a/../../../stolen"])
 def test_a_host_cannot_write_outside_of_its_folder(
-    name: str, network: Network, graphs: list[Path], listener: Watcher, tmp_path: Path
+    name: str, network: Network, graphs: list[Path], listener: ProgressReporter, tmp_path: Path
 ) -> None:
     empty = Profile(environment={}, deployments=(), comparisons=()).model_dump_json()
     sent = {"output": empty, "files": {name: base64.b64encode(b"!").decode()}}
@@ -222,7 +230,7 @@ from pathlib import Path
 from edgetl.stages.remote import Hosts, files_job, profile_on
 
 class Quiet:
-    def say(self, text): pass
+    def message(self, text): pass
 
 config, python, *graphs = sys.argv[1:]
 job = files_job([Path(graph) for graph in graphs], "onnxruntime", ["--seconds", "60"])
@@ -251,13 +259,15 @@ def test_an_interrupt_ends_the_work_over_there(network: Network, graphs: list[Pa
 
 @pytest.mark.parametrize("name", ["-oProxyCommand=touch pwned", "", "two words", "a\nb"])
 def test_a_host_that_ssh_takes_for_an_option_is_refused(
-    name: str, network: Network, graphs: list[Path], listener: Watcher
+    name: str, network: Network, graphs: list[Path], listener: ProgressReporter
 ) -> None:
     with pytest.raises(EdgetlError, match="is no host; give user@host"):
         profile_on(network.hosts("nano", name), quick(graphs), listener)
 
 
-def test_a_host_or_file_that_is_named_twice_is_refused(network: Network, graphs: list[Path], listener: Watcher) -> None:
+def test_a_host_or_file_that_is_named_twice_is_refused(
+    network: Network, graphs: list[Path], listener: ProgressReporter
+) -> None:
     with pytest.raises(EdgetlError, match="host is named twice"):
         profile_on(network.hosts("nano", "nano"), quick(graphs), listener)
     with pytest.raises(EdgetlError, match="file is named twice"):

@@ -348,7 +348,7 @@ def without_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 
 def _load(name: str, size: int, beside: Path = Path(), weights: str | None = None, seed: int = 0) -> Backbone:
-    return load_backbone(config.Backbone(name=name, weights=weights, image_size=size), beside, seed)
+    return load_backbone(config.BackboneSettings(name=name, weights=weights, image_size=size), beside, seed)
 
 
 def _refused(name: str, reason: str, beside: Path = Path(), weights: str | None = None, size: int = 64) -> str:

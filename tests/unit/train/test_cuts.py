@@ -281,7 +281,7 @@ class _Deciding(nn.Module):
 @functools.cache
 def _load(name: str) -> Backbone:
     """Loaded once: no test changes a trunk."""
-    return load_backbone(config.Backbone(name=name, weights=None, image_size=SIZES[name]), Path(), seed=0)
+    return load_backbone(config.BackboneSettings(name=name, weights=None, image_size=SIZES[name]), Path(), seed=0)
 
 
 def _images(backbone: Backbone) -> Tensor:

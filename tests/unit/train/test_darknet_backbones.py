@@ -70,7 +70,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_features_are_what_the_last_convolution_reads(folder: Path) -> None:
-    backbone = load_backbone(config.Backbone(name="darknet/small.cfg", weights="small.weights"), folder, seed=0)
+    backbone = load_backbone(config.BackboneSettings(name="darknet/small.cfg", weights="small.weights"), folder, seed=0)
     torch.manual_seed(3)
     whole = build(read_cfg(folder / "small.cfg"))
     images = torch.rand(2, 3, 32, 32)
@@ -83,7 +83,7 @@ def test_features_are_what_the_last_convolution_reads(folder: Path) -> None:
 
 
 def test_a_cfg_can_be_cut_between_its_sections(folder: Path) -> None:
-    backbone = load_backbone(config.Backbone(name="darknet/small.cfg", weights="small.weights"), folder, seed=0)
+    backbone = load_backbone(config.BackboneSettings(name="darknet/small.cfg", weights="small.weights"), folder, seed=0)
     (first,) = (point.name for point in cut_points(backbone))
     lower, upper = split(backbone, first)
     images = torch.rand(2, 3, 32, 32)
@@ -106,6 +106,6 @@ def test_what_does_not_fit_is_refused_in_one_line(folder: Path, backbone: dict[s
     (folder / "wide.cfg").write_text(CLASSIFIER.replace("width=32", "width=64"))
     (folder / "other.cfg").write_text(CLASSIFIER.replace("filters=16", "filters=24"))
     with pytest.raises(EdgetlError) as error:
-        load_backbone(config.Backbone(**backbone), folder, seed=0)
+        load_backbone(config.BackboneSettings(**backbone), folder, seed=0)
     assert reason in str(error.value)
     assert "\n" not in str(error.value)

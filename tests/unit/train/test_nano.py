@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from edgetl.artifacts.files import sha256_file
-from edgetl.data.synthetic import LABELS, render_scene, scene_seed
+from edgetl.data.scenes.one_object import LABELS, render_scene, scene_seed
 
 torch = pytest.importorskip("torch", reason="needs the extra train")
 from safetensors.torch import load_file  # noqa: E402

@@ -14,15 +14,15 @@ from safetensors.numpy import save_file  # noqa: E402
 from scipy.special import expit, softmax  # noqa: E402
 
 from edgetl import config  # noqa: E402
-from edgetl.artifacts.bundle import FEATURES, TOP, Activation, Head, Preprocessing  # noqa: E402
+from edgetl.artifacts.bundle import FEATURES, TOP, Activation, ClassificationHead, Preprocessing  # noqa: E402
 from edgetl.errors import EdgetlError  # noqa: E402
 from edgetl.graph import parity  # noqa: E402
 from edgetl.graph.compose import compose  # noqa: E402
-from edgetl.graph.fusion.fuse import fuse  # noqa: E402
+from edgetl.graph.fusion.fused_graph import fuse  # noqa: E402
 from edgetl.graph.simplify import simplify  # noqa: E402
 from edgetl.train.backbones import Backbone, fingerprint, load_backbone  # noqa: E402
 from edgetl.train.cuts import split  # noqa: E402
-from edgetl.train.export import export_trunk  # noqa: E402
+from edgetl.train.onnx_export import export_trunk  # noqa: E402
 from edgetl.train.reference import head_outputs, read_branches, reference_features, truncated  # noqa: E402
 from edgetl.train.tune import with_state  # noqa: E402
 
@@ -32,12 +32,12 @@ CUT = "features.3"
 IMAGES = np.random.default_rng(0).random((3, 3, 32, 32), dtype=np.float32)
 
 
-def head(name: str, activation: Activation = "softmax", **place: object) -> Head:
-    return Head(
+def head(name: str, activation: Activation = "softmax", **place: object) -> ClassificationHead:
+    return ClassificationHead(
         name=name,
         classes=("car", "bus", "other"),
         activation=activation,
-        regularisation=0.01,
+        l2=0.01,
         temperature=1.0,
         val_loss=0.5,
         val_accuracy=0.8,
@@ -48,12 +48,12 @@ def head(name: str, activation: Activation = "softmax", **place: object) -> Head
 AT_THE_TOP = head("combined")
 TUNED = head(f"vehicles@{CUT}", cut=CUT, features=f"vehicles@{CUT}/features")
 TRUNCATED = head(f"vehicles@truncated-{CUT}", cut=CUT, truncated=True, features=f"truncated-{CUT}/features")
-SECOND = head("vehicles@cascade", cut=CUT, features=TUNED.features, beside="combined")
+SECOND = head("vehicles@cascade", cut=CUT, features=TUNED.features, first_level="combined")
 
 
 @pytest.fixture(scope="module")
 def backbone() -> Backbone:
-    return load_backbone(config.Backbone(name="edgetl/nano", image_size=32), Path(), seed=0)
+    return load_backbone(config.BackboneSettings(name="edgetl/nano", image_size=32), Path(), seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +66,11 @@ def states(backbone: Backbone) -> dict[str, dict[str, Array]]:
     return {TUNED.name: {name: own[name].numpy() * np.float32(1.1) for name in names}}
 
 
-def tensors_of(*heads: Head, width: int) -> dict[str, Array]:
+def tensors_of(*heads: ClassificationHead, width: int) -> dict[str, Array]:
     rng = np.random.default_rng(1)
     tensors = {f"{h.name}.bias": rng.normal(0.0, 1.0, len(h.classes)).astype(np.float32) for h in heads}
     for one in heads:
-        columns = width + (len(AT_THE_TOP.classes) if one.beside else 0)
+        columns = width + (len(AT_THE_TOP.classes) if one.first_level else 0)
         tensors[f"{one.name}.weight"] = rng.normal(0.0, 1.0, (len(one.classes), columns)).astype(np.float32)
     return tensors
 
@@ -149,7 +149,7 @@ def test_one_graph_of_all_heads_says_what_pytorch_says(backbone: Backbone, state
     assert {one.cut for one in heads} == {TOP, CUT}
 
 
-def _fitting(one: Head, features: dict[str, Array]) -> dict[str, Array]:
+def _fitting(one: ClassificationHead, features: dict[str, Array]) -> dict[str, Array]:
     """Weights that make no probability certain, whatever the size of the features."""
     values = features[one.features]
     scale = np.float32(1.0 / np.abs(values).max() / values.shape[1] ** 0.5)

@@ -18,7 +18,7 @@ from sklearn.datasets import load_digits  # noqa: E402
 from sklearn.linear_model import LogisticRegression  # noqa: E402
 from threadpoolctl import threadpool_limits  # noqa: E402
 
-from edgetl.train.solver import Loss, Task, design, fit  # noqa: E402
+from edgetl.train.solver import HeadProblem, LossName, design, fit  # noqa: E402
 
 Array = npt.NDArray[np.float64]
 Solution = tuple[Array, Array]
@@ -75,9 +75,9 @@ def test_tasks_fitted_together_are_as_when_fitted_alone(digits: tuple[Array, Arr
     features, targets = digits
     shared = design([_tensor(features)])
     tasks = [
-        Task(torch.from_numpy(targets), 10, "softmax"),
-        Task(torch.from_numpy(targets), 10, "sigmoid"),
-        Task(torch.from_numpy(targets % 3), 3, "softmax"),
+        HeadProblem(torch.from_numpy(targets), 10, "softmax"),
+        HeadProblem(torch.from_numpy(targets), 10, "sigmoid"),
+        HeadProblem(torch.from_numpy(targets % 3), 3, "softmax"),
     ]
     problems = [(task, strength) for task in tasks for strength in STRENGTHS]
     for (task, strength), (weight, bias) in zip(problems, fit(shared, problems), strict=True):
@@ -93,7 +93,7 @@ def test_tasks_fitted_together_are_as_when_fitted_alone(digits: tuple[Array, Arr
 def test_views_weigh_equally(digits: tuple[Array, Array]) -> None:
     features, targets = digits
     noisy = features + np.random.default_rng(0).normal(0, 2, features.shape)
-    task = Task(torch.from_numpy(targets), 10, "softmax")
+    task = HeadProblem(torch.from_numpy(targets), 10, "softmax")
     ((weight, bias),) = fit(design([_tensor(features), _tensor(noisy)]), [(task, 1e-2)])
     stacked, twice = np.concatenate([features, noisy]), np.concatenate([targets, targets])
     _assert_equal_to_sklearn(stacked, twice, "softmax", 1e-2, _numbers(weight, bias))
@@ -102,7 +102,7 @@ def test_views_weigh_equally(digits: tuple[Array, Array]) -> None:
 def test_the_order_of_the_views_plays_no_part(digits: tuple[Array, Array]) -> None:
     features, targets = digits
     views = [_tensor(features), _tensor(features * 1.1), _tensor(features[:, ::-1].copy())]
-    task = Task(torch.from_numpy(targets), 10, "softmax")
+    task = HeadProblem(torch.from_numpy(targets), 10, "softmax")
     forwards, backwards = (_numbers(*fit(design(v), [(task, 1e-2)])[0]) for v in (views, views[::-1]))
     assert (_predict(features, *forwards) == _predict(features, *backwards)).mean() > 0.995
 
@@ -132,7 +132,7 @@ def test_constant_features_get_no_weight(digits: tuple[Array, Array]) -> None:
 
 
 @pytest.mark.parametrize("loss", ["softmax", "sigmoid"])
-def test_a_class_without_images_is_never_predicted(digits: tuple[Array, Array], loss: Loss) -> None:
+def test_a_class_without_images_is_never_predicted(digits: tuple[Array, Array], loss: LossName) -> None:
     features, targets = digits
     ((weight, bias),) = _fit(features, targets, 11, loss, [1e-2])
     assert np.isfinite(weight).all() and np.isfinite(bias).all()
@@ -165,7 +165,7 @@ def test_more_features_than_images_reach_the_optimum_of_scikit_learn() -> None:
 
 @pytest.mark.parametrize("loss", ["softmax", "sigmoid"])
 @pytest.mark.parametrize("strength", [1e-6, 1e-9])
-def test_separable_data_with_tiny_strengths_stay_finite_and_are_separated(loss: Loss, strength: float) -> None:
+def test_separable_data_with_tiny_strengths_stay_finite_and_are_separated(loss: LossName, strength: float) -> None:
     rng = np.random.default_rng(0)
     targets = np.arange(90) % 3
     features = rng.normal(0, 1, (90, 20)) + 20 * np.eye(3, 20)[targets]
@@ -192,7 +192,7 @@ def test_one_image_for_each_class_is_enough_to_fit() -> None:
     spread=st.sampled_from([0.0, 1.0, 2.0]),
 )
 def test_no_random_problem_ends_away_from_its_optimum(
-    seed: int, rows: int, width: int, classes: int, loss: Loss, strength: float, spread: float
+    seed: int, rows: int, width: int, classes: int, loss: LossName, strength: float, spread: float
 ) -> None:
     rng = np.random.default_rng(seed)
     features = rng.normal(0, 1, (rows, width)) * 10.0 ** rng.uniform(-spread, spread, width)
@@ -227,8 +227,8 @@ def _numbers(weight: torch.Tensor, bias: torch.Tensor) -> Solution:
     return weight.numpy().astype(np.float64), bias.numpy().astype(np.float64)
 
 
-def _fit(features: Array, targets: Array, classes: int, loss: Loss, strengths: Sequence[float]) -> list[Solution]:
-    task = Task(torch.from_numpy(targets), classes, loss)
+def _fit(features: Array, targets: Array, classes: int, loss: LossName, strengths: Sequence[float]) -> list[Solution]:
+    task = HeadProblem(torch.from_numpy(targets), classes, loss)
     fitted = fit(design([_tensor(features)]), [(task, strength) for strength in strengths])
     return [_numbers(weight, bias) for weight, bias in fitted]
 
@@ -250,7 +250,7 @@ def _sklearn(features: Array, targets: Array, penalty: float) -> Solution:
     return model.coef_, model.intercept_
 
 
-def _assert_equal_to_sklearn(features: Array, targets: Array, loss: Loss, strength: float, found: Solution) -> None:
+def _assert_equal_to_sklearn(features: Array, targets: Array, loss: LossName, strength: float, found: Solution) -> None:
     penalty = strength * _mean_variance(features)
     optimum = _sklearn(features, targets, penalty)
     _assert_as_good(features, targets, loss, penalty, found, optimum)
@@ -258,19 +258,19 @@ def _assert_equal_to_sklearn(features: Array, targets: Array, loss: Loss, streng
 
 
 def _assert_as_good(
-    features: Array, targets: Array, loss: Loss, penalty: float, found: Solution, optimum: Solution
+    features: Array, targets: Array, loss: LossName, penalty: float, found: Solution, optimum: Solution
 ) -> None:
     values = [_objective(features, targets, loss, penalty, *solution) for solution in (found, optimum)]
     # One thousandth, but for what float32 logits of a size of ten leave of a loss that is nearly nothing.
     assert values[0] <= 1.001 * values[1] + 1e-6
 
 
-def _objective(features: Array, targets: Array, loss: Loss, penalty: float, weight: Array, bias: Array) -> float:
+def _objective(features: Array, targets: Array, loss: LossName, penalty: float, weight: Array, bias: Array) -> float:
     return _value_and_gradient(features, targets, loss, penalty, weight, bias)[0]
 
 
 def _value_and_gradient(
-    features: Array, targets: Array, loss: Loss, penalty: float, weight: Array, bias: Array
+    features: Array, targets: Array, loss: LossName, penalty: float, weight: Array, bias: Array
 ) -> tuple[float, Array]:
     """Mean loss + penalty / 2 * |W|^2 in float64; the gradient is (D + 1) x classes, the bias last."""
     logits = features @ weight.T + bias
@@ -288,7 +288,7 @@ def _value_and_gradient(
 
 
 def _flat(
-    features: Array, targets: Array, loss: Loss, penalty: float, flat: Array, classes: int
+    features: Array, targets: Array, loss: LossName, penalty: float, flat: Array, classes: int
 ) -> tuple[float, Array]:
     point = flat.reshape(-1, classes)
     value, gradient = _value_and_gradient(features, targets, loss, penalty, point[:-1].T, point[-1])

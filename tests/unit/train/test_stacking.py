@@ -14,9 +14,9 @@ from scipy.special import expit, softmax  # noqa: E402
 from sklearn.linear_model import LogisticRegression  # noqa: E402
 from threadpoolctl import threadpool_limits  # noqa: E402
 
-from edgetl.artifacts.bundle import Activation, Head  # noqa: E402
-from edgetl.train.heads import HeadPlan, LabelledFeatures, train_heads  # noqa: E402
-from edgetl.train.solver import Task, design, fit  # noqa: E402
+from edgetl.artifacts.bundle import Activation, ClassificationHead  # noqa: E402
+from edgetl.train.linear_heads import HeadPlan, LabelledFeatures, train_heads  # noqa: E402
+from edgetl.train.solver import HeadProblem, design, fit  # noqa: E402
 from edgetl.train.stacking import out_of_fold  # noqa: E402
 
 Array = npt.NDArray[np.float32]
@@ -26,12 +26,14 @@ LABELS = ("car", "bus", "stop")
 STRENGTH = 0.03
 
 
-def head(activation: Activation = "softmax", temperature: float = 1.0, strength: float = STRENGTH) -> Head:
-    return Head(
+def head(
+    activation: Activation = "softmax", temperature: float = 1.0, strength: float = STRENGTH
+) -> ClassificationHead:
+    return ClassificationHead(
         name="combined",
         classes=LABELS,
         activation=activation,
-        regularisation=strength,
+        l2=strength,
         temperature=temperature,
         val_loss=0.5,
         val_accuracy=0.8,
@@ -92,7 +94,7 @@ def test_a_head_fitted_without_a_fold_gives_exactly_what_is_said_of_it(activatio
     outside = np.setdiff1d(np.arange(60), fold)
     targets = HeadPlan("combined", LABELS, activation).targets([train.labels[row] for row in outside])
     shared = design([torch.from_numpy(view[outside]) for view in train.views])
-    ((weight, bias),) = fit(shared, [(Task(targets, len(LABELS), activation), STRENGTH)])
+    ((weight, bias),) = fit(shared, [(HeadProblem(targets, len(LABELS), activation), STRENGTH)])
     for view, probabilities in zip(train.views, said, strict=True):
         logits = (view[fold] @ weight.numpy().T + bias.numpy()) / temperature
         expected = softmax(logits, axis=1) if activation == "softmax" else expit(logits)

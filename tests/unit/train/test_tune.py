@@ -20,16 +20,16 @@ pytest.importorskip("onnxsim", reason="needs the extra train")
 from torch import Tensor, nn  # noqa: E402
 
 from edgetl import config  # noqa: E402
-from edgetl.config import Finetuning  # noqa: E402
+from edgetl.config import FinetuneSettings  # noqa: E402
 from edgetl.errors import EdgetlError  # noqa: E402
 from edgetl.graph import parity  # noqa: E402
 from edgetl.graph.simplify import simplify  # noqa: E402
 from edgetl.train.backbones import Backbone, fingerprint, load_backbone  # noqa: E402
 from edgetl.train.branch import Branch  # noqa: E402
 from edgetl.train.cuts import split  # noqa: E402
-from edgetl.train.export import export_trunk  # noqa: E402
-from edgetl.train.heads import HeadPlan, LabelledFeatures, train_heads  # noqa: E402
-from edgetl.train.tune import Tuned, branch_features, tune, with_state  # noqa: E402
+from edgetl.train.linear_heads import HeadPlan, LabelledFeatures, train_heads  # noqa: E402
+from edgetl.train.onnx_export import export_trunk  # noqa: E402
+from edgetl.train.tune import TunedBranch, branch_features, tune, with_state  # noqa: E402
 
 Array = npt.NDArray[np.float32]
 Start = dict[str, tuple[HeadPlan, Array, Array]]
@@ -41,7 +41,7 @@ PLANS = {
     "one-vs-rest": HeadPlan("one-vs-rest", LABELS, "sigmoid"),
 }
 CUT = "features.3"
-SETTINGS = Finetuning(epochs=3, patience=3, rate=3e-3, batch_size=16)
+SETTINGS = FinetuneSettings(epochs=3, patience=3, learning_rate=3e-3, batch_size=16)
 
 
 @dataclass(frozen=True)
@@ -57,18 +57,18 @@ class Problem:
     def at(self, cut: str) -> Problem:
         return _problem(self.backbone, cut)
 
-    def tuned(self, cut: str = CUT, settings: Finetuning = SETTINGS, seed: int = 0) -> dict[str, Tuned]:
+    def tuned(self, cut: str = CUT, settings: FinetuneSettings = SETTINGS, seed: int = 0) -> dict[str, TunedBranch]:
         return tune(self.backbone, cut, self.start, self.train, self.val, settings, seed)
 
 
 @pytest.fixture(scope="module")
 def problem() -> Problem:
-    backbone = load_backbone(config.Backbone(name="edgetl/nano", image_size=32), Path(), seed=0)
+    backbone = load_backbone(config.BackboneSettings(name="edgetl/nano", image_size=32), Path(), seed=0)
     return _problem(backbone, CUT)
 
 
 @pytest.fixture(scope="module")
-def tuned(problem: Problem) -> dict[str, Tuned]:
+def tuned(problem: Problem) -> dict[str, TunedBranch]:
     return problem.tuned()
 
 
@@ -81,7 +81,7 @@ def one_core() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def test_tuning_lowers_the_validation_loss_of_every_head(tuned: dict[str, Tuned]) -> None:
+def test_tuning_lowers_the_validation_loss_of_every_head(tuned: dict[str, TunedBranch]) -> None:
     for key, one in tuned.items():
         assert one.head.probe_val_loss is not None
         assert one.head.val_loss < 0.9 * one.head.probe_val_loss, key
@@ -89,13 +89,13 @@ def test_tuning_lowers_the_validation_loss_of_every_head(tuned: dict[str, Tuned]
         assert one.state
 
 
-def test_a_head_says_where_it_stands_and_what_it_was_before(problem: Problem, tuned: dict[str, Tuned]) -> None:
+def test_a_head_says_where_it_stands_and_what_it_was_before(problem: Problem, tuned: dict[str, TunedBranch]) -> None:
     assert tuned.keys() == PLANS.keys()
     for key, one in tuned.items():
         head, plan = one.head, PLANS[key]
         assert (head.name, head.cut, head.features) == (f"{key}@{CUT}", CUT, f"{key}@{CUT}/features")
         assert (head.classes, head.activation) == (plan.classes, plan.activation)
-        assert head.regularisation == SETTINGS.weight_decay
+        assert head.l2 == SETTINGS.weight_decay
         assert (head.role, head.place) == (key, CUT)
         _, weight, bias = problem.start[key]
         features = _features(problem.backbone, problem.val_images)
@@ -103,7 +103,9 @@ def test_a_head_says_where_it_stands_and_what_it_was_before(problem: Problem, tu
         assert head.probe_val_accuracy == pytest.approx(((features @ weight.T + bias).argmax(1) == truth).mean())
 
 
-def test_the_recorded_loss_and_accuracy_are_those_of_the_tensors(problem: Problem, tuned: dict[str, Tuned]) -> None:
+def test_the_recorded_loss_and_accuracy_are_those_of_the_tensors(
+    problem: Problem, tuned: dict[str, TunedBranch]
+) -> None:
     """Temperature included: logits of the returned weights on the returned features."""
     for key, one in tuned.items():
         logits = torch.from_numpy(one.val_features @ one.weight.T + one.bias)
@@ -118,7 +120,7 @@ def test_the_recorded_loss_and_accuracy_are_those_of_the_tensors(problem: Proble
         assert (one.weight.dtype, one.bias.dtype, one.val_features.dtype) == (np.float32,) * 3
 
 
-def test_the_whole_network_gives_the_branchs_features(problem: Problem, tuned: dict[str, Tuned]) -> None:
+def test_the_whole_network_gives_the_branchs_features(problem: Problem, tuned: dict[str, TunedBranch]) -> None:
     for one in tuned.values():
         by_maps = branch_features(problem.backbone, CUT, one.state, problem.val.views[0])
         assert np.array_equal(by_maps, one.val_features)
@@ -126,13 +128,13 @@ def test_the_whole_network_gives_the_branchs_features(problem: Problem, tuned: d
         np.testing.assert_allclose(_features(whole, problem.val_images), by_maps, rtol=1e-4, atol=1e-5)
 
 
-def test_the_exported_network_says_the_same(problem: Problem, tuned: dict[str, Tuned]) -> None:
+def test_the_exported_network_says_the_same(problem: Problem, tuned: dict[str, TunedBranch]) -> None:
     whole = with_state(problem.backbone, tuned["vehicles"].state)
     (found,) = parity.run(simplify(export_trunk(whole)), problem.val_images).values()
     np.testing.assert_allclose(found, tuned["vehicles"].val_features, rtol=1e-4, atol=1e-4)
 
 
-def test_only_parameters_above_the_cut_change_and_no_statistic(problem: Problem, tuned: dict[str, Tuned]) -> None:
+def test_only_parameters_above_the_cut_change_and_no_statistic(problem: Problem, tuned: dict[str, TunedBranch]) -> None:
     above = {f"backbone.{name}" for name, _ in problem.backbone.trunk.backbone.named_parameters() if _above(name)}
     own = problem.backbone.trunk.state_dict()
     for one in tuned.values():
@@ -142,14 +144,14 @@ def test_only_parameters_above_the_cut_change_and_no_statistic(problem: Problem,
         assert all(torch.equal(after[name], own[name]) for name in own.keys() - above)
 
 
-def test_the_backbone_stays_as_it_was(problem: Problem, tuned: dict[str, Tuned]) -> None:
+def test_the_backbone_stays_as_it_was(problem: Problem, tuned: dict[str, TunedBranch]) -> None:
     trunk = problem.backbone.trunk
     assert fingerprint(trunk) == problem.backbone.reference.fingerprint
     assert not trunk.training
     assert not any(parameter.requires_grad or parameter.grad is not None for parameter in trunk.parameters())
 
 
-def test_heads_start_from_their_own_copies_of_the_layers(tuned: dict[str, Tuned]) -> None:
+def test_heads_start_from_their_own_copies_of_the_layers(tuned: dict[str, TunedBranch]) -> None:
     states = [one.state for one in tuned.values()]
     name = next(iter(states[0]))
     assert not any(np.array_equal(states[0][name], other[name]) for other in states[1:])
@@ -169,7 +171,7 @@ def test_any_cut_can_be_tuned_above(problem: Problem, cut: str) -> None:
 
 
 def test_where_no_epoch_is_better_the_branch_is_the_trunk(problem: Problem) -> None:
-    wild = SETTINGS.model_copy(update={"rate": 10.0, "epochs": 2})
+    wild = SETTINGS.model_copy(update={"learning_rate": 10.0, "epochs": 2})
     for key, one in problem.tuned(settings=wild).items():
         assert one.state == {}
         assert one.head.epochs == 0
@@ -217,7 +219,7 @@ def test_a_loss_that_climbs_at_first_is_given_time(problem: Problem) -> None:
 
 def test_tuning_ends_when_no_head_gets_better(problem: Problem) -> None:
     told: list[float] = []
-    still = SETTINGS.model_copy(update={"rate": 1e-30, "epochs": 9, "patience": 2})
+    still = SETTINGS.model_copy(update={"learning_rate": 1e-30, "epochs": 9, "patience": 2})
     tune(problem.backbone, CUT, problem.start, problem.train, problem.val, still, 0, told.append)
     assert sum(told) == pytest.approx(1.0 + 2.0)
 
@@ -231,7 +233,7 @@ def test_progress_is_told_in_epochs(problem: Problem) -> None:
 # The same every time
 
 
-def test_one_seed_gives_the_same_bytes_and_another_seed_others(problem: Problem, tuned: dict[str, Tuned]) -> None:
+def test_one_seed_gives_the_same_bytes_and_another_seed_others(problem: Problem, tuned: dict[str, TunedBranch]) -> None:
     again, other = problem.tuned(), problem.tuned(seed=1)
     for key, one in tuned.items():
         assert _bytes(again[key]) == _bytes(one)
@@ -245,14 +247,14 @@ from hashlib import sha256
 from pathlib import Path
 
 here = runpy.run_path(sys.argv[1])
-study = here["config"].Backbone(name="edgetl/nano", image_size=32)
+study = here["config"].BackboneSettings(name="edgetl/nano", image_size=32)
 tuned = here["_problem"](here["load_backbone"](study, Path(), seed=0), here["CUT"]).tuned()
 print(*(f"{key} {sha256(here['_bytes'](one)).hexdigest()}" for key, one in tuned.items()), sep="\\n")
 """
 
 
 @pytest.mark.slow
-def test_another_process_gives_the_same_bytes(tuned: dict[str, Tuned]) -> None:
+def test_another_process_gives_the_same_bytes(tuned: dict[str, TunedBranch]) -> None:
     root = Path(__file__).parents[3]
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONPATH": str(root)}
     child = subprocess.run(
@@ -332,7 +334,9 @@ def test_every_view_takes_part(problem: Problem) -> None:
 # Tuned tensors put back
 
 
-def test_a_network_with_tuned_tensors_has_a_fingerprint_of_its_own(problem: Problem, tuned: dict[str, Tuned]) -> None:
+def test_a_network_with_tuned_tensors_has_a_fingerprint_of_its_own(
+    problem: Problem, tuned: dict[str, TunedBranch]
+) -> None:
     whole = with_state(problem.backbone, tuned["combined"].state)
     assert whole.reference.fingerprint == fingerprint(whole.trunk) != problem.backbone.reference.fingerprint
     assert whole.trunk is not problem.backbone.trunk
@@ -385,6 +389,6 @@ def _above(name: str) -> bool:
     return int(name.split(".")[1]) > 3
 
 
-def _bytes(one: Tuned) -> bytes:
+def _bytes(one: TunedBranch) -> bytes:
     arrays = [one.weight, one.bias, one.val_features, *(one.state[name] for name in sorted(one.state))]
     return b"".join(array.tobytes() for array in arrays)

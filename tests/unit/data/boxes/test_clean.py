@@ -4,24 +4,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgetl.artifacts.boxes import Box
+from edgetl.artifacts.box_index import Box
+from edgetl.data.boxes.box_listing import AnnotatedImage, Corners, RawBox
 from edgetl.data.boxes.clean import clean
-from edgetl.data.boxes.listing import Corners, Described, Mark
-from edgetl.data.examine import Examined
+from edgetl.data.examine import FileFacts
 
-FOUND = Examined("0" * 64, (100, 50))
+FOUND = FileFacts("0" * 64, (100, 50))
 
 
-def described(*corners: Corners, relative: bool = False, size: tuple[float, float] | None = None) -> Described:
-    marks = tuple(Mark(f"file: {number}", "car", box) for number, box in enumerate(corners))
-    return Described("a.jpg", "file: image", marks, size, relative)
+def described(*corners: Corners, relative: bool = False, size: tuple[float, float] | None = None) -> AnnotatedImage:
+    marks = tuple(RawBox(f"file: {number}", "car", box) for number, box in enumerate(corners))
+    return AnnotatedImage("a.jpg", "file: image", marks, size, relative)
 
 
 def states(*corners: Corners) -> list[tuple[str, str]]:
     return [(fault.kind, fault.done) for fault in clean(described(*corners), FOUND, {"car"})[1]]
 
 
-def boxes(image: Described) -> tuple[Box, ...]:
+def boxes(image: AnnotatedImage) -> tuple[Box, ...]:
     found, _ = clean(image, FOUND, {"car"})
     assert found is not None
     return found.boxes

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgetl.config import Study
+from edgetl.data.boxes.box_listing import BoxListing
 from edgetl.data.boxes.coco import coco, read_coco
-from edgetl.data.boxes.listing import BoxListing
 from edgetl.errors import EdgetlError
 
 GOOD: dict[str, Any] = {

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from edgetl.artifacts.data_index import SPLITS
 from edgetl.artifacts.files import sha256_file
-from edgetl.artifacts.index import SPLITS
 from edgetl.config import Study
-from edgetl.data.box_index import box_listing_digest, build_box_index
-from edgetl.data.index import data_root
+from edgetl.data.index_boxes import box_listing_digest, build_box_index
+from edgetl.data.index_images import data_root
 from edgetl.errors import EdgetlError
 
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgetl.artifacts.boxes import BoxFault
+from edgetl.artifacts.box_index import BoxFault
 from edgetl.config import Study
-from edgetl.data.boxes.listing import BoxListing, Described, UnreadableError
+from edgetl.data.boxes.box_listing import AnnotatedImage, BoxListing, UnreadableError
 from edgetl.data.boxes.voc import parse_xml, read_annotation, voc
 from edgetl.errors import EdgetlError
 
@@ -47,7 +47,7 @@ def annotation(*parts: str) -> str:
     return f"<annotation>{''.join(parts)}</annotation>"
 
 
-def read(text: str | bytes) -> tuple[Described, list[BoxFault]]:
+def read(text: str | bytes) -> tuple[AnnotatedImage, list[BoxFault]]:
     faults: list[BoxFault] = []
     content = text if isinstance(text, bytes) else text.encode()
     return read_annotation(content, "JPEGImages/a.jpg", "Annotations/a.xml", faults), faults

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgetl.config import Study
-from edgetl.data.boxes.listing import BoxListing, UnreadableError
+from edgetl.data.boxes.box_listing import BoxListing, UnreadableError
 from edgetl.data.boxes.yolo import label_file, parse_line, read_classes, yolo
 from edgetl.errors import EdgetlError
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from edgetl.engine.nvidia import capture, contexts, cuda, runner, runtime
-from edgetl.engine.nvidia.device import Device
-from edgetl.engine.nvidia.generations import Product
+from edgetl.engine.nvidia import capture, contexts, cuda, runner, tensorrt_runtime
+from edgetl.engine.nvidia.device import CudaDevice
+from edgetl.engine.nvidia.generations import TensorRTPackage
 from tests.unit.engine.nvidia.standin_cuda import Gpu
 from tests.unit.engine.nvidia.standin_tensorrt import Play
 
-ORIN = Device("Orin", "SM87", 16, 7620, True, "12.6")
+ORIN = CudaDevice("Orin", "SM87", 16, 7620, True, "12.6")
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
     context = cuda.Cuda(gpu.driver)
     monkeypatch.setattr(runner, "primary_context", lambda: context)
     monkeypatch.setattr(capture, "_bindings", lambda: gpu.bindings)
-    for module in (runtime, contexts):
+    for module in (tensorrt_runtime, contexts):
         monkeypatch.setattr(module, "find_device", lambda: ORIN)
     return gpu
 
@@ -35,7 +35,7 @@ def generation(monkeypatch: pytest.MonkeyPatch, gpu: Gpu) -> Callable[[str], Pla
 
     def generation(version: str) -> Play:
         play = Play(version, gpu)
-        monkeypatch.setattr(Product, "load", lambda self: play.module)
+        monkeypatch.setattr(TensorRTPackage, "load", lambda self: play.module)
         return play
 
     return generation

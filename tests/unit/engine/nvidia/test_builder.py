@@ -13,15 +13,15 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from edgetl.artifacts.calibration import CalibrationImage
-from edgetl.artifacts.engine import manifest_path, read_manifest
-from edgetl.config import Recipe
-from edgetl.engine.nvidia import runtime as nvidia
-from edgetl.engine.nvidia.device import Device
-from edgetl.engine.runtime import BuildOptions, Workshop, build_engine, get_runtime, load_engine
+from edgetl.artifacts.calibration_table import CalibrationImage
+from edgetl.artifacts.engine_manifest import manifest_path, read_manifest
+from edgetl.config import CalibrationRecipe
+from edgetl.engine.nvidia import tensorrt_runtime as nvidia
+from edgetl.engine.nvidia.device import CudaDevice
+from edgetl.engine.runtime import BuildOptions, BuildResources, build_engine, get_runtime, load_engine
 from edgetl.errors import EdgetlError
-from edgetl.graph.half import to_fp16
-from edgetl.graph.quantise import quantise
+from edgetl.graph.fp16 import to_fp16
+from edgetl.graph.quantize import quantize
 from tests.calibrating import calibrate
 from tests.unit.engine.nvidia.standin_tensorrt import GENERATIONS, Play
 
@@ -36,15 +36,15 @@ def prepared(network: onnx.ModelProto, precision: str, images: NDArray[np.float3
         return to_fp16(network)
     if precision == "int8":
         record = tuple(CalibrationImage(path=str(n), sha256="") for n in range(len(images)))
-        return quantise(network, calibrate(network, [images], Recipe(), record), "tensorrt")
+        return quantize(network, calibrate(network, [images], CalibrationRecipe(), record), "tensorrt")
     return network
 
 
-def built(graph: Path, engine: Path, workshop: Workshop | None = None, **options: Any) -> bool:
+def built(graph: Path, engine: Path, workshop: BuildResources | None = None, **options: Any) -> bool:
     return build_engine(TENSORRT, graph, engine, BuildOptions(**options), workshop)
 
 
-def refusal(graph: Path, engine: Path, workshop: Workshop | None = None, **options: Any) -> str:
+def refusal(graph: Path, engine: Path, workshop: BuildResources | None = None, **options: Any) -> str:
     with pytest.raises(EdgetlError) as caught:
         built(graph, engine, workshop, **options)
     assert "\n" not in str(caught.value) and not engine.exists()
@@ -71,9 +71,9 @@ def test_every_generation_takes_every_option(
     version: str, graph: Path, engine_file: Path, generation: Generation
 ) -> None:
     play = generation(version)
-    options = {"workspace_mb": 64, "level": 5, "sparse": True, "version_compatible": True, "min_batch": 2,
+    options = {"workspace_mb": 64, "optimization_level": 5, "sparse": True, "version_compatible": True, "min_batch": 2,
                "opt_batch": 4, "max_batch": 8, "hardware_compatible": "ampere-plus"}  # fmt: skip
-    assert built(graph, engine_file, Workshop(timing_caches=engine_file.parent / "caches"), **options)
+    assert built(graph, engine_file, BuildResources(timing_caches=engine_file.parent / "caches"), **options)
     config = play.configs[0]._held
     assert config["builder_optimization_level"] == 5
     assert config["flags_set"] == ["SPARSE_WEIGHTS", "VERSION_COMPATIBLE"]
@@ -103,7 +103,7 @@ def test_progress_is_told_where_there_is_any(graph: Path, engine_file: Path, gen
     for version, expected in (("8.6.1", []), ("10.3.0", [0.5, 1.0])):
         generation(version)
         told: list[float] = []
-        built(graph, engine_file, Workshop(watch=told.append))
+        built(graph, engine_file, BuildResources(on_progress=told.append))
         assert told == expected
 
 
@@ -117,7 +117,7 @@ def test_scratch_memory_is_bounded_by_the_devices(
         lambda self, config, pool, size: limits.append((pool.name, size)), raising=False,
     )  # fmt: skip
     play = Play("10.3.0", play.gpu)
-    monkeypatch.setattr(nvidia.Product, "load", lambda self: play.module)
+    monkeypatch.setattr(nvidia.TensorRTPackage, "load", lambda self: play.module)
     built(graph, engine_file)
     built(graph, engine_file, workspace_mb=64)
     assert limits == [("WORKSPACE", 7620 // 4 * 2**20), ("WORKSPACE", 64 * 2**20)]
@@ -151,7 +151,7 @@ def test_an_engine_runs_on_its_version_or_a_newer_one(graph: Path, engine_file: 
 )
 def test_an_engine_runs_on_the_device_that_it_was_built_for(
     options: dict[str, str], other: dict[str, Any], loads: bool, graph: Path, engine_file: Path, generation: Generation,
-    orin: Device, monkeypatch: pytest.MonkeyPatch,
+    orin: CudaDevice, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     generation("10.14.1.48")
     built(graph, engine_file, **options)
@@ -164,7 +164,7 @@ def test_an_engine_runs_on_the_device_that_it_was_built_for(
 
 
 def test_engines_for_other_devices_are_refused_where_they_cannot_be_built(
-    graph: Path, engine_file: Path, generation: Generation, orin: Device, monkeypatch: pytest.MonkeyPatch
+    graph: Path, engine_file: Path, generation: Generation, orin: CudaDevice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generation("10.3.0")
     said = refusal(graph, engine_file, hardware_compatible="same-compute-capability")
@@ -181,7 +181,7 @@ def test_a_dla_core_takes_fp16_or_a_calibration_cache(
     one = {"dla_core": 1, "max_batch": 1}
     assert "FP32 and a DLA core computes in FP16 or INT8" in refusal(graph, engine_file, **one)
     (tmp_path / "cache").write_bytes(CACHE)
-    workshop = Workshop(calibration_cache=tmp_path / "cache")
+    workshop = BuildResources(calibration_cache=tmp_path / "cache")
     assert built(graph, engine_file, workshop, gpu_fallback=True, calibration_sha256="0" * 64, **one)
     config = play.configs[-1]._held
     assert (config["default_device_type"].name, config["DLA_core"]) == ("DLA", 1)
@@ -203,7 +203,7 @@ def test_tensorrt_11_gives_a_dla_core_what_is_in_the_graph_and_takes_no_cache(
     assert built(graph, engine_file, dla_core=0, max_batch=1)
     assert play.configs[-1]._held["flags_set"] == []
     (tmp_path / "cache").write_bytes(CACHE)
-    said = refusal(graph, tmp_path / "e.engine", Workshop(calibration_cache=tmp_path / "cache"))
+    said = refusal(graph, tmp_path / "e.engine", BuildResources(calibration_cache=tmp_path / "cache"))
     assert "TensorRT 11.4.0.106 takes no calibration cache; give it a graph in INT8" in said
 
 
@@ -220,7 +220,7 @@ def test_what_a_dla_core_cannot_do_is_refused(
     onnx.save(prepared(network, "int8", images), graph)
     assert "a DLA core takes no Q/DQ nodes from TensorRT 10.3.0" in refusal(graph, engine_file, dla_core=0, max_batch=1)
     (tmp_path / "cache").write_bytes(CACHE)
-    assert "is INT8 already" in refusal(graph, engine_file, Workshop(calibration_cache=tmp_path / "cache"))
+    assert "is INT8 already" in refusal(graph, engine_file, BuildResources(calibration_cache=tmp_path / "cache"))
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00\xff", b"images: 3c010a14\n", b"TRT-8602-MinMaxCalibration\n"])
@@ -229,23 +229,25 @@ def test_a_file_that_is_no_calibration_cache_is_refused(
 ) -> None:
     generation("10.3.0")
     (tmp_path / "cache").write_bytes(content)
-    assert "is no calibration cache" in refusal(graph, engine_file, Workshop(calibration_cache=tmp_path / "cache"))
+    assert "is no calibration cache" in refusal(
+        graph, engine_file, BuildResources(calibration_cache=tmp_path / "cache")
+    )
 
 
 def test_what_was_timed_is_kept_and_joined(graph: Path, engine_file: Path, generation: Generation) -> None:
     caches = engine_file.parent / "caches"
     play = generation("10.3.0")
-    built(graph, engine_file, Workshop(timing_caches=caches))
+    built(graph, engine_file, BuildResources(timing_caches=caches))
     (cache,) = caches.iterdir()
     assert cache.name == "tensorrt-10.3.0-Orin_16_SMs-SM87-12.6.timing"
     assert cache.read_bytes() == b"Conv"
     cache.write_bytes(b"Gemm")
     engine_file.unlink()
-    built(graph, engine_file, Workshop(timing_caches=caches))
+    built(graph, engine_file, BuildResources(timing_caches=caches))
     assert cache.read_bytes() == b"Conv Gemm"
     assert play.configs[-1]._held["timing"]._held["known"] == {b"Conv", b"Gemm"}
     generation("10.14.1.48")
-    built(graph, engine_file, Workshop(timing_caches=caches))
+    built(graph, engine_file, BuildResources(timing_caches=caches))
     assert len(list(caches.iterdir())) == 2
 
 
@@ -255,7 +257,7 @@ def test_a_timing_cache_that_is_refused_is_begun_anew(graph: Path, engine_file: 
     caches.mkdir(parents=True)
     path = caches / "tensorrt-10.3.0-Orin_16_SMs-SM87-12.6.timing"
     path.write_bytes(b"damaged")
-    built(graph, engine_file, Workshop(timing_caches=caches))
+    built(graph, engine_file, BuildResources(timing_caches=caches))
     assert path.read_bytes() == b"Conv"
 
 
@@ -271,7 +273,7 @@ def test_a_failed_build_takes_the_old_manifest_with_it(graph: Path, engine_file:
     built(graph, engine_file)
     play.refuse = "no reason"
     with pytest.raises(EdgetlError, match="it gave no reason"):
-        built(graph, engine_file, level=1)
+        built(graph, engine_file, optimization_level=1)
     assert not manifest_path(engine_file).exists()
 
 

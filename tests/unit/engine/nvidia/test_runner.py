@@ -13,13 +13,13 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from edgetl.commands.study_command import Terminal
+from edgetl.commands.study_command import TerminalReporter
 from edgetl.engine.nvidia import capture
 from edgetl.engine.nvidia.runner import NvidiaEngine
 from edgetl.engine.runtime import BuildOptions, RunOptions, build_engine, get_runtime, load_engine
 from edgetl.errors import EdgetlError
-from edgetl.stages.measuring import Precision
-from edgetl.stages.profile_files import FileOrder, profile_files
+from edgetl.stages.measuring import StoppingRule
+from edgetl.stages.profile_files import ProfileRequest, profile_files
 from tests.unit.engine.nvidia.standin_cuda import Gpu
 from tests.unit.engine.nvidia.standin_tensorrt import GENERATIONS, Play
 
@@ -255,8 +255,8 @@ def test_damaged_engines_are_profiled_only_if_they_are_trusted(
     generation("10.3.0")
     for name in ("a.engine", "b.engine"):
         load(name).close()
-    files, quick = (tmp_path / "a.engine", tmp_path / "b.engine"), Precision(seconds=0.1)
-    profile = profile_files(FileOrder(files, quick, RunOptions(cuda_graph=True)), Terminal())
+    files, quick = (tmp_path / "a.engine", tmp_path / "b.engine"), StoppingRule(seconds=0.1)
+    profile = profile_files(ProfileRequest(files, quick, RunOptions(cuda_graph=True)), TerminalReporter())
     assert [row.runtime for row in profile.deployments] == ["tensorrt", "tensorrt"]
     assert len(profile.comparisons) == 1
     for row in profile.deployments:
@@ -265,7 +265,7 @@ def test_damaged_engines_are_profiled_only_if_they_are_trusted(
         assert row.latency_ms.device.latency.p50 == 1.5
     (tmp_path / "a.engine").write_bytes((tmp_path / "b.engine").read_bytes() + b"\n")
     with pytest.raises(EdgetlError, match="is damaged"):
-        profile_files(FileOrder(files[:1], quick), Terminal())
+        profile_files(ProfileRequest(files[:1], quick), TerminalReporter())
 
 
 def test_without_transfers_nothing_is_copied(images: Array, generation: Callable[[str], Play], load: Load) -> None:
@@ -273,6 +273,6 @@ def test_without_transfers_nothing_is_copied(images: Array, generation: Callable
     with load(transfers=False, timed=True) as engine:
         assert engine.infer(images) == {}
         assert engine.infer(images * 0.0) == {}
-        parts = engine.take_parts()
+        parts = engine.take_device_times()
         assert parts.shape == (2, 4)
-        assert engine.take_parts().shape == (0, 4)
+        assert engine.take_device_times().shape == (0, 4)

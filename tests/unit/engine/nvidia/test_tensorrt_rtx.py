@@ -8,13 +8,13 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from edgetl.artifacts.calibration import CalibrationImage
-from edgetl.artifacts.engine import read_manifest
-from edgetl.config import Recipe
-from edgetl.engine.runtime import BuildOptions, Workshop, build_engine, get_runtime, load_engine
+from edgetl.artifacts.calibration_table import CalibrationImage
+from edgetl.artifacts.engine_manifest import read_manifest
+from edgetl.config import CalibrationRecipe
+from edgetl.engine.runtime import BuildOptions, BuildResources, build_engine, get_runtime, load_engine
 from edgetl.errors import EdgetlError
-from edgetl.graph.half import to_fp16
-from edgetl.graph.quantise import quantise
+from edgetl.graph.fp16 import to_fp16
+from edgetl.graph.quantize import quantize
 from tests.calibrating import calibrate
 
 tensorrt_rtx = pytest.importorskip("tensorrt_rtx", reason="the extra rtx is not installed")
@@ -36,7 +36,7 @@ def prepared(network: onnx.ModelProto, precision: str, images: NDArray[np.float3
         return to_fp16(network)
     if precision == "int8":
         record = tuple(CalibrationImage(path=str(n), sha256="") for n in range(len(images)))
-        return quantise(network, calibrate(network, [images], Recipe(), record), "tensorrt")
+        return quantize(network, calibrate(network, [images], CalibrationRecipe(), record), "tensorrt")
     return network
 
 
@@ -112,7 +112,7 @@ def test_no_precision_is_refused_beforehand() -> None:
 
 def test_progress_is_told_and_never_goes_back(graph: Path, tmp_path: Path) -> None:
     told: list[float] = []
-    build_engine(RTX, graph, tmp_path / "combined.engine", BuildOptions(), Workshop(watch=told.append))
+    build_engine(RTX, graph, tmp_path / "combined.engine", BuildOptions(), BuildResources(on_progress=told.append))
     assert len(told) > 10 and told == sorted(told) and told[-1] == 1.0
 
 
@@ -121,14 +121,14 @@ def test_an_interrupted_build_ends_as_interrupted(graph: Path, tmp_path: Path) -
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build_engine(RTX, graph, tmp_path / "combined.engine", BuildOptions(), Workshop(watch=interrupt))
+        build_engine(RTX, graph, tmp_path / "combined.engine", BuildOptions(), BuildResources(on_progress=interrupt))
     assert list(tmp_path.glob("combined.engine*")) == []
 
 
 def test_the_options_that_make_another_engine_make_another_engine(graph: Path, tmp_path: Path) -> None:
     engine = tmp_path / "combined.engine"
-    for options in (BuildOptions(), BuildOptions(level=1), BuildOptions(workspace_mb=64), BuildOptions(sparse=True),
-                    BuildOptions(min_batch=2, opt_batch=4, max_batch=4)):  # fmt: skip
+    for options in (BuildOptions(), BuildOptions(optimization_level=1), BuildOptions(workspace_mb=64),
+                    BuildOptions(sparse=True), BuildOptions(min_batch=2, opt_batch=4, max_batch=4)):  # fmt: skip
         assert build_engine(RTX, graph, engine, options)
         assert not build_engine(RTX, graph, engine, options)
 

@@ -9,7 +9,7 @@ import pytest
 from edgetl.engine.nvidia.trtexec import commands
 from edgetl.engine.options import BuildOptions
 from edgetl.errors import EdgetlError
-from edgetl.graph.half import to_fp16
+from edgetl.graph.fp16 import to_fp16
 
 SHAPES = ["--minShapes=images:1x3x16x16", "--optShapes=images:1x3x16x16", "--maxShapes=images:16x3x16x16"]
 DETAILS = "--profilingVerbosity=detailed"
@@ -42,7 +42,7 @@ def test_flags_are_those_of_the_version(
 
 
 def test_options_become_flags(graph: Path, tmp_path: Path) -> None:
-    options = {"workspace_mb": 64, "level": 4, "sparse": True, "version_compatible": True,
+    options = {"workspace_mb": 64, "optimization_level": 4, "sparse": True, "version_compatible": True,
                "hardware_compatible": "ampere-plus", "dla_core": 1, "gpu_fallback": True}  # fmt: skip
     build, time = flags(graph, "10.3", tmp_path / "cache", **options)
     assert build == [
@@ -64,7 +64,7 @@ def test_a_fixed_batch_takes_no_shapes(variants: dict[str, onnx.ModelProto], gra
         ("ten", {}, "'ten' is no version of TensorRT; give one such as 8.5"),
         ("7.1", {}, "known for TensorRT 8.5 to 11, not for 7.1"),
         ("12.0", {}, "known for TensorRT 8.5 to 11, not for 12.0"),
-        ("8.5", {"level": 3}, "from TensorRT 8.6 on; leave it out"),
+        ("8.5", {"optimization_level": 3}, "from TensorRT 8.6 on; leave it out"),
         ("10.3", {"hardware_compatible": "same-compute-capability"}, "from TensorRT 10.13 on; leave it out"),
     ],
 )

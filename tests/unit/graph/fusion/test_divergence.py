@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
+from edgetl.graph.fp16 import to_fp16
 from edgetl.graph.fusion.difference import STATISTICS, factors_between
 from edgetl.graph.fusion.divergence import divergences
-from edgetl.graph.half import to_fp16
-from edgetl.graph.quantise import quantise
+from edgetl.graph.quantize import quantize
 
 
 def spoken(body, tensors=None, opset=17):
@@ -178,7 +178,7 @@ def test_folded_statistics_are_recognised_in_lower_precision(precision, sketch, 
         tensor = built.graph.initializer[4]
         tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * factor, tensor.name))
         table = table_for(built)
-        return to_fp16(built) if precision == "fp16" else quantise(built, table, "tensorrt")
+        return to_fp16(built) if precision == "fp16" else quantize(built, table, "tensorrt")
 
     factor = np.array([1.0, 1.1, 0.9, 1.3], np.float32).reshape(4, 1, 1, 1)
     reason = parting(model(np.float32(1)), model(factor))[1]
@@ -223,7 +223,7 @@ def test_scales_are_told_with_both(sketch, table_for):
         built = plan.model()
         table = table_for(built)
         wider = tuple(found.model_copy(update={"low": found.low * brightness}) for found in table.tensors)
-        return quantise(built, table.model_copy(update={"tensors": wider}), "tensorrt")
+        return quantize(built, table.model_copy(update={"tensors": wider}), "tensorrt")
 
     layer, reason = parting(model(1.0), model(4.0))
     assert layer == "div_1_quantized"

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 from edgetl.errors import EdgetlError
-from edgetl.graph.fusion.fuse import fuse
+from edgetl.graph.fusion.fused_graph import fuse
 from edgetl.graph.fusion.recalibrate import recalibrate, scale_conflicts
 from edgetl.graph.parity import max_difference, run
-from edgetl.graph.quantise import quantise
+from edgetl.graph.quantize import quantize
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def quantised(sketch, table_for):
         ranges = tuple(
             found.model_copy(update={"low": found.low * wider, "high": found.high * wider}) for found in table.tensors
         )
-        return quantise(model, table.model_copy(update={"tensors": ranges}), target)
+        return quantize(model, table.model_copy(update={"tensors": ranges}), target)
 
     return quantised
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgetl.graph.cost import CostModel
-from edgetl.graph.fusion.fuse import fuse
+from edgetl.graph.fusion.fused_graph import fuse
 from edgetl.graph.fusion.sharing import sharing
 
 
@@ -32,15 +32,15 @@ def test_layers_parameters_and_flops_are_those_of_the_trunk(models):
         assert found.own[name].parameters - found.shared[name].parameters == 4 * classes + classes
         assert found.shared[name].flops == trunk_flops
         assert found.own[name].flops == trunk_flops + 2 * 4 * classes
-    assert found.together.layers == 10
-    assert found.together.parameters == found.shared["a"].parameters + 4 * 8 + 8
+    assert found.fused.layers == 10
+    assert found.fused.parameters == found.shared["a"].parameters + 4 * 8 + 8
     assert found.shared["a"].parameters <= trunk_parameters
 
 
 def test_the_gain_is_the_cost_of_the_models_over_that_of_all_in_one(models):
     fused = fuse(models)
-    separate = sum(CostModel(model).cost().estimate for model in models.values())
-    assert sharing(fused).gain == pytest.approx(separate / CostModel(fused.model).cost().estimate)
+    separate = sum(CostModel(model).cost().relative_latency for model in models.values())
+    assert sharing(fused).gain == pytest.approx(separate / CostModel(fused.model).cost().relative_latency)
 
 
 def test_what_is_shared_by_some_counts_for_them_alone(models, sketch):
@@ -58,10 +58,10 @@ def test_a_graph_whose_costs_are_not_told_is_counted_in_layers(models):
     found = sharing(fuse(models))
     assert (found.gain, found.own["a"].parameters, found.shared["a"].flops) == (None, None, None)
     assert found.shared["a"].layers == 6
-    assert found.untold is not None
+    assert found.why_unknown is not None
 
 
 def test_copies_of_outputs_are_no_layers(models):
     found = sharing(fuse({"a": models["a"], "b": models["a"]}))
-    assert found.together.layers == found.own["a"].layers == found.shared["b"].layers == 8
+    assert found.fused.layers == found.own["a"].layers == found.shared["b"].layers == 8
     assert found.gain == pytest.approx(2.0)

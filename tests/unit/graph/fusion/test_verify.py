@@ -8,11 +8,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgetl.errors import EdgetlError
-from edgetl.graph.fusion.fuse import fuse
+from edgetl.graph.fp16 import to_fp16
+from edgetl.graph.fusion.fused_graph import fuse
 from edgetl.graph.fusion.verify import random_inputs, tolerance, verify
-from edgetl.graph.half import to_fp16
 from edgetl.graph.model import save_model
-from edgetl.graph.quantise import quantise
+from edgetl.graph.quantize import quantize
 
 
 def graph(nodes, inputs, outputs, initializers=()):
@@ -118,7 +118,7 @@ def test_inputs_that_nothing_can_be_drawn_for_are_refused(unfit):
 
 def test_lower_precision_is_allowed_more_rounding(network, table_for):
     assert tolerance([network]) < tolerance([network, to_fp16(network)])
-    assert tolerance([to_fp16(network)]) < tolerance([quantise(network, table_for(network), "tensorrt")])
+    assert tolerance([to_fp16(network)]) < tolerance([quantize(network, table_for(network), "tensorrt")])
 
 
 def test_outputs_that_are_no_numbers_are_refused(checked):

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 
 from edgetl.measure.scenarios.contention import companies, measure_contention
-from edgetl.measure.scenarios.issue import Part
-from edgetl.measure.scenarios.rounds import Plan
+from edgetl.measure.scenarios.interleave import ScenarioPlan
+from edgetl.measure.scenarios.issue import ConcurrentWorkload
 
-QUICK = Plan(seconds=0.001, warmup_ms=1.0, slice_ms=10.0, min_rounds=6)
+QUICK = ScenarioPlan(seconds=0.001, warmup_ms=1.0, slice_ms=10.0, min_rounds=6)
 
 
 def test_everyone_runs_alone_in_every_pair_and_with_all() -> None:
@@ -31,9 +31,13 @@ def test_only_parts_that_share_a_device_slow_each_other_down() -> None:
             time.sleep(0.003)
         time.sleep(0.0005)  # gives the other a chance: a lock is not fair
 
-    parts = {"a": Part(on_device), "b": Part(on_device), "elsewhere": Part(lambda: time.sleep(0.003))}
+    parts = {
+        "a": ConcurrentWorkload(on_device),
+        "b": ConcurrentWorkload(on_device),
+        "elsewhere": ConcurrentWorkload(lambda: time.sleep(0.003)),
+    }
     (found,) = measure_contention({"specialised": parts}, QUICK)
-    ratio = {(one.part, one.beside): one for one in found.contention}
+    ratio = {(one.workload, one.concurrent_with): one for one in found.contention}
     assert len(ratio) == 9, "two ways for each of three pairs, and three in the company of all"
     assert ratio["a", ("b",)].value > 1.4 and ratio["b", ("a",)].value > 1.4
     assert ratio["a", ("b",)].value > ratio["a", ("elsewhere",)].value
@@ -44,10 +48,13 @@ def test_only_parts_that_share_a_device_slow_each_other_down() -> None:
 
 
 def test_real_sessions_are_held_against_one_another(session: Callable[[int], Callable[[], object]]) -> None:
-    parts = {"small": Part(session(3)), "large": Part(session(12))}
+    parts = {"small": ConcurrentWorkload(session(3)), "large": ConcurrentWorkload(session(12))}
     found = measure_contention({"x": parts, "y": parts}, QUICK)
     assert [one.title for one in found] == ["x", "y"]
     for one in found:
         alone = {part.name: part.p50_ms for part in one.alone}
         assert alone["large"] > alone["small"] > 0.0
-        assert [(pair.part, pair.beside) for pair in one.contention] == [("small", ("large",)), ("large", ("small",))]
+        assert [(pair.workload, pair.concurrent_with) for pair in one.contention] == [
+            ("small", ("large",)),
+            ("large", ("small",)),
+        ]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from edgetl.measure.scenarios.issue import Part, side_by_side
+from edgetl.measure.scenarios.issue import ConcurrentWorkload, side_by_side
 
 
 def asleep(seconds: float) -> Callable[[], None]:
@@ -35,12 +35,14 @@ class Queued:
         self.taken += 1
 
 
-def queued(engine: Queued) -> Part:
-    return Part(lambda: engine.start().result(), engine.start)
+def queued(engine: Queued) -> ConcurrentWorkload:
+    return ConcurrentWorkload(lambda: engine.start().result(), engine.start)
 
 
 def test_every_part_does_enough_however_slow_it_is() -> None:
-    times = side_by_side({"slow": Part(asleep(0.02)), "fast": Part(asleep(0.001))}, seconds=0.01, least=4)
+    times = side_by_side(
+        {"slow": ConcurrentWorkload(asleep(0.02)), "fast": ConcurrentWorkload(asleep(0.001))}, seconds=0.01, least=4
+    )
     assert list(times) == ["slow", "fast"]
     assert len(times["slow"]) >= 4
     assert len(times["fast"]) > len(times["slow"]), "it goes on while the other is waited for"
@@ -57,14 +59,14 @@ def test_parts_run_at_the_same_time() -> None:
             together.wait(30.0)
             threads.add(threading.get_ident())
 
-    side_by_side({name: Part(meet) for name in "abc"}, seconds=0.0, least=1)
+    side_by_side({name: ConcurrentWorkload(meet) for name in "abc"}, seconds=0.0, least=1)
     assert len(threads) == 3
 
 
 def test_engines_that_can_queue_are_asked_from_one_thread_without_waiting() -> None:
     fast = Queued(lambda: True)
     slow = Queued(lambda: fast.taken >= 4 * (slow.taken + 1))
-    times = side_by_side({"slow": queued(slow), "plain": Part(asleep(0.001)), "fast": queued(fast)}, 0.01)
+    times = side_by_side({"slow": queued(slow), "plain": ConcurrentWorkload(asleep(0.001)), "fast": queued(fast)}, 0.01)
     assert slow.asked_from == fast.asked_from and len(slow.asked_from) == 1
     assert len(times["slow"]) >= 3 and len(times["fast"]) >= 4 * len(times["slow"])
     assert len(times["plain"]) >= 3, "it gets its turn too"
@@ -75,11 +77,11 @@ def test_a_part_that_fails_ends_it_for_all() -> None:
     def fail() -> None:
         raise OSError("out of memory")
 
-    for failing in (Part(fail), Part(fail, fail)):
+    for failing in (ConcurrentWorkload(fail), ConcurrentWorkload(fail, fail)):
         with pytest.raises(OSError, match="out of memory"):
-            side_by_side({"well": Part(asleep(0.001)), "failing": failing}, seconds=60.0)
+            side_by_side({"well": ConcurrentWorkload(asleep(0.001)), "failing": failing}, seconds=60.0)
 
 
 def test_real_sessions_run_side_by_side(session: Callable[[int], Callable[[], object]]) -> None:
-    times = side_by_side({"small": Part(session(2)), "large": Part(session(12))}, 0.05)
+    times = side_by_side({"small": ConcurrentWorkload(session(2)), "large": ConcurrentWorkload(session(12))}, 0.05)
     assert all(len(own) >= 3 and own.min() > 0.0 for own in times.values())

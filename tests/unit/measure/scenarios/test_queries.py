@@ -7,12 +7,12 @@ from itertools import pairwise
 import numpy as np
 
 from edgetl.measure.scenarios.figures import missed, percentile, pooled, why_unstable
-from edgetl.measure.scenarios.issue import Part
+from edgetl.measure.scenarios.interleave import ScenarioPlan, interleave
+from edgetl.measure.scenarios.issue import ConcurrentWorkload
 from edgetl.measure.scenarios.offline import Streams, measure_offline
 from edgetl.measure.scenarios.queries import Query, measure_queries
-from edgetl.measure.scenarios.rounds import Plan, interleave
 
-QUICK = Plan(seconds=0.0001, warmup_ms=1.0, slice_ms=5.0, min_rounds=6)
+QUICK = ScenarioPlan(seconds=0.0001, warmup_ms=1.0, slice_ms=5.0, min_rounds=6)
 
 
 def test_single_stream_tells_p90_and_multi_stream_p99(session: Callable[[int], Callable[[], object]]) -> None:
@@ -40,7 +40,7 @@ def test_a_query_is_issued_when_the_one_before_it_is_done() -> None:
 
 
 def test_more_streams_and_larger_batches_give_more_images() -> None:
-    sleeping = Part(lambda: time.sleep(0.002))
+    sleeping = ConcurrentWorkload(lambda: time.sleep(0.002))
     candidates = {"one": Streams([sleeping]), "four": Streams([sleeping] * 4), "batches": Streams([sleeping], batch=16)}
     one, four, batches = measure_offline(candidates, QUICK)
     assert [(found.streams, found.batch) for found in (one, four, batches)] == [(1, 1), (4, 1), (1, 16)]
@@ -53,7 +53,7 @@ def test_more_streams_and_larger_batches_give_more_images() -> None:
 def test_rounds_are_interleaved_in_an_order_that_is_drawn() -> None:
     done: list[str] = []
     trials = {name: lambda name=name: done.append(name) for name in "abc"}
-    found = interleave(trials, Plan(seconds=1e-9, min_rounds=30))
+    found = interleave(trials, ScenarioPlan(seconds=1e-9, min_rounds=30))
     rounds = [tuple(done[n : n + 3]) for n in range(0, 90, 3)]
     assert all(set(one) == set("abc") for one in rounds) and len(set(rounds)) == 6
     assert {name: len(one) for name, one in found.items()} == {"a": 30, "b": 30, "c": 30}

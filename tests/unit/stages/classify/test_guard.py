@@ -15,21 +15,21 @@ from PIL import Image
 
 pytest.importorskip("torch", reason="the extra train is not installed")
 
+from edgetl.artifacts.accuracy_control_record import StudyAccuracyControl
+from edgetl.artifacts.data_index import DataIndex, Sample
 from edgetl.artifacts.deployment import GraphSpec, Shortlist
 from edgetl.artifacts.files import read_json, sha256_file
-from edgetl.artifacts.guard import StudyGuard
-from edgetl.artifacts.index import DataIndex, Sample
-from edgetl.artifacts.run import RunDirectory
+from edgetl.artifacts.run_directory import RunDirectory
 from edgetl.config import Study
 from edgetl.data.stream import to_input
 from edgetl.engine.runtime import BuildOptions, RunOptions, build_engine, get_runtime
 from edgetl.graph.parity import run as run_graph
-from edgetl.stages.build_engine import candidates
+from edgetl.stages.build_engine import planned_deployments
 from edgetl.stages.classify import export, search
 from edgetl.stages.classify.serving import predictor
 from edgetl.stages.precisions import TARGETS, judged_specs
 from edgetl.stages.serving import load
-from edgetl.stages.stage import Context, Watcher
+from edgetl.stages.stage import Context, ProgressReporter
 
 GROUPS = {"vehicles": ("car", "bus"), "signs": ("stop", "yield", "left")}
 LABELS = ("car", "bus", "stop", "yield", "left")
@@ -63,7 +63,7 @@ def skewed(trained: Any) -> Any:
 
 
 @pytest.fixture
-def study(trained: Any, tmp_path: Path, listener: Watcher) -> Prepared:
+def study(trained: Any, tmp_path: Path, listener: ProgressReporter) -> Prepared:
     """The orders of a study's export. INT8 breaks in the second of two layers; in float ``combined`` never errs."""
 
     def study(budget: float) -> tuple[Context, Any, DataIndex, Any]:
@@ -75,7 +75,7 @@ def study(trained: Any, tmp_path: Path, listener: Watcher) -> Prepared:
             deployments=EVERY,
             precisions=("fp32", "int8"),
             calibration="mse",
-            guard={"max_accuracy_drop": budget},
+            accuracy_control={"max_accuracy_drop": budget},
         )
         run, bundle, random = RunDirectory(tmp_path / "run"), skewed(trained), np.random.default_rng(0)
         samples, whole = [], bundle.whole()
@@ -107,20 +107,22 @@ def in_int8(model: onnx.ModelProto) -> list[tuple[int, ...]]:
 def test_what_breaks_in_int8_returns_to_float_in_all_deployments(study: Prepared) -> None:
     context, order, index, _ = study(0.06)
     precisions, notes = order.prepare(index.train)
-    assert context.run.guard in notes
-    guards = read_json(context.run.guard, StudyGuard).spellings
+    assert context.run.accuracy_control in notes
+    guards = read_json(context.run.accuracy_control, StudyAccuracyControl).formats
     guard = guards["tensorrt"]
-    assert (set(guards), guard.missed, guard.returned_to) == (set(TARGETS), None, "fp16")
-    assert guard.attempts[0].loss > 0.06 >= guard.attempts[guard.taken].loss
-    (returned,) = (layer for layer in guard.layers if layer.returned)
+    assert (set(guards), guard.why_not_met, guard.excluded_precision) == (set(TARGETS), None, "fp16")
+    assert guard.attempts[0].pessimistic_drop > 0.06 >= guard.attempts[guard.chosen].pessimistic_drop
+    (returned,) = (layer for layer in guard.layers if layer.excluded)
     assert returned.snr_db == min(layer.snr_db for layer in guard.layers)
-    assert len(returned.layers) == guard.attempts[guard.taken].returned == 3, "what every branch has on the first layer"
+    assert len(returned.layers) == guard.attempts[guard.chosen].excluded == 3, (
+        "what every branch has on the first layer"
+    )
     for spec in order.graphs.specs:
-        model = precisions.spelled(spec, "int8")["tensorrt"]
+        model = precisions.by_qdq_format(spec, "int8")["tensorrt"]
         onnx.checker.check_model(model)
         assert set(in_int8(model)) <= {(4, 3, 3, 3)}, spec.stem
     # ONNX Runtime's spelling would take the first layer along, and of INT8 nothing would be left.
-    assert "the nearest of 2 attempts" in guards["onnxruntime"].missed
+    assert "the nearest of 2 attempts" in guards["onnxruntime"].why_not_met
     kinds = {name.partition("@")[0] for name in guards["tensorrt"].fp32}
     assert kinds == {"combined", "specialised", "cascade"}, "shared ones say what specialised ones say"
 
@@ -129,11 +131,11 @@ def test_what_breaks_in_int8_returns_to_float_in_all_deployments(study: Prepared
 def test_the_guard_judges_a_deployment_by_what_its_engines_predict(study: Prepared, tmp_path: Path) -> None:
     context, order, index, trained = study(1.0)
     precisions, _ = order.prepare(index.train)
-    guard = read_json(context.run.guard, StudyGuard).spellings["onnxruntime"]
+    guard = read_json(context.run.accuracy_control, StudyAccuracyControl).formats["onnxruntime"]
     shortlist, images = read_json(context.run.shortlist, Shortlist), images_of(index, tmp_path)
     engines = {spec: tmp_path / f"{number}.engine" for number, spec in enumerate(order.graphs.specs)}
     for spec, path in engines.items():
-        onnx.save(precisions.spelled(spec, "fp32")["onnxruntime"], tmp_path / "graph.onnx")
+        onnx.save(precisions.by_qdq_format(spec, "fp32")["onnxruntime"], tmp_path / "graph.onnx")
         build_engine(get_runtime("onnxruntime"), tmp_path / "graph.onnx", path, BuildOptions())
     wanted = {one.name: (one, [engines[spec] for spec in one.graphs]) for one in shortlist.deployments}
     truth = [LABELS.index(sample.label) for sample in index.val]
@@ -151,9 +153,9 @@ def test_a_budget_that_is_missed_makes_int8_a_row_that_says_how_far_it_got(study
     older.parent.mkdir(parents=True)
     older.touch()
     precisions, _ = order.prepare(index.train)
-    assert precisions.spelled(order.graphs.specs[0], "int8") == {}
+    assert precisions.by_qdq_format(order.graphs.specs[0], "int8") == {}
     assert not older.exists(), "a graph of an earlier export would be taken for this one's"
-    rows = candidates(context)
+    rows = planned_deployments(context)
     assert {one.precision for one in rows if one.unsupported is None} == {"fp32"}
     assert all(
         "INT8 loses more than 0.00% of accuracy on 80 images: the nearest of" in one.unsupported

@@ -12,15 +12,15 @@ import pytest
 
 pytest.importorskip("torch", reason="the extra train is not installed")
 
-from edgetl.analyse.trees import WORTH
-from edgetl.artifacts.bundle import FEATURES, TOP, Head
-from edgetl.artifacts.deployment import GraphSpec, Shortlist, merge
+from edgetl.artifacts.bundle import FEATURES, TOP, ClassificationHead
+from edgetl.artifacts.deployment import GraphSpec, Shortlist, merge_probabilities
 from edgetl.artifacts.files import read_json
 from edgetl.artifacts.results import Tree
-from edgetl.artifacts.run import RunDirectory
+from edgetl.artifacts.run_directory import RunDirectory
 from edgetl.config import Study
 from edgetl.stages.classify import search
-from edgetl.stages.stage import Context, Watcher
+from edgetl.stages.classify.trees import MAX_ACCURACY_LOSS
+from edgetl.stages.stage import Context, ProgressReporter
 
 GROUPS = {"vehicles": ("car", "bus"), "signs": ("stop", "yield", "left")}
 LABELS = ("car", "bus", "stop", "yield", "left")
@@ -35,7 +35,7 @@ Search = Callable[..., Shortlist]
 
 
 @pytest.fixture
-def shortlist(trained: Any, tmp_path: Path, listener: Watcher) -> Search:
+def shortlist(trained: Any, tmp_path: Path, listener: ProgressReporter) -> Search:
     """Search a study of some deployments, with a cut at layer1 or without, for so many trees of each."""
 
     def shortlist(*deployments: str, cut: str | None = "layer1", trees: int = 100) -> Shortlist:
@@ -59,15 +59,15 @@ def shortlist(trained: Any, tmp_path: Path, listener: Watcher) -> Search:
     return shortlist
 
 
-def heads(trained: Any) -> tuple[Head, ...]:
-    found: tuple[Head, ...] = trained.bundle.heads
+def heads(trained: Any) -> tuple[ClassificationHead, ...]:
+    found: tuple[ClassificationHead, ...] = trained.bundle.heads
     return found
 
 
 def without_cuts(trained: Any) -> Any:
     """What training leaves of a study without cuts: every head on the frozen trunk."""
-    top = [one for one in heads(trained) if one.place == TOP and one.beside is None]
-    top += [one.model_copy(update={"cut": TOP, "features": FEATURES}) for one in heads(trained) if one.beside]
+    top = [one for one in heads(trained) if one.place == TOP and one.first_level is None]
+    top += [one.model_copy(update={"cut": TOP, "features": FEATURES}) for one in heads(trained) if one.first_level]
     return replace(trained, bundle=trained.bundle.model_copy(update={"heads": tuple(top)}))
 
 
@@ -118,18 +118,18 @@ def test_built_is_what_no_other_tree_near_the_best_beats_and_what_is_all_frozen(
 
     def beaten(one: Tree) -> bool:
         return any(
-            (other.estimate, other.val_accuracy) != (one.estimate, one.val_accuracy)
-            and other.estimate <= one.estimate
+            (other.relative_latency, other.val_accuracy) != (one.relative_latency, one.val_accuracy)
+            and other.relative_latency <= one.relative_latency
             and other.val_accuracy >= one.val_accuracy
             for other in trees
         )
 
     best = max(tree.val_accuracy for tree in trees)
-    deserving = [tree for tree in trees if not beaten(tree) and tree.val_accuracy >= best - WORTH]
+    deserving = [tree for tree in trees if not beaten(tree) and tree.val_accuracy >= best - MAX_ACCURACY_LOSS]
     built = [tree for tree in trees if tree.measured]
-    figures = {(tree.estimate, tree.val_accuracy) for tree in deserving}
-    assert {(tree.estimate, tree.val_accuracy) for tree in built if tree.name != kind} <= figures
-    assert {(tree.estimate, tree.val_accuracy) for tree in built} >= figures, "of equal trees one is built"
+    figures = {(tree.relative_latency, tree.val_accuracy) for tree in deserving}
+    assert {(tree.relative_latency, tree.val_accuracy) for tree in built if tree.name != kind} <= figures
+    assert {(tree.relative_latency, tree.val_accuracy) for tree in built} >= figures, "of equal trees one is built"
     assert kind in {tree.name for tree in built}, "all frozen is what every cut is compared with"
     assert 1 < len(built) < len(trees)
 
@@ -147,7 +147,7 @@ def test_deployments_are_the_shortlisted_trees_in_the_studys_order(shortlist: Se
 
 def test_a_smaller_search_builds_the_most_accurate_tree_and_the_baseline(shortlist: Search) -> None:
     trees = shortlist("specialised", trees=1).trees
-    best = max(trees, key=lambda tree: (tree.val_accuracy, -tree.estimate))
+    best = max(trees, key=lambda tree: (tree.val_accuracy, -tree.relative_latency))
     assert {tree.name for tree in trees if tree.measured} == {best.name, "specialised"}
     assert len(trees) == 9, "all of them are considered all the same"
 
@@ -178,7 +178,7 @@ def test_a_tree_is_worth_on_validation_what_its_merged_prediction_is(shortlist: 
     by_name = {one.name: one for one in bundle.heads}
     for tree in found.trees:
         names = [group if place == TOP else f"{group}@{place}" for group, place in tree.cuts.items()]
-        merged = merge({name: validation.probabilities[name] for name in names}, by_name, LABELS)
+        merged = merge_probabilities({name: validation.probabilities[name] for name in names}, by_name, LABELS)
         right = [LABELS[best] == label for best, label in zip(merged.argmax(axis=1), validation.truth, strict=True)]
         assert tree.val_accuracy == pytest.approx(np.mean(right))
 
@@ -197,7 +197,7 @@ def test_a_cascades_second_level_starts_where_its_branch_leaves_the_trunk(shortl
 def test_a_cascade_costs_what_it_ran_on_validation(shortlist: Search) -> None:
     found = shortlist("cascade")
     assert found.gate is not None
-    share = sum(firing.share for firing in found.gate.firings if "vehicles" in firing.groups)
+    share = sum(firing.fraction for firing in found.gate.firings if "vehicles" in firing.groups)
     assert 0.0 < share < 1.0
     # The second level of signs reads the trunk's own features: nothing but a head, which costs nothing here.
     assert found.deployments[0].flops == round(BELOW + ABOVE + share * ABOVE)

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edgetl.artifacts.bundle import FEATURES
-from edgetl.artifacts.deployment import Deployment, Firing, Gate, GraphSpec, layout
+from edgetl.artifacts.deployment import Deployment, Gate, GateFiring, GraphSpec, layout
 from edgetl.engine.runtime import BuildOptions, Engine, RunOptions, build_engine, get_runtime
 from edgetl.errors import EdgetlError
 from edgetl.graph.extract import extract, frontier
@@ -72,7 +72,7 @@ def cascade(trained: Any) -> Deployment:
 def gate(threshold: float, **shares: float) -> Gate:
     """Shares by the groups that fire, joined by ``_and_``; ``nothing`` for none."""
     firings = [
-        Firing(groups=() if groups == "nothing" else tuple(groups.split("_and_")), share=share)
+        GateFiring(groups=() if groups == "nothing" else tuple(groups.split("_and_")), fraction=share)
         for groups, share in shares.items()
     ]
     return Gate(threshold=threshold, firings=tuple(firings))

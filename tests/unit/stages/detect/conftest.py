@@ -12,14 +12,14 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from edgetl.artifacts.boxes import Box, BoxedImage, BoxIndex
+from edgetl.artifacts.box_index import Box, BoxedImage, BoxIndex
 from edgetl.artifacts.bundle import TOP, BackboneReference, Preprocessing
-from edgetl.artifacts.detector import DetectionBundle, DetectionHead, Scale
+from edgetl.artifacts.detector_bundle import DetectionBundle, DetectionHead, YoloScale
 from edgetl.artifacts.files import write_bytes, write_json
-from edgetl.artifacts.run import RunDirectory
-from edgetl.graph.detections import RawHead
+from edgetl.artifacts.run_directory import RunDirectory
+from edgetl.graph.detection_postprocessing import RawHead
 from edgetl.graph.model import save_model
-from edgetl.stages.detect.found import Found
+from edgetl.stages.detect.val_detections import ValidationDetections
 
 Array = NDArray[np.float32]
 
@@ -27,7 +27,7 @@ WIDTH, HEIGHT, STRIDE = 48, 32, 8
 CHANNELS = 6
 GROUPS = {"vehicles": ("car", "bus"), "signs": ("stop", "yield", "left")}
 LABELS = ("car", "bus", "stop", "yield", "left")
-SCALE = Scale(anchors=((7.0, 9.0), (14.0, 12.0)))
+SCALE = YoloScale(anchors=((7.0, 9.0), (14.0, 12.0)))
 CUT = "layer1"
 
 
@@ -51,7 +51,9 @@ class Trained:
         write_json(RunDirectory(folder).index, index)
         write_json(folder / "bundle" / "bundle.json", self.bundle)
         save_model(self.network, folder / "bundle" / "network.onnx")
-        write_bytes(folder / "bundle" / "found.npz", Found(np.arange(len(val)), dict(found)).to_bytes())
+        write_bytes(
+            folder / "bundle" / "val_detections.npz", ValidationDetections(np.arange(len(val)), dict(found)).to_bytes()
+        )
 
 
 @pytest.fixture(scope="session")
@@ -93,7 +95,7 @@ def trained() -> Trained:
 
 def _head(name: str, classes: tuple[str, ...], cut: str = TOP, beside: str | None = None) -> DetectionHead:
     figures = {"epochs": 1, "val_ap50": 0.5, "untrained_ap50": 0.1}
-    return DetectionHead(name=name, classes=classes, scales=(SCALE,), cut=cut, beside=beside, **figures)
+    return DetectionHead(name=name, classes=classes, scales=(SCALE,), cut=cut, first_level=beside, **figures)
 
 
 class _Build:

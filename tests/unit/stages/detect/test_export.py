@@ -11,15 +11,15 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from edgetl.artifacts.boxes import Box, BoxedImage
+from edgetl.artifacts.box_index import Box, BoxedImage
 from edgetl.artifacts.deployment import Shortlist
 from edgetl.artifacts.files import read_json, sha256_file
-from edgetl.artifacts.run import RunDirectory
+from edgetl.artifacts.run_directory import RunDirectory
 from edgetl.config import Study
-from edgetl.graph.detections import with_detections
+from edgetl.graph.detection_postprocessing import with_detections
 from edgetl.graph.parity import Session, run
 from edgetl.stages.detect import export, search
-from edgetl.stages.stage import Context, Watcher
+from edgetl.stages.stage import Context, ProgressReporter
 
 Array = NDArray[np.float32]
 
@@ -28,7 +28,7 @@ HEADS = ("combined", "vehicles@cascade", "signs@cascade")
 
 
 @pytest.fixture
-def context(trained: Any, tmp_path: Path, listener: Watcher) -> Context:
+def context(trained: Any, tmp_path: Path, listener: ProgressReporter) -> Context:
     """A run directory up to the search, with pictures to calibrate on."""
     images, folder = [], tmp_path / "run"
     folder.mkdir()
@@ -65,7 +65,7 @@ def test_every_graph_of_every_deployment_finds_what_its_heads_find(trained: Any,
     written = export.work(context)
     assert len({path.name for path in written}) == len(written)
     every = [trained.raw_head(head.name) for head in trained.bundle.heads]
-    suppression = context.study.detection.suppression
+    suppression = context.study.detection.nms
     expected = run(with_detections(trained.network, every, trained.bundle.preprocessing, suppression), PIXELS)
     for deployment in read_json(context.run.shortlist, Shortlist).deployments:
         first: dict[str, Array] = {}

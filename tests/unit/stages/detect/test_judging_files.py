@@ -14,19 +14,19 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from edgetl.artifacts.files import read_json
-from edgetl.artifacts.prepared import Prepared, record_path
-from edgetl.config import Suppression
+from edgetl.artifacts.prepared import PreparedRecord, record_path
+from edgetl.config import NmsSettings
 from edgetl.data.stream import to_input
 from edgetl.errors import EdgetlError, NotMetError
-from edgetl.graph.detections import with_detections
+from edgetl.graph.detection_postprocessing import with_detections
 from edgetl.graph.extract import extract
 from edgetl.graph.metadata import LABELS, detecting_outputs
 from edgetl.graph.model import load_model, save_model
 from edgetl.graph.parity import run
-from edgetl.graph.quantise import spelling
-from edgetl.stages.detect.judging import judge_by_boxes
+from edgetl.graph.quantize import qdq_format
+from edgetl.stages.detect.evaluator import evaluator_of_boxes
 from edgetl.stages.input_contract import input_preprocessing
-from edgetl.stages.prepare import Preparation, prepare_file
+from edgetl.stages.prepare_file import PrepareRequest, prepare_file
 
 IMAGES = 12
 WIDTH, HEIGHT = 48, 32
@@ -41,7 +41,7 @@ def saved(trained: Any, tmp_path: Path) -> Save:
         named = [trained.raw_head(name) for name in heads]
         graph = extract(trained.network, [raw for head in named for raw in head.raws], ["images"])
         save_model(
-            with_detections(graph, named, trained.bundle.preprocessing, Suppression(), form), tmp_path / "m.onnx"
+            with_detections(graph, named, trained.bundle.preprocessing, NmsSettings(), form), tmp_path / "m.onnx"
         )
         return tmp_path / "m.onnx"
 
@@ -74,14 +74,14 @@ def test_int8_within_a_budget_is_judged_by_boxes_and_the_record_says_so(
     target: Any, saved: Save, annotated: Path, tmp_path: Path, listener: Any
 ) -> None:
     graph, output = saved("combined"), tmp_path / "p.onnx"
-    wanted = Preparation("int8", target, tmp_path / "photos", "default", 0.9, annotated)
+    wanted = PrepareRequest("int8", target, tmp_path / "photos", "default", 0.9, annotated)
     prepare_file(graph, output, wanted, listener)
-    guard = read_json(record_path(output), Prepared).guard
+    guard = read_json(record_path(output), PreparedRecord).accuracy_control
     assert guard is not None and (guard.metric, guard.images) == ("mAP@0.5", IMAGES)
     assert 0.3 < guard.fp32["combined"].value < 1.0
-    assert guard.attempts[guard.taken].error > 0.0, "INT8 finds other boxes here and there"
+    assert guard.attempts[guard.chosen].standard_error > 0.0, "INT8 finds other boxes here and there"
     prepared = load_model(output)
-    assert spelling(prepared) == target
+    assert qdq_format(prepared) == target
     assert detecting_outputs(prepared) == detecting_outputs(load_model(graph))
     assert any(line.startswith("judging by mAP@0.5 on 12 images") for line in listener.lines)
 
@@ -89,35 +89,37 @@ def test_int8_within_a_budget_is_judged_by_boxes_and_the_record_says_so(
 @pytest.mark.slow
 def test_the_written_file_is_what_was_judged(saved: Save, annotated: Path, tmp_path: Path, listener: Any) -> None:
     graph, output = saved("combined"), tmp_path / "p.onnx"
-    wanted = Preparation("int8", "onnxruntime", tmp_path / "photos", "default", 0.9, annotated)
+    wanted = PrepareRequest("int8", "onnxruntime", tmp_path / "photos", "default", 0.9, annotated)
     prepare_file(graph, output, wanted, listener)
-    guard = read_json(record_path(output), Prepared).guard
+    guard = read_json(record_path(output), PreparedRecord).accuracy_control
     assert guard is not None
     written = load_model(output)
-    again = judge_by_boxes(written, annotated, input_preprocessing(written), listener)
-    assert again.exact["combined"] == guard.attempts[guard.taken].accuracy
+    again = evaluator_of_boxes(written, annotated, input_preprocessing(written), listener)
+    assert again.fp32["combined"] == guard.attempts[guard.chosen].accuracy
 
 
 def test_every_output_is_judged_by_its_own_labels(saved: Save, annotated: Path, listener: Any) -> None:
     model = load_model(saved("vehicles", "signs"))
-    exact = judge_by_boxes(model, annotated, input_preprocessing(model), listener).exact
+    exact = evaluator_of_boxes(model, annotated, input_preprocessing(model), listener).fp32
     assert set(exact) == {"vehicles", "signs"}
     alone = load_model(saved("combined"))
-    assert judge_by_boxes(alone, annotated, input_preprocessing(alone), listener).losses([alone])["combined"].drop == 0
+    assert (
+        evaluator_of_boxes(alone, annotated, input_preprocessing(alone), listener).drops([alone])["combined"].drop == 0
+    )
 
 
 def test_the_form_of_suppression_changes_nothing(saved: Save, annotated: Path, listener: Any) -> None:
     loop = load_model(saved("combined", form="loop"))
     operator = load_model(saved("combined"))
     preprocessing = input_preprocessing(loop)
-    found = [judge_by_boxes(one, annotated, preprocessing, listener).exact for one in (loop, operator)]
+    found = [evaluator_of_boxes(one, annotated, preprocessing, listener).fp32 for one in (loop, operator)]
     assert found[0] == found[1]
 
 
 def test_a_budget_that_cannot_be_met_is_missed_in_map(
     saved: Save, annotated: Path, tmp_path: Path, listener: Any
 ) -> None:
-    wanted = Preparation("int8", "onnxruntime", tmp_path / "photos", "default", 0.0, annotated)
+    wanted = PrepareRequest("int8", "onnxruntime", tmp_path / "photos", "default", 0.0, annotated)
     with pytest.raises(NotMetError, match=r"more than 0.00% of mAP@0.5 on 12 images: the nearest of"):
         prepare_file(saved("combined"), tmp_path / "p.onnx", wanted, listener)
     assert not (tmp_path / "p.onnx").exists()
@@ -125,7 +127,7 @@ def test_a_budget_that_cannot_be_met_is_missed_in_map(
 
 def test_mistakes_are_told_before_the_work(saved: Save, annotated: Path, tmp_path: Path, listener: Any) -> None:
     def refused(eval_images: Path, graph: Path) -> str:
-        wanted = Preparation("int8", "tensorrt", tmp_path / "photos", "default", 0.1, eval_images)
+        wanted = PrepareRequest("int8", "tensorrt", tmp_path / "photos", "default", 0.1, eval_images)
         listener.lines.clear()
         with pytest.raises(EdgetlError) as caught:
             prepare_file(graph, tmp_path / "p.onnx", wanted, listener)
@@ -148,7 +150,7 @@ def test_faults_of_annotations_are_told_by_kind(saved: Save, annotated: Path, tm
     (tmp_path / "photos" / "0.png").unlink()
     (tmp_path / "photos" / "1.png").write_bytes(b"no image")
     model = load_model(saved("combined"))
-    judge = judge_by_boxes(model, annotated, input_preprocessing(model), listener)
+    judge = evaluator_of_boxes(model, annotated, input_preprocessing(model), listener)
     assert judge.images == IMAGES - 2
     assert any(line.startswith("missing image, left out: 1 (boxes.json: image 0") for line in listener.lines)
     assert any(line.startswith("left out photos/1.png: ") for line in listener.lines)
@@ -171,7 +173,7 @@ def test_a_graph_that_classifies_too_is_judged_by_its_images_labels(
     for kind in kinds:
         shutil.copytree(tmp_path / "photos", by_kind / kind)
     for images, metric, output in ((annotated, "mAP@0.5", "combined"), (by_kind, "accuracy", "kind")):
-        wanted = Preparation("int8", "onnxruntime", tmp_path / "photos", "default", 0.9, images)
+        wanted = PrepareRequest("int8", "onnxruntime", tmp_path / "photos", "default", 0.9, images)
         prepare_file(tmp_path / "both.onnx", tmp_path / "p.onnx", wanted, listener)
-        guard = read_json(record_path(tmp_path / "p.onnx"), Prepared).guard
+        guard = read_json(record_path(tmp_path / "p.onnx"), PreparedRecord).accuracy_control
         assert guard is not None and (guard.metric, set(guard.fp32)) == (metric, {output})

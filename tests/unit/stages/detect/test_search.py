@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edgetl.artifacts.boxes import BoxedImage
+from edgetl.artifacts.box_index import BoxedImage
 from edgetl.artifacts.bundle import TOP
 from edgetl.artifacts.deployment import GraphSpec, Shortlist
 from edgetl.artifacts.files import read_json
-from edgetl.artifacts.run import RunDirectory
+from edgetl.artifacts.run_directory import RunDirectory
 from edgetl.config import Study
 from edgetl.measure.average_precision import ap50
 from edgetl.measure.matching import match
 from edgetl.stages.detect import search
 from edgetl.stages.detect.serving import Service
-from edgetl.stages.stage import Context, Watcher
+from edgetl.stages.stage import Context, ProgressReporter
 
 Array = NDArray[np.float32]
 Search = Callable[..., Shortlist]
@@ -45,7 +45,7 @@ def nothing(images: int) -> dict[str, list[Array]]:
 
 
 @pytest.fixture
-def shortlist(trained: Any, image: Place, tmp_path: Path, listener: Watcher) -> Search:
+def shortlist(trained: Any, image: Place, tmp_path: Path, listener: ProgressReporter) -> Search:
     """Search a study of some deployments, of what heads found on validation images."""
 
     def shortlist(
@@ -118,7 +118,9 @@ def test_a_cascades_second_level_reads_the_trunk_and_the_first_level(shortlist: 
     (cascade,) = shortlist("cascade").deployments
     first, *second = cascade.graphs
     handed_on = ("trunk/relu", "combined/raw0")
-    assert first == GraphSpec(stem="cascade.combined", heads=("combined",), handed_on=first.handed_on, spelled=True)
+    assert first == GraphSpec(
+        stem="cascade.combined", heads=("combined",), handed_on=first.handed_on, runtime_specific=True
+    )
     assert sorted(first.handed_on) == sorted(handed_on)
     for spec, group in zip(second, GROUPS, strict=True):
         assert (spec.stem, spec.heads) == (f"cascade.{group}", (f"{group}@cascade",))
@@ -158,7 +160,7 @@ def test_the_gate_is_the_highest_of_the_best_thresholds(shortlist: Search, image
     assert gate is not None
     # Below 0.3 the second level is asked for what is not there; above 0.6 it is not asked for what is.
     assert gate.threshold == pytest.approx(0.6)
-    shares = {firing.groups: firing.share for firing in gate.firings}
+    shares = {firing.groups: firing.fraction for firing in gate.firings}
     assert shares == {("vehicles",): 5 / 8, (): 3 / 8}
 
 
@@ -177,7 +179,7 @@ def test_no_other_threshold_serves_better(shortlist: Search, image: Place, train
     second = {"vehicles": "vehicles@cascade", "signs": "signs@cascade"}
 
     def worth(threshold: float) -> float:
-        service = Service(trained.bundle, Study.model_fields["detection"].default.suppression, threshold)
+        service = Service(trained.bundle, Study.model_fields["detection"].default.nms, threshold)
         lists = {name: [service.numbered(name, one) for one in found[name]] for name in HEADS}
 
         def ask(name: str, fired: NDArray[np.bool_]) -> list[Array]:
@@ -202,7 +204,7 @@ def test_a_first_level_that_finds_nothing_never_asks_for_the_second(shortlist: S
     gate = shortlist("cascade").gate
     assert gate is not None
     assert gate.threshold == pytest.approx(0.95)
-    assert [(firing.groups, firing.share) for firing in gate.firings] == [((), 1.0)]
+    assert [(firing.groups, firing.fraction) for firing in gate.firings] == [((), 1.0)]
 
 
 def test_the_same_bundle_gives_the_same_shortlist(shortlist: Search, image: Place, tmp_path: Path) -> None:

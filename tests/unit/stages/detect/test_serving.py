@@ -14,23 +14,23 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edgetl.artifacts.deployment import Deployment, Gate, GraphSpec, Shortlist, layout
-from edgetl.artifacts.detections import merge
 from edgetl.artifacts.files import write_json
-from edgetl.artifacts.run import RunDirectory
-from edgetl.config import Study, Suppression
+from edgetl.artifacts.predictions import merge_detections
+from edgetl.artifacts.run_directory import RunDirectory
+from edgetl.config import NmsSettings, Study
 from edgetl.engine.runtime import BuildOptions, Engine, RunOptions, build_engine, get_runtime
-from edgetl.graph.detections import with_detections
+from edgetl.graph.detection_postprocessing import with_detections
 from edgetl.graph.extract import extract, frontier
 from edgetl.graph.model import save_model
 from edgetl.graph.parity import run
 from edgetl.stages.detect.serving import Service, workloads
 from edgetl.stages.serving import Loaded, load
-from edgetl.stages.stage import Context, Watcher
+from edgetl.stages.stage import Context, ProgressReporter
 
 Array = NDArray[np.float32]
 Serve = Callable[[Deployment], tuple[Loaded, ...]]
 
-SUPPRESSION = Suppression(score=0.1, overlap=0.4, detections=16)
+SUPPRESSION = NmsSettings(score_threshold=0.1, iou_threshold=0.4, max_detections=16)
 PIXELS: Array = np.random.default_rng(7).normal(0.4, 0.6, (9, 3, 32, 48)).astype(np.float32)
 LABELS = ("car", "bus", "stop", "yield", "left")
 
@@ -115,13 +115,13 @@ def assert_same(found: Sequence[Array], expected: Sequence[Array]) -> None:
 
 
 def merged(parts: Sequence[Array]) -> Array:
-    return merge(parts, SUPPRESSION.overlap, SUPPRESSION.detections)
+    return merge_detections(parts, SUPPRESSION.iou_threshold, SUPPRESSION.max_detections)
 
 
 def test_the_heads_of_the_fixture_say_different_things(said: dict[str, list[Array]]) -> None:
     counts = {name: sum(map(len, lists)) for name, lists in said.items()}
     assert all(count > 5 for count in counts.values()), counts
-    assert any(len(one) < SUPPRESSION.detections for lists in said.values() for one in lists), "some are filled up"
+    assert any(len(one) < SUPPRESSION.max_detections for lists in said.values() for one in lists), "some are filled up"
 
 
 @pytest.mark.parametrize("kind", ["combined", "specialised", "shared"])
@@ -132,7 +132,7 @@ def test_boxes_are_those_of_its_heads_by_the_studys_numbers(
     served = deployment(kind, layout(kind, [trained.head(role) for role in roles]))
     found = Service(trained.bundle, SUPPRESSION, None).predictor(served, serve(served))(PIXELS)
     assert_same(found, [merged(parts) for parts in zip(*(said[role] for role in roles), strict=True)])
-    assert all((one[:, 4] > 0).all() and len(one) <= SUPPRESSION.detections for one in found)
+    assert all((one[:, 4] > 0).all() and len(one) <= SUPPRESSION.max_detections for one in found)
     labels = {LABELS[int(label)] for one in found for label in one[:, 5]}
     assert all(labels & set(members) for members in trained.bundle.groups.values())
 
@@ -216,7 +216,7 @@ FOUND = st.lists(ROWS, max_size=5).map(
     found=st.lists(FOUND, min_size=1, max_size=4), threshold=st.floats(0.0625, 1.0, width=16), sure=st.floats(0.1, 1.0)
 )
 def test_what_is_not_of_a_fired_group_stays(trained: Any, found: list[Array], threshold: float, sure: float) -> None:
-    service = Service(trained.bundle, Suppression(overlap=1.0), threshold)
+    service = Service(trained.bundle, NmsSettings(iou_threshold=1.0), threshold)
     mark = np.array([[1, 2, 3, 4, sure, 3]], np.float32)
     asked: dict[str, list[bool]] = {}
 
@@ -235,7 +235,7 @@ def test_what_is_not_of_a_fired_group_stays(trained: Any, found: list[Array], th
 
 
 @pytest.fixture
-def context(trained: Any, tmp_path: Path, listener: Watcher) -> Context:
+def context(trained: Any, tmp_path: Path, listener: ProgressReporter) -> Context:
     study = Study(
         name="signs",
         task="detect",
@@ -243,7 +243,7 @@ def context(trained: Any, tmp_path: Path, listener: Watcher) -> Context:
         groups=trained.bundle.groups,
         backbone={"name": "edgetl/nano", "image_size": (48, 32)},
         deployments=("combined", "cascade"),
-        detection={"suppression": SUPPRESSION.model_dump()},
+        detection={"nms": SUPPRESSION.model_dump()},
     )
     found = Context(study, tmp_path, RunDirectory(tmp_path / "run"), listener)
     write_json(found.run.bundle / "bundle.json", trained.bundle)

@@ -21,7 +21,7 @@ else:
     from edgetl.train.darknet.cfg import Cfg, read_cfg
     from edgetl.train.darknet.network import Darknet, build
     from edgetl.train.darknet.weights import read_weights
-    from edgetl.train.weights import load_into
+    from edgetl.train.load_weights import load_into
     from tests.darknet_weights import write_weights
 
 Array = NDArray[np.float32]

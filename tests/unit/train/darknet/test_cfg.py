@@ -12,7 +12,7 @@ pytest.importorskip("torch", reason="needs the extra train")
 
 from edgetl.errors import EdgetlError
 from edgetl.train.darknet.cfg import read_cfg
-from edgetl.train.darknet.sections import Convolutional, Detection, Route, Shortcut
+from edgetl.train.darknet.sections import ConvolutionalSpec, DetectionSpec, RouteSpec, ShortcutSpec
 
 Written = Callable[[str], Any]
 
@@ -52,7 +52,7 @@ def test_a_file_is_read_as_darknet_reads_it(tmp_path: Path) -> None:
     cfg = read_cfg(path)
     assert (cfg.width, cfg.height) == (32, 16)
     convolution, yolo = cfg.layers
-    assert isinstance(convolution, Convolutional) and isinstance(yolo, Detection)
+    assert isinstance(convolution, ConvolutionalSpec) and isinstance(yolo, DetectionSpec)
     assert (convolution.section.name, convolution.section.number, convolution.section.line) == ("convolutional", 0, 9)
     assert [(option.key, option.value, option.line) for option in convolution.section.options] == [
         ("filters", "12", 10),
@@ -73,7 +73,7 @@ def test_what_only_training_reads_is_passed_over(written: Written) -> None:
     training = "batch=64\nmomentum=0.949\nletter_box=1\nmosaic=1\nsteps=1,2\nscales=.1,.1\ntrack=1\n"
     yolo = YOLO + "jitter=.3\nignore_thresh = .7\ntruth_thresh=1\nrandom=1\nmax=200\niou_loss=ciou\nbeta_nms=0.6\n"
     cfg = written(NET + training + CONV + "stopbackward=1\nunheard_of=yes\n" + ENDING + yolo).read()
-    assert [type(layer) for layer in cfg.layers] == [Convolutional, Convolutional, Detection]
+    assert [type(layer) for layer in cfg.layers] == [ConvolutionalSpec, ConvolutionalSpec, DetectionSpec]
 
 
 def test_layers_are_named_by_number_and_counted_back(written: Written) -> None:
@@ -81,7 +81,7 @@ def test_layers_are_named_by_number_and_counted_back(written: Written) -> None:
         NET + CONV + CONV + "[route]\nlayers=-1,0\n" + CONV + "[shortcut]\nfrom=-3,-4\nactivation=linear\n" + TOP
     ).read()
     route, shortcut = cfg.layers[2], cfg.layers[4]
-    assert isinstance(route, Route) and isinstance(shortcut, Shortcut)
+    assert isinstance(route, RouteSpec) and isinstance(shortcut, ShortcutSpec)
     assert (route.sources, route.channels, route.shape.channels) == ((1, 0), (8, 8), 16)
     assert (shortcut.sources, shortcut.channels) == ((3, 1, 0), (8, 8, 8))
 

@@ -17,9 +17,9 @@ import numpy as np  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from edgetl.artifacts.bundle import BackboneReference, Preprocessing  # noqa: E402
-from edgetl.train.backbones import Architecture, Backbone, Trunk  # noqa: E402
+from edgetl.train.backbones import Backbone, HeadlessNetwork, Trunk  # noqa: E402
 from edgetl.train.cuts import cut_points, split  # noqa: E402
-from edgetl.train.darknet.network import take_classifier_off, take_endings_off  # noqa: E402
+from edgetl.train.darknet.network import strip_classifier, strip_detection_layers  # noqa: E402
 from edgetl.train.trace import trace  # noqa: E402
 
 SIDE = 32
@@ -122,7 +122,7 @@ def test_onnx_runtime_gives_what_pytorch_gives_for_any_batch(
 ) -> None:
     network = written(text).seeded()
     if not whole:
-        take_endings_off(network)
+        strip_detection_layers(network)
     model = _exported(network, pictures(2, SIDE, SIDE))
     assert {node.op_type for node in model.graph.node} <= OPERATORS
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -159,7 +159,7 @@ def test_a_classifier_is_cut_between_layers(
     written: Callable[[str], Any], pictures: Callable[[int, int, int], Tensor]
 ) -> None:
     network = written(CLASSIFIER).seeded()
-    assert take_classifier_off(network) == ("layers.6",)
+    assert strip_classifier(network) == ("layers.6",)
     backbone = _backbone(network)
     points = cut_points(backbone)
     # A shortcut from layer 1 leaves no cut inside the block it goes around.
@@ -174,7 +174,7 @@ def test_a_classifier_is_cut_between_layers(
 
 
 def _backbone(network: Any) -> Backbone:
-    trunk = Trunk(Architecture(network, (), BLACK, WHITE))
+    trunk = Trunk(HeadlessNetwork(network, (), BLACK, WHITE))
     reference = BackboneReference(
         name="darknet/network.cfg",
         weights=None,
@@ -189,7 +189,7 @@ def _backbone(network: Any) -> Backbone:
 
 def _exported(network: Any, images: Tensor) -> onnx.ModelProto:
     buffer = io.BytesIO()
-    names = [f"scale{position}" for position in range(len(network.endings))]
+    names = [f"scale{position}" for position in range(len(network.detection_layers))]
     options: dict[str, Any] = {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

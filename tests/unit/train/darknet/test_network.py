@@ -13,8 +13,8 @@ from numpy.typing import NDArray  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from edgetl.errors import EdgetlError  # noqa: E402
-from edgetl.train.darknet.network import take_classifier_off, take_endings_off  # noqa: E402
-from edgetl.train.weights import load_into  # noqa: E402
+from edgetl.train.darknet.network import strip_classifier, strip_detection_layers  # noqa: E402
+from edgetl.train.load_weights import load_into  # noqa: E402
 from tests.darknet_weights import write_weights  # noqa: E402
 
 Array = NDArray[np.float32]
@@ -143,7 +143,7 @@ def test_two_scales_with_a_scale_x_y_and_new_coords(written: Written, pictures: 
     files = written(text)
     network = files.seeded()
     assert files.difference(network, pictures(2, 24, 24)) < NEAR
-    one, two = network.endings
+    one, two = network.detection_layers
     assert (one.path, one.classes, one.scale.anchors) == ("layers.2", 2, ((6.0, 7.0), (8.0, 9.5)))
     assert (one.scale.scale_xy, one.scale.activated, one.scale.softmax) == (1.05, False, False)
     assert (two.path, two.classes, two.scale.anchors) == ("layers.6", 2, ((4.0, 5.0), (6.0, 7.0)))
@@ -156,7 +156,7 @@ def test_anchors_of_a_region_are_counted_in_cells(written: Written, pictures: Pi
     files = written(net(32, 64) + conv(stride=2) + conv(stride=2) + conv(stride=2) + ending + region)
     network = files.seeded()
     assert files.difference(network, pictures(2, 32, 64)) < NEAR
-    (found,) = network.endings
+    (found,) = network.detection_layers
     assert found.scale.anchors == ((4.0, 8.0), (16.0, 26.0)) and found.scale.softmax
 
 
@@ -174,7 +174,7 @@ def test_a_classifier_gives_scores_that_add_up_to_one(
     files = written(net() + conv(stride=2) + conv(16) + top)
     network, images = files.seeded(), pictures(3, 24, 24)
     (scores,) = outputs(network, images)
-    assert scores.shape == (3, 10) and network.endings == ()
+    assert scores.shape == (3, 10) and network.detection_layers == ()
     np.testing.assert_allclose(scores.sum(axis=1), 1, rtol=1e-5)
     assert files.difference(network, images) < NEAR
 
@@ -282,7 +282,7 @@ DETECTOR = net() + conv(stride=2) + conv(12) + yolo(2) + section("route", layers
 def test_a_detector_without_endings_gives_their_input(written: Written, pictures: Pictures, outputs: Outputs) -> None:
     network, images = written(DETECTOR).seeded(), pictures(2, 24, 24)
     whole = outputs(network, images)
-    convolutions = take_endings_off(network)
+    convolutions = strip_detection_layers(network)
     maps = outputs(network, images)
     assert [one.shape for one in maps] == [(2, 12, 12, 12), (2, 6, 12, 12)]
     assert [type(one) for one in convolutions] == [torch.nn.Conv2d] * 2
@@ -294,10 +294,10 @@ def test_a_detector_without_endings_gives_their_input(written: Written, pictures
 
 def test_the_paths_of_endings_are_those_of_their_convolutions(written: Written) -> None:
     network = written(DETECTOR).seeded()
-    paths = [ending.path for ending in network.endings]
+    paths = [ending.path for ending in network.detection_layers]
     assert paths == ["layers.2", "layers.6"]
     found = [network.get_submodule(path).conv for path in paths]
-    assert [id(one) for one in found] == [id(one) for one in take_endings_off(network)]
+    assert [id(one) for one in found] == [id(one) for one in strip_detection_layers(network)]
 
 
 @pytest.mark.parametrize(
@@ -314,7 +314,7 @@ def test_endings_that_are_more_than_a_convolution_stay_on(ending: str, fault: st
     network = written(net() + conv() + ending).seeded()
     before = [type(module) for module in network.layers]
     with pytest.raises(EdgetlError) as error:
-        take_endings_off(network)
+        strip_detection_layers(network)
     assert fault in str(error.value) and "\n" not in str(error.value)
     assert [type(module) for module in network.layers] == before
 
@@ -330,7 +330,7 @@ def test_a_bare_network_gives_features(top: str, written: Written, pictures: Pic
     removed = f"layers.{network.cfg.convolutions[-1].section.number}"
     last = network.get_submodule(removed).conv
     tensors = network.state_dict()
-    assert take_classifier_off(network) == (removed,)
+    assert strip_classifier(network) == (removed,)
     (features,) = outputs(network, images)
     assert features.shape == (3, 16)
     with torch.inference_mode():
@@ -341,7 +341,7 @@ def test_a_bare_network_gives_features(top: str, written: Written, pictures: Pic
 
 def test_a_detector_has_no_classifier_to_take_off(written: Written) -> None:
     with pytest.raises(EdgetlError, match="is no classifier"):
-        take_classifier_off(written(DETECTOR).seeded())
+        strip_classifier(written(DETECTOR).seeded())
 
 
 def test_networks_are_frozen_and_stay_in_evaluation_mode_when_built(written: Written) -> None:

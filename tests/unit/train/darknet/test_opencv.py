@@ -17,7 +17,7 @@ cv2 = pytest.importorskip("cv2", reason="needs OpenCV")
 from torch import Tensor  # noqa: E402
 
 from edgetl.errors import EdgetlError  # noqa: E402
-from edgetl.train.darknet.layers import Convolutional  # noqa: E402
+from edgetl.train.darknet.modules import Convolutional  # noqa: E402
 
 pytestmark = pytest.mark.material
 
@@ -89,7 +89,7 @@ def test_recorded_detections_are_in_the_raw_outputs(
     recorded = np.load(material / "golden" / f"{name}.dog.npz")
     images = torch.from_numpy(recorded["input_rgb_uint8"]).permute(2, 0, 1)[None] / 255
     network = _trained(name, material, files_of).network()
-    for position, (raw, ending) in enumerate(zip(outputs(network, images), network.endings, strict=True)):
+    for position, (raw, ending) in enumerate(zip(outputs(network, images), network.detection_layers, strict=True)):
         _, _, height, width = raw.shape
         values = torch.from_numpy(raw).reshape(len(ending.scale.anchors), 5 + ending.classes, height * width).sigmoid()
         scores = (values[:, 4:5] * values[:, 5:]).permute(2, 0, 1).reshape(-1, ending.classes).numpy()
@@ -101,11 +101,11 @@ def test_recorded_detections_are_in_the_raw_outputs(
 
 def test_anchors_are_those_of_the_mask_in_pixels(material: Path, files_of: Any) -> None:
     network = _trained("yolo-fastest-1.1", material, files_of).network()
-    assert [ending.scale.anchors for ending in network.endings] == [
+    assert [ending.scale.anchors for ending in network.detection_layers] == [
         ((115.0, 73.0), (119.0, 199.0), (242.0, 238.0)),
         ((12.0, 18.0), (37.0, 49.0), (52.0, 132.0)),
     ]
-    assert {ending.classes for ending in network.endings} == {80}
+    assert {ending.classes for ending in network.detection_layers} == {80}
     sizes = json.loads((material / "golden" / "expected_detections.json").read_text(encoding="utf-8"))
     assert [network.width, network.height] == sizes["models"]["yolo-fastest-1.1"]["input"]
 

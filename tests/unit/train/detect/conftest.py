@@ -16,7 +16,7 @@ except ModuleNotFoundError:  # without the extra train there is nothing to test 
 else:
     from torch import nn
 
-    from edgetl.config import Backbone
+    from edgetl.config import BackboneSettings
     from edgetl.train.darknet.cfg import read_cfg
     from edgetl.train.darknet.network import build
     from edgetl.train.detect.detector import Detector, load_detector
@@ -112,7 +112,7 @@ def darknet(darknet_folder: Path) -> Callable[..., Detector]:
 
     def load(**changes: object) -> Detector:
         study = {"name": "darknet/network.cfg", "weights": "network.weights", "labels": "network.names"} | changes
-        return load_detector(Backbone(**study), darknet_folder, 0)
+        return load_detector(BackboneSettings(**study), darknet_folder, 0)
 
     return load
 

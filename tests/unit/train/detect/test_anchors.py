@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 
 from edgetl.errors import EdgetlError
-from edgetl.train.detect.anchors import fit_anchors, mean_overlap
+from edgetl.train.detect.anchors import fit_anchors, mean_iou
 
 Floats = NDArray[np.float64]
 
@@ -50,13 +50,13 @@ def test_they_fit_no_worse_than_the_centres_of_plain_k_means(seed: int) -> None:
     sides = road_like(seed)
     ours = [anchor for anchors in fit_anchors(sides, [3, 3, 3], seed=0) for anchor in anchors]
     theirs = KMeans(9, n_init=10, random_state=0).fit(sides).cluster_centers_
-    assert mean_overlap(sides, ours) >= mean_overlap(sides, theirs)
+    assert mean_iou(sides, ours) >= mean_iou(sides, theirs)
 
 
 def test_mean_overlap_is_that_of_the_best_anchor() -> None:
     sides = np.array([[10.0, 10.0], [20.0, 10.0], [40.0, 40.0]])
     expected = (1.0 + 0.5 + 10 * 20 / (40 * 40)) / 3
-    assert mean_overlap(sides, [(10.0, 10.0), (10.0, 20.0)]) == pytest.approx(expected)
+    assert mean_iou(sides, [(10.0, 10.0), (10.0, 20.0)]) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("sides", [np.ones((50, 2)) * 12.0, road_like(0)[:4], np.empty((0, 2))])

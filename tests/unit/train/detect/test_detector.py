@@ -10,25 +10,25 @@ import numpy as np
 import pytest
 import torch
 
-from edgetl.artifacts.detector import Scale
-from edgetl.config import Backbone
+from edgetl.artifacts.detector_bundle import YoloScale
+from edgetl.config import BackboneSettings
 from edgetl.errors import EdgetlError
 from edgetl.graph.parity import run
 from edgetl.train.darknet.cfg import read_cfg
 from edgetl.train.darknet.network import build
 from edgetl.train.darknet.weights import read_weights
 from edgetl.train.detect.detector import Detector, load_detector
-from edgetl.train.detect.heads import pyramid_head
-from edgetl.train.detect.joint import Whole
-from edgetl.train.export import export_network
-from edgetl.train.weights import load_into
+from edgetl.train.detect.joint import DetectorNetwork
+from edgetl.train.detect.yolo_heads import pyramid_head
+from edgetl.train.load_weights import load_into
+from edgetl.train.onnx_export import export_network
 
 Load = Callable[..., Detector]
 MATERIAL = Path(__file__).parents[4] / ".." / "shared" / "material" / "darknet"
 
 
 def loaded(name: str, size: int | tuple[int, int], **more: object) -> Detector:
-    return load_detector(Backbone(name=name, weights=None, image_size=size, **more), Path(), 0)
+    return load_detector(BackboneSettings(name=name, weights=None, image_size=size, **more), Path(), 0)
 
 
 @pytest.mark.slow
@@ -68,8 +68,8 @@ def test_maps_are_whole_outputs_of_the_deepest_blocks_at_falling_resolutions(
 def test_a_trunk_with_a_pyramid_is_exported_whatever_the_size_of_its_maps(name: str, size: int) -> None:
     """AlexNet's own pooling to 6 x 6, and VGG's to 7 x 7, would allow few sizes; and sides of maps need not be even."""
     detector = loaded(name, size)
-    scales = [Scale(anchors=((9.0, 9.0),)) for _ in detector.maps]
-    whole = Whole(detector.trunk(), pyramid_head([shape[0] for shape in detector.shapes], 8, scales, 1, 0))
+    scales = [YoloScale(anchors=((9.0, 9.0),)) for _ in detector.maps]
+    whole = DetectorNetwork(detector.trunk(), pyramid_head([shape[0] for shape in detector.shapes], 8, scales, 1, 0))
     names = [f"raw{number}" for number in range(len(scales))]
     images = np.random.default_rng(0).random((2, *detector.preprocessing.shape), dtype=np.float32)
     outputs = run(export_network(whole, detector.preprocessing.shape, names, name), images)
@@ -104,7 +104,7 @@ def test_an_unknown_network_is_named_with_its_likely_neighbours() -> None:
 
 
 def test_a_trunk_is_frozen_and_its_fingerprint_is_that_of_its_weights() -> None:
-    one, two, other = (load_detector(Backbone(name="edgetl/nano", weights=w), Path(), s) for w, s in _NANOS)
+    one, two, other = (load_detector(BackboneSettings(name="edgetl/nano", weights=w), Path(), s) for w, s in _NANOS)
     assert one.reference.fingerprint == two.reference.fingerprint != other.reference.fingerprint
     assert not any(parameter.requires_grad for parameter in one.trunk().parameters())
     assert one.preprocessing.width == one.preprocessing.height == 320, "where neither study nor network say a size"
@@ -184,7 +184,7 @@ def test_real_detectors_are_the_same_without_their_endings_and_with_them(name: s
     if not folder.is_dir():
         pytest.skip("the real networks do not lie beside the project")
     (cfg,), (weights,) = (list(folder.glob(f"*.{kind}")) for kind in ("cfg", "weights"))
-    study = Backbone(name=f"darknet/{cfg.name}", weights=weights.name, image_size=160)
+    study = BackboneSettings(name=f"darknet/{cfg.name}", weights=weights.name, image_size=160)
     detector = load_detector(study, folder, 0)
     network = build(read_cfg(cfg, 160))
     load_into(network, read_weights(weights, network.cfg), (), "the network", str(weights))

@@ -13,16 +13,16 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edgetl.artifacts.detector import Scale
+from edgetl.artifacts.detector_bundle import YoloScale
 from edgetl.data.box_views import ViewBoxes
-from edgetl.train.detect.boxes import Frame
-from edgetl.train.detect.loss import BoxLoss, Loss
+from edgetl.train.detect.decode_boxes import InputSize
+from edgetl.train.detect.loss import BoxLoss, YoloLoss
 from edgetl.train.detect.objects import objects
 
 Array = NDArray[np.float32]
 Corners = tuple[float, float, float, float]
 
-FRAME = Frame(96, 64)
+FRAME = InputSize(96, 64)
 CLASSES = ("car", "bus")
 CELLS = ((2, 3), (4, 6))
 """Rows and columns of each scale: the coarse one first, as Darknet's cfgs have it."""
@@ -51,8 +51,8 @@ class Thing:
 Scene = list[Thing]
 
 
-def scales(**how: Any) -> tuple[Scale, ...]:
-    return tuple(Scale(anchors=anchors, **how) for anchors in ANCHORS)
+def scales(**how: Any) -> tuple[YoloScale, ...]:
+    return tuple(YoloScale(anchors=anchors, **how) for anchors in ANCHORS)
 
 
 def drawn(scene: Scene) -> ViewBoxes:
@@ -75,12 +75,12 @@ def loss_of(
     how: dict[str, Any] | None = None,
     box: BoxLoss = "yolo",
     classes: tuple[str, ...] = CLASSES,
-    frame: Frame = FRAME,
+    frame: InputSize = FRAME,
 ) -> tuple[float, list[Array]]:
     """The loss, and for each raw output its gradient, N x A x (5 + C) x H x W."""
     inputs = [torch.from_numpy(raw.reshape(len(raw), -1, *raw.shape[3:])).requires_grad_() for raw in raws]
-    own = tuple(Scale(anchors=scale.anchors, **(how or {})) for scale in scales())
-    error = Loss(own, frame, box)(inputs, objects([drawn(scene) for scene in scenes], classes))
+    own = tuple(YoloScale(anchors=scale.anchors, **(how or {})) for scale in scales())
+    error = YoloLoss(own, frame, box)(inputs, objects([drawn(scene) for scene in scenes], classes))
     error.backward()
     gradients = [one.grad.numpy().reshape(raw.shape) for one, raw in zip(inputs, raws, strict=True)]
     return float(error.detach()), gradients
@@ -218,7 +218,7 @@ def test_who_says_exactly_what_is_drawn_has_nothing_left_to_learn(box: BoxLoss) 
 @given(thing=THINGS.filter(lambda thing: thing.label != "dog" and not thing.ignored), odd=st.booleans())
 def test_a_head_is_pulled_towards_the_very_box_whatever_its_kind(how: dict[str, Any], thing: Thing, odd: bool) -> None:
     """The sides of cells may be no whole numbers of pixels, and centres may lie on their edges."""
-    frame = Frame(299, 299) if odd else FRAME
+    frame = InputSize(299, 299) if odd else FRAME
     if odd:
         cell = 299 / 6
         thing = Thing(_box(round(thing.centre[0] / 32) * cell + 1e-6, cell, *thing.sides), thing.label)

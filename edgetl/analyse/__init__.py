@@ -1,1 +1,0 @@
-"""Answers from what training left behind, before anything is built: numpy alone."""

@@ -1,0 +1,45 @@
+"""The data index: which image belongs to which split, by content."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from edgetl.artifacts.files import Artifact, sha256_json
+
+SplitName = Literal["train", "val", "test"]
+SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
+
+
+class Sample(Artifact):
+    """One image. ``path`` is relative to the data root, or to the run directory where edgetl made the image."""
+
+    path: str
+    label: str
+    sha256: str
+
+
+class BrokenFile(Artifact):
+    """A file that was left out, and why."""
+
+    path: str
+    reason: str
+
+
+class DataIndex(Artifact):
+    """Every usable image of a study, split without leaks, and what was wrong with the rest."""
+
+    schema_version: Literal[1] = 1
+    generated: bool
+    labels: tuple[str, ...]
+    train: tuple[Sample, ...]
+    val: tuple[Sample, ...]
+    test: tuple[Sample, ...]
+    broken: tuple[BrokenFile, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def split(self, name: SplitName) -> tuple[Sample, ...]:
+        return {"train": self.train, "val": self.val, "test": self.test}[name]
+
+    def digest(self, *names: SplitName) -> str:
+        """Digest over content and label of the named splits, in order; paths do not count."""
+        return sha256_json([[[s.sha256, s.label] for s in self.split(name)] for name in names])

@@ -1,0 +1,82 @@
+"""What training a detector writes: trunk, heads, labels, preprocessing, metrics."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from edgetl.artifacts.bundle import TOP, BackboneReference, Preprocessing
+from edgetl.artifacts.data_index import BrokenFile
+from edgetl.artifacts.files import Artifact
+
+VALUES = 6
+"""A detection is left, top, right, bottom (pixels of the network's input), score, and label position."""
+
+
+class YoloScale(Artifact):
+    """One raw output of a YOLO network and how it is read: N x A * (5 + C) x H x W.
+
+    For each of A anchors: x, y, w, h, objectness and C classes, in that order along the channels.
+
+    Attributes:
+        anchors: width and height of each, in pixels of the network's input.
+        scale_xy: Darknet's ``scale_x_y``: how far a box may leave its cell (Bochkovskiy et al. 2020, YOLOv4).
+        activated: Darknet's ``new_coords``: the network's last layer is a logistic one already, and sides are
+            ``(2 v)^2`` anchors (Wang et al. 2020, Scaled-YOLOv4).
+        softmax: classes exclude each other (region layers, YOLOv2).
+    """
+
+    anchors: tuple[tuple[float, float], ...]
+    scale_xy: float = 1.0
+    activated: bool = False
+    softmax: bool = False
+
+
+class DetectionHead(Artifact):
+    """One trained ending of a detector; it answers for ``classes``.
+
+    ``first_level`` names the head whose raw output it reads beside the trunk's features: that is a cascade's second
+    level. ``cut`` is where the frozen layers under it end. ``val_ap50`` is its mAP@0.5 on validation,
+    ``untrained_ap50`` what it was before training, ``frozen_ap50`` (of a tuned head) what it was on the frozen trunk.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    scales: tuple[YoloScale, ...]
+    cut: str = TOP
+    first_level: str | None = None
+    epochs: int
+    val_ap50: float
+    untrained_ap50: float
+    frozen_ap50: float | None = None
+    known: tuple[str, ...] = ()
+
+    @property
+    def role(self) -> str:
+        """What it answers for, whatever its cut: a group or ``combined``."""
+        return self.name.partition("@")[0]
+
+    @property
+    def place(self) -> str:
+        """Its cut, as it stands in names."""
+        return self.cut
+
+    @property
+    def raws(self) -> tuple[str, ...]:
+        """Its raw outputs in the graph of all networks."""
+        return tuple(f"{self.name}/raw{number}" for number in range(len(self.scales)))
+
+
+class DetectionBundle(Artifact):
+    """The trained detectors; ``network.onnx`` holds all of them, from images to raw outputs ``HEAD/rawN``."""
+
+    schema_version: Literal[2] = 2
+    backbone: BackboneReference
+    preprocessing: Preprocessing
+    groups: dict[str, tuple[str, ...]]
+    heads: tuple[DetectionHead, ...]
+    data_digest: str
+    broken: tuple[BrokenFile, ...] = ()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(label for group in self.groups.values() for label in group)

@@ -1,0 +1,1 @@
+"""Road scenes drawn from a seed: one object in each, or many."""

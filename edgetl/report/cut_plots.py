@@ -1,0 +1,207 @@
+"""The figures of a study that swept the cut: all trees that were considered, and the freeze depth as one knob."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgetl.artifacts.results import Results, Tree
+from edgetl.report.cut_sweep import depth_order
+from edgetl.report.deployment_names import is_truncated, uniform, without_truncation
+from edgetl.report.drawing import (
+    PlotlyFigure,
+    PlotPoint,
+    accuracy_axis,
+    axis,
+    colour,
+    cost_axis,
+    front,
+    front_line,
+    layout,
+    narrow,
+    ring,
+    symbol,
+    text,
+    whiskers,
+)
+from edgetl.report.evidence import Candidate, candidates
+from edgetl.report.metric_words import MetricWords, terms
+from edgetl.report.wording import flops, flops_unit, percent, significant
+
+_TICK_WIDTH = 12
+
+# Series at one cut stand beside each other, so that their whiskers can be told apart.
+_APART = 0.07
+
+# What the knob turns, and the deployment whose line it is: at the top, branches are heads on a shared trunk.
+_ONE_KNOB = {"combined": "combined", "branched": "branched", "shared": "branched"}
+
+
+def search(results: Results) -> PlotlyFigure | None:
+    """Every tree: validation accuracy against FLOPs, filled where it was measured; the front, the chosen one ringed."""
+    trees = results.trees
+    if not trees:
+        return None
+    unit, size = flops_unit(max(tree.flops for tree in trees))
+    places = {tree.name: (tree.flops / size, tree.val_accuracy * 100) for tree in trees}
+    costs = [cost for cost, _ in places.values()]
+    shares = [tree.val_accuracy for tree in trees]
+    chosen = results.verdict.deployment
+    kinds = dict.fromkeys((tree.deployment, tree.measured) for tree in sorted(trees, key=lambda tree: tree.measured))
+    return {
+        "data": [
+            front_line(front(places.values())),
+            *(_trees([tree for tree in trees if (tree.deployment, tree.measured) == kind], places) for kind in kinds),
+            *([ring(*places[chosen])] if chosen in places else []),
+        ],
+        "layout": layout(
+            440,
+            xaxis=cost_axis(f"{unit} for one image", min(costs), max(costs))[0],
+            yaxis=accuracy_axis(f"Validation {terms(results.metric).name}, %", min(shares), max(shares)),
+        ),
+    }
+
+
+def _trees(trees: Sequence[Tree], places: dict[str, PlotPoint]) -> PlotlyFigure:
+    """Those of one deployment that were measured, or those that were not."""
+    measured, paint = trees[0].measured, colour(trees[0].deployment)
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "x": [places[tree.name][0] for tree in trees],
+        "y": [places[tree.name][1] for tree in trees],
+        "marker": {
+            "color": paint,
+            "symbol": "circle" if measured else "circle-open",
+            "size": 11 if measured else 7,
+            "line": {"color": paint, "width": 1.5},
+        },
+        "hovertext": [
+            f"<b>{text(tree.name)}</b>{'' if measured else ', not measured'}<br>{percent(tree.val_accuracy)} % on "
+            f"validation<br>{flops(tree.flops)}, {tree.parameters:,} parameters"
+            for tree in trees
+        ],
+        "hoverinfo": "text",
+    }
+
+
+def freeze_depth(results: Results) -> PlotlyFigure | None:
+    """Test accuracy, latency and FLOPs by the cut, of `combined` and of `branched` (at the top: `shared`), where all
+    heads have the same one; dotted, what was considered: validation accuracy and FLOPs at every cut.
+
+    None where there are fewer than two cuts.
+    """
+    considered = _considered(results.trees)
+    series: dict[tuple[str, str, bool], dict[str, Candidate]] = {}
+    for candidate in candidates(results.deployments):
+        cut = uniform(candidate.row.cuts)
+        if cut is not None and candidate.deployment in _ONE_KNOB:
+            key = _ONE_KNOB[candidate.deployment], candidate.row.precision, is_truncated(cut)
+            series.setdefault(key, {})[without_truncation(cut)] = candidate
+    cuts = depth_order(
+        results, sorted({cut for lines in (series, considered) for line in lines.values() for cut in line})
+    )
+    if len(cuts) < 2:
+        return None
+    positions = {cut: float(position) for position, cut in enumerate(cuts)}
+    data = []
+    for number, ((deployment, precision, truncated), line) in enumerate(series.items()):
+        shift = _APART * (number - (len(series) - 1) / 2)
+        members = [(positions[cut] + shift, line[cut]) for cut in cuts if cut in line]
+        data += _lines(members, colour(deployment), symbol(precision), truncated)
+    for (deployment, truncated), trees in considered.items():
+        dotted = [(positions[cut], trees[cut]) for cut in cuts if cut in trees]
+        data += _dotted(dotted, colour(deployment), truncated)
+    run = [candidate for line in series.values() for candidate in line.values()]
+    return {
+        "data": data,
+        "layout": _panels(
+            terms(results.metric), cuts, run, [tree for line in considered.values() for tree in line.values()]
+        ),
+    }
+
+
+def _considered(trees: Sequence[Tree]) -> dict[tuple[str, bool], dict[str, Tree]]:
+    """The trees in which all heads have one cut, by deployment and whether they end there, by the cut."""
+    found: dict[tuple[str, bool], dict[str, Tree]] = {}
+    for tree in trees:
+        cut = uniform(tree.cuts)
+        if cut is not None and tree.deployment in _ONE_KNOB:
+            key = _ONE_KNOB[tree.deployment], is_truncated(cut)
+            found.setdefault(key, {})[without_truncation(cut)] = tree
+    return found
+
+
+def _dotted(members: Sequence[tuple[float, Tree]], paint: str, truncated: bool) -> list[PlotlyFigure]:
+    """Validation accuracy in the upper panel, and MFLOPs in the lowest."""
+    whole = {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "x": [x for x, _ in members],
+        "line": {"color": paint, "width": 1, "dash": "dashdot" if truncated else "dot"},
+        "marker": {"color": paint, "symbol": "line-ns-open", "size": 6},
+        "hovertext": [
+            f"<b>{text(tree.name)}</b><br>{percent(tree.val_accuracy)} % on validation<br>{flops(tree.flops)}"
+            for _, tree in members
+        ],
+        "hoverinfo": "text",
+    }
+    return [
+        whole | {"y": [tree.val_accuracy * 100 for _, tree in members]},
+        whole | {"y": [tree.flops / 1e6 for _, tree in members], "yaxis": "y3"},
+    ]
+
+
+def _lines(members: Sequence[tuple[float, Candidate]], paint: str, mark: str, truncated: bool) -> list[PlotlyFigure]:
+    """One deployment in one precision: its accuracy in the upper panel, its latency in the lower."""
+    whole = {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "x": [x for x, _ in members],
+        "line": {"color": paint, "width": 1.5, "dash": "dash" if truncated else "solid"},
+        "hovertext": [_hover(candidate) for _, candidate in members],
+        "hoverinfo": "text",
+    }
+    mark = f"{mark}-x-open" if truncated else mark
+    marker = {"size": 11 if truncated else 9, "color": paint, "line": {"color": paint, "width": 1.5}}
+    marks = [mark if candidate.latency.stable or truncated else f"{mark}-open" for _, candidate in members]
+    accuracy = {
+        "y": [candidate.overall_accuracy * 100 for _, candidate in members],
+        "error_y": whiskers([candidate.accuracy.overall for _, candidate in members], paint),
+        "marker": {**marker, "symbol": mark},
+    }
+    latency = {
+        "y": [candidate.latency.p50 for _, candidate in members],
+        "error_y": whiskers([candidate.latency for _, candidate in members], paint),
+        "marker": {**marker, "symbol": marks},
+        "yaxis": "y2",
+    }
+    return [whole | accuracy, whole | latency]
+
+
+def _hover(candidate: Candidate) -> str:
+    return (
+        f"<b>{text(candidate.title)}</b><br>{percent(candidate.overall_accuracy)} %"
+        f"<br>{significant(candidate.latency.p50)} ms" + ("" if candidate.latency.stable else ", UNSTABLE")
+    )
+
+
+def _panels(
+    words: MetricWords, cuts: Sequence[str], run: Sequence[Candidate], considered: Sequence[Tree]
+) -> PlotlyFigure:
+    lowest = min([one.accuracy.overall.low for one in run] + [tree.val_accuracy for tree in considered])
+    best = max([one.accuracy.overall.high for one in run] + [tree.val_accuracy for tree in considered])
+    slowest = max(candidate.latency.high for candidate in run)
+    most = max((tree.flops / 1e6 for tree in considered), default=1.0)
+    x_axis = axis("Cut: frozen and shared up to here", (-0.4, len(cuts) - 0.6)) | {
+        "anchor": "y3",
+        "tickvals": list(range(len(cuts))),
+        "ticktext": [narrow(cut, _TICK_WIDTH) for cut in cuts],
+        "automargin": True,
+    }
+    return layout(
+        720,
+        xaxis=x_axis,
+        yaxis=accuracy_axis(f"{words.title}, %", lowest, best) | {"domain": [0.58, 1.0]},
+        yaxis2=axis("Milliseconds (p50)", (0.0, slowest * 1.12)) | {"domain": [0.28, 0.53]},
+        yaxis3=axis("MFLOPs", (0.0, most * 1.12)) | {"domain": [0.0, 0.23]},
+    )

@@ -1,0 +1,61 @@
+"""Two plain ONNX files of one network, side by side on real images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgetl.arrays import Float32Array
+from edgetl.artifacts.bundle import Preprocessing
+from edgetl.artifacts.prepared import GraphComparison
+from edgetl.config import CalibrationRecipe, InputContract
+from edgetl.data.calibration_images import draw, image_samples
+from edgetl.data.stream import input_of, stream
+from edgetl.data.views import renderer
+from edgetl.graph.layer_comparison import compare_layers
+from edgetl.graph.model import load_model
+from edgetl.stages.input_contract import agreed_preprocessing
+from edgetl.stages.stage import ProgressReporter
+
+
+@dataclass(frozen=True)
+class CompareRequest:
+    """Two graphs, and images: a folder, or a text file that lists paths. At most ``limit`` of them are used.
+
+    ``contract`` says how images become the graphs' input, where their metadata do not.
+    """
+
+    a: Path
+    b: Path
+    images: Path
+    limit: int = 256
+    contract: InputContract | None = None
+
+
+def compare_files(request: CompareRequest, reporter: ProgressReporter) -> GraphComparison:
+    """See `edgetl.graph.layer_comparison.compare_layers`.
+
+    Raises:
+        EdgetlError: a file cannot be read; nothing says how they take their images, or they take them in different
+            ways; or they have other outputs.
+    """
+    a, b = load_model(request.a), load_model(request.b)
+    preprocessing = agreed_preprocessing({request.a: a, request.b: b}, request.contract)
+    names = (str(request.a), str(request.b))
+    with reporter.progress("comparing", request.limit) as advance:
+
+        def images() -> Iterator[tuple[str, Float32Array]]:
+            for one in _images(request, preprocessing):
+                yield one
+                advance(1)
+
+        return compare_layers(a, b, images(), names)
+
+
+def _images(request: CompareRequest, preprocessing: Preprocessing) -> Iterator[tuple[str, Float32Array]]:
+    samples, root = image_samples(request.images)
+    drawn = draw(samples, CalibrationRecipe(images=request.limit))
+    for batch in stream(drawn, root, renderer(preprocessing), input_of(preprocessing)):
+        for number, row in enumerate(batch.rows):
+            yield drawn[row].path, batch.result[number : number + 1]

@@ -1,0 +1,24 @@
+"""A graph of a bundle's detectors, from raw outputs to one that ends in boxes."""
+
+from __future__ import annotations
+
+import onnx
+
+from edgetl.artifacts.deployment import GraphSpec
+from edgetl.artifacts.detector_bundle import DetectionBundle
+from edgetl.artifacts.predictions import NmsImplementation
+from edgetl.config import NmsSettings
+from edgetl.graph.detection_postprocessing import RawHead, with_detections
+
+
+def with_postprocessing(
+    graph: onnx.ModelProto,
+    spec: GraphSpec,
+    bundle: DetectionBundle,
+    suppression: NmsSettings,
+    form: NmsImplementation = "operator",
+) -> onnx.ModelProto:
+    """The graph, in whatever precision, with detections of its heads in place of their raw outputs."""
+    by_name = {head.name: head for head in bundle.heads}
+    wanted = [RawHead(one.name, one.classes, one.scales, one.raws) for one in (by_name[name] for name in spec.heads)]
+    return with_detections(graph, wanted, bundle.preprocessing, suppression, form, keep=spec.handed_on)

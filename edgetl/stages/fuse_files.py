@@ -1,0 +1,149 @@
+"""Plain ONNX files that share layers, fused into one."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from edgetl.artifacts.fusion_report import Fusion, Sharing, Verification
+from edgetl.config import CalibrationRecipe, InputContract
+from edgetl.data.calibration_images import draw, folder_samples
+from edgetl.data.stream import input_of, stream
+from edgetl.data.views import renderer
+from edgetl.errors import EdgetlError
+from edgetl.graph.fusion.divergence import divergences
+from edgetl.graph.fusion.fused_graph import Fused, fuse
+from edgetl.graph.fusion.recalibrate import recalibrate, scale_conflicts
+from edgetl.graph.fusion.sharing import sharing
+from edgetl.graph.fusion.verify import Feed, random_inputs, tolerance, verify
+from edgetl.graph.metadata import record_preprocessing
+from edgetl.graph.model import image_input, load_model, save_model, stored_bytes, whole_model
+from edgetl.report.wording import printable
+from edgetl.stages.input_contract import input_preprocessing
+from edgetl.stages.stage import ProgressReporter
+
+_RANDOM_IMAGES = 8
+_REAL_IMAGES = 64
+
+
+@dataclass(frozen=True)
+class FuseRequest:
+    """The files to fuse by their names, and how to verify what comes of it.
+
+    ``contract`` says how images become the graphs' input, where their metadata do not.
+    """
+
+    graphs: Mapping[str, Path]
+    output: Path
+    images: Path | None = None
+    recalibrate: bool = False
+    contract: InputContract | None = None
+
+
+def fuse_files(request: FuseRequest, reporter: ProgressReporter) -> Fusion:
+    """Fuse files, and write the result if it computes what they do.
+
+    Raises:
+        EdgetlError: a file cannot be read or fused, a model has nothing in common with the others, or the result
+            computes something else or cannot be written.
+    """
+    _refuse_overwriting(request)
+    originals = {name: load_model(path) for name, path in request.graphs.items()}
+    conflicts = scale_conflicts(originals)
+    models = recalibrate(originals) if request.recalibrate else originals
+    fused, parted = fuse(models), divergences(models)
+    found = sharing(fused)
+    _refuse_unshared(models, found)
+    if request.contract is not None:
+        for name, path in request.graphs.items():
+            preprocessing = input_preprocessing(originals[name], request.contract, str(path))
+        record_preprocessing(fused.model, preprocessing)
+    random, real = list(_random_batches(fused.model)), list(_real_batches(fused.model, request.images))
+    reporter.message("verifying that nothing changed")
+    with tempfile.TemporaryDirectory() as scratch, whole_model(fused.model, request.output) as written:
+        sources = _saved(models, Path(scratch)) if request.recalibrate else request.graphs
+        verified = verify(written, sources, fused.tensors, [*random, *real], tolerance(models.values()))
+        _refuse_difference(verified, fused)
+        moved = verify(written, request.graphs, fused.tensors, [*random, *real], 0.0) if request.recalibrate else None
+    return Fusion(
+        sharing=found,
+        bytes={name: stored_bytes(path) for name, path in request.graphs.items()},
+        fused_bytes=stored_bytes(request.output),
+        divergences=parted,
+        conflicts=conflicts,
+        verified=verified,
+        random_images=_count(random),
+        real_images=_count(real),
+        recalibration_difference=None if moved is None else moved.difference,
+    )
+
+
+def _refuse_overwriting(request: FuseRequest) -> None:
+    if request.output.resolve() in {path.resolve() for path in request.graphs.values()}:
+        raise EdgetlError(f"{request.output} is one of the models to fuse; give another file to write with -o")
+
+
+def _refuse_unshared(models: Mapping[str, onnx.ModelProto], found: Sharing) -> None:
+    lonely = next((name for name, amount in found.shared.items() if not amount.layers), None)
+    if lonely is not None:
+        other = next(name for name in models if name != lonely)
+        parted = divergences({other: models[other], lonely: models[lonely]})[0]
+        raise EdgetlError(
+            f"{lonely} has no layer in common with the others, so nothing would be gained; against {other}, "
+            f"at {printable(parted.layer or 'its input')}: {printable(parted.reason)}"
+        )
+
+
+def _refuse_difference(verified: Verification, fused: Fused) -> None:
+    if verified.wrong is not None:
+        raise EdgetlError(
+            f"output {verified.wrong} would be up to {verified.difference:.3g} away from what its model computes, more "
+            "than rounding explains; nothing was written: report this with the models"
+        )
+    if len(verified.random) == len(fused.model.graph.output):
+        raise EdgetlError("every output depends on chance, so nothing can be verified; export the models for inference")
+
+
+def _saved(models: Mapping[str, onnx.ModelProto], folder: Path) -> dict[str, Path]:
+    paths = {name: folder / f"{number}.onnx" for number, name in enumerate(models)}
+    for name, path in paths.items():
+        save_model(models[name], path)
+    return paths
+
+
+def _random_batches(model: onnx.ModelProto) -> Iterator[Feed]:
+    batch = _fixed_batch(model) or _RANDOM_IMAGES
+    for seed in range(-(-_RANDOM_IMAGES // batch)):
+        yield random_inputs(model, batch, seed)
+
+
+def _real_batches(model: onnx.ModelProto, folder: Path | None) -> Iterator[Feed]:
+    if folder is None:
+        return
+    name, preprocessing, fixed = (
+        image_input(model),
+        input_preprocessing(model, name="one of the models"),
+        _fixed_batch(model),
+    )
+    samples = draw(folder_samples(folder), CalibrationRecipe(images=_REAL_IMAGES))
+    for batch in stream(
+        samples, folder, renderer(preprocessing), input_of(preprocessing), batch_size=fixed or _RANDOM_IMAGES
+    ):
+        images = batch.result
+        # The last ones are repeated where a batch must be full.
+        yield {name: np.resize(images, (fixed, *images.shape[1:])) if fixed else images}
+
+
+def _fixed_batch(model: onnx.ModelProto) -> int:
+    """The batch of the first input; 0 where it is dynamic."""
+    dims = model.graph.input[0].type.tensor_type.shape.dim
+    return int(dims[0].dim_value) if dims else 0
+
+
+def _count(batches: list[Feed]) -> int:
+    return sum(len(next(iter(batch.values()))) for batch in batches)

@@ -1,0 +1,144 @@
+"""Images, folders and videos through a model: what it says of them, and pictures of that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgetl.artifacts.data_index import BrokenFile
+from edgetl.artifacts.files import whole_file
+from edgetl.artifacts.predictions import Prediction
+from edgetl.data.images import BrokenImageError, decode, fit, read, upright_size
+from edgetl.data.paths import IMAGE_SUFFIXES, files_below, utf8
+from edgetl.data.pictures import annotated
+from edgetl.data.video import is_video, open_video, video_writer
+from edgetl.data.views import plain
+from edgetl.errors import EdgetlError
+from edgetl.stages.predictor import Predictor, load_predictor
+
+_AS_THEY_ARE = frozenset({".jpg", ".jpeg", ".png"})
+_QUALITY = 92
+
+
+@dataclass(frozen=True)
+class PredictRequest:
+    """What is to be done.
+
+    ``sources``: images, videos, and folders of images. ``output``: the folder for pictures, if they are wanted.
+    ``score_threshold``: boxes that score less are left out; None for 0.25, or what the model itself drops if that is
+    more. ``top``: how many labels of each head are given.
+    """
+
+    model: Path
+    sources: tuple[Path, ...]
+    output: Path | None = None
+    score_threshold: float | None = None
+    top: int = 5
+
+
+def predict(request: PredictRequest) -> Iterator[Prediction | BrokenFile]:
+    """What the model says of each image, and of each frame of each video, as it comes.
+
+    A file that cannot be read, or a video that is damaged, is reported among the results, and no picture of it is
+    written; the others are done.
+
+    Raises:
+        EdgetlError: the model cannot be used (see `load_predictor`), a source is missing or a folder without images,
+            pictures would overwrite a source or one another or cannot be written; or no source at all could be read.
+    """
+    files = [(file, target) for file, target in _files(request)]
+    predictor, least = load_predictor(request.model, request.score_threshold)
+    one = _OneByOne(predictor, least, request.top)
+    said, first = 0, None
+    for file, target in files:
+        for result in one.of_video(file, target) if is_video(file) else one.of_image(file, target):
+            yield result
+            if isinstance(result, BrokenFile):
+                first = first or result
+            else:
+                said += 1
+    if first is not None and not said:
+        raise EdgetlError(
+            f"none of {len(files)} files can be read; the first: {first.path} ({first.reason}); give images or videos"
+        )
+
+
+@dataclass(frozen=True)
+class _OneByOne:
+    predictor: Predictor
+    score_threshold: float
+    top: int
+
+    def of_image(self, file: Path, target: Path | None) -> Iterator[Prediction | BrokenFile]:
+        try:
+            content = read(file)
+            outputs = self.predictor.run(plain(content, self.predictor.preprocessing))
+            said = self.predictor.prediction(file, outputs, upright_size(content), self.score_threshold, self.top)
+            if target is not None:
+                picture = annotated(decode(content), said)
+                kind = "PNG" if target.suffix.lower() == ".png" else "JPEG"
+                with whole_file(target) as partial:
+                    picture.save(partial, format=kind, quality=_QUALITY)
+            yield said
+        except (BrokenImageError, OSError) as error:
+            yield _broken(file, error)
+
+    def of_video(self, file: Path, target: Path | None) -> Iterator[Prediction | BrokenFile]:
+        try:
+            with open_video(file) as video, ExitStack() as writing:
+                add = writing.enter_context(video_writer(target, video.fps)) if target is not None else None
+                for frame in video.frames:
+                    outputs = self.predictor.run(fit(frame.image, self.predictor.preprocessing))
+                    said = self.predictor.prediction(file, outputs, frame.image.size, self.score_threshold, self.top)
+                    if add is not None:
+                        add(annotated(frame.image, said), frame.seconds)
+                    yield said.model_copy(update={"frame": frame.number, "seconds": round(frame.seconds, 3)})
+        except (BrokenImageError, OSError) as error:
+            yield _broken(file, error)
+
+
+def _broken(file: Path, error: BrokenImageError | OSError) -> BrokenFile:
+    return BrokenFile(path=utf8(file), reason=str(getattr(error, "strerror", None) or error))
+
+
+def _files(request: PredictRequest) -> Iterator[tuple[Path, Path | None]]:
+    """Every file, and where its picture goes; all known to be possible before the first is done."""
+    named = [found for source in request.sources for found in _named(source)]
+    for file, _ in named:
+        utf8(file)
+    sources = {file.resolve(): file for file, _ in named}
+    taken: dict[Path, Path] = {}
+    for file, name in named:
+        if request.output is None:
+            yield file, None
+            continue
+        target = request.output / _picture_name(name)
+        place = target.resolve()
+        if place in sources:
+            raise EdgetlError(f"the picture of {file} would overwrite {sources[place]}; give another folder as -o")
+        if taken.setdefault(place, file).resolve() != file.resolve():
+            raise EdgetlError(f"the pictures of {taken[place]} and {file} would both be {target}; predict them apart")
+        yield file, target
+
+
+def _named(source: Path) -> Sequence[tuple[Path, Path]]:
+    """The files of a source, each with its name below the folder."""
+    if not source.exists():
+        raise EdgetlError(f"{source} does not exist; give images, folders of images, or videos")
+    if not source.is_dir():
+        return [(source, Path(source.name))]
+    found = [file for file in files_below(source) if file.suffix.lower() in IMAGE_SUFFIXES]
+    if not found:
+        raise EdgetlError(
+            f"{source} holds no images; expected files such as .jpg and .png (videos are named one by one)"
+        )
+    return [(file, file.relative_to(source)) for file in found]
+
+
+def _picture_name(name: Path) -> Path:
+    """The file's own name where a picture can have it; a picture of another format has that format beside its own."""
+    if is_video(name):
+        return name if name.suffix.lower() == ".mp4" else name.with_name(name.name + ".mp4")
+    return name if name.suffix.lower() in _AS_THEY_ARE else name.with_name(name.name + ".png")

@@ -1,0 +1,235 @@
+"""One plain ONNX file in FP16 or INT8, without a study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from edgetl.arrays import Float32Array
+from edgetl.artifacts.accuracy_control_record import AccuracyControlResult
+from edgetl.artifacts.calibration_table import CalibrationTable
+from edgetl.artifacts.data_index import Sample
+from edgetl.artifacts.files import read_bytes, sha256_file, write_bytes, write_json
+from edgetl.artifacts.prepared import PreparedRecord, record_path
+from edgetl.config import CalibrationRecipe, InputContract, QdqFormat, load_recipe
+from edgetl.data.calibration_images import draw, image_samples
+from edgetl.data.labelled_boxes import is_annotated
+from edgetl.data.stream import input_of, stream, to_input
+from edgetl.data.views import renderer
+from edgetl.errors import EdgetlError, NotMetError
+from edgetl.graph.calibration_cache import cache_tensors, cache_text, read_cache, table_from_cache
+from edgetl.graph.fp16 import to_fp16
+from edgetl.graph.layer_comparison import compare_layers
+from edgetl.graph.metadata import detecting_outputs, record_preprocessing, recorded_preprocessing
+from edgetl.graph.model import load_model, save_model
+from edgetl.graph.observe import Observation, quantisable_tensors
+from edgetl.graph.overflow import overflowing
+from edgetl.graph.quantize import quantize
+from edgetl.graph.sensitivity import mixed_precision_graph
+from edgetl.stages.accuracy_control import AccuracyControlSearch
+from edgetl.stages.accuracy_evaluator import AccuracyEvaluator, class_counts, evaluator_of_folder
+from edgetl.stages.calibrator import Calibrator
+from edgetl.stages.detect.evaluator import evaluator_of_boxes
+from edgetl.stages.input_contract import input_preprocessing
+from edgetl.stages.quantization_variants import PrecisionAssignment, QuantizationVariant
+from edgetl.stages.stage import ProgressReporter
+
+_RANDOM_IMAGES = 8
+_WHAT_TO_DO = "judge by more images, allow more with --max-accuracy-drop, calibrate on more images, or take fp16"
+
+
+@dataclass(frozen=True)
+class PrepareRequest:
+    """What a plain FP32 graph is to become.
+
+    ``calibration_images``: a folder, or a text file that lists paths; INT8 needs them or ``scales``, a calibration
+    cache to take scales from. With ``max_accuracy_drop``, INT8 is mended until it loses no more on ``eval_images``: of
+    top-1 accuracy on an image folder with labels, or of a detector's mAP@0.5 on images with boxes. ``cache``: where a
+    calibration cache for ``tensorrt_version`` goes. ``contract`` says how images become the graph's input, where its
+    metadata do not.
+    """
+
+    precision: str
+    target: QdqFormat = "tensorrt"
+    calibration_images: Path | None = None
+    recipe: str = "default"
+    max_accuracy_drop: float | None = None
+    eval_images: Path | None = None
+    scales: Path | None = None
+    cache: Path | None = None
+    tensorrt_version: str = "10.3.0"
+    contract: InputContract | None = None
+
+
+@dataclass(frozen=True)
+class _PreparedGraph:
+    """A prepared graph and how it came about; ``plain`` is the float graph that ``table`` belongs to."""
+
+    model: onnx.ModelProto
+    excluded: Mapping[str, str]
+    images: Float32Array | None
+    plain: onnx.ModelProto
+    table: CalibrationTable | None = None
+    accuracy_control: AccuracyControlResult | None = None
+
+
+def prepare_file(
+    graph: Path, output: Path, request: PrepareRequest, reporter: ProgressReporter, record: Path | None = None
+) -> None:
+    """Write a plain FP32 graph in another precision, and beside it (at ``record``) how it was made.
+
+    Raises:
+        EdgetlError: the graph cannot be read or prepared, or INT8 is asked for without images.
+        NotMetError: INT8 cannot be made to lose no more than ``max_accuracy_drop``.
+    """
+    model = load_model(graph)
+    if request.precision not in {"fp16", "int8"}:
+        raise EdgetlError(f"{graph} is FP32 as it is; choose --precision fp16 or int8")
+    preprocessing = input_preprocessing(model, request.contract, str(graph))
+    if recorded_preprocessing(model) is None:
+        reporter.message(f"images become the input of {graph} as {preprocessing}")
+        record_preprocessing(model, preprocessing)
+    done = _fp16(model, request, reporter) if request.precision == "fp16" else _int8(model, request, reporter)
+    images = _random_images(model) if done.images is None else done.images
+    named = [(f"image {number}", images[number : number + 1]) for number in range(len(images))]
+    parity = compare_layers(model, done.model, named, (graph.name, output.name))
+    save_model(done.model, output)
+    if request.cache is not None and done.table is not None:
+        write_bytes(request.cache, cache_text(done.plain, done.table, request.tensorrt_version).encode())
+        save_model(done.plain, request.cache.with_name(request.cache.name + ".onnx"))
+    note = PreparedRecord(
+        graph=graph.name,
+        graph_sha256=sha256_file(graph),
+        prepared_sha256=sha256_file(output),
+        precision="fp16" if request.precision == "fp16" else "int8",
+        target=None if request.precision == "fp16" else request.target,
+        preprocessing=preprocessing,
+        excluded=dict(done.excluded),
+        parity_on="random images" if done.images is None else "calibration images",
+        parity=parity.model_copy(update={"worst_images": ()}),
+        accuracy_control=done.accuracy_control,
+        calibration=done.table,
+    )
+    write_json(record or record_path(output), note)
+
+
+def _fp16(model: onnx.ModelProto, request: PrepareRequest, reporter: ProgressReporter) -> _PreparedGraph:
+    images = None
+    if request.calibration_images is not None:
+        samples, root = image_samples(request.calibration_images)
+        preprocessing = input_preprocessing(model)
+        batches = stream(
+            draw(samples, CalibrationRecipe(images=16)), root, renderer(preprocessing), input_of(preprocessing)
+        )
+        images = np.concatenate([batch.result for batch in batches])
+    kept = overflowing(model, _random_images(model) if images is None else images)
+    for name, reason in kept.items():
+        reporter.message(f"{name} stays in FP32: {reason}, beyond what FP16 holds")
+    return _PreparedGraph(to_fp16(model, kept), kept, images, model)
+
+
+def _random_images(model: onnx.ModelProto) -> Float32Array:
+    """Images of noise, where no real one was given."""
+    preprocessing = input_preprocessing(model)
+    shape = (_RANDOM_IMAGES, preprocessing.height, preprocessing.width, 3)
+    return to_input(np.random.default_rng(0).integers(0, 256, shape, np.uint8), preprocessing)
+
+
+def _int8(model: onnx.ModelProto, request: PrepareRequest, reporter: ProgressReporter) -> _PreparedGraph:
+    if request.scales is not None:
+        scales = read_cache(read_bytes(request.scales), str(request.scales))
+        table = table_from_cache(model, scales, request.target, str(request.scales))
+        return _PreparedGraph(quantize(model, table, request.target), {}, None, model, table)
+    if request.calibration_images is None:
+        raise EdgetlError(
+            "INT8 needs images to calibrate on; give --calibration-images DIR with some hundred real ones"
+        )
+    judge = _judge(model, request, reporter)  # first: what is wrong with its images is told before the work begins
+    calibration = _calibration(model, request, reporter)
+    shown = calibration.observe(model)
+    forms = calibration.variants(model, shown, request.target)
+    if judge is None:
+        return _without_accuracy_control(model, request.target, shown.observation, forms[0])
+    return _with_accuracy_control(model, request, judge, calibration, shown.observation, forms)
+
+
+def _without_accuracy_control(
+    model: onnx.ModelProto, target: QdqFormat, seen: Observation, form: QuantizationVariant
+) -> _PreparedGraph:
+    mixed, kept = form.assign_precision(target), _first_kept(form.table)
+    float32 = overflowing(model, seen.probe_images) if kept else {}
+    written = mixed_precision_graph(mixed.model, mixed.table, target, mixed.excluded, float32)
+    return _PreparedGraph(written, kept, seen.probe_images, mixed.model, mixed.table)
+
+
+def _first_kept(table: CalibrationTable) -> dict[str, str]:
+    """The first layers that are not INT8, and why."""
+    first = table.first
+    reason = "" if first is None else f"in INT8 it leaves {first.snr_db_int8:g} of {first.snr_db:g} dB"
+    return dict.fromkeys(table.first_in_float(), reason)
+
+
+def _with_accuracy_control(
+    model: onnx.ModelProto,
+    request: PrepareRequest,
+    judge: AccuracyEvaluator,
+    calibration: Calibrator[Sample],
+    seen: Observation,
+    forms: Sequence[QuantizationVariant],
+) -> _PreparedGraph:
+    assert request.max_accuracy_drop is not None
+    float32 = list(overflowing(model, seen.probe_images))
+
+    def written(assignment: PrecisionAssignment) -> onnx.ModelProto:
+        return mixed_precision_graph(assignment.model, assignment.table, request.target, assignment.excluded, float32)
+
+    budget, watcher = request.max_accuracy_drop, calibration.reporter
+    guarding = AccuracyControlSearch(
+        judge, budget, request.target, calibration.refined, lambda mixed: [written(mixed)], watcher
+    )
+    chosen, guard = guarding.search(seen, forms)
+    if chosen is None:
+        raise NotMetError(f"{guard.why_not_met}; {_WHAT_TO_DO}")
+    noise = {name: note.snr_db for note in guard.layers for name in note.layers}
+    kept = {name: f"alone in INT8 it leaves {noise[name]:g} dB" for name in chosen.excluded if name in noise}
+    return _PreparedGraph(
+        written(chosen), _first_kept(chosen.table) | kept, seen.probe_images, chosen.model, chosen.table, guard
+    )
+
+
+def _judge(model: onnx.ModelProto, request: PrepareRequest, reporter: ProgressReporter) -> AccuracyEvaluator | None:
+    """Who measures what INT8 loses, where that matters.
+
+    A graph that both classifies and detects, as fused ones do, is judged by what its images are labelled with.
+    """
+    if request.max_accuracy_drop is None:
+        return None
+    assert request.eval_images is not None, "the command asks for both"
+    images, preprocessing = request.eval_images, input_preprocessing(model)
+    judge: AccuracyEvaluator
+    if detecting_outputs(model) and (is_annotated(images) or not class_counts(model)):
+        judge = evaluator_of_boxes(model, images, preprocessing, reporter)
+    else:
+        judge = evaluator_of_folder(model, images, preprocessing)
+    worth = ", ".join(f"{name} {one.value:.1%}" for name, one in judge.fp32.items())
+    reporter.message(f"judging by {judge.metric} on {judge.images} images of {images}; FP32 has: {worth}")
+    return judge
+
+
+def _calibration(model: onnx.ModelProto, request: PrepareRequest, reporter: ProgressReporter) -> Calibrator[Sample]:
+    """The calibration images of an order."""
+    assert request.calibration_images is not None
+    recipe = load_recipe(request.recipe, Path())
+    every, root = image_samples(request.calibration_images)
+    samples = draw(every, recipe)
+    reporter.message(f"calibrating on {len(samples)} images of {request.calibration_images} by {recipe.method}")
+
+    def tensors(form: onnx.ModelProto) -> tuple[str, ...]:
+        names = quantisable_tensors(form)
+        return tuple(dict.fromkeys((*names, *cache_tensors(form)))) if names and request.cache is not None else names
+
+    return Calibrator(samples, root, input_preprocessing(model), recipe, reporter, tensors)
