@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     show_default="0.25, or the model's own if that is higher",
     help="Leave out boxes that score less.",
 )
-@click.option("--top-k", type=click.IntRange(1), default=5, show_default=True, help="Labels of a classifier to give.")
+@click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Labels of a classifier to give.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: one document, or with a video one on each line.")
 def command(
     model: Path,
     sources: tuple[Path, ...],
     output: Path | None,
     score_threshold: float | None,
-    top_k: int,
+    top: int,
     as_json: bool,
 ) -> None:
     """Say what is in images, or draw it.
@@ -39,13 +39,13 @@ def command(
 
     \b
     Examples:  edgetl predict detector.onnx dog.jpg -o drawn
-               edgetl predict classifier.onnx photos --top-k 1 --json
+               edgetl predict classifier.onnx photos --top 1 --json
     """
     from edgetl.artifacts.data_index import BrokenFile
     from edgetl.data.video import is_video
     from edgetl.stages.predict_files import PredictRequest, predict
 
-    results = predict(PredictRequest(model, sources, output, score_threshold, top_k))
+    results = predict(PredictRequest(model, sources, output, score_threshold, top))
     if as_json and not any(is_video(source) for source in sources):
         _print_document(model, results)
         return

@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     type=PATH,
     help="Labelled images to measure that on: folders by label; for a detector COCO's .json, YOLO's .yaml, or VOC.",
 )
-@click.option("--write-calibration-cache", type=PATH, help="Write the scales for TensorRT up to 10 and for DLA, too.")
+@click.option("--calibration-cache", type=PATH, help="Write the scales for TensorRT up to 10 and for DLA, too.")
 @click.option("--tensorrt-version", show_default="10.3.0", help="Whose calibration cache it is to be.")
-@click.option("--calibration-cache", type=PATH, help="A calibration cache to take the scales from, in place of images.")
+@click.option("--scales", type=PATH, help="A calibration cache to take the scales from, in place of images.")
 @preprocessing_options
 def command(
     model: Path,
@@ -47,9 +47,9 @@ def command(
     target: QdqFormat | None,
     max_accuracy_drop: float | None,
     eval_images: Path | None,
-    write_calibration_cache: Path | None,
-    tensorrt_version: str | None,
     calibration_cache: Path | None,
+    tensorrt_version: str | None,
+    scales: Path | None,
     **preprocessing: Any,
 ) -> None:
     """Write one ONNX file in FP16 or INT8: the precision is in its types and Q/DQ nodes.
@@ -63,15 +63,15 @@ def command(
     Examples:  edgetl prepare m.onnx --precision int8 --calibration-images photos -o m.int8.onnx
                edgetl prepare resnet.onnx --preprocessing imagenet --precision fp16 -o resnet.fp16.onnx
     """
-    for_int8 = (recipe, target, max_accuracy_drop, eval_images, write_calibration_cache, calibration_cache)
+    for_int8 = (recipe, target, max_accuracy_drop, eval_images, calibration_cache, scales)
     if precision == "fp16" and any(value is not None for value in for_int8):
         raise click.UsageError("of the options on calibration and accuracy, FP16 takes --calibration-images alone")
     if (max_accuracy_drop is None) != (eval_images is None):
         raise click.UsageError("--max-accuracy-drop and --eval-images go together")
-    if calibration_cache is not None and any((calibration_images, recipe, eval_images, write_calibration_cache)):
-        raise click.UsageError("--calibration-cache takes the place of images, and of all that is found on them")
-    if tensorrt_version is not None and write_calibration_cache is None:
-        raise click.UsageError("--tensorrt-version is for --write-calibration-cache")
+    if scales is not None and any((calibration_images, recipe, eval_images, calibration_cache)):
+        raise click.UsageError("--scales takes the place of images, and of all that is found on them")
+    if tensorrt_version is not None and calibration_cache is None:
+        raise click.UsageError("--tensorrt-version is for --calibration-cache")
     from edgetl.stages.prepare_file import PrepareRequest, prepare_file
 
     wanted = PrepareRequest(
@@ -81,8 +81,8 @@ def command(
         recipe=recipe or "default",
         max_accuracy_drop=max_accuracy_drop,
         eval_images=eval_images,
-        scales=calibration_cache,
-        cache=write_calibration_cache,
+        scales=scales,
+        cache=calibration_cache,
         tensorrt_version=tensorrt_version or "10.3.0",
         contract=take_contract(preprocessing),
     )

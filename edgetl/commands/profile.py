@@ -29,26 +29,26 @@ def command(sources: tuple[Path, ...], as_json: bool, **values: Any) -> None:
                edgetl profile new.onnx --against old.onnx --fail-if-slower 5%
                edgetl profile model.onnx --layers --images photos
                edgetl profile signs.onnx people.onnx --scenario cadence --rate signs=5 --rate people=30
-               edgetl profile --recompute nano.json --recompute orin.json
-               edgetl profile model.onnx --host nano --host orin
+               edgetl profile --load nano.json --load orin.json
+               edgetl profile model.onnx --on nano --on orin
                edgetl profile model.onnx --estimate "Orin Nano 8GB" --precision int8
     """
     refuse_at_home(values)
-    if sum(bool(values[name]) for name in ("recompute", "host", "estimate")) > 1:
-        raise click.UsageError("--recompute, --host and --estimate exclude each other")
+    if sum(bool(values[name]) for name in ("load", "on", "estimate")) > 1:
+        raise click.UsageError("--load, --on and --estimate exclude each other")
     if values["estimate"]:
         show_estimates(sources, values, as_json)
-    elif values["host"]:
+    elif values["on"]:
         for profile in profile_on_hosts(sources, values, as_json):
             _judge(profile, values["fail_if_slower"], values["strict"])
-    elif values["recompute"]:
+    elif values["load"]:
         if sources:
-            raise click.UsageError("--recompute measures nothing; leave the models out")
+            raise click.UsageError("--load measures nothing; leave the models out")
         from edgetl.stages.reload import reload
 
-        _show_loaded({str(path): reload(path) for path in values["recompute"]}, as_json)
+        _show_loaded({str(path): reload(path) for path in values["load"]}, as_json)
     elif not sources:
-        raise click.UsageError("give a STUDY.yaml with -o DIR, models, or --recompute FILE")
+        raise click.UsageError("give a STUDY.yaml with -o DIR, models, or --load FILE")
     elif sources[0].suffix in {".onnx", ".engine"}:
         from edgetl.stages.profile_files import profile_files
 
@@ -73,7 +73,7 @@ def _profile_study(sources: tuple[Path, ...], values: dict[str, Any], as_json: b
     options = Options(
         threads=values["threads"],
         seconds=values["seconds"],
-        interval_width=values["interval_width"],
+        interval_width=values["width"],
         provider=values["provider"],
         energy=not values["no_energy"],
         layers=values["layers"],

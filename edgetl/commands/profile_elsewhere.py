@@ -32,20 +32,18 @@ _OPTIONS = (
         type=click.Choice(["fp32", "fp16", "int8"]),
         help="With --estimate: as if models were prepared so.",
     ),
-    click.option(
-        "--host", metavar="HOST", multiple=True, help="Build and measure on this host through ssh. Repeatable."
-    ),
+    click.option("--on", metavar="HOST", multiple=True, help="Build and measure on this host through ssh. Repeatable."),
     click.option(
         "--runtime",
         type=click.Choice(["auto", "onnxruntime", "tensorrt", "tensorrt-rtx"]),
         default="auto",
         show_default="TensorRT where a host has it and PyCUDA, else ONNX Runtime",
-        help="With --host: what runs MODEL.onnx.",
+        help="With --on: what runs MODEL.onnx.",
     ),
-    click.option("--remote-python", default="python3", show_default=True, help="With --host: the hosts' Python."),
-    click.option("--ssh-config", type=PATH, help="With --host: a configuration for ssh instead of ~/.ssh/config."),
+    click.option("--remote-python", default="python3", show_default=True, help="With --on: the hosts' Python."),
+    click.option("--ssh-config", type=PATH, help="With --on: a configuration for ssh instead of ~/.ssh/config."),
 )
-_PASSED = ("threads", "seconds", "interval_width", "batch")
+_PASSED = ("threads", "seconds", "width", "batch")
 _FLAGS = ("cuda_graph", "spin_wait", "no_transfers", "share_scratch", "trust", "layers", "no_energy")
 _HERE_ALONE = {"scenarios": "scenario", "images": "images", "runtime_cache": "runtime-cache"}
 
@@ -58,15 +56,15 @@ def elsewhere_options(command: _Command) -> _Command:
 
 def refuse_at_home(values: dict[str, Any]) -> None:
     """What says nothing where it is measured here, and what is measured here alone."""
-    elsewhere = next((option for option in ("host", "estimate") if values[option]), None)
+    elsewhere = next((option for option in ("on", "estimate") if values[option]), None)
     given = next((option for name, option in _HERE_ALONE.items() if values[name]), None)
     if elsewhere and given:
         raise click.UsageError(f"--{given} is not for --{elsewhere}; run edgetl on that device for it")
     unused = {"precision": values["precision"], "ssh-config": values["ssh_config"]}
     unused |= {"runtime": values["runtime"] != "auto", "remote-python": values["remote_python"] != "python3"}
     for name, given in unused.items():
-        if given and not (values["estimate"] if name == "precision" else values["host"]):
-            raise click.UsageError(f"--{name} is for {'--estimate' if name == 'precision' else '--host'}")
+        if given and not (values["estimate"] if name == "precision" else values["on"]):
+            raise click.UsageError(f"--{name} is for {'--estimate' if name == 'precision' else '--on'}")
 
 
 def show_estimates(sources: tuple[Path, ...], values: dict[str, Any], as_json: bool) -> None:
@@ -92,7 +90,7 @@ def profile_on_hosts(sources: tuple[Path, ...], values: dict[str, Any], as_json:
     from edgetl.errors import EdgetlError
     from edgetl.stages.remote import Hosts, profile_on
 
-    hosts = Hosts(values["host"], values["remote_python"], values["ssh_config"])
+    hosts = Hosts(values["on"], values["remote_python"], values["ssh_config"])
     found = profile_on(hosts, _job(sources, values), TerminalReporter())
     _show_hosts(found, as_json)
     if found.failed:
@@ -134,11 +132,11 @@ def _job(sources: tuple[Path, ...], values: dict[str, Any]) -> RemoteJob:
     if sources and sources[0].suffix == ".onnx":
         options = [*_passed(values, _PASSED), *_flags(values, _FLAGS)]
         return files_job(profile_request(sources, values).files, values["runtime"], options, values["output"])
-    study, run = _study(sources, values, "--host")
+    study, run = _study(sources, values, "--on")
     if values["runtime"] != "auto":
         raise click.UsageError("--runtime is for models; a study names its own")
     options = [
-        *_passed(values, ("threads", "seconds", "interval_width", "provider")),
+        *_passed(values, ("threads", "seconds", "width", "provider")),
         *_flags(values, ("layers", "no_energy")),
     ]
     return study_job(study, RunDirectory(run), options)

@@ -47,7 +47,7 @@ _OPTIONS = (
     threads_option,
     seconds_option,
     click.option(
-        "--interval-width",
+        "--width",
         type=FractionParam(),
         default=0.01,
         show_default="1%",
@@ -86,7 +86,7 @@ _OPTIONS = (
     click.option("--no-energy", is_flag=True, help="Leave out energy, which takes as long again as latency."),
     click.option("--trust", is_flag=True, help="Load FILE.engine though it is not what its manifest speaks of."),
     click.option(
-        "--recompute", type=PATH, multiple=True, help="Measure nothing: recompute from a results.json. Repeatable."
+        "--load", type=PATH, multiple=True, help="Measure nothing: recompute from a results.json. Repeatable."
     ),
     click.option("--strict", is_flag=True, help="Exit with 4 if a result is UNSTABLE or undecided."),
     click.option("--json", "as_json", is_flag=True, help="Print the figures in the shape of results.json."),
@@ -132,7 +132,7 @@ def profile_request(files: tuple[Path, ...], values: dict[str, Any]) -> ProfileR
         raise click.UsageError("--fail-if-slower needs --against MODEL")
     return ProfileRequest(
         files=(*files, *([against] if against else [])),
-        until=StoppingRule(values["seconds"], values["interval_width"], None if limit is None else 1.0 + limit),
+        until=StoppingRule(values["seconds"], values["width"], None if limit is None else 1.0 + limit),
         run=_run_options(values),
         batch=values["batch"],
         scenarios=scenario_request(values),

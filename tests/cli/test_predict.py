@@ -182,7 +182,7 @@ def test_a_threshold_below_the_models_is_refused(call: Command, fault: Fault, ph
 
 def test_a_classifier_gives_its_top_labels(call: Command, finished: Path, photos: Path) -> None:
     graph = finished / "run" / "graphs" / "combined.fp32.onnx"
-    done = call("predict", graph, photos, "--top-k", 2, "--json")
+    done = call("predict", graph, photos, "--top", 2, "--json")
     assert done.returncode == 0, done.stderr
     images = json.loads(done.stdout)["images"]
     files = [path for path in photos.rglob("*") if path.is_file()]
@@ -201,9 +201,9 @@ def test_a_classifier_gives_its_top_labels(call: Command, finished: Path, photos
 def test_every_head_of_a_graph_has_its_say(call: Command, finished: Path, photos: Path) -> None:
     graph = finished / "run" / "graphs" / "shared.fp32.onnx"
     one = next(path for path in photos.rglob("*") if path.parent.name == "8")
-    (image,) = json.loads(call("predict", graph, one, "--top-k", 1, "--json").stdout)["images"]
+    (image,) = json.loads(call("predict", graph, one, "--top", 1, "--json").stdout)["images"]
     assert [guess["head"] for guess in image["labels"]] == ["round", "ángulo"]
-    lines = call("predict", graph, one, "--top-k", 1).stdout.splitlines()
+    lines = call("predict", graph, one, "--top", 1).stdout.splitlines()
     assert [line.split()[1] for line in lines[1:]] == ["round:", "ángulo:"]
 
 

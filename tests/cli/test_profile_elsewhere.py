@@ -48,13 +48,13 @@ def test_a_study_is_estimated_deployment_by_deployment_and_left_as_it_is(call: C
 @needs_sshd
 def test_a_study_is_built_and_measured_on_a_host(call: Command, copied: Path, network: Network) -> None:
     run = copied / "run"
-    options = ("--host", "orin", "--remote-python", sys.executable, "--ssh-config", network.config)
+    options = ("--on", "orin", "--remote-python", sys.executable, "--ssh-config", network.config)
     measured = call("profile", copied / "study.yaml", "-o", run, *options, "--seconds", 0.2, "--threads", 1, "--json")
     assert measured.returncode == 0, measured.stderr
     (host,) = json.loads(measured.stdout)["hosts"]
     assert (host["host"], host["error"]) == ("orin", None)
     assert {row["name"] for row in host["profile"]["deployments"]} == {"combined", "shared"}
-    again = call("profile", "--recompute", run / "hosts" / "orin" / "measurements" / "latency.json", "--json")
+    again = call("profile", "--load", run / "hosts" / "orin" / "measurements" / "latency.json", "--json")
     assert json.loads(again.stdout)["deployments"] == host["profile"]["deployments"]
 
 
@@ -62,7 +62,7 @@ def test_a_study_is_built_and_measured_on_a_host(call: Command, copied: Path, ne
 def test_hosts_are_in_one_table_and_one_that_fails_is_a_line(call: Command, finished: Path, network: Network) -> None:
     graph = finished / "run" / "graphs" / "combined.fp32.onnx"
     options = ("--remote-python", sys.executable, "--ssh-config", network.config, "--seconds", 0.1, "--threads", 1)
-    done = call("profile", graph, "--host", "nano", "--host", "gone", *options)
+    done = call("profile", graph, "--on", "nano", "--on", "gone", *options)
     assert done.returncode == 1
     assert "nano" in done.stdout and "onnxruntime" in done.stdout
     errors = done.stderr.splitlines()
@@ -73,16 +73,16 @@ def test_hosts_are_in_one_table_and_one_that_fails_is_a_line(call: Command, fini
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["m.onnx", "--estimate", "Nano", "--host", "nano"], "exclude each other"),
-        (["m.onnx", "--host", "nano", "--scenario", "offline"], "--scenario is not for --host"),
+        (["m.onnx", "--estimate", "Nano", "--on", "nano"], "exclude each other"),
+        (["m.onnx", "--on", "nano", "--scenario", "offline"], "--scenario is not for --on"),
         (["m.onnx", "--estimate", "Nano", "--images", "photos"], "--images is not for --estimate"),
         (["m.onnx", "--precision", "int8"], "--precision is for --estimate"),
-        (["m.onnx", "--runtime", "tensorrt"], "--runtime is for --host"),
+        (["m.onnx", "--runtime", "tensorrt"], "--runtime is for --on"),
         (["m.onnx", "--estimate", "Nano", "-o", "x"], "-o is for a study here"),
-        (["m.engine", "--host", "nano"], "engines are built over there"),
-        (["study.yaml", "--host", "nano"], "or STUDY.yaml with -o DIR"),
+        (["m.engine", "--on", "nano"], "engines are built over there"),
+        (["study.yaml", "--on", "nano"], "or STUDY.yaml with -o DIR"),
         (["study.yaml", "-o", "x", "--estimate", "Nano", "--precision", "int8"], "--precision is for models"),
-        (["study.yaml", "-o", "x", "--host", "nano", "--runtime", "tensorrt"], "--runtime is for models"),
+        (["study.yaml", "-o", "x", "--on", "nano", "--runtime", "tensorrt"], "--runtime is for models"),
     ],
 )
 def test_what_does_not_go_together_is_a_usage_error(call: Command, options: list[str], told: str) -> None:
@@ -94,7 +94,7 @@ def test_a_study_without_graphs_is_told_what_to_run(
     call: Command, write_study: Callable[..., Path], tmp_path: Path, fault: Callable[[Done], str]
 ) -> None:
     study = write_study(tmp_path)
-    assert "run edgetl export on it first" in fault(call("profile", study, "-o", tmp_path / "run", "--host", "nano"))
+    assert "run edgetl export on it first" in fault(call("profile", study, "-o", tmp_path / "run", "--on", "nano"))
     assert "shortlist.json does not exist" in fault(
         call("profile", study, "-o", tmp_path / "run", "--estimate", "Nano")
     )

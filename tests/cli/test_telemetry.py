@@ -39,7 +39,7 @@ def _without_routes(home: Path, *command: object, **environment: str) -> tuple[i
 
 EDGETL = (sys.executable, "-m", "edgetl")
 # ONNX Runtime looks up its server some ten seconds after it was imported.
-PROFILE = ("profile", "--seconds", 18, "--interval-width", 0.0001, "--threads", 1, "--no-energy")
+PROFILE = ("profile", "--seconds", 18, "--width", 0.0001, "--threads", 1, "--no-energy")
 
 
 @pytest.mark.slow

@@ -69,9 +69,7 @@ class Told:
 
 
 def quick(graphs: list[Path], seconds: float = 0.1, output: Path | None = None) -> RemoteJob:
-    return files_job(
-        graphs, "auto", ["--threads", "1", "--seconds", str(seconds), "--interval-width", "0.0001"], output
-    )
+    return files_job(graphs, "auto", ["--threads", "1", "--seconds", str(seconds), "--width", "0.0001"], output)
 
 
 def test_two_hosts_measure_at_once_and_one_that_is_gone_costs_them_nothing(
