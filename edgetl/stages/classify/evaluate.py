@@ -1,4 +1,4 @@
-"""The stage `evaluate`: top-1 accuracy of all engines on the test images. No other stage reads these."""
+"""The stage `evaluate`: top-1 accuracy of all engines on the test images, which no stage before learns from."""
 
 from __future__ import annotations
 

@@ -90,8 +90,8 @@ class Int8Trunk:
         ends = [names[old] for old, new in both.tensors[TRUNK].items() if new == end]
         if not ends:
             raise EdgetlError(
-                f"the graph of the whole trunk has no tensor for the cut {cut}, so what it is there in INT8 cannot be "
-                "told; choose another cut, or leave quantization_aware out"
+                f"the trunk's graph has no tensor for the cut {cut}, so its values there in INT8 are not to be had; "
+                "choose another cut, or leave quantization_aware out"
             )
         return Int8Part(cut, extract(self.graph, ends[:1]))
 
@@ -130,8 +130,8 @@ def int8_trunk(
     trunk: onnx.ModelProto,
 ) -> Int8Trunk:
     """Calibrate and quantise the trunk, a graph from images to features, as `export` will do it under the heads."""
-    # The last matrix product of a graph stays in float. A head of zeros is that product here; without one, a trunk that
-    # ends in a matrix product (a transformer's) would lose its own last layer from INT8.
+    # The last matrix product of a graph may stay in float. A head of zeros is that product here; else a trunk that
+    # ends in one (as some transformers do) would have its own last layer in float, unlike the trunk under real heads.
     whole = fuse({TRUNK: trunk}).model
     width = whole.graph.output[0].type.tensor_type.shape.dim[1].dim_value
     figures = {"l2": 0.0, "temperature": 1.0, "val_loss": 0.0, "val_accuracy": 0.0}
