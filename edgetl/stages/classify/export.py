@@ -81,15 +81,9 @@ def preparing(context: Context, index: DataIndex, root: Path, bundle: Bundle) ->
     others = dict.fromkeys(head.features for head in heads if head.features not in read)
     subgraph = partial(extract, outputs=[*(head.name for head in first), *others], inputs=[IMAGES])
     judged = judged_specs(shortlist, {head.name: head.features for head in bundle.heads})
-    return StudyPreparation(
-        context,
-        root,
-        bundle.preprocessing,
-        StudyGraphs(whole, shortlist.graphs, part, subgraph),
-        judged,
-        partial(evaluator_of_study, samples=index.val, root=root, bundle=bundle, shortlist=shortlist),
-        trained_table(context, bundle),
-    )
+    graphs, table = StudyGraphs(whole, shortlist.graphs, part, subgraph), trained_table(context, bundle)
+    make_evaluator = partial(evaluator_of_study, samples=index.val, root=root, bundle=bundle, shortlist=shortlist)
+    return StudyPreparation(context, root, bundle.preprocessing, graphs, judged, make_evaluator, table)
 
 
 def _check_parity(

@@ -8,16 +8,7 @@ from typing import Any
 import onnx
 
 from edgetl.artifacts.bundle import FEATURES, IMAGES, TOP, Bundle
-from edgetl.artifacts.deployment import (
-    CASCADE,
-    COMBINED,
-    TUNABLE,
-    Deployment,
-    Gate,
-    GraphSpec,
-    Shortlist,
-    roles,
-)
+from edgetl.artifacts.deployment import CASCADE, COMBINED, TUNABLE, Deployment, Gate, GraphSpec, Shortlist, roles
 from edgetl.artifacts.files import read_json, write_json
 from edgetl.artifacts.results import Tree
 from edgetl.graph.cost import CostModel

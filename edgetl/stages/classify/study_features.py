@@ -66,23 +66,18 @@ class StudyFeatures:
         """
         study = self.context.study
         views = [View(number, study.seed, study.training.flip) for number in range(study.training.views)]
-        train = [
-            self._features(
-                f"train{f' (view {view.number})' if view.number else ''}", "train", view, cut, shape, extract
-            )
-            for view in views
-        ]
-        val = self._features("val", "val", View(), cut, shape, extract)
+        train = [self._features("train", view, cut, shape, extract) for view in views]
+        val = self._features("val", View(), cut, shape, extract)
         broken = (*train[0].broken, *val.broken)  # a file that does not decode is broken in every view
         total = len(self.index.train) + len(self.index.val) + len(self.index.broken)
         check_broken_fraction([*self.index.broken, *broken], total, study.data.max_broken_fraction)
         return TrainValFeatures(_labelled(train, self.index.train), _labelled([val], self.index.val), broken)
 
     def _features(
-        self, title: str, split: SplitName, view: View, cut: str, shape: tuple[int, ...], extract: Extractor
+        self, split: SplitName, view: View, cut: str, shape: tuple[int, ...], extract: Extractor
     ) -> FeatureMatrix:
         reporter, samples = self.context.reporter, self.index.split(split)
-        cache = self.context.run.cache / "features"
+        cache, title = self.context.run.cache / "features", f"{split} (view {view.number})" if view.number else split
         with reporter.progress(f"features of {title}", len(samples)) as advance:
             features = cached_features(
                 self.backbone, extract, samples, self.root, view, cache, advance, cut=cut, shape=shape

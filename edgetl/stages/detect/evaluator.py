@@ -101,14 +101,12 @@ class DetectorDeploymentEvaluator(DetectorEvaluator):
         self._specs, self._bundle, self._suppression = specs, bundle, context.study.detection.nms
         serve = service(context)
         deployments = distinct(read_json(context.run.shortlist, Shortlist).deployments)
-        super().__init__(
-            graphs,
-            samples,
-            root,
-            bundle.preprocessing,
-            {one.name: bundle.labels for one in deployments},
-            lambda outputs: {one.name: serve.deployed(one, outputs) for one in deployments},
-        )
+        labels = {one.name: bundle.labels for one in deployments}
+
+        def boxes(outputs: Outputs) -> dict[str, list[Float32Array]]:
+            return {one.name: serve.deployed(one, outputs) for one in deployments}
+
+        super().__init__(graphs, samples, root, bundle.preprocessing, labels, boxes)
 
     def _matches(self, graphs: Sequence[onnx.ModelProto]) -> dict[str, Matches]:
         # By ONNX's own operator, for TensorRT's graphs too: its loop gives the same boxes, and is slower here.
@@ -141,11 +139,8 @@ def evaluator_of_boxes(
                 f"the {len(data.images)} images of {source} have no object that output {output!r} could find, so there "
                 f"is no mAP; expected boxes of {listed(own)}"
             )
-    return DetectorEvaluator(
-        [model],
-        data.images,
-        data.root,
-        preprocessing,
-        labels,
-        lambda outputs: {name: listed_detections(outputs[name]) for name in labels},
-    )
+
+    def boxes(outputs: Outputs) -> dict[str, list[Float32Array]]:
+        return {name: listed_detections(outputs[name]) for name in labels}
+
+    return DetectorEvaluator([model], data.images, data.root, preprocessing, labels, boxes)
