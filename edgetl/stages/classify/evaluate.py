@@ -1,4 +1,4 @@
-"""Engines to accuracy: the one time that the test set is touched."""
+"""The stage `evaluate`: top-1 accuracy of all engines on the test images, which no stage before learns from."""
 
 from __future__ import annotations
 
@@ -36,33 +36,34 @@ def inputs(context: Context) -> dict[str, Any]:
 
 def work(context: Context) -> list[Path]:
     bundle = read_json(context.run.bundle / "bundle.json", Bundle)
-    able = [candidate for candidate in planned_deployments(context) if candidate.unsupported is None]
+    planned = planned_deployments(context)
+    able = [one for one in planned if one.unsupported is None]
     gate = read_json(context.run.shortlist, Shortlist).gate
+    # One thread each: the stream shows batches to the engines from as many threads as there are cores.
     loaded = load({one.title: (one.deployment, engine_paths(context, one)) for one in able}, run_options(context, 1))
     predictors = {one.title: predictor(one.deployment, loaded[one.title], bundle, gate) for one in able}
     truth, predictions, broken = _predict(context, bundle, predictors)
-    measured = [
-        _score(candidate, predictions, truth, bundle, context.runtime) for candidate in planned_deployments(context)
-    ]
-    for one in measured:
+    results = tuple(_result(one, predictions, truth, bundle, context.runtime) for one in planned)
+    for one in results:
         if one.accuracy is not None:
             context.reporter.message(f"evaluate: {one.title}: {one.accuracy.overall.value:.1%} of {len(truth)} images")
-    evaluation = Evaluation(
-        images=len(truth),
-        deployments=tuple(measured),
-        comparisons=compare_accuracies(predictions, truth),
-        broken=broken,
-    )
-    folder = context.run.measurements
+    comparisons = compare_accuracies(predictions, truth)
+    evaluation = Evaluation(images=len(truth), deployments=results, comparisons=comparisons, broken=broken)
+    folder, archive = context.run.measurements, io.BytesIO()
+    arrays: dict[str, npt.NDArray[np.generic]] = {"truth": truth, **predictions}
+    np.savez_compressed(archive, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the names for options
     write_json(folder / "accuracy.json", evaluation)
-    write_bytes(folder / "predictions.npz", _archive({"truth": truth, **predictions}))
+    write_bytes(folder / "predictions.npz", archive.getvalue())
     return [folder / "accuracy.json", folder / "predictions.npz"]
 
 
 def _predict(
     context: Context, bundle: Bundle, predictors: Mapping[str, ClassifierFunction]
 ) -> tuple[Int64Array, dict[str, Float32Array], tuple[BrokenFile, ...]]:
-    """Every image is decoded once and shown to all deployments."""
+    """The true labels' positions (N), N x labels probabilities of every deployment, and the broken files.
+
+    Every image is decoded once and shown to all deployments.
+    """
     index, root = read_index(context)
 
     def predict(images: UInt8Array) -> dict[str, Float32Array]:
@@ -86,7 +87,7 @@ def _predict(
     return truth, {title: np.concatenate([r[title] for r in results]) for title in predictors}, tuple(broken)
 
 
-def _score(
+def _result(
     candidate: PlannedDeployment,
     predictions: Mapping[str, Float32Array],
     truth: Int64Array,
@@ -105,9 +106,3 @@ def _score(
         unsupported=candidate.unsupported,
         accuracy=accuracy,
     )
-
-
-def _archive(arrays: Mapping[str, npt.NDArray[np.generic]]) -> bytes:
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the names for options
-    return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""What a study's guard judges by: top-1 of every deployment on the validation images."""
+"""The evaluator that a study's accuracy control asks: top-1 of every deployment on the validation images."""
 
 from __future__ import annotations
 
@@ -28,27 +28,26 @@ from edgetl.stages.accuracy_evaluator import ClassifierEvaluator
 def evaluator_of_study(
     graphs: Sequence[onnx.ModelProto], samples: Sequence[Sample], root: Path, bundle: Bundle, shortlist: Shortlist
 ) -> ClassifierEvaluator:
-    """A judge for all deployments at once, by graphs that together have the outputs of all of their heads."""
+    """The evaluator of all deployments at once; ``graphs`` together have the outputs of all of their heads."""
+    heads, labels = {head.name: head for head in bundle.heads}, bundle.labels
     deployments = distinct(shortlist.deployments)
 
-    def answers(outputs: Outputs) -> dict[str, Float32Array]:
-        return {one.name: _prediction(one, outputs, bundle, shortlist) for one in deployments}
+    def prediction(deployment: Deployment, outputs: Outputs) -> Float32Array:
+        # Must combine heads as `edgetl.stages.classify.serving.predictor` does with engines: control would otherwise
+        # keep the accuracy of a deployment that nobody runs.
+        if deployment.kind != CASCADE:
+            return merge_probabilities({name: outputs[name] for name in deployment.heads}, heads, labels)
+        assert shortlist.gate is not None, "a cascade has a gate"
+        combined, second = outputs[COMBINED], []
+        for name in deployment.heads[1:]:
+            rows = fired_rows(combined, labels, bundle.groups[heads[name].role], shortlist.gate.threshold)
+            second.append((heads[name], rows, outputs[name][rows]))
+        return apply_second_level(combined, labels, second)
 
-    truth = np.array([bundle.labels.index(sample.label) for sample in samples], np.int64)
+    def answers(outputs: Outputs) -> dict[str, Float32Array]:
+        return {one.name: prediction(one, outputs) for one in deployments}
+
+    truth = np.array([labels.index(sample.label) for sample in samples], np.int64)
     return ClassifierEvaluator(
         graphs, samples, root, bundle.preprocessing, dict.fromkeys((one.name for one in deployments), truth), answers
     )
-
-
-def _prediction(deployment: Deployment, outputs: Outputs, bundle: Bundle, shortlist: Shortlist) -> Float32Array:
-    """One probability per label, as `edgetl.stages.classify.serving.predictor` makes it of engines."""
-    heads = {head.name: head for head in bundle.heads}
-    if deployment.kind != CASCADE:
-        return merge_probabilities({name: outputs[name] for name in deployment.heads}, heads, bundle.labels)
-    assert shortlist.gate is not None, "a cascade has a gate"
-    combined, threshold = outputs[COMBINED], shortlist.gate.threshold
-    said = []
-    for name in deployment.heads[1:]:
-        rows = fired_rows(combined, bundle.labels, bundle.groups[heads[name].role], threshold)
-        said.append((heads[name], rows, outputs[name][rows]))
-    return apply_second_level(combined, bundle.labels, said)

@@ -1,8 +1,8 @@
-"""Bundle to graphs: one per engine, checked against PyTorch, then prepared in every precision."""
+"""The stage `export`: one graph per engine, checked against PyTorch, then prepared in every precision."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,10 @@ import numpy as np
 import onnx
 
 from edgetl.arrays import Float32Array
-from edgetl.artifacts.bundle import IMAGES, Bundle, ClassificationHead
+from edgetl.artifacts.bundle import IMAGES, Bundle
 from edgetl.artifacts.data_index import DataIndex, Sample
 from edgetl.artifacts.deployment import GraphSpec, Shortlist
 from edgetl.artifacts.files import read_json, write_json
-from edgetl.config import QdqFormat
 from edgetl.data.stream import stream, to_input
 from edgetl.data.views import renderer
 from edgetl.errors import EdgetlError
@@ -34,7 +33,8 @@ from edgetl.train.linear_heads import read_tensors
 from edgetl.train.reference import head_outputs, read_branches, reference_features
 
 _PARITY_IMAGES = 16
-_MOST_DIFFERENCE = 1e-3
+_MAX_DIFFERENCE = 1e-3
+"""Of a probability. Other kernels round differently by far less; a wrong operator differs by more."""
 
 
 def inputs(context: Context) -> dict[str, Any]:
@@ -45,74 +45,67 @@ def inputs(context: Context) -> dict[str, Any]:
 def work(context: Context) -> list[Path]:
     index, root = read_index(context)
     bundle = read_json(context.run.bundle / "bundle.json", Bundle)
-    order = preparing(context, index, root, bundle)
-    written = [_check_parity(context, index.val, root, bundle, order.graphs.whole)]
-    precisions, notes = order.prepare(index.train)
-    for spec in order.graphs.specs:
+    preparation = preparing(context, index, root, bundle)
+    # Before calibration, which takes minutes: a graph that is wrong in float is not worth them.
+    written = [_check_parity(context, index.val, root, bundle, preparation.graphs.whole)]
+    precisions, records = preparation.prepare(index.train)
+    for spec in preparation.graphs.specs:
         for precision in context.study.precisions:
-            written += _save(context, spec, precision, precisions.by_qdq_format(spec, precision))
-    written += notes
+            graphs = precisions.by_qdq_format(spec, precision)
+            # Keyed by file: a float graph is the same for both runtimes, and is written once.
+            files = {context.run.graphs / spec.file(precision, target): graph for target, graph in graphs.items()}
+            for path, graph in files.items():
+                save_model(graph, path)
+            written += files
+    written += records
     context.reporter.message(f"export: {len(written)} files in {context.run.graphs}")
     return written
 
 
 def preparing(context: Context, index: DataIndex, root: Path, bundle: Bundle) -> StudyPreparation:
-    """The study's graphs, and what its guard judges them by."""
+    """The study's graphs, and the evaluator that its accuracy control asks."""
     shortlist = read_json(context.run.shortlist, Shortlist)
-    judged = judged_specs(shortlist, {head.name: head.features for head in bundle.heads})
-    table = trained_table(context, bundle)
-    judge = partial(evaluator_of_study, samples=index.val, root=root, bundle=bundle, shortlist=shortlist)
-    return StudyPreparation(
-        context, root, bundle.preprocessing, _graphs(context, bundle, shortlist), judged, judge, table
-    )
-
-
-def _graphs(context: Context, bundle: Bundle, shortlist: Shortlist) -> StudyGraphs:
     needed = {name for spec in shortlist.graphs for name in (*spec.heads, *spec.inputs)}
     heads = [head for head in bundle.heads if head.name in needed]
     trunk = load_model(context.run.bundle / "trunk.onnx")
     tensors = read_tensors(context.run.bundle / "heads.safetensors")
     whole = extract(compose(trunk, heads, tensors, bundle.preprocessing), [head.name for head in heads], [IMAGES])
-    return StudyGraphs(whole, shortlist.graphs, _part, partial(extract, outputs=_first_level(heads), inputs=[IMAGES]))
 
+    def part(spec: GraphSpec) -> SubgraphOf:
+        return partial(extract, outputs=(*spec.heads, *spec.handed_on), inputs=spec.inputs)
 
-def _part(spec: GraphSpec) -> SubgraphOf:
-    return partial(extract, outputs=(*spec.heads, *spec.handed_on), inputs=spec.inputs)
-
-
-def _first_level(heads: Sequence[ClassificationHead]) -> list[str]:
-    """Heads that read nothing but features, and the features that only others read."""
+    # Methods and layers are compared where heads are the end of the graph, as they are in engines. In the whole, a
+    # first level's head is no end. Features that only second levels read stay in, or no layer of theirs would be seen.
     first = [head for head in heads if head.first_level is None]
     read = {head.features for head in first}
-    alone = dict.fromkeys(head.features for head in heads if head.features not in read)
-    return [*(head.name for head in first), *alone]
-
-
-def _save(
-    context: Context, spec: GraphSpec, precision: str, formats: Mapping[QdqFormat, onnx.ModelProto]
-) -> list[Path]:
-    graphs = {spec.file(precision, target): graph for target, graph in formats.items()}
-    for name, graph in graphs.items():
-        save_model(graph, context.run.graphs / name)
-    return [context.run.graphs / name for name in graphs]
+    others = dict.fromkeys(head.features for head in heads if head.features not in read)
+    subgraph = partial(extract, outputs=[*(head.name for head in first), *others], inputs=[IMAGES])
+    judged = judged_specs(shortlist, {head.name: head.features for head in bundle.heads})
+    graphs, table = StudyGraphs(whole, shortlist.graphs, part, subgraph), trained_table(context, bundle)
+    make_evaluator = partial(evaluator_of_study, samples=index.val, root=root, bundle=bundle, shortlist=shortlist)
+    return StudyPreparation(context, root, bundle.preprocessing, graphs, judged, make_evaluator, table)
 
 
 def _check_parity(
     context: Context, samples: tuple[Sample, ...], root: Path, bundle: Bundle, whole: onnx.ModelProto
 ) -> Path:
-    """Every head must say what PyTorch says of real images; how near it comes is recorded."""
+    """Compare every head with PyTorch on real images, and write the differences to the file that is returned.
+
+    Raises:
+        EdgetlError: a head differs by more than rounding explains.
+    """
     batches = stream(samples[:_PARITY_IMAGES], root, renderer(bundle.preprocessing), to_input)
     images = np.concatenate([batch.result for batch in batches])
     outputs = parity.run(whole, images)
-    expected = _by_torch(context, bundle, images, outputs)
+    expected = _torch_outputs(context, bundle, images, outputs)
     differences = {
         name: parity.max_difference({name: value}, {name: expected[name]}) for name, value in outputs.items()
     }
     for name, difference in differences.items():
-        if difference > _MOST_DIFFERENCE:
+        if difference > _MAX_DIFFERENCE:
             raise EdgetlError(
                 f"the head {name} differs from PyTorch by {difference:.2g} in a probability, expected at most "
-                f"{_MOST_DIFFERENCE:g}; report this with the backbone's name"
+                f"{_MAX_DIFFERENCE:g}; report this with the backbone's name"
             )
     context.reporter.message(f"export: at most {max(differences.values()):.1e} from PyTorch on {len(images)} images")
     path = context.run.graphs / "parity.json"
@@ -120,10 +113,14 @@ def _check_parity(
     return path
 
 
-def _by_torch(
-    context: Context, bundle: Bundle, images: Float32Array, wanted: Collection[str]
+def _torch_outputs(
+    context: Context, bundle: Bundle, images: Float32Array, names: Collection[str]
 ) -> dict[str, Float32Array]:
-    """Every wanted head's probabilities as PyTorch computes them from the backbone and the tuned layers."""
+    """The named heads' probabilities, as PyTorch computes them from the backbone and the tuned layers.
+
+    Raises:
+        EdgetlError: the backbone's weights are not those that the heads were trained on.
+    """
     backbone = load_backbone(context.study.backbone, context.base_dir, context.study.seed)
     if fingerprint(backbone.trunk) != bundle.backbone.fingerprint:
         raise EdgetlError(
@@ -131,7 +128,7 @@ def _by_torch(
             "weights give now; run edgetl finetune again"
         )
     states = read_branches(context.run.bundle / "branches.safetensors")
-    heads = [head for head in bundle.heads if head.name in wanted]
+    heads = [head for head in bundle.heads if head.name in names]
     readers = {head.features: head for head in heads}
     features = {name: reference_features(backbone, head, states, images) for name, head in readers.items()}
     return head_outputs(heads, read_tensors(context.run.bundle / "heads.safetensors"), features)

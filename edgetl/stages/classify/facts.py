@@ -1,4 +1,4 @@
-"""What the data and the training of a classification study were like, for its report."""
+"""The facts about data and training in the report of a classification study."""
 
 from __future__ import annotations
 

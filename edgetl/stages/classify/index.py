@@ -1,4 +1,4 @@
-"""Images to index: which file belongs to which split."""
+"""The stage `index`: which image file belongs to which split."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def work(context: Context) -> list[Path]:
         context.reporter.message(f"index: {note}")
     for broken in index.broken:
         context.reporter.message(f"index: left out {broken.path}: {broken.reason}")
-    # Images that edgetl made belong to the run directory: one that is lost or changed means that they are made anew.
+    # Images that edgetl made belong to the run directory: where one is lost or changed, they are all made anew.
     made = [s.path for split in SPLITS for s in index.split(split)] if index.generated else []
     return [context.run.index, *(context.run.path / path for path in made)]
 

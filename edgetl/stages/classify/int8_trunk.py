@@ -1,4 +1,4 @@
-"""The frozen trunk in INT8, for heads and layers above a cut that are to learn from what it will hand them."""
+"""The frozen trunk in INT8, so that heads and layers above a cut learn from the values that INT8 will give them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 
 from edgetl.arrays import Float32Array
-from edgetl.artifacts.bundle import FEATURES, TOP, TRUNK, Bundle, ClassificationHead, Int8TrainingRecord, Preprocessing
+from edgetl.artifacts.bundle import FEATURES, TRUNK, Bundle, ClassificationHead, Int8TrainingRecord, Preprocessing
 from edgetl.artifacts.calibration_table import CalibrationTable
 from edgetl.artifacts.data_index import Sample
 from edgetl.artifacts.files import read_json, sha256_bytes
@@ -33,14 +33,12 @@ from edgetl.stages.calibrator import Calibrator
 from edgetl.stages.stage import Context
 from edgetl.train.fake_quantize import FakeQuantisation, Grid
 
-_PROBE = "probe"
-
-_WATCHED = 64
-"""Training images on which the ranges of tuned layers are found after every epoch."""
+_RANGE_IMAGES = 64
+"""Training images on which the ranges of tuned layers are found anew after every epoch."""
 
 
 def int8_training(context: Context) -> Int8TrainingRecord | None:
-    """What heads are to be trained for; None where the study does not ask for it."""
+    """The QDQ format and the recipe that heads are to be trained for; None where the study does not ask for INT8."""
     if not context.study.training.quantization_aware:
         return None
     recipe = load_recipe(context.study.calibration, context.base_dir)
@@ -54,122 +52,115 @@ class Int8Part:
     cut: str
     graph: onnx.ModelProto
 
-    @property
-    def key(self) -> str:
-        """The cut, as it stands in the cache's keys: other scales make other values."""
-        return f"{self.cut} in INT8 ({sha256_bytes(model_bytes(self.graph))[:12]})"
+    def keyed_extractor(self) -> tuple[str, Callable[[Pixels], Float32Array]]:
+        """The cut's key in the cache, and a function from n x H x W x 3 uint8 to n rows.
 
-    def extractor(self) -> Callable[[Pixels], Float32Array]:
-        """From n x H x W x 3 uint8 to n rows, on ONNX Runtime's exact kernels, whatever the machine."""
+        ONNX Runtime's exact kernels compute them, so that every machine gets the same.
+        """
         reference = Reference(self.graph, threads=1)  # the stream's threads are as many as there are cores
-        return partial(_extract_with, reference)
 
+        def extract_rows(images: Pixels) -> Float32Array:
+            (values,) = reference.run(to_input(images)).values()
+            return values
 
-def _extract_with(reference: Reference, images: Pixels) -> Float32Array:
-    (values,) = reference.run(to_input(images)).values()
-    return values
+        # With the graph's digest, because another calibration has other scales, and these make other values.
+        return f"{self.cut} in INT8 ({sha256_bytes(model_bytes(self.graph))[:12]})", extract_rows
 
 
 @dataclass(frozen=True)
 class Int8Trunk:
-    """``plain`` goes from images to the features, and so does ``graph``, in INT8 with the ranges of ``table``."""
+    """The trunk from images to features: ``plain`` in float, and ``graph`` in INT8 with the ranges of ``table``."""
 
     plain: onnx.ModelProto
     graph: onnx.ModelProto
     table: CalibrationTable
     qdq_format: QdqFormat
 
-    def top(self) -> Int8Part:
-        return Int8Part(TOP, self.graph)
-
     def below(self, cut: str, lower: onnx.ModelProto) -> Int8Part:
-        """The trunk up to a cut; ``lower`` is that part of ``plain``.
+        """The INT8 trunk up to a cut; ``lower`` is the float graph up to there.
 
         Raises:
-            EdgetlError: the two were exported so differently that the one is no part of the other.
+            EdgetlError: ``lower`` was exported so differently that it is no part of ``plain``.
         """
+        # PyTorch numbers tensors anew in each export, so the cut's tensor is found by what it computes: fusing gives
+        # it one name in both graphs. The second fusion tells what that tensor is called in the trunk alone.
         both = fuse({TRUNK: self.plain, cut: lower})
         (end,) = both.outputs[cut]
         names = fuse({TRUNK: self.plain}).tensors[TRUNK]
-        found = [names[old] for old, new in both.tensors[TRUNK].items() if new == end]
-        if not found:
+        ends = [names[old] for old, new in both.tensors[TRUNK].items() if new == end]
+        if not ends:
             raise EdgetlError(
-                f"the graph of the whole trunk has no tensor for the cut {cut}, so what it is there in INT8 cannot be "
-                "told; choose another cut, or leave quantization_aware out"
+                f"the trunk's graph has no tensor for the cut {cut}, so its values there in INT8 are not to be had; "
+                "choose another cut, or leave quantization_aware out"
             )
-        return Int8Part(cut, extract(self.graph, found[:1]))
+        return Int8Part(cut, extract(self.graph, ends[:1]))
 
     def tuning(self, maps: Float32Array) -> FakeQuantisation:
-        """How layers above a cut are tuned on its maps (N x C x H x W of training images), for the same spelling."""
-        spread = np.unique(np.linspace(0, len(maps) - 1, _WATCHED).astype(np.int64))
+        """The rounding of layers above a cut while they are tuned on its maps, N x C x H x W of training images."""
+        # Evenly spread, because indices are often sorted by label.
+        spread = np.unique(np.linspace(0, len(maps) - 1, _RANGE_IMAGES).astype(np.int64))
         return FakeQuantisation(maps[spread], partial(_CalibratedGridFinder, self.table.method, self.qdq_format))
 
     def facts(self) -> list[object]:
-        """What decides how layers are tuned, beside their maps, as JSON can hold it."""
-        return [self.qdq_format, self.table.method, _WATCHED]
+        """Everything but the maps that decides how layers are rounded, as JSON can hold it."""
+        return [self.qdq_format, self.table.method, _RANGE_IMAGES]
 
 
 class _CalibratedGridFinder:
-    """Finds the grid of a tensor as calibration finds its range, and a spelling writes it."""
+    """Finds the grid of a tensor from its histogram, as calibration does for a QDQ format."""
 
     def __init__(self, method: str, qdq_format: QdqFormat) -> None:
-        self._method, self._spelling = method, qdq_format
-        self._histogram = Histogram()
+        self._method, self._qdq_format, self._histogram = method, qdq_format, Histogram()
 
     def add(self, values: Float32Array) -> None:
         self._histogram.add(values)
 
     def grid(self) -> Grid:
-        found = activation_scale(tensor_range("", self._histogram, self._method), self._spelling)
-        ends = np.iinfo(found.zero_point.dtype)
-        return Grid(float(found.scale), int(found.zero_point), int(ends.min), int(ends.max))
+        step = activation_scale(tensor_range("", self._histogram, self._method), self._qdq_format)
+        ends = np.iinfo(step.zero_point.dtype)
+        return Grid(float(step.scale), int(step.zero_point), int(ends.min), int(ends.max))
 
 
 def int8_trunk(
     context: Context,
-    wanted: Int8TrainingRecord,
+    record: Int8TrainingRecord,
     train: Sequence[Sample],
     root: Path,
     preprocessing: Preprocessing,
     trunk: onnx.ModelProto,
 ) -> Int8Trunk:
-    """Calibrate the trunk as `export` will, and write it in INT8 as it will stand under the heads.
-
-    Args:
-        trunk: from images to features.
-    """
-    whole = _with_a_head(fuse({TRUNK: trunk}).model, preprocessing)
+    """Calibrate and quantise the trunk, a graph from images to features, as `export` will do it under the heads."""
+    # The last matrix product of a graph may stay in float. A head of zeros is that product here; else a trunk that
+    # ends in one (as some transformers do) would have its own last layer in float, unlike the trunk under real heads.
+    whole = fuse({TRUNK: trunk}).model
+    width = whole.graph.output[0].type.tensor_type.shape.dim[1].dim_value
+    figures = {"l2": 0.0, "temperature": 1.0, "val_loss": 0.0, "val_accuracy": 0.0}
+    head = ClassificationHead(name="probe", classes=("a", "b"), activation="softmax", **figures)
+    zeros = {"probe.weight": np.zeros((2, width), np.float32), "probe.bias": np.zeros(2, np.float32)}
+    whole = compose(whole, [head], zeros, preprocessing)
     calibration = Calibrator(
-        samples=draw(train, wanted.recipe),
+        samples=draw(train, record.recipe),
         root=root,
         preprocessing=preprocessing,
-        recipe=wanted.recipe,
+        recipe=record.recipe,
         reporter=context.reporter,
         subgraph=partial(extract, outputs=[FEATURES]),
     )
-    tables = calibration.tables(whole, calibration.observe(whole), wanted.qdq_format)
-    table = tables[0].model_copy(update={"first": None})  # what the first layer loses is learned with all else
-    quantised = quantize(whole, table, wanted.qdq_format)
-    return Int8Trunk(trunk, extract(quantised, [FEATURES]), table, wanted.qdq_format)
-
-
-def _with_a_head(trunk: onnx.ModelProto, preprocessing: Preprocessing) -> onnx.ModelProto:
-    """Without a head, a trunk that ends in a matrix product would have its head there: the last one is not INT8."""
-    figures = {"l2": 0.0, "temperature": 1.0, "val_loss": 0.0, "val_accuracy": 0.0}
-    head = ClassificationHead(name=_PROBE, classes=("a", "b"), activation="softmax", **figures)
-    width = trunk.graph.output[0].type.tensor_type.shape.dim[1].dim_value
-    zeros = {f"{_PROBE}.weight": np.zeros((2, width), np.float32), f"{_PROBE}.bias": np.zeros(2, np.float32)}
-    return compose(trunk, [head], zeros, preprocessing)
+    tables = calibration.tables(whole, calibration.observe(whole), record.qdq_format)
+    # The first layer is in INT8 whatever it loses: heads learn from its error along with all others.
+    table = tables[0].model_copy(update={"first": None})
+    quantised = quantize(whole, table, record.qdq_format)
+    return Int8Trunk(trunk, extract(quantised, [FEATURES]), table, record.qdq_format)
 
 
 def trained_table(context: Context, bundle: Bundle) -> CalibrationTable | None:
     """The ranges of the frozen trunk that heads were trained with; None where they were not trained for INT8.
 
     Raises:
-        EdgetlError: the study asks for what the heads were not trained for.
+        EdgetlError: the study asks for INT8 training that the heads have not had, or names another recipe.
     """
-    wanted, trained = int8_training(context), bundle.int8
-    if wanted is not None and trained is None:
+    trained = bundle.int8
+    if trained is None and int8_training(context) is not None:
         raise EdgetlError(
             f"the heads in {context.run.bundle} were not trained for INT8, and the study says quantization_aware; run "
             "edgetl finetune again"

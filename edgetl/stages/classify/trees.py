@@ -1,4 +1,4 @@
-"""All trees that a study's cuts make possible: what each is worth on validation, and which deserve to be built."""
+"""The trees that a study's cuts make possible: their accuracy on validation, their cost, and which are built."""
 
 from __future__ import annotations
 
@@ -11,38 +11,32 @@ import numpy as np
 
 from edgetl.arrays import BoolArray, Float32Array
 from edgetl.artifacts.bundle import ClassificationHead
+from edgetl.artifacts.deployment import Deployment, layout, tree_name
 from edgetl.artifacts.results import Tree
 from edgetl.config import OTHER
 from edgetl.errors import EdgetlError
+from edgetl.graph.cost import CostModel
 
 MOST_TREES = 100_000
-"""Seconds of work. Beyond it, fewer cuts are the better question."""
+"""As many take seconds to compare. Who asks for more should name fewer cuts."""
 
 MAX_ACCURACY_LOSS = 0.05
-"""How far behind the best of its deployment a tree may be on validation to be worth building, however cheap it is."""
+"""How far a tree may be behind the best of its deployment on validation to be built, however cheap it is."""
 
 
 @dataclass(frozen=True)
 class ValidationOutputs:
-    """What the heads say of the validation images, N x (number of the head's classes) each, and the N true labels."""
+    """Every head's probabilities of the validation images, N x (number of its classes), and the N true labels."""
 
     probabilities: Mapping[str, Float32Array]
     truth: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Vote:
-    """A head's best label for each image: how sure it is of it, and whether it is right."""
-
-    confidence: Float32Array
-    right: BoolArray
 
 
 def grow(roles: Sequence[str], heads: Sequence[ClassificationHead]) -> Iterator[tuple[ClassificationHead, ...]]:
     """Every choice of one head for each role, in the order of roles and heads.
 
     Raises:
-        EdgetlError: there are more than can be looked at.
+        EdgetlError: there are more than `MOST_TREES`.
     """
     choices = [[head for head in heads if head.role == role and head.first_level is None] for role in roles]
     count = prod(len(heads) for heads in choices)
@@ -55,31 +49,47 @@ def grow(roles: Sequence[str], heads: Sequence[ClassificationHead]) -> Iterator[
 
 
 def accuracies(trees: Sequence[tuple[ClassificationHead, ...]], validation: ValidationOutputs) -> list[float]:
-    """Top-1 accuracy of every tree on validation: each image goes to the head that is surest of one of its labels.
+    """Top-1 accuracy of every tree on validation: each image goes to the head that is surest of one of its labels."""
+    # That head has the largest of the probabilities that `merge_probabilities` makes. Without making them, 100,000
+    # trees cost no more than one argmax each: confidence and correctness are computed once for each head.
+    truth = np.array(validation.truth)
+    votes: dict[str, tuple[Float32Array, BoolArray]] = {}
+    for head in {head.name: head for tree in trees for head in tree}.values():
+        labels = [label for label in head.classes if label != OTHER]
+        own = validation.probabilities[head.name][:, [head.classes.index(label) for label in labels]]
+        votes[head.name] = own.max(axis=1), np.array(labels)[own.argmax(axis=1)] == truth
+    result = []
+    for tree in trees:
+        surest = np.stack([votes[head.name][0] for head in tree]).argmax(axis=0)
+        right = np.stack([votes[head.name][1] for head in tree])
+        result.append(float(right[surest, np.arange(len(surest))].mean()))
+    return result
 
-    That is the largest of the probabilities that `edgetl.artifacts.deployment.merge_probabilities` makes, without
-    making them.
-    """
-    votes = {head.name: _vote(head, validation) for tree in trees for head in tree}
-    return [_accuracy([votes[head.name] for head in tree]) for tree in trees]
 
-
-def _vote(head: ClassificationHead, validation: ValidationOutputs) -> _Vote:
-    labels = [label for label in head.classes if label != OTHER]
-    own = validation.probabilities[head.name][:, [head.classes.index(label) for label in labels]]
-    best = own.argmax(axis=1)
-    right = np.array([labels[position] for position in best]) == np.array(validation.truth)
-    return _Vote(own.max(axis=1), right)
-
-
-def _accuracy(votes: Sequence[_Vote]) -> float:
-    surest = np.stack([vote.confidence for vote in votes]).argmax(axis=0)
-    right = np.stack([vote.right for vote in votes])
-    return float(right[surest, np.arange(len(surest))].mean())
+def costed(
+    kind: str, heads: tuple[ClassificationHead, ...], accuracy: float, costs: CostModel
+) -> tuple[Tree, Deployment]:
+    """A tree with its cost, by FLOPs and bytes of all its graphs, and the deployment that would be built of it."""
+    graphs = layout(kind, heads)
+    features = {head.name: head.features for head in heads}
+    each = [costs.cost([features[name] for name in spec.heads]) for spec in graphs]
+    name, cuts = tree_name(kind, heads), {head.role: head.place for head in heads}
+    flops = sum(cost.flops for cost in each)
+    tree = Tree(
+        name=name,
+        deployment=kind,
+        cuts=cuts,
+        val_accuracy=accuracy,
+        flops=flops,
+        parameters=sum(cost.parameters for cost in each),
+        relative_latency=sum(cost.relative_latency for cost in each),
+        measured=False,
+    )
+    return tree, Deployment(name=name, kind=kind, graphs=graphs, cuts=cuts, flops=flops)
 
 
 def front(trees: Sequence[Tree]) -> tuple[Tree, ...]:
-    """The trees that no other beats: cheaper ones are less accurate. The cheapest first."""
+    """The trees that no other equals or beats in both cost and accuracy, the cheapest first."""
     kept: list[Tree] = []
     for tree in sorted(trees, key=lambda tree: (tree.relative_latency, -tree.val_accuracy, tree.name)):
         if not kept or tree.val_accuracy > kept[-1].val_accuracy:
@@ -88,10 +98,11 @@ def front(trees: Sequence[Tree]) -> tuple[Tree, ...]:
 
 
 def thin(front: Sequence[Tree], most: int) -> tuple[Tree, ...]:
-    """At most so many of a front: the most accurate, the cheapest near it, and others evenly spread between them."""
+    """At most so many trees of a front: the most accurate, the cheapest near it, and others evenly spread between."""
     best = max(tree.val_accuracy for tree in front)
     near = [tree for tree in front if tree.val_accuracy >= best - MAX_ACCURACY_LOSS]
     if len(near) <= most:
         return tuple(near)
+    # From the most accurate down, so that it is the one that stays where ``most`` is 1.
     positions = np.linspace(len(near) - 1, 0, most).round().astype(int)
     return tuple(near[position] for position in sorted(set(positions)))

@@ -1,4 +1,4 @@
-"""Branches that were tuned before: minutes of work each, so a run that is begun again does not tune them again."""
+"""A cache of tuned branches: each takes minutes, so a run that is begun again takes them from here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from edgetl.train.tune import TunedBranch
 
 
 class _TunedRecord(Artifact):
-    """Written after the tensors: where it is there and their digest is right, they are whole."""
+    """The heads, and the digest of the file with their tensors. It is written last, so it vouches for that file."""
 
     schema_version: Literal[1] = 1
     heads: dict[str, ClassificationHead]
@@ -26,27 +26,26 @@ class _TunedRecord(Artifact):
 def cached(
     folder: Path, facts: object, tune: Callable[[], Mapping[str, TunedBranch]]
 ) -> tuple[Mapping[str, TunedBranch], bool]:
-    """What ``tune`` makes, from the cache if it is there; and whether it was.
+    """The branches that ``tune`` makes, from the cache if they are there; and whether they were.
 
     Args:
         facts: everything that decides the result, as JSON can hold it.
     """
     stem = folder / sha256_json(facts)[:32]
     tensors, record = stem.with_suffix(".safetensors"), stem.with_suffix(".json")
-    found = _read(tensors, record)
-    if found is not None:
-        return found, True
+    if (branches := _read(tensors, record)) is not None:
+        return branches, True
     made = tune()
-    content = save({f"{key}/{name}": value for key, one in made.items() for name, value in _tensors(one).items()})
+    arrays: dict[str, Float32Array] = {}
+    for key, one in made.items():
+        own = {"weight": one.weight, "bias": one.bias, "val_features": one.val_features}
+        own |= {f"state/{name}": value for name, value in one.state.items()}
+        arrays |= {f"{key}/{name}": value for name, value in own.items()}
+    content = save(arrays)
     write_bytes(tensors, content)
     heads = {key: one.head for key, one in made.items()}
     write_json(record, _TunedRecord(heads=heads, tensors_sha256=sha256_bytes(content)))
     return made, False
-
-
-def _tensors(tuned: TunedBranch) -> dict[str, Float32Array]:
-    state = {f"state/{name}": value for name, value in tuned.state.items()}
-    return {"weight": tuned.weight, "bias": tuned.bias, "val_features": tuned.val_features, **state}
 
 
 def _read(tensors: Path, record: Path) -> dict[str, TunedBranch] | None:
@@ -54,14 +53,14 @@ def _read(tensors: Path, record: Path) -> dict[str, TunedBranch] | None:
         return None
     try:
         known = read_json(record, _TunedRecord)
-    except EdgetlError:  # damaged or of another version: it is tuned anew
+    except EdgetlError:  # damaged or of another version: the branches are tuned anew
         return None
     if sha256_file(tensors) != known.tensors_sha256:
         return None
     every = load_file(tensors)
-    found = {}
+    branches = {}
     for key, head in known.heads.items():
         own = {name.removeprefix(f"{key}/"): value for name, value in every.items() if name.startswith(f"{key}/")}
         state = {name.removeprefix("state/"): value for name, value in own.items() if name.startswith("state/")}
-        found[key] = TunedBranch(head, own["weight"], own["bias"], state, own["val_features"])
-    return found
+        branches[key] = TunedBranch(head, own["weight"], own["bias"], state, own["val_features"])
+    return branches

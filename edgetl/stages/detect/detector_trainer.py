@@ -1,14 +1,14 @@
-"""Everything a detection study trains: endings on the frozen trunk, a second level, the trunk's last layers."""
+"""The trainer of a detection study: heads on the frozen trunk, a second level, the trunk's last layers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx
 
-from edgetl.arrays import Float32Array, Float64Array, Int64Array
+from edgetl.arrays import Float32Array, Float64Array
 from edgetl.artifacts.bundle import TOP
 from edgetl.artifacts.deployment import CASCADE, COMBINED, roles
 from edgetl.artifacts.detector_bundle import DetectionHead, YoloScale
@@ -16,6 +16,7 @@ from edgetl.config import DetectionSettings
 from edgetl.data.box_views import view_boxes
 from edgetl.errors import EdgetlError
 from edgetl.graph.simplify import simplify
+from edgetl.stages.detect.search import OWN_NETWORKS
 from edgetl.stages.detect.study_feature_maps import StudyFeatureMaps, TrainValFeatureMaps
 from edgetl.stages.detect.validation import ValidationImages
 from edgetl.train.detect.anchors import fit_anchors
@@ -28,18 +29,18 @@ from edgetl.train.feature_cache import make_extractor
 from edgetl.train.onnx_export import export_network
 
 _NEW_LABELS_LEARNING_RATE, _KNOWN_LABELS_LEARNING_RATE, _PYRAMID_LEARNING_RATE = 1e-2, 1e-3, 3e-3
-"""Of an ending with labels that are new to it, of one that knows all of them (larger steps make it forget what it
-learned from more images than a study has), and of a pyramid."""
+"""Of a pretrained head with labels that are new to it, of one that knows all of them (larger steps make it forget what
+it learned from more images than a study has), and of a pyramid."""
 
 _FOLDS = 3
-"""Of a cascade's first level, so that its second one learns from what the first says of images that it has not seen."""
+"""Of the training images, so that a cascade's second level learns from first levels that have not seen the image."""
 
 
 @dataclass(frozen=True)
 class TrainedDetectors:
-    """What training has made so far: heads, as modules on the maps at their cut, and from the images on.
+    """The heads that are trained so far: their records, as modules on the maps at their cut, and from images on.
 
-    ``val_detections`` is what a cascade's heads find on the validation images, in pixels of the image.
+    ``val_detections`` holds the detections of a cascade's heads on the validation images, in pixels of the image.
     """
 
     heads: list[DetectionHead] = field(default_factory=list)
@@ -60,15 +61,17 @@ class DetectorTrainer:
         self.trained = TrainedDetectors()
 
     def train_on_the_frozen_trunk(self) -> TrainValFeatureMaps:
-        """All endings together; with a cascade also the folds of its first level, and then its second level."""
-        trunk = self._detector.trunk()
+        """Train all heads on the frozen trunk, a cascade's second level last, and return the maps they learned from."""
+        groups, trunk = tuple(self._study.groups), self._detector.trunk()
+        names = dict.fromkeys(role for kind in self._study.deployments for role in roles(kind, groups))
         split = self._images.at(self.cut(TOP, trunk, self._detector.shapes), self.settings.batch_size)
-        starts = {role: self.start(self._classes(role)) for role in self._roles()}
-        fold = self._folds(len(self._images.index.train))
+        starts = {role: self.start(self._classes(role)) for role in names}
+        fold = np.random.default_rng(self._study.seed).permutation(len(self._images.index.train)) % _FOLDS
         if CASCADE in self._study.deployments:
+            # Along with all other heads: each batch of maps is read, or computed anew, once for all of them.
             starts |= {f"{COMBINED}#{n}": replace(starts[COMBINED], leaves_out=fold == n) for n in range(_FOLDS)}
         fitted = self._fit("training heads", starts, split, self.settings)
-        for role in self._roles():
+        for role in names:
             self._add(role, starts[role], fitted[role], trunk, TOP)
         if CASCADE in self._study.deployments:
             self._keep_val_detections(COMBINED, starts[COMBINED], fitted[COMBINED], split)
@@ -76,13 +79,20 @@ class DetectorTrainer:
             self._train_second_level(split, trunk, OutOfFold(fitted[COMBINED].head, folds, fold))
         return split
 
-    def train_jointly(self, share: float, taken: int) -> None:
-        """The last layers of the trunk with each head that has a network of its own."""
-        parted = split_trunk(self._detector, share)
+    def train_jointly(self, fraction: float, used_bytes: int) -> None:
+        """Tune the last layers of the trunk with each head that has a network of its own.
+
+        Args:
+            fraction: of the trunk's layers, the last ones, that are tuned.
+            used_bytes: of the study's disk budget, for maps at other cuts.
+        """
+        parted = split_trunk(self._detector, fraction)
         settings = self.settings.model_copy(update=self.settings.finetune.model_dump())
-        split = self._images.at(self.cut(parted.cut, parted.below, parted.shapes), settings.batch_size, taken)
+        split = self._images.at(self.cut(parted.cut, parted.below, parted.shapes), settings.batch_size, used_bytes)
+        kinds = [kind for kind in OWN_NETWORKS if kind in self._study.deployments]
         starts = {}
-        for role in self._tunable():
+        for role in (role for kind in kinds for role in roles(kind, tuple(self._study.groups))):
+            # From the trained head: a random one would bend the layers under it before it has learned anything.
             head = self.trained.modules[role]
             assert isinstance(head, YoloHead)
             joint, rate = Joint(parted.above, head), self.settings.finetune.learning_rate
@@ -90,8 +100,9 @@ class DetectorTrainer:
         fitted = self._fit(f"tuning above {parted.cut}", starts, split, settings)
         frozen = {head.name: head for head in self.trained.heads}
         for role, one in fitted.items():
-            record = {"frozen_ap50": frozen[role].val_ap50, "untrained_ap50": frozen[role].untrained_ap50}
-            self._add(f"{role}@{parted.cut}", starts[role], one, parted.below, parted.cut, **record)
+            # Before its first epoch, a tuned head is the frozen one; only that one's record has the score untrained.
+            before = {"frozen_ap50": frozen[role].val_ap50, "untrained_ap50": frozen[role].untrained_ap50}
+            self._add(f"{role}@{parted.cut}", starts[role], one, parted.below, parted.cut, **before)
 
     def networks(self) -> dict[str, onnx.ModelProto]:
         """A graph for every head, from images to its raw outputs ``raw0``, ``raw1``, …"""
@@ -100,6 +111,7 @@ class DetectorTrainer:
         return {head: simplify(export_network(one, shape, outputs, name)) for head, one in self.trained.wholes.items()}
 
     def _train_second_level(self, split: TrainValFeatureMaps, trunk: GraphModule, first: OutOfFold) -> None:
+        # It reads the first level's raw outputs next to the maps: A * (5 + C) channels at each scale.
         channels = [len(scale.anchors) * (5 + len(self._study.labels)) for scale in self.scales]
         starts = {}
         for group in self._study.groups:
@@ -109,32 +121,25 @@ class DetectorTrainer:
             starts[f"{group}@{CASCADE}"] = replace(start, head=second_level_head(head, channels), first=first)
         fitted = self._fit("training the second level", starts, split, self.settings)
         for name, one in fitted.items():
-            self._add(name, starts[name], one, trunk, TOP, beside=COMBINED)
+            self._add(name, starts[name], one, trunk, TOP, first_level=COMBINED)
             self._keep_val_detections(name, starts[name], one, split)
 
     def _keep_val_detections(self, name: str, start: HeadStart, fitted: FittedHead, split: TrainValFeatureMaps) -> None:
-        found = find(start, fitted, split.val, self.settings.nms, self._detector.frame)
-        self.trained.val_detections[name] = self._validation(split).on_images(found)
+        detections = find(start, fitted, split.val, self.settings.nms, self._detector.frame)
+        self.trained.val_detections[name] = self._validation(split).on_images(detections)
 
     def _fit(
         self, title: str, starts: Mapping[str, HeadStart], split: TrainValFeatureMaps, settings: DetectionSettings
     ) -> dict[str, FittedHead]:
-        validation = self._validation(split)
+        map50, frame, seed = self._validation(split).map50, self._detector.frame, self._study.seed
         with self._images.context.reporter.progress(title, settings.epochs) as advance:
-            return fit_heads(
-                starts,
-                split.train,
-                split.val,
-                settings,
-                self._detector.frame,
-                validation.map50,
-                self._study.seed,
-                advance,
-            )
+            return fit_heads(starts, split.train, split.val, settings, frame, map50, seed, advance)
 
     def _add(
         self, name: str, start: HeadStart, fitted: FittedHead, below: GraphModule, cut: str, **more: float | str
     ) -> None:
+        pretrained = self._detector.pretrained
+        known = () if pretrained is None else pretrained.labels
         head = DetectionHead(
             name=name,
             classes=start.classes,
@@ -142,7 +147,7 @@ class DetectorTrainer:
             cut=cut,
             epochs=fitted.epochs,
             val_ap50=fitted.ap50,
-            known=tuple(label for label in start.classes if label in self._known()),
+            known=tuple(label for label in start.classes if label in known),
             **{"untrained_ap50": fitted.untrained_ap50, **more},
         )
         first = None if head.first_level is None else self.trained.modules[head.first_level]
@@ -163,59 +168,45 @@ class DetectorTrainer:
         return FeatureMapCut(name, shapes, make_extractor(below, simplify(graph)))
 
     def start(self, classes: tuple[str, ...]) -> HeadStart:
-        """An ending for classes: the network's own one, or a pyramid with random weights."""
-        pretrained, wanted = self._detector.pretrained, self.settings.learning_rate
+        """An untrained head for classes: the network's own one, or a pyramid with random weights."""
+        pretrained, own_rate = self._detector.pretrained, self.settings.learning_rate
         if pretrained is not None:
             head = pretrained_head(pretrained.convolutions, pretrained.labels, pretrained.scales, self.scales, classes)
             rate = _KNOWN_LABELS_LEARNING_RATE if set(classes) <= set(pretrained.labels) else _NEW_LABELS_LEARNING_RATE
-            return HeadStart(classes, self.scales, head, learning_rate=wanted or rate)
+            return HeadStart(classes, self.scales, head, learning_rate=own_rate or rate)
         channels = [shape[0] for shape in self._detector.shapes]
         head = pyramid_head(channels, self.settings.pyramid_channels, self.scales, len(classes), self._study.seed)
-        return HeadStart(classes, self.scales, head, learning_rate=wanted or _PYRAMID_LEARNING_RATE)
+        return HeadStart(classes, self.scales, head, learning_rate=own_rate or _PYRAMID_LEARNING_RATE)
 
     def _scales(self) -> tuple[YoloScale, ...]:
-        """The network's own anchors, or fitted ones."""
-        pretrained, wanted = self._detector.pretrained, self.settings.anchors
-        if pretrained is not None and wanted != "fit":
+        """The scales of the heads, with the network's own anchors or fitted ones.
+
+        Raises:
+            EdgetlError: the network has no anchors to keep, or there are too few boxes to fit any.
+        """
+        pretrained, setting = self._detector.pretrained, self.settings.anchors
+        if pretrained is not None and setting != "fit":
             return pretrained.scales
-        if pretrained is None and wanted == "keep":
+        if pretrained is None and setting == "keep":
             raise EdgetlError(
                 f"{self._detector.reference.name} has no anchors of its own to keep; say detection.anchors: fit"
             )
+        # Ignored boxes teach no anchor. Sides are those in the plain view: in pixels of the input, as heads see them.
+        view = self._images.views()[0]
+        drawn = [view_boxes(image, view) for image in self._images.index.train]
+        boxes = np.concatenate([one.boxes[~one.ignored] for one in drawn])
+        sides: Float64Array = (boxes[:, 2:] - boxes[:, :2]).astype(np.float64)
+        # Darknet lists its scales in any order, anchors are fitted for the finest map first.
         finest_first = sorted(range(len(self._detector.maps)), key=lambda number: -self._detector.shapes[number][1])
         counts = self._detector.anchors
-        fitted = fit_anchors(self._sides(), [counts[number] for number in finest_first], self._study.seed)
+        fitted = fit_anchors(sides, [counts[number] for number in finest_first], self._study.seed)
         of_map = dict(zip(finest_first, fitted, strict=True))
         before = pretrained.scales if pretrained is not None else tuple(YoloScale(anchors=()) for _ in of_map)
         self._message(f"finetune: anchors fitted: {', '.join(f'{w:.0f}x{h:.0f}' for own in fitted for w, h in own)}")
         return tuple(scale.model_copy(update={"anchors": of_map[number]}) for number, scale in enumerate(before))
 
-    def _sides(self) -> Float64Array:
-        """Of all boxes that are to be found, M x 2."""
-        view = self._images.views()[0]
-        every = [view_boxes(image, view) for image in self._images.index.train]
-        boxes = np.concatenate([one.boxes[~one.ignored] for one in every])
-        sides: Float64Array = (boxes[:, 2:] - boxes[:, :2]).astype(np.float64)
-        return sides
-
     def _validation(self, split: TrainValFeatureMaps) -> ValidationImages:
         return ValidationImages([split.val.images[row] for row in split.val.usable], self._detector.preprocessing)
 
-    def _known(self) -> tuple[str, ...]:
-        return () if self._detector.pretrained is None else self._detector.pretrained.labels
-
     def _classes(self, role: str) -> tuple[str, ...]:
         return self._study.labels if role == COMBINED else self._study.groups[role]
-
-    def _roles(self) -> tuple[str, ...]:
-        groups = tuple(self._study.groups)
-        return tuple(dict.fromkeys(role for kind in self._study.deployments for role in roles(kind, groups)))
-
-    def _tunable(self) -> Iterator[str]:
-        """Heads of deployments in which each has a network of its own."""
-        for kind in (COMBINED, "specialised"):
-            if kind in self._study.deployments:
-                yield from roles(kind, tuple(self._study.groups))
-
-    def _folds(self, images: int) -> Int64Array:
-        return np.random.default_rng(self._study.seed).permutation(images) % _FOLDS

@@ -1,4 +1,4 @@
-"""Engines to average precision: the one time that the test set is touched."""
+"""The stage `evaluate`: average precision of all engines on the test images, which no stage before learns from."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ from edgetl.stages import build_engine
 from edgetl.stages.build_engine import PlannedDeployment, engine_paths, planned_deployments
 from edgetl.stages.detect.index import read_index
 from edgetl.stages.detect.serving import DetectorFunction, service
-from edgetl.stages.detect.val_detections import ValidationDetections
-from edgetl.stages.detect.validation import ValidationImages
+from edgetl.stages.detect.validation import ValidationDetections, ValidationImages
 from edgetl.stages.serving import load, run_options
 from edgetl.stages.stage import Context
 
@@ -35,26 +34,31 @@ def inputs(context: Context) -> dict[str, Any]:
 
 def work(context: Context) -> list[Path]:
     bundle = read_json(context.run.bundle / "bundle.json", DetectionBundle)
-    able = [candidate for candidate in planned_deployments(context) if candidate.unsupported is None]
+    planned = planned_deployments(context)
+    able = [one for one in planned if one.unsupported is None]
+    # One thread each: the stream shows batches to the engines from as many threads as there are cores.
     loaded = load({one.title: (one.deployment, engine_paths(context, one)) for one in able}, run_options(context, 1))
     serve = service(context)
     predictors = {one.title: serve.predictor(one.deployment, loaded[one.title]) for one in able}
-    images, found, broken = _detect(context, bundle, predictors)
-    matches = {title: match(images, own, bundle.labels) for title, own in found.heads.items()}
-    measured = tuple(_score(one, matches, bundle, context) for one in planned_deployments(context))
+    images, detections, broken = _detect(context, bundle, predictors)
+    matches = {title: match(images, own, bundle.labels) for title, own in detections.heads.items()}
+    results = tuple(_result(one, matches, bundle, context) for one in planned)
     evaluation = Evaluation(
-        metric="mAP@0.5", images=len(images), deployments=measured, comparisons=compare_map50(matches), broken=broken
+        metric="mAP@0.5", images=len(images), deployments=results, comparisons=compare_map50(matches), broken=broken
     )
     folder = context.run.measurements
     write_json(folder / "accuracy.json", evaluation)
-    write_bytes(folder / "detections.npz", found.to_bytes())
+    write_bytes(folder / "detections.npz", detections.to_bytes())
     return [folder / "accuracy.json", folder / "detections.npz"]
 
 
 def _detect(
     context: Context, bundle: DetectionBundle, predictors: Mapping[str, DetectorFunction]
 ) -> tuple[list[BoxedImage], ValidationDetections, tuple[BrokenFile, ...]]:
-    """Every image is decoded once and shown to all deployments; boxes are told in its own pixels."""
+    """The images that decode, every deployment's detections in pixels of the image, and the broken files.
+
+    Every image is decoded once and shown to all deployments.
+    """
     index, root = read_index(context)
 
     def predict(images: UInt8Array) -> dict[str, list[Float32Array]]:
@@ -62,23 +66,24 @@ def _detect(
         return {title: predictor(pixels) for title, predictor in predictors.items()}
 
     rows: list[int] = []
-    found: dict[str, list[Float32Array]] = {title: [] for title in predictors}
+    detections: dict[str, list[Float32Array]] = {title: [] for title in predictors}
     broken: list[BrokenFile] = []
     with context.reporter.progress("evaluating", len(index.test)) as advance:
         for batch in stream(index.test, root, renderer(bundle.preprocessing), predict):
             broken.extend(batch.broken)
             rows += batch.rows.tolist()
+            # By rows, not by position in the batch: files that do not decode leave gaps.
             here = ValidationImages([index.test[row] for row in batch.rows], bundle.preprocessing)
             for title, own in batch.result.items():
-                found[title] += here.on_images(own)
+                detections[title] += here.on_images(own)
             advance(len(batch.rows) + len(batch.broken))
     for file in broken:
         context.reporter.message(f"evaluate: left out {file.path}: {file.reason}")
     check_broken_fraction(broken, len(index.test), context.study.data.max_broken_fraction)
-    return [index.test[row] for row in rows], ValidationDetections(np.array(rows, np.int64), found), tuple(broken)
+    return [index.test[row] for row in rows], ValidationDetections(np.array(rows, np.int64), detections), tuple(broken)
 
 
-def _score(
+def _result(
     candidate: PlannedDeployment, matches: Mapping[str, Matches], bundle: DetectionBundle, context: Context
 ) -> DeploymentResult:
     row = DeploymentResult(
@@ -91,6 +96,6 @@ def _score(
     )
     if candidate.unsupported is not None:
         return row
-    found = mean_average_precision(matches[candidate.title], bundle.groups)
-    context.reporter.message(f"evaluate: {candidate.title}: mAP@0.5 {found.overall.ap50.value:.1%}")
-    return row.model_copy(update={"accuracy": as_accuracy(found), "average_precision": found})
+    precision = mean_average_precision(matches[candidate.title], bundle.groups)
+    context.reporter.message(f"evaluate: {candidate.title}: mAP@0.5 {precision.overall.ap50.value:.1%}")
+    return row.model_copy(update={"accuracy": as_accuracy(precision), "average_precision": precision})

@@ -1,4 +1,4 @@
-"""What a guard judges detectors by: mAP@0.5, of every deployment of a study or of every output of a plain graph."""
+"""The evaluators that accuracy control asks: mAP@0.5 of a study's deployments, or of the outputs of a plain graph."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from edgetl.stages.detect.validation import ValidationImages, with_boxes_of
 from edgetl.stages.stage import Context, ProgressReporter
 
 DetectionsOf = Callable[[Outputs], Mapping[str, Sequence[Float32Array]]]
-"""From the outputs of all graphs to what everything that is judged finds in each image, in pixels of the input."""
+"""From the outputs of all graphs to detections in each image, in pixels of the input, by deployment or output."""
 
 
 class DetectorEvaluator:
-    """A judge of detectors."""
+    """Compares detectors in another precision with the float ones, by mAP@0.5."""
 
     metric = "mAP@0.5"
 
@@ -48,7 +48,7 @@ class DetectorEvaluator:
         labels: Mapping[str, Sequence[str]],
         boxes: DetectionsOf,
     ) -> None:
-        """``graphs`` end in boxes. ``labels``: those that each thing that is judged answers for."""
+        """``graphs`` end in boxes. ``labels``: those that each deployment or output of ``boxes`` answers for."""
         self._samples, self._root, self._preprocessing = samples, root, preprocessing
         self._labels, self._boxes = labels, boxes
         self._truth = {name: with_boxes_of(own, samples) for name, own in labels.items()}
@@ -63,29 +63,29 @@ class DetectorEvaluator:
         return {name: map50_estimate(matches) for name, matches in self._exact.items()}
 
     def drops(self, graphs: Sequence[onnx.ModelProto]) -> dict[str, AccuracyDrop]:
-        found = self._matches(graphs)
+        others = self._matches(graphs)
         return {
-            name: AccuracyDrop(map50_estimate(found[name]), *map50_drop(exact, found[name]))
+            name: AccuracyDrop(map50_estimate(others[name]), *map50_drop(exact, others[name]))
             for name, exact in self._exact.items()
         }
 
     def _matches(self, graphs: Sequence[onnx.ModelProto]) -> dict[str, Matches]:
-        """What everything finds, against what is there; files that do not decode are left out of all alike."""
-        seen: list[int] = []
-        found: dict[str, list[Float32Array]] = {name: [] for name in self._labels}
+        """All detections matched with the labelled boxes; files that do not decode are left out of all alike."""
+        decoded: list[int] = []
+        detections: dict[str, list[Float32Array]] = {name: [] for name in self._labels}
         for rows, outputs in run_alone(graphs, self._samples, self._root, self._preprocessing):
             here = ValidationImages([self._samples[row] for row in rows], self._preprocessing)
             for name, own in self._boxes(outputs).items():
-                found[name] += here.on_images(own)
-            seen += rows.tolist()
+                detections[name] += here.on_images(own)
+            decoded += rows.tolist()
         return {
-            name: match([self._truth[name][row] for row in seen], found[name], own)
+            name: match([self._truth[name][row] for row in decoded], detections[name], own)
             for name, own in self._labels.items()
         }
 
 
 class DetectorDeploymentEvaluator(DetectorEvaluator):
-    """A judge for all deployments of a study at once, by graphs with the raw outputs of all of their heads."""
+    """The evaluator of all deployments of a study at once, by graphs with the raw outputs of all of their heads."""
 
     def __init__(
         self,
@@ -96,33 +96,28 @@ class DetectorDeploymentEvaluator(DetectorEvaluator):
         root: Path,
         bundle: DetectionBundle,
     ) -> None:
-        """``specs``: what each of the graphs is, before it ends in boxes."""
+        """``specs``: the heads and inputs of each of the graphs, which do not end in boxes yet."""
+        # Before the base class, whose constructor runs the graphs.
         self._specs, self._bundle, self._suppression = specs, bundle, context.study.detection.nms
         serve = service(context)
         deployments = distinct(read_json(context.run.shortlist, Shortlist).deployments)
-        super().__init__(
-            graphs,
-            samples,
-            root,
-            bundle.preprocessing,
-            {one.name: bundle.labels for one in deployments},
-            lambda outputs: {one.name: serve.deployed(one, outputs) for one in deployments},
-        )
+        labels = {one.name: bundle.labels for one in deployments}
+
+        def boxes(outputs: Outputs) -> dict[str, list[Float32Array]]:
+            return {one.name: serve.deployed(one, outputs) for one in deployments}
+
+        super().__init__(graphs, samples, root, bundle.preprocessing, labels, boxes)
 
     def _matches(self, graphs: Sequence[onnx.ModelProto]) -> dict[str, Matches]:
-        """Boxes by ONNX's own operator: on ONNX Runtime it is the fastest form of the same."""
-        return super()._matches(
-            [
-                with_postprocessing(graph, spec, self._bundle, self._suppression)
-                for graph, spec in zip(graphs, self._specs, strict=True)
-            ]
-        )
+        # By ONNX's own operator, for TensorRT's graphs too: its loop gives the same boxes, and is slower here.
+        pairs = zip(graphs, self._specs, strict=True)
+        return super()._matches([with_postprocessing(*pair, self._bundle, self._suppression) for pair in pairs])
 
 
 def evaluator_of_boxes(
     model: onnx.ModelProto, source: Path, preprocessing: Preprocessing, reporter: ProgressReporter
 ) -> DetectorEvaluator:
-    """A judge for the outputs of a plain graph that are detections, each by its own labels.
+    """The evaluator of the outputs of a plain graph that are detections, each by its own labels.
 
     Args:
         source: annotated images; see `labelled_boxes`.
@@ -134,11 +129,8 @@ def evaluator_of_boxes(
     known = labels_of(model)
     labels = {output: known.get(output, ()) for output in nms_settings_of(model, "the graph")}
     data = labelled_boxes(source, tuple(dict.fromkeys(label for own in labels.values() for label in own)))
-    for line in (
-        *fault_lines(data.faults),
-        *data.notes,
-        *(f"left out {one.path}: {one.reason}" for one in data.broken),
-    ):
+    left_out = (f"left out {one.path}: {one.reason}" for one in data.broken)
+    for line in (*fault_lines(data.faults), *data.notes, *left_out):
         reporter.message(line)
     there = {box.label for image in data.images for box in image.boxes if not box.ignored}
     for output, own in labels.items():

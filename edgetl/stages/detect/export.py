@@ -1,4 +1,4 @@
-"""Bundle to graphs: one per engine, prepared in every precision, and then made to end in boxes."""
+"""The stage `export`: one graph per engine, prepared in every precision, and then made to end in boxes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import onnx
-
 from edgetl.artifacts.bundle import IMAGES
 from edgetl.artifacts.deployment import GraphSpec, Shortlist
-from edgetl.artifacts.detector_bundle import DetectionBundle, DetectionHead
+from edgetl.artifacts.detector_bundle import DetectionBundle
 from edgetl.artifacts.files import read_json
 from edgetl.artifacts.predictions import NmsImplementation
 from edgetl.config import QdqFormat
@@ -24,7 +22,7 @@ from edgetl.stages.precisions import StudyGraphs, StudyPreparation, judged_specs
 from edgetl.stages.quantization_variants import SubgraphOf
 from edgetl.stages.stage import Context
 
-_FORMS: Mapping[QdqFormat, NmsImplementation] = {"onnxruntime": "operator", "tensorrt": "loop"}
+_NMS: Mapping[QdqFormat, NmsImplementation] = {"onnxruntime": "operator", "tensorrt": "loop"}
 """TensorRT-RTX lacks NonMaxSuppression, and full TensorRT 10 is slow at it (its issue 4248)."""
 
 
@@ -39,14 +37,18 @@ def work(context: Context) -> list[Path]:
     shortlist = read_json(context.run.shortlist, Shortlist)
     graphs = _graphs(context, bundle, shortlist)
     judged = judged_specs(shortlist, {head.name: head.place for head in bundle.heads})
-    judge = partial(
+    make_evaluator = partial(
         DetectorDeploymentEvaluator, context=context, specs=judged, samples=index.val, root=root, bundle=bundle
     )
-    preparing = StudyPreparation(context, root, bundle.preprocessing, graphs, judged, judge)
-    precisions, written = preparing.prepare(index.train)
+    preparation = StudyPreparation(context, root, bundle.preprocessing, graphs, judged, make_evaluator)
+    precisions, written = preparation.prepare(index.train)
     for spec in graphs.specs:
         for precision in context.study.precisions:
-            written += _write(context, bundle, spec, precision, precisions.by_qdq_format(spec, precision))
+            for target, prepared in precisions.by_qdq_format(spec, precision).items():
+                # Boxes are appended last, so that they are decoded in float32 whatever the network's precision.
+                graph = with_postprocessing(prepared, spec, bundle, context.study.detection.nms, _NMS[target])
+                written.append(context.run.graphs / spec.file(precision, target))
+                save_model(graph, written[-1])
     context.reporter.message(f"export: {len(written)} files in {context.run.graphs}")
     return written
 
@@ -57,32 +59,11 @@ def _graphs(context: Context, bundle: DetectionBundle, shortlist: Shortlist) -> 
     heads = [by_name[name] for name in dict.fromkeys(name for spec in shortlist.graphs for name in spec.heads)]
 
     def part(spec: GraphSpec) -> SubgraphOf:
-        return partial(extract, outputs=_raw_outputs(spec, by_name), inputs=spec.inputs)
+        raws = [raw for name in spec.heads for raw in by_name[name].raws]
+        # Each once: a cascade's first level hands on some of its own raw outputs too.
+        return partial(extract, outputs=list(dict.fromkeys((*raws, *spec.handed_on))), inputs=spec.inputs)
 
+    # Methods and layers are compared without second levels, in whose graph a first level's raw outputs are no end.
     first = [raw for head in heads if head.first_level is None for raw in head.raws]
     whole = extract(network, [raw for head in heads for raw in head.raws], [IMAGES])
     return StudyGraphs(whole, shortlist.graphs, part, partial(extract, outputs=first, inputs=[IMAGES]))
-
-
-def _raws(spec: GraphSpec, heads: Mapping[str, DetectionHead]) -> tuple[str, ...]:
-    return tuple(raw for name in spec.heads for raw in heads[name].raws)
-
-
-def _raw_outputs(spec: GraphSpec, heads: Mapping[str, DetectionHead]) -> tuple[str, ...]:
-    """Of a graph that does not end in boxes yet; a first level hands on some of its own raw outputs too."""
-    return tuple(dict.fromkeys((*_raws(spec, heads), *spec.handed_on)))
-
-
-def _write(
-    context: Context,
-    bundle: DetectionBundle,
-    spec: GraphSpec,
-    precision: str,
-    formats: Mapping[QdqFormat, onnx.ModelProto],
-) -> list[Path]:
-    paths = []
-    for target, prepared in formats.items():
-        paths.append(context.run.graphs / spec.file(precision, target))
-        suppression = context.study.detection.nms
-        save_model(with_postprocessing(prepared, spec, bundle, suppression, _FORMS[target]), paths[-1])
-    return paths

@@ -1,4 +1,4 @@
-"""What the data and the training of a detection study were like, for its report."""
+"""The facts about data and training in the report of a detection study."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images to index: which file belongs to which split, and what is on it."""
+"""The stage `index`: which image belongs to which split, and the boxes on it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edgetl.data.index_boxes import box_listing_digest, build_box_index
 from edgetl.data.index_images import data_root
 from edgetl.stages.stage import Context
 
-_SHOWN = 3
+_SHOWN = 3  # of each kind: enough to see what is wrong, and a line that can be read; the index lists all
 
 
 def inputs(context: Context) -> dict[str, Any]:
@@ -24,10 +24,9 @@ def inputs(context: Context) -> dict[str, Any]:
 def work(context: Context) -> list[Path]:
     index = build_box_index(context.study, context.base_dir, context.run.path)
     write_json(context.run.index, index)
+    splits = {split: index.split(split) for split in SPLITS}
     counts = ", ".join(
-        f"{len(images)} {split} ({sum(len(image.boxes) for image in images)} boxes)"
-        for split in SPLITS
-        if (images := index.split(split)) is not None
+        f"{len(images)} {split} ({sum(len(image.boxes) for image in images)} boxes)" for split, images in splits.items()
     )
     context.reporter.message(f"index: {counts} images of {len(index.labels)} labels")
     for line in fault_lines(index.faults, f", see {context.run.index}"):
@@ -36,13 +35,13 @@ def work(context: Context) -> list[Path]:
         context.reporter.message(f"index: {note}")
     for broken in index.broken:
         context.reporter.message(f"index: left out {broken.path}: {broken.reason}")
-    # Images that edgetl made belong to the run directory: one that is lost or changed means that they are made anew.
-    made = [image.path for split in SPLITS for image in index.split(split)] if index.generated else []
+    # Images that edgetl made belong to the run directory: where one is lost or changed, they are all made anew.
+    made = [image.path for images in splits.values() for image in images] if index.generated else []
     return [context.run.index, *(context.run.path / path for path in made)]
 
 
 def fault_lines(faults: Sequence[BoxFault], all_of_them: str = "") -> Iterator[str]:
-    """A line for each kind, with the first ones of it; ``all_of_them`` says where the others are."""
+    """A line for each kind of fault, with the first ones; ``all_of_them`` tells where the others are listed."""
     for (kind, done), count in Counter((fault.kind, fault.done) for fault in faults).items():
         first = [fault for fault in faults if (fault.kind, fault.done) == (kind, done)][:_SHOWN]
         shown = "; ".join(f"{fault.where}: {fault.detail}" for fault in first)

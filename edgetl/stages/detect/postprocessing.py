@@ -1,4 +1,4 @@
-"""A graph of a bundle's detectors, from raw outputs to one that ends in boxes."""
+"""The postprocessing of a bundle's detectors, appended to a graph that ends in their raw outputs."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ def with_postprocessing(
 ) -> onnx.ModelProto:
     """The graph, in whatever precision, with detections of its heads in place of their raw outputs."""
     by_name = {head.name: head for head in bundle.heads}
-    wanted = [RawHead(one.name, one.classes, one.scales, one.raws) for one in (by_name[name] for name in spec.heads)]
-    return with_detections(graph, wanted, bundle.preprocessing, suppression, form, keep=spec.handed_on)
+    heads = [RawHead(one.name, one.classes, one.scales, one.raws) for one in (by_name[name] for name in spec.heads)]
+    return with_detections(graph, heads, bundle.preprocessing, suppression, form, keep=spec.handed_on)

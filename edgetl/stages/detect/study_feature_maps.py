@@ -1,4 +1,4 @@
-"""A detection study's images as maps, at any cut of its trunk."""
+"""Maps of a detection study's images at any cut of its trunk, cached as far as the disk budget goes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _GB = 10**9
 
 @dataclass(frozen=True)
 class TrainValFeatureMaps:
-    """Training images in all of their views, and validation images as they are."""
+    """Maps of training images in all of their views, and of validation images in the plain one."""
 
     train: FeatureMaps
     val: FeatureMaps
@@ -35,7 +35,7 @@ class TrainValFeatureMaps:
 
 @dataclass(frozen=True)
 class StudyFeatureMaps:
-    """A study's images and the detector that sees them."""
+    """The images of a study and the detector that they go through."""
 
     context: Context
     index: BoxIndex
@@ -43,7 +43,7 @@ class StudyFeatureMaps:
     detector: Detector
 
     def views(self) -> tuple[BoxView, ...]:
-        """The plain view, and as many augmented ones as the study asks for."""
+        """The plain view, and the augmented ones that the study asks for."""
         study = self.context.study
         augmentation = study.detection.augmentation
         others = self.index.train if augmentation.mosaic else ()
@@ -52,14 +52,15 @@ class StudyFeatureMaps:
             for number in range(augmentation.views + 1)
         )
 
-    def at(self, cut: FeatureMapCut, batch_size: int, taken: int = 0) -> TrainValFeatureMaps:
-        """Maps at a cut. ``taken`` bytes of the study's disk budget are in use already.
+    def at(self, cut: FeatureMapCut, batch_size: int, used_bytes: int = 0) -> TrainValFeatureMaps:
+        """Maps at a cut; ``used_bytes`` of the study's disk budget are in use already.
 
         Raises:
             EdgetlError: too many images cannot be read, or the disk is full.
         """
-        budget = max(0, int(self.context.study.detection.cache_gb * _GB) - taken)
+        budget = max(0, int(self.context.study.detection.cache_gb * _GB) - used_bytes)
         views = self.views()
+        # Validation first: it is read in every epoch, and an augmented view of training only in some.
         val = self.source("val", cut, self.index.val, views[:1], budget, batch_size)
         train = self.source("train", cut, self.index.train, views, budget - val.kept_bytes, batch_size)
         total = len(self.index.train) + len(self.index.val) + len(self.index.broken)
@@ -76,12 +77,12 @@ class StudyFeatureMaps:
         budget: int,
         batch_size: int,
     ) -> FeatureMaps:
-        watcher, cache = self.context.reporter, self.context.run.cache / "features"
-        with watcher.progress(f"maps of {name}", len(images) * len(views)) as advance:
+        reporter, cache = self.context.reporter, self.context.run.cache / "features"
+        with reporter.progress(f"maps of {name}", len(images) * len(views)) as advance:
             source = map_source(self.detector, cut, images, self.root, views, cache, budget, batch_size, advance)
         limit = f"detection.cache_gb {self.context.study.detection.cache_gb:g}"
         whole = sum(len(one.row_of) for one in source.kept) == len(source) * len(views)
-        watcher.message(
+        reporter.message(
             f"finetune: maps of {len(source)} {name} images in {len(views)} views at {cut.name}: "
             f"{source.kept_bytes / 1e6:.0f} MB on disk"
             + ("" if whole else f"; {limit} holds no more, the rest is computed in every epoch")

@@ -19,7 +19,7 @@ from edgetl.artifacts.files import write_bytes, write_json
 from edgetl.artifacts.run_directory import RunDirectory
 from edgetl.graph.detection_postprocessing import RawHead
 from edgetl.graph.model import save_model
-from edgetl.stages.detect.val_detections import ValidationDetections
+from edgetl.stages.detect.validation import ValidationDetections
 
 Array = NDArray[np.float32]
 

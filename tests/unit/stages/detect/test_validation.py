@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from edgetl.artifacts.box_index import BoxedImage
 from edgetl.artifacts.bundle import Preprocessing
 from edgetl.errors import EdgetlError
-from edgetl.stages.detect.val_detections import ValidationDetections, read_val_detections
-from edgetl.stages.detect.validation import ValidationImages
+from edgetl.stages.detect.validation import ValidationDetections, ValidationImages, read_val_detections
 
 Array = NDArray[np.float32]
 Place = Callable[..., BoxedImage]
@@ -66,7 +65,7 @@ def test_what_is_written_is_read_again(tmp_path_factory: pytest.TempPathFactory,
     np.testing.assert_array_equal(found.rows, kept)
     assert set(found.heads) == set(heads)
     for name, lists in heads.items():
-        for ours, theirs in zip(found.of(name), lists, strict=True):
+        for ours, theirs in zip(found.heads[name], lists, strict=True):
             np.testing.assert_array_equal(ours, theirs)
     assert ValidationDetections(kept, heads).to_bytes() == path.read_bytes()
 
