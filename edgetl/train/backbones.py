@@ -1,4 +1,4 @@
-"""Pretrained backbones as frozen trunks: RGB in [0, 1] in, pooled features out."""
+"""Pretrained backbones as frozen trunks that take RGB in [0, 1] and give pooled features."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from edgetl import config
 from edgetl.artifacts.bundle import BackboneReference, Preprocessing
 from edgetl.errors import EdgetlError
+from edgetl.train import nano
 from edgetl.train.darknet.cfg import read_cfg
 from edgetl.train.darknet.network import Darknet, build, strip_classifier
 from edgetl.train.darknet.weights import read_weights as read_darknet_weights
@@ -31,7 +32,7 @@ UNIT: RGB = (1.0, 1.0, 1.0)
 
 @dataclass(frozen=True)
 class HeadlessNetwork:
-    """A network of a library without its head. ``head`` are the name prefixes of the layers that were taken off."""
+    """A library's network without its head; ``head`` are the name prefixes of the layers that were taken off."""
 
     module: nn.Module
     head: tuple[str, ...]
@@ -58,8 +59,8 @@ class Trunk(nn.Module):
         self.eval().requires_grad_(False)
 
     def train(self, mode: bool = True) -> Trunk:
-        """Frozen means frozen: batch-norm statistics included, whoever calls ``train()`` on a parent."""
-        del mode
+        """Stay in evaluation mode."""
+        del mode  # whoever calls train() on a parent: batch-norm statistics are frozen too
         return super().train(False)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -69,7 +70,7 @@ class Trunk(nn.Module):
 
 @dataclass(frozen=True)
 class Backbone:
-    """A trunk with what the bundle has to know of it."""
+    """A trunk with its record in the bundle and its input contract."""
 
     trunk: Trunk
     reference: BackboneReference
@@ -77,15 +78,15 @@ class Backbone:
 
 
 def load_backbone(study: config.BackboneSettings, base_dir: Path, seed: int) -> Backbone:
-    """Build the backbone a study names, with its weights, frozen.
+    """The backbone that a study names, with its weights, frozen.
 
     Raises:
-        EdgetlError: unknown name, weights that cannot be had or do not fit, or a network without pooled features.
+        EdgetlError: unknown name, weights that are missing or do not fit, or a network without pooled features.
     """
     architecture = load_headless(study, base_dir, seed)
     trunk = Trunk(architecture)
     size = study.image_size or architecture.image_size
-    assert isinstance(size, int), "classification takes squares"
+    assert isinstance(size, int), "the study file allows width and height for detection alone"
     reference = BackboneReference(
         name=study.name,
         weights=study.weights,
@@ -103,13 +104,18 @@ def load_headless(study: config.BackboneSettings, base_dir: Path, seed: int) -> 
     """The network that a study names, with its weights and without its head.
 
     Raises:
-        EdgetlError: unknown name, or weights that cannot be had or do not fit.
+        EdgetlError: unknown name, or weights that are missing or do not fit.
     """
     library, _, name = study.name.partition("/")
     torch.manual_seed(seed)  # only `weights: null` draws from it
     if library == "darknet":
         return _darknet(study, base_dir / name, base_dir)
-    architecture = _LIBRARIES[library](name, study.weights == "default")
+    pretrained = study.weights == "default"
+    if library == "edgetl":
+        module = nano.pretrained() if pretrained else nano.Nano()
+        architecture = HeadlessNetwork(module, ("classifier",), nano.MEAN, nano.STD)
+    else:
+        architecture = _LIBRARIES[library](name, pretrained)
     if study.weights not in {None, "default"}:
         path = base_dir / str(study.weights)
         load_into(architecture.module, read_weights(path), architecture.head, study.name, str(path))
@@ -117,7 +123,7 @@ def load_headless(study: config.BackboneSettings, base_dir: Path, seed: int) -> 
 
 
 def fingerprint(trunk: nn.Module) -> str:
-    """sha256 over every tensor's name, type, shape and bytes."""
+    """The sha256 over every tensor's name, type, shape and bytes."""
     digest = hashlib.sha256()
     for name, tensor in sorted(trunk.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -128,7 +134,7 @@ def fingerprint(trunk: nn.Module) -> str:
 def _feature_dim(trunk: Trunk, name: str, size: int) -> int:
     try:
         with torch.inference_mode():
-            features = trunk(torch.zeros(2, 3, size, size))
+            features = trunk(torch.zeros(2, 3, size, size))  # two: what squeezes would drop a batch of one
     except (RuntimeError, AssertionError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise EdgetlError(
@@ -139,16 +145,7 @@ def _feature_dim(trunk: Trunk, name: str, size: int) -> int:
     return int(features.shape[1])
 
 
-def _edgetl(name: str, default_weights: bool) -> HeadlessNetwork:
-    from edgetl.train import nano
-
-    del name
-    module = nano.pretrained() if default_weights else nano.Nano()
-    return HeadlessNetwork(module, ("classifier",), nano.MEAN, nano.STD)
-
-
 def _darknet(study: config.BackboneSettings, path: Path, base_dir: Path) -> HeadlessNetwork:
-    """A classifier of Darknet's: RGB in [0, 1] as it is."""
     network = load_darknet(study, path, base_dir)
     if network.detection_layers:
         raise EdgetlError(f"{path} is a detector; say task: detect, or give the cfg of a classifier ([softmax])")
@@ -173,6 +170,7 @@ def load_darknet(study: config.BackboneSettings, path: Path, base_dir: Path) -> 
 
 
 def _timm(name: str, default_weights: bool) -> HeadlessNetwork:
+    # Imported here: timm takes long to import, and most studies do without it.
     import timm
     from timm import data
 
@@ -206,17 +204,16 @@ def _torchvision(name: str, default_weights: bool) -> HeadlessNetwork:
 
 
 def _take_head_off(module: nn.Module, name: str) -> tuple[str, ...]:
-    """Replace the classifier by what leaves pooled features; return the prefixes of the layers that are gone."""
+    """Take a network's classifier off, so that pooled features are left; return the prefixes of the removed layers."""
     classifier = getattr(module, "classifier", None)
     if isinstance(classifier, nn.Sequential) and isinstance(classifier[-1], nn.AdaptiveAvgPool2d):
         module.classifier = nn.AdaptiveAvgPool2d(1)  # SqueezeNet classifies by a convolution before the pooling
         return ("classifier",)
-    linear = [layer for layer, child in module.named_modules() if isinstance(child, nn.Linear)]
     # Auxiliary classifiers (Inception, GoogLeNet) help training only and are not in the evaluated path.
     auxiliary = tuple(part for part in ("AuxLogits", "aux1", "aux2") if hasattr(module, part))
     for part in auxiliary:
         setattr(module, part, None)
-    linear = [layer for layer in linear if not layer.startswith(auxiliary or ("\0",))]
+    linear = [layer for layer, child in module.named_modules() if isinstance(child, nn.Linear)]
     if not linear:
         raise EdgetlError(
             f"torchvision/{name} has no linear classifier to take off; choose an image classification network"
@@ -246,8 +243,4 @@ def _unknown(library: str, name: str, known: list[str]) -> EdgetlError:
     return EdgetlError(f"backbone {library}/{name} is unknown to the installed {library}{hint}")
 
 
-_LIBRARIES: dict[str, Callable[[str, bool], HeadlessNetwork]] = {
-    "edgetl": _edgetl,
-    "timm": _timm,
-    "torchvision": _torchvision,
-}
+_LIBRARIES: dict[str, Callable[[str, bool], HeadlessNetwork]] = {"timm": _timm, "torchvision": _torchvision}

@@ -22,24 +22,24 @@ from edgetl.train.trace import named_parameters
 _ROWS = 64
 
 ForwardContext = Callable[[], AbstractContextManager[object]]
-"""What to enter for each forward pass of some layers."""
+"""Makes the context to enter for each forward pass of some layers."""
 
 TuningPrecision = Callable[[nn.Module], ForwardContext]
-"""How layers, as they are now, are computed."""
+"""Makes the context in which layers are computed, from the layers as they are now."""
 
 
 def in_float(layers: nn.Module) -> ForwardContext:
-    """As PyTorch computes them."""
+    """The precision in which PyTorch computes layers by itself."""
     del layers
     return nullcontext
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A branch after some epochs: what its head is worth on validation, the head, and the layers under it.
+    """A branch after some epochs: the score of its head on validation, the head, and the layers below it.
 
-    ``weight`` (classes x D) and ``bias`` (classes) are as they were trained, without the temperature; ``state`` are
-    the layers' parameters by name; ``features`` (N x D) are those of the validation images.
+    ``weight`` (classes x D) and ``bias`` (classes) do not include the temperature; ``state`` holds the layers'
+    parameters by name; ``features`` (N x D) are those of the validation images.
     """
 
     epoch: int
@@ -55,11 +55,11 @@ class Branch:
 
     Batch normalisation stays in evaluation mode, its statistics frozen: exported graphs fold them into convolutions,
     and a statistic that moved would part layers that are meant to be shared. Its scale and shift are trained like other
-    parameters. Dropout is off with it; validation says when to stop.
+    parameters. Dropout is off too; validation tells when to stop.
     """
 
     probe: HeadScore
-    """What the head was worth before the layers were tuned: epoch 0."""
+    """The score of the head before the layers were tuned: epoch 0."""
     best: Checkpoint
     waited = 0
     """Epochs since the loss last fell below that of all epochs before. The probe does not count: tuning often has to
@@ -92,7 +92,7 @@ class Branch:
         )
 
     def step(self, maps: Tensor, rows: Int64Array) -> None:
-        """Learn from a batch: maps at the cut, and which of the training images they are of."""
+        """Learn from a batch: maps at the cut, and the positions of their training images."""
         self._optimizer.zero_grad()
         # A copy: layers that work in place would spoil the batch for the next branch.
         with self._computing():
@@ -103,23 +103,23 @@ class Branch:
         self._schedule.step()
 
     def assess(self, epoch: int, maps: Float32Array, labels: Sequence[str]) -> None:
-        """See what the branch is worth on validation after an epoch, 0 being the probe; keep it if it is the best."""
+        """Score the branch on validation after an epoch (0: the probe), and keep it if it is the best."""
         self._computing = self._precision(self._upper)
         features = infer(self._upper, maps, self._computing)
         weight, bias = (tensor.detach().cpu().clone() for tensor in (self._linear.weight, self._linear.bias))
-        worth = calibrate(self.plan.activation, logits_of((weight, bias), features), self.plan.targets(labels))
+        score = calibrate(self.plan.activation, logits_of((weight, bias), features), self.plan.targets(labels))
         if epoch == 0:
-            self.probe = worth
+            self.probe = score
         else:
-            self.waited = 0 if worth.loss < self._lowest else self.waited + 1
-            self._lowest = min(self._lowest, worth.loss)
-        if epoch == 0 or worth.loss < self.best.score.loss:
+            self.waited = 0 if score.loss < self._lowest else self.waited + 1
+            self._lowest = min(self._lowest, score.loss)
+        if epoch == 0 or score.loss < self.best.score.loss:
             state = {name: tensor.detach().cpu().clone() for name, tensor in self._upper.named_parameters()}
-            self.best = Checkpoint(epoch, worth, weight, bias, state, features)
+            self.best = Checkpoint(epoch, score, weight, bias, state, features)
 
 
 def infer(upper: nn.Module, maps: Float32Array, computing: ForwardContext = nullcontext) -> Tensor:
-    """Features (N x D) of maps at a cut, a few at a time."""
+    """The features (N x D) of maps at a cut, computed a few at a time."""
     where = next(upper.parameters()).device
     with torch.no_grad():
         # Copies: layers that work in place would write to the cached maps.
@@ -132,10 +132,9 @@ def infer(upper: nn.Module, maps: Float32Array, computing: ForwardContext = null
 
 
 def _parameter_groups(upper: fx.GraphModule, head: nn.Module, settings: FinetuneSettings) -> list[dict[str, Any]]:
-    """The head at full rate, each block below it at ``layer_decay`` times the rate of the one above it.
+    """The head at the full learning rate, each block below it at ``layer_decay`` times that of the one above.
 
-    Early layers are general and change least (Howard & Ruder 2018, Universal language model fine-tuning). Biases and
-    normalisations are not decayed: towards zero they would switch channels off.
+    Early layers are general and change least (Howard & Ruder 2018, Universal language model fine-tuning).
     """
     blocks: list[list[nn.Parameter]] = []
     for step in upper.graph.nodes:
@@ -147,5 +146,6 @@ def _parameter_groups(upper: fx.GraphModule, head: nn.Module, settings: Finetune
         rate = settings.learning_rate * settings.layer_decay**distance
         matrices, vectors = ([one for one in block if (one.ndim > 1) is many] for many in (True, False))
         groups.append({"params": matrices, "lr": rate, "weight_decay": settings.weight_decay})
+        # Biases and normalisations are not decayed: towards zero they would switch channels off.
         groups.append({"params": vectors, "lr": rate, "weight_decay": 0.0})
     return groups

@@ -1,4 +1,4 @@
-"""Where a network can be cut: layers whose output is all that the rest of it needs. Cuts lie between blocks."""
+"""Cuts of a network: at layers whose output is all that the rest of it needs, between blocks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edgetl.train.trace import FlopCounter, needed, trace
 
 SWEEP = "sweep"
 _SWEPT = 6
-_EXAMPLES = 4
+_EXAMPLES = 4  # names of layers in a message; a network can have a hundred
 _BLOCK = 256
 
 
@@ -25,8 +25,8 @@ _BLOCK = 256
 class CutPoint:
     """A layer at whose output the network can be cut.
 
-    ``name`` is its module path, ``shape`` that of its output for one image, ``depth`` the share of the trunk's FLOPs
-    up to it. ``aliases`` are other paths at which the network would be cut the same: with the same layers frozen.
+    ``name`` is its module path, ``shape`` that of its output for one image, ``depth`` the fraction of the trunk's FLOPs
+    up to it. ``aliases`` are other paths of the same cut: with the same layers frozen.
     """
 
     name: str
@@ -38,8 +38,7 @@ class CutPoint:
 def cut_points(backbone: Backbone) -> tuple[CutPoint, ...]:
     """All layer cuts, from the images upward. Of layers that freeze the same parameters the last one is listed.
 
-    Not listed are the cuts that freeze nothing (``images``) or everything (``top``), and the one between a convolution
-    and its batch normalisation: exported graphs hold the two as one.
+    Not listed are the cuts that freeze nothing (``images``) or everything (``top``).
 
     Raises:
         EdgetlError: torch.fx cannot trace the network.
@@ -58,37 +57,39 @@ def cut_points(backbone: Backbone) -> tuple[CutPoint, ...]:
     return tuple(points)
 
 
-def choose_cuts(points: Sequence[CutPoint], wanted: str | int | tuple[str, ...] | None) -> tuple[str, ...]:
-    """The cuts that a study asks for, from the images upward; ``top`` is always the last one.
+def choose_cuts(points: Sequence[CutPoint], requested: str | int | tuple[str, ...] | None) -> tuple[str, ...]:
+    """The cuts that a study requests, from the images upward; ``top`` is always the last one.
 
     Args:
-        points: what there is to choose from.
-        wanted: null for ``top`` alone; names of layers, ``images`` or ``top``, one or several; a number of layer cuts,
-            spread evenly over depth; or ``sweep``, which is six of them, or all where there are fewer. ``images`` is
-            chosen only by name: nothing is shared below it, so it costs most to train and to run.
+        requested: null for ``top`` alone; names of layers, ``images`` or ``top``, one or several; a number of layer
+            cuts, spread evenly over depth; or ``sweep``: six of them, or all where there are fewer.
 
     Raises:
-        EdgetlError: a name is no cut of this network, or there are fewer layer cuts than wanted.
+        EdgetlError: a name is no cut of this network, or there are fewer layer cuts than requested.
     """
-    if wanted is None:
+    if requested is None:
         return (TOP,)
-    if wanted == SWEEP:
-        wanted = max(1, min(_SWEPT, len(points)))
-    if isinstance(wanted, int):
-        if wanted > len(points):
+    if requested == SWEEP:
+        requested = max(1, min(_SWEPT, len(points)))
+    if isinstance(requested, int):
+        if requested > len(points):
             raise EdgetlError(
-                f"backbone.cut asks for {wanted} layer cuts, this network can be cut at {len(points)} layers; "
+                f"backbone.cut asks for {requested} layer cuts, this network can be cut at {len(points)} layers; "
                 "ask for no more, or leave cut out"
             )
-        return (*_spread(points, wanted), TOP)
-    named = {_known(points, name) for name in ((wanted,) if isinstance(wanted, str) else wanted)}
+        # `images` is chosen only by name: nothing is shared below it, so it costs most to train and to run.
+        left = list(points)
+        for position in range(1, requested + 1):
+            left.remove(min(left, key=lambda point: abs(point.depth - position / (requested + 1))))
+        return (*(point.name for point in points if point not in left), TOP)
+    named = {_known(points, name) for name in ((requested,) if isinstance(requested, str) else requested)}
     return (*(name for name in (IMAGES, *(point.name for point in points)) if name in named), TOP)
 
 
 def split(backbone: Backbone, cut: str) -> tuple[nn.Module, nn.Module]:
-    """The network below a cut and above it, sharing the trunk's tensors; one after the other they are the trunk.
+    """Split a backbone's network into the parts below and above a cut; they share the trunk's tensors.
 
-    The lower part takes N x 3 x S x S in [0, 1] and holds the normalisation; the upper one ends in N x D features.
+    The lower part takes N x 3 x S x S in [0, 1] and holds the normalisation; the upper one gives N x D features.
     At ``images`` the lower part does nothing, at ``top`` the upper one.
 
     Raises:
@@ -106,12 +107,12 @@ def split(backbone: Backbone, cut: str) -> tuple[nn.Module, nn.Module]:
 
 
 def pooled(lower: nn.Module) -> nn.Module:
-    """A truncated network: the part below a cut, its output averaged over positions to N x C."""
+    """A truncated network: the part below a cut, with its output averaged over positions to N x C."""
     return nn.Sequential(lower, _Pool()).eval()
 
 
 def pool(maps: Float32Array) -> Float32Array:
-    """What `pooled` makes of maps that are there already: N x C."""
+    """Maps averaged over positions as `pooled` does it: N x C."""
     with torch.inference_mode():
         blocks = [_Pool()(torch.from_numpy(maps[row : row + _BLOCK])) for row in range(0, len(maps), _BLOCK)]
     result: Float32Array = torch.cat(blocks).numpy()
@@ -119,20 +120,11 @@ def pool(maps: Float32Array) -> Float32Array:
 
 
 class _Pool(nn.Module):
-    """Maps are N x C x H x W, or N x H x W x C (Swin); tokens N x T x C. Images are square, which tells maps apart."""
-
     def forward(self, maps: Tensor) -> Tensor:
+        # N x C x H x W, or N x H x W x C (Swin), or tokens, N x T x C. Images are square, so H = W tells them apart.
         if maps.ndim == 4 and maps.shape[2] == maps.shape[3]:
             return nn.functional.adaptive_avg_pool2d(maps, 1).flatten(1)
         return maps.flatten(1, -2).mean(dim=1) if maps.ndim > 2 else maps
-
-
-def _spread(points: Sequence[CutPoint], number: int) -> tuple[str, ...]:
-    """The points nearest to evenly spaced depths."""
-    left = list(points)
-    for position in range(1, number + 1):
-        left.remove(min(left, key=lambda point: abs(point.depth - position / (number + 1))))
-    return tuple(point.name for point in points if point not in left)
 
 
 def _known(points: Sequence[CutPoint], name: str) -> str:

@@ -1,4 +1,4 @@
-"""Layers as INT8 will compute them, while they are tuned in float.
+"""Fake quantisation: layers are computed as INT8 will compute them while they are tuned in float.
 
 The weight and the input of every convolution and linear layer are rounded to the steps of INT8, and the gradient passes
 as if they had not been (the straight-through estimator: Bengio et al. 2013, Estimating or propagating gradients through
@@ -9,15 +9,14 @@ and nothing has to be taken out again.
 Weights have a scale for each output channel, from what they are at the moment. Batch normalisation behind them
 multiplies whole output channels: folded in before or after rounding, it gives the same steps.
 
-The ranges of inputs are found anew after every epoch, in float and on a few of the training maps, as `export` will
-find those of the tuned layers: they follow the layers without a rate of their own, and depend on no batch.
+The ranges of inputs are calibrated anew after every epoch, in float and on a few of the training maps, as `export` will
+calibrate the tuned layers: they follow the layers without a learning rate of their own, and depend on no batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import count
 from typing import Any, Protocol
 
@@ -30,7 +29,7 @@ from edgetl.errors import EdgetlError
 from edgetl.train.branch import ForwardContext, infer
 
 _LAYERS = frozenset({torch.conv1d, torch.conv2d, nn.functional.linear})
-_WEIGHT_STEPS = 127
+_WEIGHT_STEPS = 127  # symmetric: -128 has no counterpart
 
 
 @dataclass(frozen=True)
@@ -43,33 +42,33 @@ class Grid:
     highest: int
 
     def nearest(self, values: Tensor) -> Tensor:
-        """The nearest value of the grid to each; gradients pass but where values lie beyond its ends."""
+        """The nearest value of the grid to each value; gradients pass except where values lie beyond its ends."""
         return torch.fake_quantize_per_tensor_affine(values, self.scale, self.zero_point, self.lowest, self.highest)
 
 
 class GridFinder(Protocol):
-    """Finds the grid of a layer's input from what it is shown of it."""
+    """A calibrator of one layer's input."""
 
     def add(self, values: Float32Array) -> None:
-        """See some values, of any shape."""
+        """Add values of any shape."""
 
     def grid(self) -> Grid:
-        """The grid for all that was seen."""
+        """The grid for all values that were added."""
 
 
 @dataclass(frozen=True)
 class FakeQuantisation:
     """The precision that layers are tuned for, see `edgetl.train.branch.TuningPrecision`.
 
-    ``maps``: a few of the training maps at the cut, N x C x H x W, that ranges are found on. ``watching``: makes what
-    finds the grid of one input.
+    ``maps``: a few of the training maps at the cut, N x C x H x W, to calibrate on. ``watching``: makes the calibrator
+    of one input.
     """
 
     maps: Float32Array
     watching: Callable[[], GridFinder]
 
     def __call__(self, layers: nn.Module) -> ForwardContext:
-        """Find the grids that fit the layers as they are now.
+        """Calibrate the layers as they are now; return the context in which they compute in INT8's steps.
 
         Raises:
             EdgetlError: they hold a module whose products PyTorch computes as a whole.
@@ -79,10 +78,6 @@ class FakeQuantisation:
                 "the layers above the cut hold nn.MultiheadAttention, whose inner products cannot be tuned for INT8; "
                 "leave quantization_aware out, cut above it, or choose another backbone"
             )
-        grids = self._grids(layers)
-        return lambda: _AtLayers(partial(_rounded, grids))
-
-    def _grids(self, layers: nn.Module) -> list[Grid]:
         seen: list[GridFinder] = []
 
         def watch(number: int, given: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,25 +87,26 @@ class FakeQuantisation:
             return given, weight
 
         infer(layers, self.maps, lambda: _AtLayers(watch))
-        return [one.grid() for one in seen]
+        grids = [one.grid() for one in seen]
+
+        def rounded(number: int, given: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+            return grids[number].nearest(given), nearest_weight(weight)
+
+        return lambda: _AtLayers(rounded)
 
 
 def nearest_weight(weight: Tensor) -> Tensor:
-    """A layer's weight (outputs first) in symmetric INT8: 127 steps of each output channel reach its largest value."""
+    """A layer's weight (outputs first) in symmetric INT8, where 127 steps reach each output channel's largest value."""
     scale = weight.detach().abs().flatten(1).amax(dim=1) / _WEIGHT_STEPS
     scale = torch.where(scale > torch.finfo(scale.dtype).tiny, scale, 1.0)  # a channel of zeros is exact at any step
     zeros = torch.zeros_like(scale, dtype=torch.int32)
     return torch.fake_quantize_per_channel_affine(weight, scale, zeros, 0, -_WEIGHT_STEPS, _WEIGHT_STEPS)
 
 
-def _rounded(grids: Sequence[Grid], number: int, given: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    return grids[number].nearest(given), nearest_weight(weight)
-
-
 class _AtLayers(TorchFunctionMode):
-    """While it is entered, every layer gets what ``change`` makes of its input and weight.
+    """A context in which ``change`` replaces the input and the weight of every layer.
 
-    Layers are known by their number, in the order in which one forward pass calls them.
+    It gets each layer's number, in the order in which one forward pass calls them.
     """
 
     def __init__(self, change: Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]) -> None:

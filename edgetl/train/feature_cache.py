@@ -1,4 +1,4 @@
-"""Features at the cut, computed once: streamed through the trunk into a memory-mapped cache."""
+"""The cache of features at a cut: images are streamed through the trunk once, into a memory-mapped file."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ Extractor = Callable[[UInt8Array], Float32Array]
 
 
 class Rendering(Protocol):
-    """How images are rendered for the trunk. ``facts`` are all that decides it beside the image and the preprocessing,
-    as JSON can hold it."""
+    """A rendering of images for the trunk; ``facts`` (JSON values) are all that decides it beside the image and the
+    preprocessing."""
 
     @property
     def facts(self) -> list[Any]: ...
 
     def renderer(self, preprocessing: Preprocessing) -> Callable[[bytes, Any], UInt8Array]:
-        """From the content of a file, and what the index says of it, to H x W x 3."""
+        """A function from a file's content and its record in the index to H x W x 3."""
 
 
 @dataclass(frozen=True)
 class View:
-    """Which rendering of the images to pass through the trunk: 0 is the plain one, others are augmented."""
+    """A rendering of images by number: 0 is the plain one, others are augmented."""
 
     number: int = 0
     seed: int = 0
@@ -57,7 +57,7 @@ class View:
 
 
 class FeatureNetwork(Protocol):
-    """What decides the features of an image, beside the cut."""
+    """The facts of a network that decide an image's features, beside the cut."""
 
     @property
     def reference(self) -> BackboneReference: ...
@@ -67,8 +67,7 @@ class FeatureNetwork(Protocol):
 
 
 class _FeatureRecord(Artifact):
-    """Written after the matrix: where it is there, the matrix is whole."""
-
+    # Written after the matrix: where the record exists, the matrix is whole.
     rows: int
     unusable: tuple[int, ...]
     broken: tuple[BrokenFile, ...]
@@ -76,9 +75,9 @@ class _FeatureRecord(Artifact):
 
 @dataclass(frozen=True)
 class FeatureMatrix:
-    """A memory-mapped array, the positions of its rows in the samples, and the broken files.
+    """Features in a memory-mapped ``matrix`` (usable images x D, or x the shape of a map) and the broken files.
 
-    ``matrix`` is usable images x D; at a cut, usable images x the shape of its map.
+    ``positions`` are those of the matrix's rows among the samples.
     """
 
     matrix: Float32Array
@@ -88,12 +87,9 @@ class FeatureMatrix:
 
 
 def make_extractor(network: nn.Module, graph: onnx.ModelProto) -> Extractor:
-    """The fastest way here from uint8 images (n x H x W x 3) to features (n x D), or to maps at a cut.
+    """The fastest function on this machine from uint8 images (n x H x W x 3) to features (n x D), or maps at a cut.
 
-    ``network`` is what ``graph`` was exported from. Of several maps the values stand side by side, n x D.
-
-    With a GPU that is torch; on a CPU, ONNX Runtime on the exported trunk (4 to 7 times as fast as eager torch), one
-    thread for each of the stream's workers, which scales better than several threads inside one batch.
+    ``graph`` was exported from ``network``. The values of several maps stand side by side, n x D.
     """
     if torch.cuda.is_available():
         # A copy: the backbone stays where the exporter looks for it.
@@ -107,6 +103,8 @@ def make_extractor(network: nn.Module, graph: onnx.ModelProto) -> Extractor:
                 return _joined([output.float().cpu().numpy() for output in several])
 
         return on_gpu
+    # ONNX Runtime on the exported trunk is 4 to 7 times as fast as eager torch on a CPU. One thread for each of the
+    # stream's workers scales better than several threads inside one batch.
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
@@ -118,7 +116,7 @@ def make_extractor(network: nn.Module, graph: onnx.ModelProto) -> Extractor:
 
 
 def _joined(outputs: Sequence[Float32Array]) -> Float32Array:
-    """The one output; of several, those of each image side by side, n x (values of all)."""
+    """The only output, or the values of several side by side for each image, n x (values of all)."""
     if len(outputs) == 1:
         return outputs[0]
     return np.concatenate([output.reshape(len(output), -1) for output in outputs], axis=1)
@@ -136,21 +134,24 @@ def cached_features(
     cut: str = TOP,
     shape: tuple[int, ...] | None = None,
 ) -> FeatureMatrix:
-    """The features of samples, from the cache where they are in it, else computed and put there.
+    """The features of samples, from the cache if they are in it, else computed and put there.
 
-    The key holds everything that decides the values: backbone (name, normalisation, fingerprint), contents of the
-    images in order, preprocessing and view. Memory stays that of a few batches, whatever the number of images.
+    Memory stays that of a few batches, whatever the number of images.
 
     Args:
-        watch: is told the number of images of every finished batch.
+        watch: is called with the number of images of every finished batch.
         cut: the layer that ``extract`` ends with.
-        shape: what it makes of one image; left out, the trunk's D features.
+        shape: the shape of one image's result; left out, the trunk's D features.
 
     Raises:
         EdgetlError: an image changed or vanished, or the disk is full (nothing half-written stays).
     """
     shape = shape or (backbone.reference.feature_dim,)
-    key = _key(backbone, samples, view, cut)
+    # Everything that decides the values. Networks that differ in padding or normalisation alone can have the same
+    # tensors, so their fingerprint alone would not do.
+    network = backbone.reference.model_dump(mode="json", exclude={"weights"})
+    contents = [sample.sha256 for sample in samples]
+    key = sha256_json([network, cut, backbone.preprocessing.model_dump(), view.facts, contents])[:32]
     path, record_path = cache / f"{key}.npy", cache / f"{key}.json"
     was_cached = _is_whole(path, record_path, shape)
     if not was_cached:
@@ -165,7 +166,7 @@ def cached_features(
 
 
 def _is_whole(path: Path, record_path: Path, shape: tuple[int, ...]) -> bool:
-    """Whether there is an array as large as its record says; where a faulty disk cut it short, it is made anew."""
+    """Whether the cache holds an array as large as its record says: a faulty disk can cut it short."""
     if not (path.is_file() and record_path.is_file()):
         return False
     try:
@@ -173,14 +174,6 @@ def _is_whole(path: Path, record_path: Path, shape: tuple[int, ...]) -> bool:
     except EdgetlError:
         return False
     return path.stat().st_size == len(_header(rows, shape)) + rows * prod(shape) * 4
-
-
-def _key(backbone: FeatureNetwork, samples: Sequence[ImageFile], view: Rendering, cut: str) -> str:
-    reference = backbone.reference
-    contents = [sample.sha256 for sample in samples]
-    # Networks that differ in padding or normalisation alone can have the same tensors: the fingerprint is not enough.
-    network = reference.model_dump(mode="json", exclude={"weights"})
-    return sha256_json([network, cut, backbone.preprocessing.model_dump(), view.facts, contents])[:32]
 
 
 def _require_space(cache: Path, needed: int, cut: str) -> None:
@@ -206,7 +199,7 @@ def _write(
     shape: tuple[int, ...],
     watch: Callable[[int], object],
 ) -> _FeatureRecord:
-    """Rows are written, not mapped: dirty mapped pages would count as this process's memory."""
+    # Written, not mapped: dirty mapped pages would count as this process's memory.
     usable = np.zeros(samples, dtype=bool)
     broken: list[BrokenFile] = []
     with whole_file(path) as partial, partial.open("wb") as file:
@@ -216,7 +209,7 @@ def _write(
             file.write(np.ascontiguousarray(batch.result, dtype=np.float32).data)
             usable[batch.rows] = True
             watch(len(batch.rows) + len(batch.broken))
-        file.seek(0)
+        file.seek(0)  # only now the number of rows is known
         file.write(_header(int(usable.sum()), shape))
         file.flush()
         os.fsync(file.fileno())

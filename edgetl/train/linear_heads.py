@@ -1,4 +1,4 @@
-"""Heads of all deployments from one set of cached features: fitted together, chosen and calibrated on validation."""
+"""Linear heads of all deployments: fitted together on cached features, chosen and calibrated on validation."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from edgetl.config import OTHER
 from edgetl.errors import EdgetlError
 from edgetl.train.solver import HeadProblem, Solution, design, fit
 
+# Enough to tell the values of l2 apart by their validation loss; the chosen heads are fitted exactly.
 _SEARCH_TOLERANCE = 1e-3
-"""Enough to tell strengths apart by their validation loss."""
 
 
 @dataclass(frozen=True)
 class LabelledFeatures:
-    """Cached features of a split: one array per view, N x D (maps at a cut: N x C x H x W), and N labels."""
+    """The cached features of a split: one array per view, N x D (maps at a cut: N x C x H x W), and N labels."""
 
     views: tuple[Float32Array, ...]
     labels: tuple[str, ...]
@@ -35,20 +35,20 @@ class LabelledFeatures:
 
 @dataclass(frozen=True)
 class HeadPlan:
-    """A head to be trained: its classes, and how its outputs become probabilities."""
+    """A head to be trained: its classes, and the function that makes probabilities of its outputs."""
 
     name: str
     classes: tuple[str, ...]
     activation: Activation
 
     def targets(self, labels: Sequence[str]) -> Tensor:
-        """Class positions; a label that is none of the head's is ``other``."""
+        """The class position of each label; a label that is not one of the head's is ``other``."""
         position = {label: index for index, label in enumerate(self.classes)}
         return torch.tensor([position[label] if label in position else position[OTHER] for label in labels])
 
 
 def plan_heads(deployments: Sequence[str], groups: Mapping[str, Sequence[str]]) -> tuple[HeadPlan, ...]:
-    """The distinct heads that the deployments need. ``specialised`` and ``shared`` use the same ones."""
+    """The distinct heads that the deployments need; ``specialised`` and ``shared`` use the same ones."""
     every_label = tuple(label for labels in groups.values() for label in labels)
     plans = {
         COMBINED: HeadPlan(COMBINED, every_label, "softmax"),
@@ -62,11 +62,11 @@ def plan_heads(deployments: Sequence[str], groups: Mapping[str, Sequence[str]]) 
 def train_heads(
     plans: Sequence[HeadPlan], train: LabelledFeatures, val: LabelledFeatures, l2: Sequence[float]
 ) -> tuple[tuple[ClassificationHead, ...], dict[str, Float32Array]]:
-    """Search the strengths of all heads together, loosely; fit the chosen ones together, exactly.
+    """Fit heads with each ``l2`` together, loosely; then with the one that validation chose for each head, exactly.
 
-    A strength is chosen by the validation loss of its calibrated head. Temperature scaling (Guo et al. 2017, On
-    calibration of modern neural networks) makes the probabilities of different heads comparable; it is folded into
-    the weights, so no graph has to know of it.
+    The validation loss of the calibrated head chooses. Temperature scaling (Guo et al. 2017, On calibration of modern
+    neural networks) makes the probabilities of different heads comparable; it is folded into the weights, so no graph
+    has to know of it.
 
     Returns:
         The heads, and their tensors: ``NAME.weight`` (classes x D), ``NAME.bias`` (classes).
@@ -108,7 +108,7 @@ def train_heads(
 
 @dataclass(frozen=True)
 class HeadScore:
-    """What a head is worth with the temperature that has the least loss."""
+    """The loss and accuracy of a head with the temperature that has the least loss."""
 
     temperature: float
     loss: float
@@ -116,25 +116,26 @@ class HeadScore:
 
 
 def logits_of(solution: Solution, features: Tensor) -> Tensor:
-    """N x classes of features (N x D)."""
+    """The logits (N x classes) of a fitted head on features (N x D)."""
     weight, bias = solution
     return torch.addmm(bias, features, weight.T)
 
 
 def calibrate(activation: Activation, logits: Tensor, truth: Tensor) -> HeadScore:
-    """Find the temperature of logits (N x classes) whose classes (N positions) are known."""
-    found = minimize_scalar(
+    """The score of logits (N x classes) whose true classes (N positions) are known, at their best temperature."""
+    # In logarithms, as temperatures are factors: from 1/20 to 20.
+    best = minimize_scalar(
         lambda log_t: float(loss(activation, logits / float(np.exp(log_t)), truth)),
         bounds=(-3.0, 3.0),
         method="bounded",
     )
-    temperature = float(np.exp(found.x))
+    temperature = float(np.exp(best.x))
     accuracy = float((logits.argmax(dim=1) == truth).float().mean())
     return HeadScore(temperature, float(loss(activation, logits / temperature, truth)), accuracy)
 
 
 def loss(activation: Activation, logits: Tensor, truth: Tensor) -> Tensor:
-    """Mean negative log likelihood; of a sigmoid head, summed over its binary problems."""
+    """The mean negative log likelihood; of a sigmoid head, summed over its binary problems."""
     if activation == "softmax":
         return torch.nn.functional.cross_entropy(logits, truth)
     targets = torch.nn.functional.one_hot(truth, logits.shape[1]).to(logits)

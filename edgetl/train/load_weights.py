@@ -1,4 +1,4 @@
-"""Reading foreign weights without trusting them, and saying exactly what does not fit."""
+"""Weights of others: read without trusting them, and loaded with an exact message where they do not fit."""
 
 from __future__ import annotations
 
@@ -14,13 +14,11 @@ from torch import Tensor, nn
 from edgetl.errors import EdgetlError
 
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
-_SHOWN = 3
+_SHOWN = 3  # names of tensors in a message
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors by name from a safetensors file or a torch checkpoint.
-
-    Checkpoints are read with ``weights_only``: a pickle that would run code is refused.
+    """The tensors of a safetensors file or a torch checkpoint, by name.
 
     Raises:
         EdgetlError: the file is missing, damaged, or holds something else than named tensors.
@@ -30,15 +28,24 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"weights {path} do not exist; give backbone.weights a safetensors file or a torch checkpoint"
         )
     try:
-        content = load_file(path) if path.suffix == ".safetensors" else _read_checkpoint(path)
+        content: Any
+        if path.suffix == ".safetensors":
+            content = load_file(path)
+        else:
+            # A pickle that would run code is refused.
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            for wrapper in _WRAPPERS:
+                if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+                    content = content[wrapper]
     except SafetensorError as error:
         raise EdgetlError(f"weights {path} are not a whole safetensors file: {error}") from error
     except Exception as error:  # torch.load raises half a dozen types for a damaged or hostile file
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise EdgetlError(f"weights {path} cannot be read as a torch checkpoint of plain tensors: {reason}") from error
+    # A network that was trained on several GPUs (DataParallel) is called module in its checkpoint.
     tensors = {
         name.removeprefix("module."): value
-        for name, value in content.items()
+        for name, value in (content.items() if isinstance(content, dict) else ())
         if isinstance(name, str) and isinstance(value, Tensor)
     }
     if not tensors:
@@ -46,17 +53,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _read_checkpoint(path: Path) -> dict[str, Any]:
-    """The state dict, or the one inside a training checkpoint."""
-    content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    for wrapper in _WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-    return content if isinstance(content, dict) else {}
-
-
 def load_into(module: nn.Module, tensors: dict[str, Tensor], head: Sequence[str], what: str, source: str) -> None:
-    """Load the trunk's tensors strictly; those of the old head (names beginning with one of ``head``) are left out.
+    """Load a trunk's tensors strictly, without those of the old head, whose names begin with one of ``head``.
 
     Raises:
         EdgetlError: tensors are missing, unexpected or of another shape, with the counts and the first names.

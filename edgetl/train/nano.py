@@ -1,7 +1,7 @@
 """edgetl/nano: a small residual network of our own, for images of 32 to 96 pixels and studies that run anywhere.
 
-Its weights were pretrained on synthetic road scenes by ``benchmarks/pretrain_nano.py``; ``weights/nano.json`` records
-how. Only convolution, batch normalisation, ReLU, addition and pooling: what every runtime fuses and quantises.
+``benchmarks/pretrain_nano.py`` pretrained its weights on synthetic road scenes; ``weights/nano.json`` records how. It
+has only layers that every runtime fuses and quantises: convolution, batch normalisation, ReLU, addition and pooling.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 MEAN: tuple[float, float, float] = (0.5, 0.5, 0.5)
-"""Subtracted from each channel of an RGB image scaled to 0..1."""
+"""The mean of each channel of an RGB image scaled to 0..1, which is subtracted."""
 STD: tuple[float, float, float] = (0.25, 0.25, 0.25)
-"""Divided by after the mean is subtracted."""
+"""The divisor of each channel after that."""
 
 WEIGHTS: Path = Path(__file__).parent / "weights" / "nano.safetensors"
 
@@ -36,6 +36,7 @@ class Nano(nn.Module):
             _Residual(32, 32, stride=1),
             _Residual(32, 64, stride=2),
             _Residual(64, 96, stride=2),
+            # A multiple of 32, as all widths are: TensorRT's INT8 layouts hold channels by 32.
             _conv(96, self.feature_dim, kernel=1, stride=1),
             nn.ReLU(inplace=True),
         )

@@ -1,4 +1,4 @@
-"""Networks as ONNX graphs."""
+"""Export of networks as ONNX graphs."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from edgetl.artifacts.bundle import IMAGES
 from edgetl.errors import EdgetlError
 from edgetl.train.backbones import Backbone
 
+# The newest that TensorRT 8.6 reads; enough for every operator of the libraries' networks.
 _OPSET = 17
-"""The newest that TensorRT 8.6 reads; enough for every operator of the libraries' networks."""
 
 
 def export_trunk(backbone: Backbone, network: nn.Module | None = None) -> onnx.ModelProto:
-    """The trunk from ``images`` (N x 3 x S x S in [0, 1]) to ``features`` (N x D), with dynamic N.
+    """The graph of a trunk from ``images`` (N x 3 x S x S in [0, 1]) to ``features`` (N x D), with dynamic N.
 
     Args:
-        network: what to export in its place: a part of the trunk from the images on.
+        network: a part of the trunk, from the images on, to export instead.
 
     Raises:
         EdgetlError: torch cannot export it.
@@ -37,12 +37,9 @@ def export_trunk(backbone: Backbone, network: nn.Module | None = None) -> onnx.M
 def export_network(
     network: nn.Module, shape: tuple[int, int, int], outputs: Sequence[str], name: str
 ) -> onnx.ModelProto:
-    """A network that takes ``images`` (N x 3 x H x W in [0, 1]) as a graph with dynamic N.
+    """The graph of a network that takes ``images`` (N x 3 x H x W in [0, 1]), with dynamic N.
 
-    Args:
-        shape: of one image, 3 x H x W.
-        outputs: what to call the tensors that it gives, in their order.
-        name: of the network, for the message.
+    ``shape`` is that of one image, ``outputs`` are the names for its output tensors, ``name`` is for the message.
 
     Raises:
         EdgetlError: torch cannot export it.
@@ -70,7 +67,7 @@ def export_network(
 
 
 def network_outputs(network: nn.Module, images: Float32Array) -> tuple[Float32Array, ...]:
-    """What a network in evaluation mode makes of images, N x 3 x H x W, in the order of its outputs."""
+    """The outputs, in their order, of a network in evaluation mode for images, N x 3 x H x W."""
     with torch.inference_mode():
         outputs = network(torch.from_numpy(images))
     return tuple(one.numpy() for one in ([outputs] if isinstance(outputs, Tensor) else outputs))

@@ -1,4 +1,4 @@
-"""How trainees are trained: several at a time on the cores of a CPU, at one schedule, the same bytes in every run."""
+"""Training of several heads or branches at a time on a CPU's cores, at one schedule, with the same bytes every time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def device() -> torch.device:
-    """Where layers and heads are trained."""
+    """The device on which layers and heads are trained."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -27,11 +27,9 @@ def each(trainees: Iterable[T], pool: Executor, do: Callable[..., None], *argume
 
 @contextmanager
 def threads(trainees: int) -> Iterator[Executor]:
-    """On a CPU, as many trainees at a time as there are cores.
-
-    Networks for small devices hardly keep two cores busy: three branches of MobileNetV2 train 1.5 times as fast this
-    way on two cores as with two threads for every operation.
-    """
+    """A pool that trains as many trainees at a time as a CPU has cores, or one on a GPU."""
+    # Networks for small devices hardly keep two cores busy: on two cores three branches of MobileNetV2 train 1.5 times
+    # as fast this way as with two threads for every operation.
     cores = torch.get_num_threads()
     workers = 1 if torch.cuda.is_available() else max(1, min(trainees, cores))
     torch.set_num_threads(cores // workers)
@@ -44,7 +42,7 @@ def threads(trainees: int) -> Iterator[Executor]:
 
 @contextmanager
 def deterministic() -> Iterator[None]:
-    """On a GPU, take the kernels that always add in the same order, where there are any."""
+    """Make a GPU take kernels that always add in the same order, where there are any."""
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(torch.cuda.is_available() or before[0], warn_only=True)
     try:
@@ -56,7 +54,7 @@ def deterministic() -> Iterator[None]:
 
 
 def learning_rate_factor(progress: float) -> float:
-    """Up in a tenth of the steps, as AdamW's first ones are the roughest, then down to zero along a cosine: the last
-    epochs average out the noise of the batches (Loshchilov & Hutter 2017, SGDR).
-    """
+    """The fraction of the learning rate at a progress of 0 to 1 (Loshchilov & Hutter 2017, SGDR)."""
+    # Up within a tenth of the steps, as AdamW's first ones are the roughest; then down to zero along a cosine, so that
+    # the last epochs average out the noise of the batches.
     return min(1.0, 10.0 * progress) * 0.5 * (1.0 + math.cos(math.pi * progress))

@@ -1,4 +1,4 @@
-"""What PyTorch says: the reference for every graph, and the heads' word on validation."""
+"""Features and heads computed by PyTorch: the reference for every graph, and the heads' outputs on validation."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def head_outputs(
     """Every head's probabilities, N x (number of its classes).
 
     Args:
-        heads: a head that stands beside another one comes after it.
+        heads: a second level comes after its first one.
         tensors: ``NAME.weight`` (classes x D) and ``NAME.bias`` (classes), temperature included.
-        features: what the heads read, N x D, by the name of the tensor in the trunk's graph.
+        features: the features that heads read, N x D, by the name of the tensor in the trunk's graph.
     """
     outputs: dict[str, Float32Array] = {}
     for head in heads:

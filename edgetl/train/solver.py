@@ -1,12 +1,12 @@
-"""Many regularised linear classifiers on one feature matrix, fitted together.
+"""A solver of many regularised linear classifiers on one feature matrix.
 
-Every head at every strength is a convex problem: mean cross-entropy + strength / 2 * |W|^2. All of them read the same
+Every head with every l2 is a convex problem: mean cross-entropy + l2 / 2 * |W|^2. All of them read the same
 features, so one matrix product per iteration serves them all. Each has its own L-BFGS memory and step length
 (Nocedal & Wright, Numerical Optimization, algorithms 7.4 and 3.1), and leaves the set when it has converged.
 
 What makes few iterations enough is the preconditioner. The Hessian of the softmax loss is at most 1/2 C (x) I, that
 of the logistic loss 1/4 C (x) I, with C the covariance of the features (Boehning 1992, Multinomial logistic
-regression algorithm). In the eigenbasis of C, scaled by (bound * eigenvalue + strength)^-1/2, every problem is well
+regression algorithm). In the eigenbasis of C, scaled by (bound * eigenvalue + l2)^-1/2, every problem is well
 conditioned.
 """
 
@@ -27,15 +27,15 @@ Solution = tuple[Tensor, Tensor]
 
 _HESSIAN_BOUND: dict[LossName, float] = {"softmax": 0.5, "sigmoid": 0.25}
 _HISTORY = 8
-_BLOCK_ROWS = 2048
-_ARMIJO = 1e-4
+_BLOCK_ROWS = 2048  # logits of all problems for so many rows are in memory at once
+_ARMIJO = 1e-4  # Nocedal & Wright's value for the sufficient decrease
 
 
 @dataclass(frozen=True)
 class HeadProblem:
-    """One head's training problem.
+    """The training problem of one head, for any l2.
 
-    ``targets`` are N class positions; a sigmoid task has one binary problem per class, true for the target class.
+    ``targets`` are N class positions; with a sigmoid there is one binary problem per class, true for the target class.
     """
 
     targets: Tensor
@@ -47,8 +47,8 @@ class HeadProblem:
 class Design:
     """The features that all problems share, and the basis in which they are solved.
 
-    ``views`` are N x D matrices, one for each view of the images, with the same rows; ``mean`` (D) is over all of them,
-    ``eigenvalues`` (D) and ``eigenvectors`` (D x D, in columns) are of their covariance.
+    ``views`` are N x D matrices with the same rows, one for each view of the images; ``mean`` (D) is over all of them,
+    ``eigenvalues`` (D) and ``eigenvectors`` (D x D, in columns) are those of their covariance.
     """
 
     views: tuple[Tensor, ...]
@@ -66,10 +66,7 @@ class Design:
 
 
 def design(views: Sequence[Tensor]) -> Design:
-    """Take the moments of the features, in float64 sums over blocks.
-
-    Products are taken about the mean: where features differ little from it, float32 leaves nothing of them otherwise.
-    """
+    """The features with their mean and the eigenbasis of their covariance, from float64 sums over blocks."""
     dimension, rows = views[0].shape[1], sum(len(view) for view in views)
     blocks = [block for view in views for block in torch.split(view, _BLOCK_ROWS)]
     total = torch.zeros(dimension, dtype=torch.float64, device=views[0].device)
@@ -78,6 +75,7 @@ def design(views: Sequence[Tensor]) -> Design:
     mean = (total / rows).float()
     square = torch.zeros(dimension, dimension, dtype=torch.float64, device=views[0].device)
     for block in blocks:
+        # About the mean: where features differ little from it, float32 would leave nothing of the difference.
         centred = block - mean
         square += (centred.T @ centred).double()
     eigenvalues, eigenvectors = torch.linalg.eigh((square / rows).float())
@@ -86,7 +84,7 @@ def design(views: Sequence[Tensor]) -> Design:
 
 @dataclass
 class _Problem:
-    """One task at one strength: columns of the joint weight matrix, and where its descent stands."""
+    """One head with one l2: columns of the joint weight matrix, and the state of its descent."""
 
     task: HeadProblem
     l2: float
@@ -116,23 +114,19 @@ def fit(
     tolerance: float = 1e-6,
     max_iterations: int = 300,
 ) -> list[Solution]:
-    """Fit many problems together.
+    """Solve many problems together.
 
     Args:
-        shared: the features.
-        problems: a task, and its strength relative to the mean variance of the features, so that one grid suits
+        problems: heads, each with its l2 as a multiple of the mean variance of the features, so that one grid suits
             every backbone.
-        start: where to set out from, for each problem; zero where it is left out.
-        tolerance: a problem is done when half its squared preconditioned gradient is below this share of its loss.
+        start: the solution to set out from for each problem; zero if left out.
+        tolerance: a problem is done when half its squared preconditioned gradient is below this fraction of its loss.
         max_iterations: passes over the features.
-
-    Returns:
-        The solution of each problem.
     """
-    states = [_problem(task, strength, shared) for task, strength in problems]
-    if start is not None:
-        for state, solution in zip(states, start, strict=True):
-            state.point = _preconditioned(solution, shared) / state.scale
+    states = [_problem(task, l2, shared) for task, l2 in problems]
+    for state, (weight, bias) in zip(states, start or (), strict=start is not None):
+        rotated = torch.cat([shared.eigenvectors.T @ weight.T, (bias + weight @ shared.mean)[None]])
+        state.point = rotated / state.scale
     for _ in range(max_iterations):
         active = [state for state in states if not state.done]
         if not active:
@@ -140,34 +134,27 @@ def fit(
         for state, (value, gradient) in zip(active, _evaluate(active, shared), strict=True):
             _advance(state, value, gradient, tolerance)
     weight, bias = _weights([state.point * state.scale for state in states], shared)
-    # From features about their mean back to features as they are.
+    # The bias was found for features about their mean.
     bias = bias - shared.mean @ weight
     sizes = [state.task.classes for state in states]
     return [(w.T.contiguous(), b) for w, b in zip(torch.split(weight, sizes, 1), torch.split(bias, sizes), strict=True)]
 
 
 def _problem(task: HeadProblem, relative_l2: float, shared: Design) -> _Problem:
-    strength = relative_l2 * shared.mean_variance
-    bound = _HESSIAN_BOUND[task.loss]
-    curvature = torch.cat([bound * shared.eigenvalues + strength, shared.mean.new_tensor([bound])])
+    l2, bound = relative_l2 * shared.mean_variance, _HESSIAN_BOUND[task.loss]
+    curvature = torch.cat([bound * shared.eigenvalues + l2, shared.mean.new_tensor([bound])])
     scale = curvature.rsqrt()[:, None]
-    return _Problem(task, strength, scale, torch.zeros(len(scale), task.classes, device=scale.device))
-
-
-def _preconditioned(solution: Solution, shared: Design) -> Tensor:
-    """A solution in the eigenbasis, about the mean: (D + 1) x classes, the last row is the bias."""
-    weight, bias = solution
-    return torch.cat([shared.eigenvectors.T @ weight.T, (bias + weight @ shared.mean)[None]])
+    return _Problem(task, l2, scale, torch.zeros(len(scale), task.classes, device=scale.device))
 
 
 def _weights(scaled: Sequence[Tensor], shared: Design) -> tuple[Tensor, Tensor]:
-    """Joint weight (D x all classes) and bias, for features from which the mean is taken."""
+    """The joint weight (D x all classes) and bias, for features from which the mean is taken."""
     joint = torch.cat(list(scaled), dim=1)
     return shared.eigenvectors @ joint[:-1], joint[-1]
 
 
 def _evaluate(problems: Sequence[_Problem], shared: Design) -> list[tuple[float, Tensor]]:
-    """Objective and preconditioned gradient of every problem at its trial point, in one pass over the features."""
+    """The objective and preconditioned gradient of every problem at its trial point, in one pass over the features."""
     weight, bias = _weights([problem.trial * problem.scale for problem in problems], shared)
     product, residual_sum = torch.zeros_like(weight), torch.zeros_like(bias)
     losses = torch.zeros(len(problems), dtype=torch.float64, device=weight.device)
@@ -180,58 +167,50 @@ def _evaluate(problems: Sequence[_Problem], shared: Design) -> list[tuple[float,
             residual_sum += logits.sum(dim=0)
     rotated = torch.cat([shared.eigenvectors.T @ product, residual_sum[None]]) / shared.rows
     parts = torch.split(rotated, [problem.task.classes for problem in problems], dim=1)
-    return [
-        _with_penalty(problem, loss / shared.rows, part)
-        for problem, loss, part in zip(problems, losses.tolist(), parts, strict=True)
-    ]
-
-
-def _with_penalty(problem: _Problem, loss: float, gradient: Tensor) -> tuple[float, Tensor]:
-    scaled = problem.trial * problem.scale
-    scaled[-1] = 0.0  # the bias is free
-    value = loss + 0.5 * problem.l2 * float(scaled.square().sum())
-    return value, (gradient + problem.l2 * scaled) * problem.scale
+    results = []
+    for problem, loss, gradient in zip(problems, losses.tolist(), parts, strict=True):
+        scaled = problem.trial * problem.scale
+        scaled[-1] = 0.0  # the bias is not penalised
+        value = loss / shared.rows + 0.5 * problem.l2 * float(scaled.square().sum())
+        results.append((value, (gradient + problem.l2 * scaled) * problem.scale))
+    return results
 
 
 def _residuals_in_place(logits: Tensor, problems: Sequence[_Problem], start: int) -> Tensor:
-    """Turn the logits of a block into probability - truth; return the summed loss of every problem.
-
-    The strengths of a task stand side by side and are treated together.
-    """
+    """Turn the logits of a block into probability - truth; return the summed loss of every problem."""
     losses, column = [], 0
+    # The problems of a head with one l2 each stand side by side: one operation serves them all.
     for _, members in groupby(problems, key=lambda problem: id(problem.task)):
         alike = list(members)
         task, width = alike[0].task, len(alike) * alike[0].task.classes
         part = torch.unflatten(logits[:, column : column + width], 1, (len(alike), task.classes))
         truth = task.targets[start : start + len(part), None, None].expand(-1, len(alike), 1)
-        losses.append(_residuals_of_task(part, truth, task.loss))
+        chosen = part.gather(2, truth)
+        if task.loss == "softmax":
+            normaliser = part.logsumexp(dim=2, keepdim=True)
+            losses.append((normaliser - chosen).sum(dim=(0, 2), dtype=torch.float64))
+            part.sub_(normaliser).exp_()
+        else:
+            total = torch.nn.functional.softplus(part).sum(dim=(0, 2), dtype=torch.float64)
+            losses.append(total - chosen.sum(dim=(0, 2), dtype=torch.float64))
+            part.sigmoid_()
+        part.scatter_add_(2, truth, torch.full_like(chosen, -1.0))
         column += width
     return torch.cat(losses)
 
 
-def _residuals_of_task(part: Tensor, truth: Tensor, loss: LossName) -> Tensor:
-    """The same for rows x strengths x classes; returns the summed loss of every strength."""
-    chosen = part.gather(2, truth)
-    if loss == "softmax":
-        normaliser = part.logsumexp(dim=2, keepdim=True)
-        total = (normaliser - chosen).sum(dim=(0, 2), dtype=torch.float64)
-        part.sub_(normaliser).exp_()
-    else:
-        total = torch.nn.functional.softplus(part).sum(dim=(0, 2), dtype=torch.float64)
-        total -= chosen.sum(dim=(0, 2), dtype=torch.float64)
-        part.sigmoid_()
-    part.scatter_add_(2, truth, torch.full_like(chosen, -1.0))
-    return total
-
-
 def _advance(problem: _Problem, value: float, gradient: Tensor, tolerance: float) -> None:
-    """Take the trial point if it descends enough, else halve the step; then aim anew."""
+    """Take a problem's trial point and a new direction if the loss fell enough, else halve the step."""
     if problem.direction is not None and value > problem.value + _ARMIJO * problem.step * problem.slope:
         problem.step *= 0.5
         problem.done = problem.step < 1e-6  # float32 can tell no further descent
         return
     if problem.gradient is not None:
-        _remember(problem, problem.trial - problem.point, gradient - problem.gradient)
+        step, change = problem.trial - problem.point, gradient - problem.gradient
+        # Only with a positive product does the inverse Hessian stay positive definite; rounding can make it negative.
+        if float((step * change).sum()) > 0.0:
+            problem.steps = [*problem.steps[1 - _HISTORY :], step]
+            problem.changes = [*problem.changes[1 - _HISTORY :], change]
         problem.point = problem.trial
     problem.value, problem.gradient, problem.step = value, gradient, 1.0
     problem.done = 0.5 * float(gradient.square().sum()) < tolerance * value
@@ -239,14 +218,8 @@ def _advance(problem: _Problem, value: float, gradient: Tensor, tolerance: float
     problem.slope = float((problem.direction * gradient).sum())
 
 
-def _remember(problem: _Problem, step: Tensor, change: Tensor) -> None:
-    if float((step * change).sum()) > 0.0:
-        problem.steps = [*problem.steps[1 - _HISTORY :], step]
-        problem.changes = [*problem.changes[1 - _HISTORY :], change]
-
-
 def _inverse_hessian_times(problem: _Problem, gradient: Tensor) -> Tensor:
-    """The two-loop recursion (Nocedal & Wright, algorithm 7.4), from the identity of the preconditioned space."""
+    """The two-loop recursion (Nocedal & Wright, algorithm 7.4) from the identity of the preconditioned space."""
     result, factors = gradient.clone(), []
     for step, change in zip(reversed(problem.steps), reversed(problem.changes), strict=True):
         inverse = 1.0 / float((change * step).sum())

@@ -1,6 +1,6 @@
 """A network as a graph of steps, traced symbolically (Reed et al. 2021, torch.fx).
 
-What only holds blocks is looked into; a block is one step. So control flow inside blocks does no harm.
+A module that only holds blocks is traced into; a block is one step, so that control flow inside blocks does no harm.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from edgetl.errors import EdgetlError
 from edgetl.train.backbones import Backbone, Trunk
 
+# The attribute of a trunk that is the library's network; paths of layers are relative to it.
 _BACKBONE = "backbone"
-"""What holds the library's network in a trunk; paths of layers are relative to it."""
 
 
 @dataclass(frozen=True)
 class TraceCut:
-    """A step whose value is all that the features need of the images.
+    """A step at whose value the network can be cut: it is all that the features need of the images.
 
-    ``paths`` are the modules whose output it is, from the innermost outward; ``frozen`` the names of the parameters
-    that it takes to get there.
+    ``paths`` are the modules whose output it is, from the innermost outward; ``frozen`` are the names of the parameters
+    up to it.
     """
 
     step: fx.Node
@@ -54,27 +54,30 @@ class Traced:
         return output.all_input_nodes[0]
 
     def cuts(self) -> Iterator[TraceCut]:
-        """Where the network can be cut, in order of execution: some parameters below, some above, none on both sides.
+        """The steps where the network can be cut, in order of execution.
 
-        It cannot be between a convolution and its batch normalisation: exported graphs hold the two as one.
+        Some parameters are below such a cut, some above, none on both sides.
         """
         for step, paths in self.paths.items():
             above = needed(self.features, step)
-            if self.images in above or self._parts_a_convolution(step):
+            # Exported graphs hold a convolution and its batch normalisation as one: no cut lies between them.
+            parts = isinstance(_module(self.trunk, step), _ConvNd) and any(
+                isinstance(_module(self.trunk, user), _BatchNorm) for user in step.users
+            )
+            if self.images in above or parts:
                 continue
-            frozen = self._parameters(needed(step, self.images))
-            tuned = self._parameters(above)
+            frozen, tuned = self._parameters(needed(step, self.images)), self._parameters(above)
             if frozen and tuned and not frozen & tuned:
                 yield TraceCut(step, tuple(paths), frozen)
 
     def part(self, start: fx.Node, end: fx.Node) -> fx.GraphModule:
-        """The network from the value of one step to that of another. Names of tensors stay those of the trunk."""
+        """The network from the value of one step to that of another; its tensors keep their names in the trunk."""
         graph, copies = self._copied([start], [end])
         graph.output(copies[end])
         return fx.GraphModule(self.trunk, graph).eval()
 
     def between(self, starts: Sequence[fx.Node], ends: Sequence[fx.Node]) -> fx.GraphModule:
-        """The same from several values to several: it takes one tensor each and gives a tuple of them."""
+        """The network from the values of several steps, one tensor each, to a tuple of those of others."""
         graph, copies = self._copied(starts, ends)
         graph.output(tuple(copies[end] for end in ends))
         return fx.GraphModule(self.trunk, graph).eval()
@@ -91,11 +94,6 @@ class Traced:
     def _parameters(self, steps: Iterable[fx.Node]) -> frozenset[str]:
         return frozenset(name for step in steps for name, _ in named_parameters(self.trunk, step))
 
-    def _parts_a_convolution(self, step: fx.Node) -> bool:
-        return isinstance(_module(self.trunk, step), _ConvNd) and any(
-            isinstance(_module(self.trunk, user), _BatchNorm) for user in step.users
-        )
-
 
 def trace(backbone: Backbone) -> Traced:
     """The trunk's graph.
@@ -107,14 +105,21 @@ def trace(backbone: Backbone) -> Traced:
 
 
 def trace_trunk(trunk: Trunk, name: str) -> Traced:
-    """The graph of a trunk that is called so.
+    """The graph of the trunk of a backbone that is called ``name``.
 
     Raises:
         EdgetlError: torch.fx cannot trace it.
     """
+    one_step: tuple[Callable[..., Any], ...] = ()
+    if name.startswith("timm/"):
+        # timm lists its functions that branch on shapes, which a tensor without values does not have.
+        from timm.models import get_notrace_functions
+
+        one_step = tuple(get_notrace_functions())  # type: ignore[no-untyped-call]
     reason = ""
+    # A stage whose own code branches cannot be traced into; then it is one step, with fewer cuts.
     for looks_into in (_holds_blocks, _is_chain):
-        tracer = _Tracer(looks_into, _one_step(name))
+        tracer = _Tracer(looks_into, one_step)
         try:
             return Traced(trunk, tracer.trace(trunk), tracer.paths)
         except Exception as error:  # whatever a network's own code throws at a tensor without values
@@ -126,7 +131,7 @@ def trace_trunk(trunk: Trunk, name: str) -> Traced:
 
 
 def needed(end: fx.Node, *starts: fx.Node) -> set[fx.Node]:
-    """The steps that lead from the values of ``starts`` to that of ``end``, which is one of them; starts are not."""
+    """The steps that compute the value of ``end``, itself included, from those of ``starts``, which are not."""
     steps: set[fx.Node] = set()
     waiting = [end]
     while waiting:
@@ -138,7 +143,7 @@ def needed(end: fx.Node, *starts: fx.Node) -> set[fx.Node]:
 
 
 def named_parameters(root: nn.Module, step: fx.Node) -> list[tuple[str, nn.Parameter]]:
-    """The parameters that a step of a traced network uses, with their names in it."""
+    """The parameters that a step of a traced network uses, with their names in the network."""
     path = str(step.target)
     if step.op == "call_module":
         return [(f"{path}.{name}", parameter) for name, parameter in root.get_submodule(path).named_parameters()]
@@ -154,7 +159,7 @@ def _module(root: nn.Module, step: fx.Node) -> nn.Module | None:
 
 
 class FlopCounter(fx.Interpreter):
-    """Runs a trunk on one image, and keeps the shape of every step's value and the FLOPs that it took."""
+    """An interpreter that runs a trunk on one image and keeps the shape and the FLOPs of every step's value."""
 
     def __init__(self, traced: Traced, shape: tuple[int, int, int]) -> None:
         super().__init__(traced.trunk, graph=traced.graph)
@@ -162,7 +167,7 @@ class FlopCounter(fx.Interpreter):
         self._flops: dict[fx.Node, int] = {}
         self._counter = FlopCounterMode(display=False)
         image = torch.zeros(1, *shape, device=traced.trunk.mean.device)
-        # Where gradients are asked for, attention is not computed by one fused kernel that the counter does not know.
+        # With gradients PyTorch does not compute attention by its fused kernel, which the counter does not know.
         with self._counter:
             self.run(image.requires_grad_())
 
@@ -179,7 +184,7 @@ class FlopCounter(fx.Interpreter):
 
 
 class _Tracer(fx.Tracer):
-    """Records which modules' output a step's value is, from the innermost outward."""
+    """A tracer that records the modules whose output a step's value is, from the innermost outward."""
 
     def __init__(self, looks_into: Callable[[nn.Module], bool], one_step: tuple[Callable[..., Any], ...]) -> None:
         super().__init__(autowrap_functions=one_step)
@@ -199,26 +204,17 @@ class _Tracer(fx.Tracer):
         return output
 
 
-def _one_step(name: str) -> tuple[Callable[..., Any], ...]:
-    """Functions that decide by shapes, which a tensor without values has not: timm keeps a list of its own."""
-    if not name.startswith("timm/"):
-        return ()
-    from timm.models import get_notrace_functions
-
-    return tuple(get_notrace_functions())  # type: ignore[no-untyped-call]
-
-
 def _is_chain(module: nn.Module) -> bool:
     return type(module) is nn.Sequential
 
 
 def _holds_blocks(module: nn.Module) -> bool:
-    """A chain, or a stage: what holds a list of blocks of one kind (timm's stages, torchvision's encoder)."""
+    """Whether a module is a chain, or a stage: a list of blocks of one kind (timm's stages, torchvision's encoder)."""
     lists = [module, *(child for child in module.children() if isinstance(child, nn.Sequential | nn.ModuleList))]
-    return _is_chain(module) or any(_are_blocks(list(part.children())) for part in lists)
-
-
-def _are_blocks(modules: Sequence[nn.Module]) -> bool:
-    return len({type(module) for module in modules}) == 1 and not any(
-        isinstance(module, nn.Sequential) or next(module.children(), None) is None for module in modules
-    )
+    for part in map(nn.Module.children, lists):
+        blocks = list(part)
+        # A block is a class of its own that has layers: neither a chain nor a layer.
+        no_block = any(isinstance(one, nn.Sequential) or next(one.children(), None) is None for one in blocks)
+        if len(set(map(type, blocks))) == 1 and not no_block:
+            return True
+    return _is_chain(module)

@@ -1,7 +1,7 @@
-"""The layers above a cut, tuned for each head: the linear probe first, then the layers and the probe together.
+"""Tuning of the layers above a cut, for each head: the linear probe first, then the layers and the probe together.
 
-Kumar et al. 2022, Fine-tuning can distort pretrained features: a head that has converged before the layers under it
-move keeps them from being bent to a random one. Validation chooses among all epochs, the probe itself included: tuning
+A head that has converged before the layers below it move keeps them from being bent to a random one (Kumar et al. 2022,
+Fine-tuning can distort pretrained features). Validation chooses among all epochs, the probe itself included: tuning
 cannot end with a greater validation loss than it began with.
 """
 
@@ -30,9 +30,9 @@ from edgetl.train.parallel import deterministic, device, each, threads
 class TunedBranch:
     """A head and its branch.
 
-    ``weight`` (classes x D) and ``bias`` (classes) hold the temperature. ``state`` are the tensors that tuning changed,
-    by their names in the trunk's state dict; where it is empty no epoch was better than the probe, and the branch is
-    the trunk itself. ``val_features`` (N x D) are what the head reads of the validation images.
+    ``weight`` (classes x D) and ``bias`` (classes) include the temperature. ``state`` holds the tensors that tuning
+    changed, by their names in the trunk's state dict; where it is empty no epoch was better than the probe, and the
+    branch is the trunk itself. ``val_features`` (N x D) are the head's features of the validation images.
     """
 
     head: ClassificationHead
@@ -53,7 +53,7 @@ def tune(
     watch: Callable[[float], object] = bool,
     precision: TuningPrecision = in_float,
 ) -> dict[str, TunedBranch]:
-    """Tune what is above a cut below ``top`` once for each head, all of them on the same batches.
+    """Tune the layers above a cut (not ``top``) for each head, all heads on the same batches.
 
     An epoch sees every image once, in one of its views drawn at random: it costs the same whatever the number of views.
     One seed on one machine gives the same bytes.
@@ -63,8 +63,8 @@ def tune(
             result has the same keys.
         train: maps at the cut, N x C x H x W (or the images themselves), one array per view.
         val: the same of validation; the first view is used.
-        watch: is told of the progress, in epochs: ``settings.epochs`` in all.
-        precision: how the layers are computed while they are tuned and judged; what comes out are float tensors.
+        watch: is called with each step's part of an epoch; they sum to ``settings.epochs`` at most.
+        precision: how the layers are computed while they are tuned and judged; the result is in float all the same.
 
     Raises:
         EdgetlError: the network cannot be cut there.
@@ -90,9 +90,10 @@ def _upper(backbone: Backbone, cut: str) -> fx.GraphModule:
 
 
 def _batches(views: Sequence[Float32Array], size: int, rng: np.random.Generator) -> Iterator[tuple[Tensor, Int64Array]]:
-    """Every image once, in random order and each in a random view: maps, and which images they are of."""
+    """Batches of all images in random order, each in a random view: maps, and the images' positions."""
     order = rng.permutation(len(views[0]))
     chosen = rng.integers(len(views), size=len(order))
+    # View by view, as the views are files mapped into memory: one read of each for a batch.
     for first in range(0, len(order), size):
         rows = order[first : first + size]
         maps = np.empty((len(rows), *views[0].shape[1:]), np.float32)
@@ -125,10 +126,10 @@ def _tuned(branch: Branch, backbone: Backbone, cut: str, settings: FinetuneSetti
 
 
 def with_state(backbone: Backbone, state: Mapping[str, Float32Array]) -> Backbone:
-    """The backbone with tuned tensors in their place: a copy, or the backbone itself where there are none.
+    """A copy of the backbone with tuned tensors in their place, or the backbone itself where there are none.
 
     Raises:
-        EdgetlError: a tensor is none of the trunk's, or of another shape.
+        EdgetlError: a tensor does not belong to the trunk, or has another shape.
     """
     if not state:
         return backbone
@@ -153,7 +154,7 @@ def branch_features(
     precision: TuningPrecision = in_float,
 ) -> Float32Array:
     """The features (N x D) of maps at a cut, from the layers above it with their tuned tensors."""
-    # A copy: the backbone stays where it is.
+    # A copy: the backbone stays on its device.
     upper = copy.deepcopy(_upper(with_state(backbone, state), cut)).to(device())
     features: Float32Array = infer(upper, maps, precision(upper)).numpy()
     return features

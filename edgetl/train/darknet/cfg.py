@@ -6,21 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgetl.errors import EdgetlError
-from edgetl.train.darknet.previous_layers import PreviousLayers
 from edgetl.train.darknet.reading import read_layer
-from edgetl.train.darknet.sections import ConvolutionalSpec, DetectionSpec, LayerSpec, SoftmaxSpec
+from edgetl.train.darknet.sections import ConvolutionalSpec, DetectionSpec, LayerSpec, PreviousLayers, SoftmaxSpec
 from edgetl.train.darknet.syntax import read_sections
 
+# Far above any published network; they bound the memory that a hostile file can ask for.
 _LONGEST_SIDE = 1 << 13
 _MOST_WEIGHTS = 1 << 29
 
 
 @dataclass(frozen=True)
 class Cfg:
-    """A network as its .cfg file has it; ``layers`` stand at the numbers by which Darknet calls them.
+    """A network as its .cfg file describes it, for images of ``width`` x ``height``.
 
-    Some of them are [yolo] or [region] sections, or else one is [softmax]. ``width`` and ``height`` are those of the
-    images that the network was made for.
+    ``layers`` stand at Darknet's numbers. Some are [yolo] or [region] sections, or else one is [softmax].
     """
 
     path: Path
@@ -40,18 +39,17 @@ class Cfg:
 def read_cfg(path: Path, size: int | tuple[int, int] | None = None) -> Cfg:
     """Read the .cfg file of a detector ([yolo] or [region]) or a classifier ([softmax]).
 
-    ``size`` is another one for the images than the file's: a square's side, or width and height.
+    ``size`` replaces the file's image size: a square's side, or width and height.
 
     Raises:
-        EdgetlError: the file is missing, too large or no .cfg file; or a section is unknown, asks for what is not
-            computed here, holds a nonsensical number, or does not fit to the layers that it reads: with its line.
+        EdgetlError: the file is missing, too large or no .cfg file, or a section cannot be read (see `read_layer`).
     """
     sections = read_sections(path)
     if not sections or sections[0].name != "net":
         found = f"begins with [{sections[0].name}]" if sections else "holds no sections"
         raise EdgetlError(f"{path} {found}, expected a Darknet .cfg file, which begins with [net]")
     net, *rest = sections
-    net.whole("channels", 0, 3, 3)
+    net.whole("channels", 0, 3, 3)  # only checked: images are RGB everywhere here
     width, height = (net.whole(side, 0, 1, _LONGEST_SIDE) for side in ("width", "height"))
     if size is not None:
         width, height = (size, size) if isinstance(size, int) else size
@@ -59,21 +57,12 @@ def read_cfg(path: Path, size: int | tuple[int, int] | None = None) -> Cfg:
     for section in rest:
         below.layers.append(read_layer(section, below))
     cfg = Cfg(path, width, height, tuple(below.layers))
-    _refuse_many_weights(cfg)
-    _refuse_other_outputs(cfg)
-    return cfg
-
-
-def _refuse_many_weights(cfg: Cfg) -> None:
     total = 0
     for layer in cfg.convolutions:
-        filters, channels, *size = layer.kernels
-        total += filters * (channels * size[0] * size[1] + 4)
+        filters, channels, tall, wide = layer.kernels
+        total += filters * (channels * tall * wide + 4)  # 4: bias, or scale, mean, variance and bias
         if total > _MOST_WEIGHTS:
             raise layer.section.fault(f"takes the network above {_MOST_WEIGHTS} weights, the most that are read")
-
-
-def _refuse_other_outputs(cfg: Cfg) -> None:
     if not cfg.layers:
         raise EdgetlError(f"{cfg.path} has no layers, expected sections such as [convolutional] after [net]")
     softmax = sum(isinstance(layer, SoftmaxSpec) for layer in cfg.layers)
@@ -81,3 +70,4 @@ def _refuse_other_outputs(cfg: Cfg) -> None:
         raise cfg.layers[-1].section.fault(
             "ends a network that neither detects nor classifies, expected [yolo] or [region] sections, or one [softmax]"
         )
+    return cfg

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from edgetl.train.darknet import sections
 
+# Inside the root, as OpenCV has it. Darknets have 1e-6 outside it or 1e-5 inside, by age and device.
 _EPSILON = 1e-6
-"""Inside the root, as OpenCV has it. Darknets have 1e-6 outside it or 1e-5 inside, by age and device."""
 
 
 class Convolutional(nn.Module):
-    """Convolution, batch normalisation and activation, as far as the section has them: they are never parted."""
+    """Convolution, batch normalisation and activation, as far as the section has them."""
 
     def __init__(self, layer: sections.ConvolutionalSpec) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Convolutional(nn.Module):
 
 
 class MaxPool(nn.Module):
-    """Darknet pads with what is below every value: by half of the padding in front, and by the rest behind."""
+    """A maximum over windows, of which Darknet pads half in front and the rest behind, with the lowest value."""
 
     def __init__(self, layer: sections.MaxPoolSpec) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class MaxPool(nn.Module):
 
 
 class Route(nn.Module):
-    """Maps side by side, or one part of their channels each."""
+    """The maps joined along channels, whole or one part of each."""
 
     def __init__(self, layer: sections.RouteSpec) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class Route(nn.Module):
 
 
 class Shortcut(nn.Module):
-    """The first maps plus, on the channels they have in common, each of the others."""
+    """The first maps plus, on the channels that both have, each of the others."""
 
     def __init__(self, layer: sections.ShortcutSpec) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class Upsample(nn.Module):
 
 
 class Reorg(nn.Module):
-    """Darknet's [reorg], which is not space to depth but that of the same values seen as C/s^2 x sH x sW maps.
+    """Darknet's [reorg]: not space to depth, but the same of the values seen as C/s^2 x sH x sW maps.
 
     ``reorg_cpu`` is called with the sizes of the input where it expects those of the output; YOLOv2's weights were
     trained with that.
@@ -148,13 +148,13 @@ class GlobalAveragePool(nn.Module):
 
 
 def module_of(layer: sections.LayerSpec) -> nn.Module:
-    """The module that computes a layer, in evaluation mode only: [dropout], [cost], [yolo] and [region] do nothing."""
+    """The module that computes a layer, for evaluation alone: [dropout], [cost], [yolo] and [region] do nothing."""
     return _MODULES[type(layer)](layer)
 
 
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "linear": nn.Identity,
-    "leaky": lambda: nn.LeakyReLU(0.1),
+    "leaky": lambda: nn.LeakyReLU(0.1),  # Darknet's slope; PyTorch's default is 0.01
     "relu": nn.ReLU,
     "relu6": nn.ReLU6,
     "mish": nn.Mish,

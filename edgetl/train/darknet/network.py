@@ -1,4 +1,4 @@
-"""A Darknet network as a PyTorch module, whole or without its endings."""
+"""A Darknet network as a PyTorch module, whole or without its detection layers or classifier."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edgetl.train.darknet.cfg import Cfg
 
 @dataclass(frozen=True)
 class DetectionLayer:
-    """A [yolo] or [region] section: the path of the module under it, whose output it reads, and how."""
+    """How a [yolo] or [region] section reads the output of the module at ``path``."""
 
     path: str
     classes: int
@@ -22,16 +22,15 @@ class DetectionLayer:
 
 
 class Darknet(nn.Module):
-    """N x 3 x H x W images, RGB in [0, 1], to what the network is for.
+    """A Darknet network: N x 3 x H x W images, RGB in [0, 1], to raw boxes or class scores.
 
-    A detector gives the raw output of the layer under every [yolo] and [region] section, in their order, each
-    N x A * (5 + C) x H x W; a classifier gives N x C scores that add up to one. `strip_detection_layers` and
-    `strip_classifier` leave what those read.
+    A detector gives the raw output of the layer before each [yolo] and [region] section, in their order, each
+    N x A * (5 + C) x H x W; a classifier gives N x C scores that add up to one. After `strip_detection_layers` or
+    `strip_classifier` it gives what those layers read.
 
     Attributes:
-        cfg: where it comes from.
-        endings: of a detector, how each output is read.
-        layers: at ``layers.N`` what computes layer N, as Darknet counts them.
+        detection_layers: how each output of a detector is read.
+        layers: at ``layers.N`` the module that computes layer N, by Darknet's count.
     """
 
     def __init__(self, cfg: Cfg) -> None:
@@ -39,10 +38,14 @@ class Darknet(nn.Module):
         self.cfg = cfg
         self.width, self.height = cfg.width, cfg.height
         self.detection_layers = tuple(
-            DetectionLayer(_path(layer.sources[0]), layer.classes, layer.scale) for layer in cfg.detections
+            DetectionLayer(f"layers.{layer.sources[0]}", layer.classes, layer.scale) for layer in cfg.detections
         )
         self.layers = nn.ModuleList(modules.module_of(layer) for layer in cfg.layers)
-        self._unread = _last_readers(cfg)
+        # For each layer the outputs that it is the last to read: their memory is free after it.
+        last = {source: layer.section.number for layer in cfg.layers for source in layer.sources}
+        self._unread: list[list[int]] = [[] for _ in cfg.layers]
+        for source, reader in last.items():
+            self._unread[reader].append(source)
         self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
@@ -56,33 +59,20 @@ class Darknet(nn.Module):
         return values[len(self.layers) - 1]
 
 
-def _path(number: int) -> str:
-    return f"layers.{number}"
-
-
-def _last_readers(cfg: Cfg) -> list[list[int]]:
-    """For each layer the layers whose output nothing needs after it: that memory is free then."""
-    last = {source: layer.section.number for layer in cfg.layers for source in layer.sources}
-    unread: list[list[int]] = [[] for _ in cfg.layers]
-    for source, reader in last.items():
-        unread[reader].append(source)
-    return unread
-
-
 def build(cfg: Cfg) -> Darknet:
     """The network with random weights, in evaluation mode and without gradients."""
     return Darknet(cfg)
 
 
 def strip_detection_layers(network: Darknet) -> tuple[nn.Conv2d, ...]:
-    """Replace the convolution under every [yolo] and [region] section; the network then gives what they read.
+    """Take off the convolution before every [yolo] and [region] section; the network then gives what they read.
 
     Returns:
-        The convolutions, in the order of the outputs. Where the section says ``new_coords`` (``YoloScale.activated``),
-        a logistic function belongs behind them.
+        The convolutions, in the order of the outputs. With ``new_coords`` (``YoloScale.activated``) a logistic function
+        follows each.
 
     Raises:
-        EdgetlError: one of them is more than a plain convolution (and, under ``new_coords``, a logistic function), or
+        EdgetlError: one of them is more than a plain convolution (and, with ``new_coords``, a logistic function), or
             other layers read it too.
     """
     convolutions = []
@@ -92,8 +82,9 @@ def strip_detection_layers(network: Darknet) -> tuple[nn.Conv2d, ...]:
         assert isinstance(layer, sections.ConvolutionalSpec)
         _refuse_more_than_a_head(network.cfg, layer, detection)
         module = network.layers[number]
-        assert isinstance(module, modules.Convolutional), "the endings are off already"
+        assert isinstance(module, modules.Convolutional), "the detection layers are off already"
         convolutions.append(module.conv)
+    # Only when all have passed: a network that is refused stays whole.
     for detection in network.cfg.detections:
         network.layers[detection.sources[0]] = nn.Identity()
     return tuple(convolutions)
@@ -119,12 +110,12 @@ def _refuse_more_than_a_head(cfg: Cfg, layer: sections.ConvolutionalSpec, detect
 
 
 def strip_classifier(network: Darknet) -> tuple[str, ...]:
-    """Replace the last convolution of a classifier and all above it; the network then gives N x D features.
+    """Take off the last convolution of a classifier and all above it; the network then gives N x D features.
 
-    They are what that convolution reads, averaged over positions.
+    The features are what that convolution reads, averaged over positions.
 
     Returns:
-        The path of the convolution, under which the weights that are not needed any more have their names.
+        The path of the convolution: the prefix of the weights that are not needed any more.
 
     Raises:
         EdgetlError: the network is no classifier, or has no convolution.
@@ -135,4 +126,4 @@ def strip_classifier(network: Darknet) -> tuple[str, ...]:
     number = cfg.convolutions[-1].section.number
     del network.layers[number:]
     network.layers.append(modules.GlobalAveragePool())
-    return (_path(number),)
+    return (f"layers.{number}",)

@@ -14,11 +14,13 @@ from pathlib import Path
 
 from edgetl.errors import EdgetlError
 
+# Published .cfg files have tens of kilobytes and at most a few hundred sections.
 _MOST_BYTES = 1 << 20
 _MOST_SECTIONS = 2048
 _HEADER = re.compile(r"\[([A-Za-z0-9_]{1,40})\]")
 _WHOLE = re.compile(r"[+-]?[0-9]{1,9}")
 _REAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
+# Darknet's other names of sections.
 _SHORT = {
     "network": "net",
     "conv": "convolutional",
@@ -27,7 +29,6 @@ _SHORT = {
     "local_avg": "local_avgpool",
     "soft": "softmax",
 }
-"""Darknet's other names of sections."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,7 @@ class Option:
 class Section:
     """A part of a .cfg file.
 
-    ``number`` is what Darknet counts it as: the section after [net] is layer 0, [net] itself is -1. ``line`` is that
-    of its name.
+    ``number`` is Darknet's: the section after [net] is layer 0, [net] itself is -1. ``line`` is that of its name.
     """
 
     file: str
@@ -52,11 +52,11 @@ class Section:
     options: tuple[Option, ...] = ()
 
     def option(self, key: str) -> Option | None:
-        """The first option of this name, which is the one that counts."""
+        """The first option of this name: the one that Darknet heeds."""
         return next((option for option in self.options if option.key == key), None)
 
     def fault(self, what: str, key: str = "") -> EdgetlError:
-        """An error about this section, or about one of its options where that is there."""
+        """An error at this section's line, or at the line of its option ``key`` where that is there."""
         option = self.option(key)
         layer = f"layer {self.number} " if self.number >= 0 else ""
         return EdgetlError(f"{self.file} line {option.line if option else self.line}: {layer}[{self.name}] {what}")
@@ -66,10 +66,10 @@ class Section:
         return option.value if option else default
 
     def whole(self, key: str, default: int, lowest: int, highest: int) -> int:
-        """A whole number.
+        """An option's whole number.
 
         Raises:
-            EdgetlError: it is none, or out of bounds.
+            EdgetlError: it is no whole number, or out of bounds.
         """
         text = self.word(key, str(default))
         if not _WHOLE.fullmatch(text) or not lowest <= int(text) <= highest:
@@ -78,10 +78,10 @@ class Section:
         return int(text)
 
     def wholes(self, key: str) -> tuple[int, ...]:
-        """Whole numbers between commas; none where the option is missing.
+        """An option's whole numbers between commas; none where the option is missing.
 
         Raises:
-            EdgetlError: one of them is none.
+            EdgetlError: one of them is no whole number.
         """
         parts = self._parts(key)
         wrong = next((part for part in parts if not _WHOLE.fullmatch(part)), None)
@@ -90,10 +90,10 @@ class Section:
         return tuple(int(part) for part in parts)
 
     def reals(self, key: str, default: str = "") -> tuple[float, ...]:
-        """Finite numbers between commas; those of ``default`` where the option is missing.
+        """An option's finite numbers between commas; those of ``default`` where the option is missing.
 
         Raises:
-            EdgetlError: one of them is none.
+            EdgetlError: one of them is no finite number.
         """
         parts = self._parts(key, default)
         wrong = next((part for part in parts if not _REAL.fullmatch(part) or not math.isfinite(float(part))), None)
@@ -102,10 +102,10 @@ class Section:
         return tuple(float(part) for part in parts)
 
     def real(self, key: str, default: float) -> float:
-        """A finite number.
+        """An option's finite number.
 
         Raises:
-            EdgetlError: it is none.
+            EdgetlError: it is no finite number, or several.
         """
         numbers = self.reals(key, str(default))
         if len(numbers) != 1:
@@ -149,7 +149,7 @@ def read_sections(path: Path) -> list[Section]:
 def _text(path: Path) -> str:
     try:
         with path.open("rb") as stream:
-            content = stream.read(_MOST_BYTES + 1)
+            content = stream.read(_MOST_BYTES + 1)  # not all of it: a .weights file given by mistake has gigabytes
     except FileNotFoundError:
         raise EdgetlError(f"{path} does not exist; expected a Darknet .cfg file") from None
     except (OSError, ValueError) as error:

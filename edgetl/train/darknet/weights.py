@@ -22,11 +22,11 @@ from edgetl.train.darknet.cfg import Cfg
 from edgetl.train.darknet.sections import ConvolutionalSpec
 
 _VERSIONS = struct.Struct("<iii")
-_FLOAT = np.dtype("<f4")
+_FLOAT = np.dtype("<f4")  # by name: files are little-endian whatever the machine is
 
 
 def read_weights(path: Path, cfg: Cfg) -> dict[str, Tensor]:
-    """The tensors of a .weights file, under the names they have in the network that `build` makes of ``cfg``.
+    """The tensors of a .weights file, by their names in the network that `build` makes of ``cfg``.
 
     Raises:
         EdgetlError: the file is missing, holds more or fewer values than the network has, or values that are not
@@ -45,14 +45,20 @@ def read_weights(path: Path, cfg: Cfg) -> dict[str, Tensor]:
     for layer in cfg.convolutions:
         for name, shape in _tensors(layer):
             own = values[position : position + math.prod(shape)].astype(np.float32)
-            _refuse_damage(path, layer, name, own)
+            # A file of another network of the same size shows here: its kernels are taken for variances.
+            finite = np.isfinite(own).all()
+            if not finite or (name.endswith("running_var") and (own < 0).any()):
+                raise EdgetlError(
+                    f"weights {path} hold {'variances below zero' if finite else 'values that are not finite'} as "
+                    f"{name}, in {_named(layer)}; the file is damaged or belongs to another .cfg"
+                )
             tensors[name] = torch.from_numpy(own.reshape(shape))
             position += own.size
     return tensors
 
 
 def _values(path: Path) -> tuple[Float32Array, int]:
-    """What follows the header, not yet in memory, and how many bytes of an unfinished value follow it."""
+    """The values after the header, memory-mapped, and the number of bytes of an unfinished value after them."""
     try:
         size = path.stat().st_size
         with path.open("rb") as stream:
@@ -61,23 +67,19 @@ def _values(path: Path) -> tuple[Float32Array, int]:
         raise EdgetlError(f"weights {path} do not exist; give the .weights file that belongs to the .cfg") from None
     except OSError as error:
         raise EdgetlError(f"weights {path} cannot be read: {error.strerror}") from error
-    start = _VERSIONS.size + (_seen(header) if len(header) == _VERSIONS.size else 0)
-    if size < start or len(header) < _VERSIONS.size:
+    major, minor, _ = _VERSIONS.unpack(header.ljust(_VERSIONS.size, b"\0"))
+    # The condition is Darknet's own (``load_weights_upto``): the number of images seen was 32 bits wide until 0.2.
+    start = _VERSIONS.size + (8 if major * 10 + minor >= 2 and major < 1000 and minor < 1000 else 4)
+    if size < start:
         raise EdgetlError(f"weights {path} have {size} bytes, fewer than the header of a Darknet .weights file")
     held, rest = divmod(size - start, _FLOAT.itemsize)
-    if held == 0:
+    if held == 0:  # memmap refuses an empty file
         return np.zeros(0, dtype=_FLOAT), rest
     return np.memmap(path, dtype=_FLOAT, mode="r", offset=start, shape=(held,)), rest
 
 
-def _seen(header: bytes) -> int:
-    """Bytes of the number of images seen."""
-    major, minor, _ = _VERSIONS.unpack(header)
-    return 8 if major * 10 + minor >= 2 and major < 1000 and minor < 1000 else 4
-
-
 def _tensors(layer: ConvolutionalSpec) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Names and shapes, in the order of the file."""
+    """The names and shapes of a layer's tensors, in the order of the file."""
     path, each = f"layers.{layer.section.number}", (layer.shape.channels,)
     if layer.normalised:
         for name in ("bias", "weight", "running_mean", "running_var"):
@@ -92,12 +94,13 @@ def _size(layer: ConvolutionalSpec) -> int:
 
 
 def _end(cfg: Cfg, held: int, rest: int) -> str:
-    """Where in the network a file ends that is too short. Darknet's own ``partial`` writes a whole number of layers."""
+    """The place in the network where a file that is too short ends."""
     below = None
     for layer in cfg.convolutions:
         if held < _size(layer):
             break
         held, below = held - _size(layer), layer
+    # A whole number of layers is what Darknet's own ``partial`` writes, on purpose.
     if below is None or held or rest:
         return f"inside {_named(layer)}"
     return f"after {_named(below)}, as in a file that holds the lower part of a network alone"
@@ -105,15 +108,3 @@ def _end(cfg: Cfg, held: int, rest: int) -> str:
 
 def _named(layer: ConvolutionalSpec) -> str:
     return f"layer {layer.section.number} [convolutional] (line {layer.section.line} of the .cfg)"
-
-
-def _refuse_damage(path: Path, layer: ConvolutionalSpec, name: str, values: Float32Array) -> None:
-    if not np.isfinite(values).all():
-        what = "values that are not finite"
-    elif name.endswith("running_var") and (values < 0).any():
-        what = "variances below zero"
-    else:
-        return
-    raise EdgetlError(
-        f"weights {path} hold {what} as {name}, in {_named(layer)}; the file is damaged or belongs to another .cfg"
-    )

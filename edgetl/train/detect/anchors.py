@@ -12,13 +12,11 @@ from edgetl.errors import EdgetlError
 Anchors = tuple[tuple[float, float], ...]
 
 _ROUNDS = 300
-_STARTS = 10
+_STARTS = 10  # k-means ends in a local optimum: the best of ten is taken
 
 
 def fit_anchors(sides: Float64Array, counts: Sequence[int], seed: int) -> tuple[Anchors, ...]:
-    """So many anchors for every scale, the finest one first, from the sides of boxes (M x 2, in pixels of the input).
-
-    The order of the boxes does not matter.
+    """Fit ``counts`` anchors for each scale, the finest first, to the sides of boxes (M x 2, in pixels of the input).
 
     Raises:
         EdgetlError: there are fewer boxes of different sides than anchors.
@@ -30,7 +28,7 @@ def fit_anchors(sides: Float64Array, counts: Sequence[int], seed: int) -> tuple[
             f"{number} anchors are to be fitted, and the training images have {different} boxes of different sides; "
             "add images, or take a network with anchors of its own and keep them (detection.anchors: keep)"
         )
-    sides = sides[np.lexsort(sides.T)]
+    sides = sides[np.lexsort(sides.T)]  # so that the order in which boxes are listed does not matter
     rng = np.random.default_rng(seed)
     tries = [_kmeans(sides, number, rng) for _ in range(_STARTS)]
     best = max(tries, key=lambda centres: mean_iou(sides, centres))
@@ -40,12 +38,19 @@ def fit_anchors(sides: Float64Array, counts: Sequence[int], seed: int) -> tuple[
 
 
 def mean_iou(sides: Float64Array, anchors: Float64Array | Sequence[tuple[float, float]]) -> float:
-    """Mean over boxes of the IoU with the anchor that fits best, both at one place."""
+    """The mean over boxes of the IoU with the anchor that fits best, both at one place."""
     return float(_iou(sides, np.asarray(anchors, np.float64)).max(axis=1).mean())
 
 
 def _kmeans(sides: Float64Array, number: int, rng: np.random.Generator) -> Float64Array:
-    centres = _spread(sides, number, rng)
+    # Starts far from each other (Arthur & Vassilvitskii 2007, k-means++).
+    chosen = [sides[rng.integers(len(sides))]]
+    while len(chosen) < number:
+        distance = (1.0 - _iou(sides, np.stack(chosen)).max(axis=1)) ** 2
+        total = distance.sum()
+        row = rng.choice(len(sides), p=distance / total) if total > 0 else rng.integers(len(sides))
+        chosen.append(sides[row])
+    centres = np.stack(chosen).astype(np.float64)
     before = None
     for _ in range(_ROUNDS):
         nearest = _iou(sides, centres).argmax(axis=1)
@@ -54,24 +59,13 @@ def _kmeans(sides: Float64Array, number: int, rng: np.random.Generator) -> Float
         before = nearest
         for row in range(number):
             members = sides[nearest == row]
-            if len(members):
+            if len(members):  # the median: a few huge boxes do not pull the centre away
                 centres[row] = np.median(members, axis=0)
     return centres
 
 
-def _spread(sides: Float64Array, number: int, rng: np.random.Generator) -> Float64Array:
-    """Starts far from each other (Arthur & Vassilvitskii 2007, k-means++)."""
-    chosen = [sides[rng.integers(len(sides))]]
-    while len(chosen) < number:
-        distance = (1.0 - _iou(sides, np.stack(chosen)).max(axis=1)) ** 2
-        total = distance.sum()
-        row = rng.choice(len(sides), p=distance / total) if total > 0 else rng.integers(len(sides))
-        chosen.append(sides[row])
-    return np.stack(chosen).astype(np.float64)
-
-
 def _iou(sides: Float64Array, anchors: Float64Array) -> Float64Array:
-    """IoU of boxes (M x 2) and anchors (K x 2) with a corner in common: M x K."""
+    """The IoU of boxes (M x 2) and anchors (K x 2) with a corner in common: M x K."""
     both = np.minimum(sides[:, None], anchors[None]).prod(axis=2)
     result: Float64Array = both / (sides.prod(axis=1)[:, None] + anchors.prod(axis=1)[None] - both)
     return result

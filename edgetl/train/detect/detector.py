@@ -1,4 +1,4 @@
-"""Backbones of detectors: frozen trunks that end in several maps, with the pretrained endings where there are any."""
+"""Backbones of detectors: frozen trunks that end in several maps, with pretrained detection heads if there are any."""
 
 from __future__ import annotations
 
@@ -13,39 +13,29 @@ from edgetl.artifacts.bundle import BackboneReference, Preprocessing
 from edgetl.artifacts.detector_bundle import YoloScale
 from edgetl.data.class_names import read_names
 from edgetl.errors import EdgetlError
-from edgetl.train.backbones import (
-    NO_SHIFT,
-    UNIT,
-    HeadlessNetwork,
-    Trunk,
-    fingerprint,
-    load_darknet,
-    load_headless,
-)
+from edgetl.train.backbones import NO_SHIFT, UNIT, HeadlessNetwork, Trunk, fingerprint, load_darknet, load_headless
 from edgetl.train.darknet.network import strip_detection_layers
 from edgetl.train.detect.decode_boxes import InputSize
 from edgetl.train.trace import FlopCounter, Traced, named_parameters, needed, trace_trunk
 
 GraphModule = fx.GraphModule
-"""From images, or from what crosses a cut, to a tuple of tensors."""
+"""A part of a trunk: from images, or from the tensors that cross a cut, to a tuple of tensors."""
 
+# Pixels of the input's sides where the network does not state for what size it was made.
 _SIDE = 320
-"""Pixels of the input of a network that does not say itself what it was made for."""
-
+# A pyramid reads maps of strides 8, 16 and 32. The limit is lower than 8: convolutions without padding take pixels
+# away, which makes strides a little odd. Wider maps cost most and know least.
 _LEVELS = 3
 _FINEST_STRIDE = 6
-"""Of a network's strides 8, 16 and 32, and of near ones where a convolution without padding takes pixels away."""
-
+# Anchors at each level of a pyramid, by the number of levels: as YOLOv2 and YOLOv3 have them.
 _ANCHORS = {1: 5, 2: 3, 3: 3}
-"""Of a pyramid's head at each level, by the number of levels: as YOLOv2 and YOLOv3 have them."""
-
 _SMALLEST_MAP = 2
 _LOST_CELLS = 2
 
 
 @dataclass(frozen=True)
 class PretrainedHead:
-    """The ending that a Darknet detector comes with: its convolutions, how they are read, and what they know."""
+    """The detection head that a Darknet detector comes with: its convolutions, how they are read, and its labels."""
 
     convolutions: tuple[nn.Conv2d, ...]
     scales: tuple[YoloScale, ...]
@@ -56,8 +46,8 @@ class PretrainedHead:
 class Detector:
     """A frozen trunk as a graph of steps; ``maps`` are the steps that heads read, in the order of their scales.
 
-    ``shapes`` are those of the maps for one image (D x H x W). Without ``pretrained`` endings, heads are pyramids and
-    their maps come the finest first.
+    ``shapes`` are those of the maps for one image (D x H x W). Without ``pretrained`` heads are pyramids, and maps come
+    the finest first.
     """
 
     traced: Traced
@@ -73,18 +63,18 @@ class Detector:
 
     @property
     def anchors(self) -> tuple[int, ...]:
-        """How many each scale has."""
+        """The number of anchors of each scale."""
         if self.pretrained is None:
             return (_ANCHORS[len(self.maps)],) * len(self.maps)
         return tuple(len(scale.anchors) for scale in self.pretrained.scales)
 
     def trunk(self) -> GraphModule:
-        """N x 3 x H x W in [0, 1] to a tuple of maps."""
+        """The network from N x 3 x H x W in [0, 1] to a tuple of maps."""
         return self.traced.between([self.traced.images], self.maps)
 
 
 def load_detector(study: config.BackboneSettings, base_dir: Path, seed: int) -> Detector:
-    """The backbone that a detection study names, with its weights, frozen.
+    """Load the backbone that a detection study names, with its weights, frozen.
 
     Raises:
         EdgetlError: unknown name, weights or labels that cannot be had or do not fit, a network that cannot take such
@@ -92,7 +82,8 @@ def load_detector(study: config.BackboneSettings, base_dir: Path, seed: int) -> 
     """
     if study.name.startswith("darknet/"):
         return _darknet(study, base_dir)
-    width, height = _size(study, (_SIDE, _SIDE))
+    size = study.image_size or _SIDE
+    width, height = size if isinstance(size, tuple) else (size, size)
     architecture = load_headless(study, base_dir, seed)
     traced = trace_trunk(Trunk(architecture), study.name)
     profile = _profile(traced, study.name, width, height)
@@ -111,33 +102,21 @@ def _darknet(study: config.BackboneSettings, base_dir: Path) -> Detector:
     if not network.detection_layers:
         raise EdgetlError(f"{path} is a classifier, it has no [yolo] or [region] section; give the cfg of a detector")
     size = (network.width, network.height)
-    scales = tuple(ending.scale for ending in network.detection_layers)
-    labels = _labels(study, base_dir, network.detection_layers[0].classes)
+    scales, classes = tuple(layer.scale for layer in network.detection_layers), network.detection_layers[0].classes
+    # Random weights know no labels, whatever names the study gives.
+    named = study.labels is not None and study.weights is not None
+    labels = read_names(base_dir / str(study.labels)) if named else ()
+    if named and len(labels) != classes:
+        raise EdgetlError(
+            f"backbone.labels {study.labels} has {len(labels)} names, {study.name} has {classes} classes; give the "
+            "names of that network"
+        )
     pretrained = PretrainedHead(strip_detection_layers(network), scales, labels)
     architecture = HeadlessNetwork(network, (), NO_SHIFT, UNIT)
     traced = trace_trunk(Trunk(architecture), study.name)
     profile = _profile(traced, study.name, *size)
     output: fx.Node = next(iter(reversed(traced.graph.nodes)))
-    maps = tuple(output.all_input_nodes)
-    return _detector(study, traced, maps, profile, architecture, size, pretrained)
-
-
-def _labels(study: config.BackboneSettings, base_dir: Path, classes: int) -> tuple[str, ...]:
-    """What the pretrained ending knows, from the file of the study; nothing where it names none."""
-    if study.labels is None or study.weights is None:
-        return ()
-    labels = read_names(base_dir / study.labels)
-    if len(labels) != classes:
-        raise EdgetlError(
-            f"backbone.labels {study.labels} has {len(labels)} names, {study.name} has {classes} classes; give the "
-            "names of that network"
-        )
-    return labels
-
-
-def _size(study: config.BackboneSettings, default: tuple[int, int]) -> tuple[int, int]:
-    size = study.image_size
-    return default if size is None else size if isinstance(size, tuple) else (size, size)
+    return _detector(study, traced, output.all_input_nodes, profile, architecture, size, pretrained)
 
 
 def _profile(traced: Traced, name: str, width: int, height: int) -> FlopCounter:
@@ -152,37 +131,29 @@ def _profile(traced: Traced, name: str, width: int, height: int) -> FlopCounter:
 
 def _finest_first(traced: Traced, profile: FlopCounter, image: tuple[int, int]) -> tuple[fx.Node, ...]:
     """The deepest map at each of the three coarsest resolutions, as pyramids have it (Lin et al. 2017)."""
+    across, down = image
     deepest: dict[tuple[int, ...], fx.Node] = {}
     for step, shape in profile.shapes.items():
-        if len(shape) == 3 and _lies_on(image, (shape[2], shape[1])) and _is_map(traced, step):
+        if len(shape) != 3 or min(shape[1:]) < _SMALLEST_MAP or shape[2] * _FINEST_STRIDE > across:
+            continue
+        # A map has the image's shape but for a cell or two, which convolutions without padding take away; tensors that
+        # keep channels last fail here.
+        alike = abs(shape[1] * across - shape[2] * down) <= _LOST_CELLS * max(image)
+        if alike and _is_map(traced, step):
             deepest[shape[1:]] = step
     sizes = sorted(deepest, key=lambda size: -size[0] * size[1])
     return tuple(deepest[size] for size in sizes[-_LEVELS:])
 
 
-def _lies_on(image: tuple[int, int], size: tuple[int, int]) -> bool:
-    """Whether a map of a width and a height can lie on an image, cell by cell.
-
-    Wider ones than `_FINEST_STRIDE` says cost most and know least. Networks that keep channels last have none of the
-    image's shape; convolutions without padding take away a cell or two.
-    """
-    (width, height), (across, down) = size, image
-    is_alike = abs(height * across - width * down) <= _LOST_CELLS * max(image)
-    return is_alike and min(size) >= _SMALLEST_MAP and width * _FINEST_STRIDE <= across
-
-
 def _is_map(traced: Traced, step: fx.Node) -> bool:
-    """Whether all that the features need of the images goes through a step, so that it is no branch of a block.
-
-    A first layer alone has no features yet: that is how transformers cut an image into patches. And what is pooled to
-    a size of its own, before layers that want that size, lies on no image.
-    """
-    below = needed(step, traced.images)
-    layers = [one for one in below if named_parameters(traced.trunk, one)]
-    pooled = step.op == "call_module" and isinstance(
-        traced.trunk.get_submodule(str(step.target)), nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d
-    )
-    return len(layers) > 1 and not pooled and traced.images not in needed(traced.features, step)
+    """Whether all that the features need of the images goes through a step, so that it is no branch of a block."""
+    module = traced.trunk.get_submodule(str(step.target)) if step.op == "call_module" else None
+    # What is pooled to a fixed size, for layers that expect that size, does not lie on the image any more.
+    if isinstance(module, nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d):
+        return False
+    # One layer alone is no map yet: transformers cut an image into patches with one.
+    layers = [one for one in needed(step, traced.images) if named_parameters(traced.trunk, one)]
+    return len(layers) > 1 and traced.images not in needed(traced.features, step)
 
 
 def _detector(

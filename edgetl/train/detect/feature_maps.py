@@ -1,4 +1,4 @@
-"""The maps of a split's images, from the disk as far as its budget goes, else computed when they are wanted."""
+"""The maps of a split's images: read from disk as far as a budget of bytes goes, else computed when they are needed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,14 +22,12 @@ from edgetl.data.views import renderer
 from edgetl.train.detect.training_loop import FeatureMapBatch
 from edgetl.train.feature_cache import Extractor, FeatureNetwork, cached_features
 
-T = TypeVar("T")
-
 _BYTES = 4
 
 
 @dataclass(frozen=True)
 class _Rendered:
-    """A view as the feature cache knows it. A mosaic shows other images too, so these decide the pixels with it."""
+    """A view as the feature cache takes it: see `edgetl.train.feature_cache.Rendering`."""
 
     view: BoxView
     root: Path
@@ -39,6 +37,7 @@ class _Rendered:
         view = self.view
         if view.number == 0:
             return [0]
+        # A mosaic shows other images too, which decide its pixels with it.
         others = [image.sha256 for image in view.others] if view.augmentation.mosaic else []
         return [view.number, view.seed, view.augmentation.model_dump(exclude={"views"}), others]
 
@@ -49,7 +48,7 @@ class _Rendered:
 
 @dataclass(frozen=True)
 class FeatureMapCut:
-    """Where maps are taken: the layer's name, the shapes of the maps for one image, and what makes them."""
+    """The cut where maps are taken: the layer, the maps' shapes for one image, and a function that makes them."""
 
     name: str
     shapes: tuple[tuple[int, ...], ...]
@@ -57,13 +56,13 @@ class FeatureMapCut:
 
     @property
     def values(self) -> int:
-        """Of one image, in all maps."""
+        """The number of values of one image in all maps."""
         return sum(map(prod, self.shapes))
 
 
 @dataclass(frozen=True)
 class CachedFeatureMaps:
-    """The maps of the first images of a split in one view: a row each, and which image it is of."""
+    """The maps of the first images of a split in one view; ``row_of`` gives an image's row in the matrix."""
 
     matrix: Float32Array
     row_of: dict[int, int]
@@ -71,7 +70,7 @@ class CachedFeatureMaps:
 
 @dataclass(frozen=True)
 class FeatureMaps:
-    """The images of a split as maps; see `map_source`. ``usable`` are those that decode."""
+    """The images of a split as maps; see `map_source`. ``usable`` are the positions of those that decode."""
 
     cut: FeatureMapCut
     images: Sequence[BoxedImage]
@@ -87,7 +86,7 @@ class FeatureMaps:
 
     @property
     def kept_bytes(self) -> int:
-        """On disk."""
+        """The bytes of the maps on disk."""
         return sum(one.matrix.nbytes for one in self.kept)
 
     def epoch(self, rng: np.random.Generator) -> Iterator[FeatureMapBatch]:
@@ -100,15 +99,22 @@ class FeatureMaps:
         yield from self._batches(self.usable, np.zeros(len(self.usable), np.int64))
 
     def _batches(self, order: Int64Array, views: Int64Array) -> Iterator[FeatureMapBatch]:
-        starts = range(0, len(order), self.batch_size)
-        parts = [slice(start, start + self.batch_size) for start in starts]
-        yield from _ahead(lambda part: self._batch(order[part], views[part]), parts)
+        # One thread: the next batch is read while the one before it is trained on, and no more of them are in memory.
+        with ThreadPoolExecutor(1, thread_name_prefix="edgetl-maps") as pool:
+            waiting = None
+            for start in range(0, len(order), self.batch_size):
+                part = slice(start, start + self.batch_size)
+                following = pool.submit(self._batch, order[part], views[part])
+                if waiting is not None:
+                    yield waiting.result()
+                waiting = following
+            if waiting is not None:
+                yield waiting.result()
 
     def _batch(self, rows: Int64Array, views: Int64Array) -> FeatureMapBatch:
         values = np.empty((len(rows), self.cut.values), np.float32)
         for number in np.unique(views):
-            places = np.flatnonzero(views == number)
-            self._fill(values, places, rows[places], int(number))
+            self._fill(values, rows, np.flatnonzero(views == number), int(number))
         maps, position = [], 0
         for shape in self.cut.shapes:
             part = values[:, position : position + prod(shape)]
@@ -117,17 +123,19 @@ class FeatureMaps:
         drawn = [view_boxes(self.images[row], self.views[view]) for row, view in zip(rows, views, strict=True)]
         return FeatureMapBatch(tuple(maps), rows, drawn)
 
-    def _fill(self, values: Float32Array, places: Int64Array, rows: Int64Array, view: int) -> None:
-        """Write the maps of ``rows`` in a view to their places."""
-        kept = self.kept[view]
-        missing = [n for n, row in enumerate(rows) if int(row) not in kept.row_of]
-        for place, row in zip(places, rows, strict=True):
-            if int(row) in kept.row_of:
-                values[place] = kept.matrix[kept.row_of[int(row)]]
-        files = [self.images[rows[n]] for n in missing]
+    def _fill(self, values: Float32Array, rows: Int64Array, places: Int64Array, view: int) -> None:
+        """Write to some places of a batch the maps that their images have in a view."""
+        kept, missing = self.kept[view], []
+        for place in places:
+            row = kept.row_of.get(int(rows[place]))
+            if row is None:
+                missing.append(place)
+            else:
+                values[place] = kept.matrix[row]
+        files = [self.images[rows[place]] for place in missing]
         render = box_renderer(self.views[view], self.root)
         for batch in stream(files, self.root, render, self.cut.extract) if files else ():
-            values[places[[missing[n] for n in batch.rows]]] = batch.result.reshape(len(batch.rows), -1)
+            values[[missing[n] for n in batch.rows]] = batch.result.reshape(len(batch.rows), -1)
 
 
 def map_source(
@@ -141,18 +149,20 @@ def map_source(
     batch_size: int,
     watch: Callable[[int], object] = bool,
 ) -> FeatureMaps:
-    """Maps of images, the first ones of them kept on disk: as many as ``budget`` bytes hold in all views.
+    """The maps of images; on disk are those of the first images, as many as ``budget`` bytes hold in all views.
 
     Args:
-        watch: is told the number of images of every finished batch, the views one after another.
+        watch: is called with the number of images of every finished batch, the views one after another.
 
     Raises:
         EdgetlError: an image changed or vanished, or the disk is full.
     """
     most = budget // max(1, len(views) * cut.values * _BYTES)
-    mosaics = any(view.augmentation.mosaic for view in views)
+    broken: list[BrokenFile] = []
     # Where maps are not kept, and of a mosaic's partners, it has to be known before training which images decode.
-    broken = _undecodable(network, images, root) if mosaics or most < len(images) else []
+    if most < len(images) or any(view.augmentation.mosaic for view in views):
+        for batch in stream(images, root, renderer(network.preprocessing), len):
+            broken += batch.broken
     bad = {file.path for file in broken}
     views = [replace(view, others=tuple(image for image in view.others if image.path not in bad)) for view in views]
     first = [number for number, image in enumerate(images) if image.path not in bad][:most]
@@ -162,31 +172,12 @@ def map_source(
             kept.append(CachedFeatureMaps(np.empty((0, cut.values), np.float32), {}))
             continue
         rendered, rows = _Rendered(view, root), [images[number] for number in first]
-        found = cached_features(
+        cached = cached_features(
             network, cut.extract, rows, root, rendered, cache, watch, cut=cut.name, shape=(cut.values,)
         )
-        kept.append(
-            CachedFeatureMaps(found.matrix, {first[position]: row for row, position in enumerate(found.positions)})
-        )
-        broken += found.broken
+        row_of = {first[position]: row for row, position in enumerate(cached.positions)}
+        kept.append(CachedFeatureMaps(cached.matrix, row_of))
+        broken += cached.broken
     every = {file.path: file for file in broken}
     usable = np.array([number for number, image in enumerate(images) if image.path not in every], np.int64)
     return FeatureMaps(cut, images, root, views, kept, usable, batch_size, tuple(every.values()))
-
-
-def _undecodable(network: FeatureNetwork, images: Sequence[BoxedImage], root: Path) -> list[BrokenFile]:
-    batches = stream(images, root, renderer(network.preprocessing), len)
-    return [file for batch in batches for file in batch.broken]
-
-
-def _ahead(make: Callable[[slice], T], parts: Sequence[slice]) -> Iterator[T]:
-    """Make each part while the one before it is used."""
-    with ThreadPoolExecutor(1, thread_name_prefix="edgetl-maps") as pool:
-        waiting = None
-        for part in parts:
-            following = pool.submit(make, part)
-            if waiting is not None:
-                yield waiting.result()
-            waiting = following
-        if waiting is not None:
-            yield waiting.result()

@@ -1,4 +1,4 @@
-"""The last layers of a trunk together with a head, once the head has been trained on them frozen."""
+"""Joint training of a head and the last layers of its trunk, after the head was trained on them frozen."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from edgetl.arrays import Float32Array
 from edgetl.train.detect.detector import Detector
 from edgetl.train.detect.yolo_heads import YoloHead
-from edgetl.train.trace import Traced, named_parameters, needed
+from edgetl.train.trace import named_parameters, needed
 
 
 @dataclass(frozen=True)
 class SplitTrunk:
-    """A trunk below and above a cut. ``cut`` is the last layer that stays frozen; several maps may cross the cut.
+    """A trunk in two parts. ``cut`` is the last layer that stays frozen; several tensors may cross the cut.
 
-    ``below``: N x 3 x H x W to a tuple of tensors, ``shapes`` for one image. ``above``: those to the trunk's maps.
+    ``below`` takes N x 3 x H x W to a tuple of tensors (``shapes`` for one image), ``above`` takes those to the
+    trunk's maps.
     """
 
     cut: str
@@ -32,14 +33,18 @@ class SplitTrunk:
 
 
 def split_trunk(detector: Detector, share: float) -> SplitTrunk:
-    """The trunk with the last ``share`` of its layers above the cut: at least one above, at least one below.
-
-    Batch normalisation is a part of the convolution before it.
-    """
+    """Split a trunk so that a fraction ``share`` of its layers is above the cut, at least one above and one below."""
     traced = detector.traced
     steps = set().union(*(needed(step, traced.images) for step in detector.maps))
     order = [step for step in traced.graph.nodes if step in steps]
-    layers = [step for step in order if _is_layer(traced, step)]
+    # Modules with weights. Batch normalisation is none of its own: exported graphs fold it into a convolution.
+    layers = [
+        step
+        for step in order
+        if step.op == "call_module"
+        and named_parameters(traced.trunk, step)
+        and not isinstance(traced.trunk.get_submodule(str(step.target)), _BatchNorm)
+    ]
     unfrozen = layers[-min(max(1, math.ceil(share * len(layers))), len(layers) - 1) :]
     moved: set[fx.Node] = set()
     for step in order:
@@ -49,30 +54,16 @@ def split_trunk(detector: Detector, share: float) -> SplitTrunk:
         source for step in order if step in moved for source in step.all_input_nodes if source not in moved
     )
     crossing |= dict.fromkeys(step for step in detector.maps if step not in moved)
-    values = [step for step in crossing if step.op != "get_attr"]
-    below = traced.between([traced.images], values)
+    values = [step for step in crossing if step.op != "get_attr"]  # parameters are in both parts, they need not cross
+    below, above = traced.between([traced.images], values), traced.between(values, detector.maps)
     last = next(step for step in reversed(order) if step in layers and step not in moved)
-    return SplitTrunk(
-        cut=traced.paths[last][0],
-        below=below,
-        above=traced.between(values, detector.maps),
-        shapes=_shapes(below, detector.preprocessing.shape),
-    )
-
-
-def _is_layer(traced: Traced, step: fx.Node) -> bool:
-    """Whether a step is a module with weights that can be tuned."""
-    is_module = step.op == "call_module" and bool(named_parameters(traced.trunk, step))
-    return is_module and not isinstance(traced.trunk.get_submodule(str(step.target)), _BatchNorm)
-
-
-def _shapes(below: nn.Module, shape: tuple[int, int, int]) -> tuple[tuple[int, ...], ...]:
     with torch.inference_mode():
-        return tuple(tuple(value.shape[1:]) for value in below(torch.zeros(1, *shape)))
+        crossed = below(torch.zeros(1, *detector.preprocessing.shape))
+    return SplitTrunk(traced.paths[last][0], below, above, tuple(tuple(value.shape[1:]) for value in crossed))
 
 
 class Joint(nn.Module):
-    """Layers above a cut and the head on them, as one head on what crosses the cut.
+    """Layers above a cut and the head on them, as one head on the tensors that cross the cut.
 
     Batch normalisation stays frozen, its scale and shift too: exported graphs fold them into convolutions, and
     statistics of a few images would bend what the rest of the trunk expects (Ren et al. 2015 freeze them as well).
@@ -93,7 +84,7 @@ class Joint(nn.Module):
 
 
 class DetectorNetwork(nn.Module):
-    """From images to raw outputs: what lies below a head, the head, and for a second level the first one's head."""
+    """A network from images to raw outputs: the layers below a head, the head, and for a second level the first one."""
 
     def __init__(self, below: nn.Module, head: nn.Module, first: nn.Module | None = None) -> None:
         super().__init__()
@@ -107,7 +98,7 @@ class DetectorNetwork(nn.Module):
 
 
 def raw_outputs(whole: nn.Module, images: Float32Array) -> tuple[Float32Array, ...]:
-    """What a network says of images (N x 3 x H x W in [0, 1]): the reference for its graph."""
+    """The raw outputs of a network for images (N x 3 x H x W in [0, 1]): the reference for its graph."""
     with torch.inference_mode():
         return tuple(raw.numpy() for raw in whole(torch.from_numpy(images)))
 

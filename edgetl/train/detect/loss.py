@@ -1,4 +1,4 @@
-"""The loss of YOLO endings, as published.
+"""The loss of YOLO heads, as published.
 
 ``yolo``: Redmon & Farhadi 2018, YOLOv3, section 2: the anchor that fits an object best is responsible for it, in the
 cell of its centre; predictions that overlap any object by more than half are not held to be background; objectness and
@@ -29,73 +29,67 @@ BoxLoss = Literal["yolo", "ciou"]
 
 _NEAR = 0.5
 _CIOU_WEIGHT = 0.07
-_TINY = 1e-6
+_TINY = 1e-6  # keeps logarithms and divisions finite where a box has no area or a probability is 0 or 1
 
 
 @dataclass(frozen=True)
 class YoloLoss:
-    """The loss of one head's raw outputs on a batch: a call gives a number."""
+    """The loss of one head's raw outputs on a batch, as a function: a call gives one number."""
 
     scales: tuple[YoloScale, ...]
     frame: InputSize
     box: BoxLoss = "yolo"
 
-    def __call__(self, raws: Sequence[Tensor], found: Objects) -> Tensor:
+    def __call__(self, raws: Sequence[Tensor], objects: Objects) -> Tensor:
         """``raws``: N x A * (5 + C) x H x W for each scale."""
-        responsible = _responsible(self.scales, found.boxes)
+        responsible = _responsible(self.scales, objects.boxes)
         total: Tensor = raws[0].new_zeros(())
         for number, (raw, scale) in enumerate(zip(raws, self.scales, strict=True)):
             own = responsible[:, 0] == number
-            total = total + self._of_scale(values(raw, scale), scale, found, own, responsible[:, 1])
-        mean: Tensor = total / found.images
+            total = total + self._of_scale(values(raw, scale), scale, objects, own, responsible[:, 1])
+        mean: Tensor = total / objects.images
         return mean
 
-    def _of_scale(self, found: Tensor, scale: YoloScale, wanted: Objects, own: Tensor, anchors: Tensor) -> Tensor:
-        boxes = corners(found, scale, self.frame)
-        rows, columns, inside = self._cells(wanted.boxes[own], found.shape[2:4])
-        place = (wanted.image[own], anchors[own], rows, columns)
-        counts = ~_near(boxes.detach(), wanted.near)
-        objectness = torch.zeros_like(found[..., 4])
+    def _of_scale(self, raw: Tensor, scale: YoloScale, objects: Objects, own: Tensor, anchors: Tensor) -> Tensor:
+        """The summed loss of a scale's `values`; ``own`` tells (M truth values) for which objects it is responsible."""
+        boxes, truth = corners(raw, scale, self.frame), objects.boxes[own]
+        size = truth.new_tensor([raw.shape[3], raw.shape[2]])
+        centre = (truth[:, :2] + truth[:, 2:]) / 2 * size / truth.new_tensor([self.frame.width, self.frame.height])
+        # A centre on the far edge of the image belongs to the last cell.
+        corner = centre.floor().clamp(min=0.0).minimum(size - 1.0)
+        columns, rows = corner.long().unbind(dim=1)
+        place = (objects.image[own], anchors[own], rows, columns)
+        counts = ~_near(boxes.detach(), objects.near)
+        objectness = torch.zeros_like(raw[..., 4])
         objectness[place] = 1.0
         counts[place] = True
-        error: Tensor = _cross_entropy(found[..., 4], objectness, scale)[counts].sum()
+        error: Tensor = _cross_entropy(raw[..., 4], objectness, scale)[counts].sum()
         if not own.any():
             return error
-        truth, kinds = wanted.boxes[own], wanted.classes[own]
-        here = found[place]
-        error = error + self._class_error(here[:, 5:], kinds, scale)
+        here, kinds = raw[place], objects.classes[own]
+        if scale.softmax:
+            error = error + functional.cross_entropy(here[:, 5:], kinds, reduction="sum")
+        else:
+            one_hot = functional.one_hot(kinds, here.shape[1] - 5).to(here)
+            error = error + _cross_entropy(here[:, 5:], one_hot, scale).sum()
         if self.box == "ciou":
             ciou: Tensor = complete_box_iou_loss(boxes[place], truth, reduction="sum", eps=_TINY)
             return error + 4 * _CIOU_WEIGHT * ciou
-        return error + self._box_error(here[:, :4], truth, inside, anchors[own], scale)
-
-    def _cells(self, truth: Tensor, cells: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """The row and the column in which boxes (M x 4) have their centres, and where in the cell (M x 2, x and y)."""
-        height, width = cells
-        size, frame = truth.new_tensor([width, height]), truth.new_tensor([self.frame.width, self.frame.height])
-        centre = (truth[:, :2] + truth[:, 2:]) / 2 * size / frame
-        corner = centre.floor().clamp(min=0.0).minimum(size - 1.0)
-        columns, rows = corner.long().unbind(dim=1)
-        return rows, columns, centre - corner
-
-    def _class_error(self, logits: Tensor, kinds: Tensor, scale: YoloScale) -> Tensor:
-        if scale.softmax:
-            return functional.cross_entropy(logits, kinds, reduction="sum")
-        return _cross_entropy(logits, functional.one_hot(kinds, logits.shape[1]).to(logits), scale).sum()
+        return error + self._box_error(here[:, :4], truth, centre - corner, anchors[own], scale)
 
     def _box_error(self, here: Tensor, truth: Tensor, inside: Tensor, anchors: Tensor, scale: YoloScale) -> Tensor:
-        """Of place and sides, M x 4 against M x 4."""
+        """The error of place and sides (M x 4) against boxes (M x 4) with centres ``inside`` their cells (M x 2)."""
         sides = (truth[:, 2:] - truth[:, :2]).clamp(min=_TINY)
         small = 2.0 - sides.prod(dim=1, keepdim=True) / (self.frame.width * self.frame.height)
         inside = (inside + (scale.scale_xy - 1.0) / 2.0) / scale.scale_xy
         ratio = sides / truth.new_tensor(scale.anchors)[anchors]
-        aim = ratio.sqrt() / 2.0 if scale.activated else ratio.log()
+        aim = ratio.sqrt() / 2.0 if scale.activated else ratio.log()  # the inverse of `corners`
         place = _cross_entropy(here[:, :2], inside.clamp(0.0, 1.0), scale)
         return (small * (place + 0.5 * (here[:, 2:] - aim) ** 2)).sum()
 
 
 def _responsible(scales: Sequence[YoloScale], boxes: Tensor) -> Tensor:
-    """Scale and anchor (M x 2) whose sides fit each object best, whatever its place."""
+    """The scale and the anchor (M x 2) whose sides fit each object best, whatever its place."""
     every = [(number, anchor) for number, scale in enumerate(scales) for anchor in range(len(scale.anchors))]
     sides = boxes.new_tensor([scales[number].anchors[anchor] for number, anchor in every])
     corner = torch.cat([torch.zeros_like(sides), sides], dim=1)
@@ -113,16 +107,14 @@ def _near(boxes: Tensor, objects: Tensor) -> Tensor:
     low = torch.maximum(flat[:, :, None, :2], objects[:, None, :, :2])
     high = torch.minimum(flat[:, :, None, 2:], objects[:, None, :, 2:])
     both = (high - low).clamp(min=0).prod(dim=3)
-    union = _area(flat)[:, :, None] + _area(objects)[:, None, :] - both
+    area, truth = ((one[..., 2:] - one[..., :2]).prod(dim=-1) for one in (flat, objects))
+    union = area[:, :, None] + truth[:, None, :] - both
+    # A product, not both / union: boxes without an area would divide zero by zero.
     return (both > _NEAR * union).any(dim=2).view(shape)
 
 
-def _area(boxes: Tensor) -> Tensor:
-    return (boxes[..., 2:] - boxes[..., :2]).prod(dim=-1)
-
-
-def _cross_entropy(found: Tensor, aim: Tensor, scale: YoloScale) -> Tensor:
-    """Of logits, or of what is a probability already."""
+def _cross_entropy(raw: Tensor, aim: Tensor, scale: YoloScale) -> Tensor:
+    """The cross entropy of logits, or of probabilities where the scale is ``activated``."""
     if scale.activated:
-        return functional.binary_cross_entropy(found.clamp(_TINY, 1.0 - _TINY), aim, reduction="none")
-    return functional.binary_cross_entropy_with_logits(found, aim, reduction="none")
+        return functional.binary_cross_entropy(raw.clamp(_TINY, 1.0 - _TINY), aim, reduction="none")
+    return functional.binary_cross_entropy_with_logits(raw, aim, reduction="none")

@@ -1,4 +1,4 @@
-"""The objects of a batch of images, as one head sees them."""
+"""The objects of a batch of images that one head is trained to find."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from edgetl.data.box_views import ViewBoxes
 
 @dataclass(frozen=True)
 class Objects:
-    """What a head has to find in a batch of images.
+    """The objects that a head has to find in a batch of images.
 
-    ``image``, ``boxes`` (M x 4 in pixels of the input) and ``classes`` (positions among the head's) are one row an
-    object. ``near`` (N x M' x 4) are all boxes of every image, ignored ones among them, filled up with empty ones:
-    what is predicted near one of these is not held against the head.
+    ``image``, ``boxes`` (M x 4 in pixels of the input) and ``classes`` (positions among the head's) have one row for
+    each object. ``near`` (N x M' x 4) holds all boxes of every image, ignored ones among them, filled up with empty
+    ones: a prediction near one of these is not held against the head.
     """
 
     images: int
@@ -42,23 +42,20 @@ def objects(batch: Sequence[ViewBoxes], classes: Sequence[str]) -> Objects:
     near: list[Float32Array] = []
     for number, drawn in enumerate(batch):
         own = np.array([label in position for label in drawn.labels], np.bool_)
-        wanted = own & ~drawn.ignored
+        taught = own & ~drawn.ignored
         near.append(drawn.boxes[own])
-        boxes.append(drawn.boxes[wanted])
-        image += [number] * int(wanted.sum())
-        kinds += [position[drawn.labels[row]] for row in np.flatnonzero(wanted)]
-    found = np.concatenate(boxes) if boxes else np.empty((0, 4), np.float32)
+        boxes.append(drawn.boxes[taught])
+        image += [number] * int(taught.sum())
+        kinds += [position[drawn.labels[row]] for row in np.flatnonzero(taught)]
+    truth = np.concatenate(boxes) if boxes else np.empty((0, 4), np.float32)
+    # An empty box overlaps nothing, so it may stand where an image has fewer boxes than another.
+    filled = torch.zeros(len(near), max(map(len, near), default=0), 4)
+    for row, every in zip(filled, near, strict=True):
+        row[: len(every)] = torch.from_numpy(every)
     return Objects(
         images=len(batch),
         image=torch.tensor(image, dtype=torch.long),
-        boxes=torch.from_numpy(found.astype(np.float32).reshape(-1, 4)),
+        boxes=torch.from_numpy(truth.astype(np.float32).reshape(-1, 4)),
         classes=torch.tensor(kinds, dtype=torch.long),
-        near=_filled(near),
+        near=filled,
     )
-
-
-def _filled(boxes: Sequence[Float32Array]) -> Tensor:
-    result = torch.zeros(len(boxes), max((len(own) for own in boxes), default=0), 4)
-    for row, own in zip(result, boxes, strict=True):
-        row[: len(own)] = torch.from_numpy(own)
-    return result

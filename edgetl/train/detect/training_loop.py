@@ -1,4 +1,4 @@
-"""Heads of all deployments trained together: every batch of maps is read once for all of them."""
+"""Training of the detection heads of all deployments together: every batch of maps is read once for all of them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ValidationScore = Callable[[Sequence[str], Sequence[Float32Array]], float]
 
 @dataclass(frozen=True)
 class FeatureMapBatch:
-    """The maps of some images (n x D x H x W for each scale), which images they are of, and what is drawn on them."""
+    """The maps of some images (n x D x H x W for each scale), the images' positions, and their boxes."""
 
     maps: tuple[Tensor, ...]
     rows: Int64Array
@@ -36,10 +36,10 @@ class FeatureMapBatch:
 
 
 class FeatureMapSource(Protocol):
-    """The images of a split as maps."""
+    """A source of the maps of a split's images."""
 
     def __len__(self) -> int:
-        """How many images."""
+        """The number of images."""
 
     def epoch(self, rng: np.random.Generator) -> Iterator[FeatureMapBatch]:
         """All images in random order, each in a random one of its views."""
@@ -49,17 +49,17 @@ class FeatureMapSource(Protocol):
 
 
 class FirstLevelOutputs(Protocol):
-    """What a first level says of a batch: its raw outputs."""
+    """A function that gives a first level's raw outputs for a batch."""
 
     def __call__(self, batch: FeatureMapBatch, training: bool) -> tuple[Tensor, ...]: ...
 
 
 @dataclass(frozen=True)
 class HeadStart:
-    """A head before training: a module from maps (and what a first level says) to raw outputs, as `Head` is one.
+    """A head before training: a module from maps (and a first level's raw outputs) to raw outputs, as `YoloHead` is.
 
-    Of its parameters those are trained that require a gradient. It does not see the training images that it
-    ``leaves_out`` (truth values). ``learning_rate`` is the greatest step of its weights, in place of the settings'.
+    Those of its parameters are trained that require a gradient. It does not see the training images that it
+    ``leaves_out`` (truth values). ``learning_rate`` replaces that of the settings.
     """
 
     classes: tuple[str, ...]
@@ -72,7 +72,7 @@ class HeadStart:
 
 @dataclass(frozen=True)
 class FittedHead:
-    """A head at its best epoch: 0 where none was better than what it began as."""
+    """A head at its best epoch; epoch 0 is the untrained head."""
 
     head: nn.Module
     epochs: int
@@ -93,8 +93,8 @@ def fit_heads(
     """Train heads on maps, all of them on the same batches. One seed on one machine gives the same bytes.
 
     Args:
-        validation_score: what validation makes of a head's detections; it chooses the epoch.
-        watch: is told of the progress, in epochs: ``settings.epochs`` in all.
+        validation_score: scores a head's detections on validation, to choose the epoch.
+        watch: is called with each step's part of an epoch; they sum to ``settings.epochs`` at most.
     """
     steps = settings.epochs * math.ceil(len(train) / settings.batch_size)
     trainees = {name: HeadInTraining(start, settings, frame, steps) for name, start in starts.items()}
@@ -113,15 +113,15 @@ def fit_heads(
 def find(
     start: HeadStart, fitted: FittedHead, source: FeatureMapSource, suppression: NmsSettings, frame: InputSize
 ) -> list[Float32Array]:
-    """What a trained head finds on all images of a source: K x 6 each, in pixels of the input."""
-    found: list[Float32Array] = []
+    """The detections of a trained head on all images of a source: K x 6 each, in pixels of the input."""
+    result: list[Float32Array] = []
     head = copy.deepcopy(fitted.head).to(device())
     with torch.no_grad():
         for batch in source.plain():
             first_level_raws = () if start.first is None else start.first(batch, training=False)
             raws = head([one.to(device()) for one in batch.maps], first_level_raws)
-            found += detections(raws, start.scales, frame, suppression)
-    return found
+            result += detections(raws, start.scales, frame, suppression)
+    return result
 
 
 def _assess(
@@ -132,16 +132,16 @@ def _assess(
     validation_score: ValidationScore,
     epoch: int,
 ) -> None:
-    """See what heads are worth after an epoch; each batch of maps is read once for all."""
-    said: dict[HeadInTraining, list[Float32Array]] = {one: [] for one in trainees}
+    """Score heads on validation after an epoch; each batch of maps is read once for all."""
+    detected: dict[HeadInTraining, list[Float32Array]] = {one: [] for one in trainees}
 
     def detect(one: HeadInTraining, batch: FeatureMapBatch) -> None:
-        said[one] += one.detect(batch, suppression)
+        detected[one] += one.detect(batch, suppression)
 
-    for batch in val.plain() if said else ():
-        each(said, pool, detect, batch)
-    for one, found in said.items():
-        one.judge(epoch, validation_score(one.start.classes, found))
+    for batch in val.plain() if detected else ():
+        each(detected, pool, detect, batch)
+    for one, boxes in detected.items():
+        one.judge(epoch, validation_score(one.start.classes, boxes))
 
 
 @dataclass(eq=False)
@@ -164,28 +164,34 @@ class HeadInTraining:
             [parameter for parameter in self.head.parameters() if parameter.requires_grad],
             weight_decay=self.settings.weight_decay,
         )
-        self._rate, self._taken = _learning_rate(self.start, self.settings), 0
+        rate = self.start.learning_rate or self.settings.learning_rate
+        assert rate is not None, "the stage has put in the default of its kind of head"
+        self._learning_rate, self._taken = rate, 0
 
     def step(self, batch: FeatureMapBatch) -> None:
-        """Learn from a batch. One of images that are all left out counts as a step all the same."""
+        """Learn from a batch."""
+        # A batch whose images are all left out counts too: all heads keep to one schedule.
         self._taken += 1
-        batch = self._seen(batch)
+        if self.start.leaves_out is not None:
+            kept: list[int] = np.flatnonzero(~self.start.leaves_out[batch.rows]).tolist()
+            maps = tuple(one[kept] for one in batch.maps)
+            batch = FeatureMapBatch(maps, batch.rows[kept], [batch.drawn[row] for row in kept])
         if not len(batch.rows):
             return
         for group in self._optimizer.param_groups:
-            group["lr"] = self._rate * learning_rate_factor((self._taken - 0.5) / self.steps)
+            group["lr"] = self._learning_rate * learning_rate_factor((self._taken - 0.5) / self.steps)
         self._optimizer.zero_grad()
         error = self._loss(self._raws(batch, training=True), objects(batch.drawn, self.start.classes).to(device()))
         error.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
 
     def detect(self, batch: FeatureMapBatch, suppression: NmsSettings) -> list[Float32Array]:
-        """What the head finds, in pixels of the input."""
+        """The head's detections on a batch, in pixels of the input."""
         with torch.no_grad():
             return detections(self._raws(batch, training=False), self.start.scales, self.frame, suppression)
 
     def judge(self, epoch: int, ap50: float) -> None:
-        """Take note of what an epoch was worth."""
+        """Record an epoch's mAP@0.5, and keep the head if it is the best so far."""
         if not self.scores or ap50 > max(self.scores):
             self._best, self._best_epoch, self.waited = copy.deepcopy(self.head.state_dict()), epoch, 0
         else:
@@ -197,13 +203,6 @@ class HeadInTraining:
         head = self.head.cpu().eval().requires_grad_(False)
         return FittedHead(head, self._best_epoch, self.scores[self._best_epoch], self.scores[0])
 
-    def _seen(self, batch: FeatureMapBatch) -> FeatureMapBatch:
-        if self.start.leaves_out is None:
-            return batch
-        kept: list[int] = np.flatnonzero(~self.start.leaves_out[batch.rows]).tolist()
-        maps = tuple(one[kept] for one in batch.maps)
-        return FeatureMapBatch(maps, batch.rows[kept], [batch.drawn[row] for row in kept])
-
     def _raws(self, batch: FeatureMapBatch, training: bool) -> tuple[Tensor, ...]:
         maps = [one.to(device()) for one in batch.maps]
         first_level_raws = () if self.start.first is None else self.start.first(batch, training)
@@ -211,19 +210,14 @@ class HeadInTraining:
         return raws
 
 
-def _learning_rate(start: HeadStart, settings: DetectionSettings) -> float:
-    rate = start.learning_rate or settings.learning_rate
-    assert rate is not None, "who trains heads knows what they are"
-    return rate
-
-
 class OutOfFold:
-    """A first level that judges each training image by a head that has not seen it (Wolpert 1992, Stacked
-    generalization): the second level would trust what the first one merely remembers.
+    """A first level that judges each training image by a head that has not seen it.
+
+    Otherwise the second level would trust what the first one merely remembers (Wolpert 1992, Stacked generalization).
     """
 
     def __init__(self, head: nn.Module, folds: Sequence[nn.Module], fold: Int64Array) -> None:
-        """``fold``: for each training image, the head that was trained without it."""
+        """``fold`` gives for each training image the number of the head that was trained without it."""
         # Copies: the heads stay where the exporter looks for them.
         self._head, *self._folds = (copy.deepcopy(one).to(device()) for one in (head, *folds))
         self._fold = fold

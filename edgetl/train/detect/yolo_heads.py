@@ -1,4 +1,4 @@
-"""Heads of detectors: what is trained on the maps of a frozen trunk."""
+"""Detection heads: the layers that are trained on the maps of a frozen trunk."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from torchvision.ops import FeaturePyramidNetwork
 
 from edgetl.artifacts.detector_bundle import YoloScale
 
+# The probability of an object that an untrained head gives to every place (Lin et al. 2017, RetinaNet). At one half
+# the many places of background would drown the first steps of training.
 _PRIOR = 0.01
-"""How likely an untrained head holds any place to be an object (Lin et al. 2017, RetinaNet): background is the rule."""
 
 
 class YoloHead(nn.Module):
     """Maps (N x D x H x W each) to raw outputs (N x A * (5 + C) x H x W each), scale by scale.
 
     Attributes:
-        body: what the maps go through first: nothing, or a pyramid.
+        body: the layers that the maps pass first: none, or a pyramid.
         outputs: a convolution for each scale.
         activated: for each scale, whether a logistic function follows (`YoloScale.activated`).
     """
@@ -32,7 +33,7 @@ class YoloHead(nn.Module):
         self.activated = tuple(activated)
 
     def forward(self, maps: Sequence[Tensor], first_level_raws: Sequence[Tensor] = ()) -> tuple[Tensor, ...]:
-        """``first_level_raws`` are the raw outputs of a first level, read beside the maps."""
+        """The raw outputs; a second level reads ``first_level_raws``, those of the first one, beside the maps."""
         features = self.body(tuple(maps))
         if first_level_raws:
             features = [torch.cat(pair, dim=1) for pair in zip(features, first_level_raws, strict=True)]
@@ -56,7 +57,7 @@ class Pyramid(nn.Module):
 
 
 def pyramid_head(channels: Sequence[int], width: int, scales: Sequence[YoloScale], classes: int, seed: int) -> YoloHead:
-    """A head for maps of these channels, the finest first, with random weights."""
+    """A head with random weights for maps of these channels, the finest first."""
     torch.manual_seed(seed)
     outputs = [nn.Conv2d(width, len(scale.anchors) * (5 + classes), 1) for scale in scales]
     for output, scale in zip(outputs, scales, strict=True):
@@ -73,40 +74,32 @@ def pretrained_head(
     scales: Sequence[YoloScale],
     classes: Sequence[str],
 ) -> YoloHead:
-    """The pretrained last convolutions for other classes.
+    """The head of the pretrained last convolutions, made for other classes.
 
-    Boxes and objectness are kept; a class that the network knows keeps its weights, another one starts without any and
-    as likely as all others. Where ``scales`` have other anchors than ``before``, biases move so that boxes do not (but
-    where a scale is ``activated``: no bias makes up for anchors there, so boxes change with them until training).
+    Boxes and objectness are kept. A class among the ``known`` ones keeps its weights, another starts with zeros and as
+    likely as all others. Where ``scales`` have other anchors than ``before``, biases make up for them so that boxes
+    stay; not where a scale is ``activated``, as no bias can: its boxes change until they are trained.
     """
-    outputs = [
-        _for_classes(ending, known, old, new, classes)
-        for ending, old, new in zip(convolutions, before, scales, strict=True)
-    ]
+    outputs = []
+    for convolution, old, new in zip(convolutions, before, scales, strict=True):
+        output = _convolution_like(convolution, convolution.in_channels, len(new.anchors) * (5 + len(classes)))
+        (weight, bias), (old_weight, old_bias) = _rows(output, new), _rows(convolution, old)
+        weight[:, :5], bias[:, :5] = old_weight[:, :5], old_bias[:, :5]
+        weight[:, 5:] = 0.0
+        # A softmax of equal logits is uniform; a logistic function is 1 / C at -log(C - 1).
+        bias[:, 5:] = 0.0 if new.softmax else -math.log(max(len(classes) - 1, 1))
+        for position, label in enumerate(classes):
+            if label in known:
+                row = 5 + list(known).index(label)
+                weight[:, 5 + position], bias[:, 5 + position] = old_weight[:, row], old_bias[:, row]
+        if not new.activated:
+            bias[:, 2:4] += (torch.tensor(old.anchors) / torch.tensor(new.anchors)).log()
+        outputs.append(output)
     return YoloHead(nn.Identity(), outputs, [scale.activated for scale in scales])
 
 
-def _for_classes(
-    ending: nn.Conv2d, known: Sequence[str], before: YoloScale, scale: YoloScale, classes: Sequence[str]
-) -> nn.Conv2d:
-    anchors = len(scale.anchors)
-    output = _convolution_like(ending, ending.in_channels, anchors * (5 + len(classes)))
-    (weight, bias), (old_weight, old_bias) = _rows(output, scale), _rows(ending, before)
-    weight[:, :5], bias[:, :5] = old_weight[:, :5], old_bias[:, :5]
-    weight[:, 5:] = 0.0
-    bias[:, 5:] = 0.0 if scale.softmax else -math.log(max(len(classes) - 1, 1))
-    for position, label in enumerate(classes):
-        if label in known:
-            row = 5 + list(known).index(label)
-            weight[:, 5 + position], bias[:, 5 + position] = old_weight[:, row], old_bias[:, row]
-    ratio = torch.tensor(before.anchors) / torch.tensor(scale.anchors)
-    if not scale.activated:
-        bias[:, 2:4] += ratio.log()
-    return output
-
-
 def second_level_head(head: YoloHead, channels: Sequence[int]) -> YoloHead:
-    """A copy that takes a first level's raw outputs of so many channels too, and does not heed them yet."""
+    """A copy of a head that also takes a first level's raw outputs of so many channels, with weights of zero."""
     widened = copy.deepcopy(head)
     for number, (output, more) in enumerate(zip(head.outputs, channels, strict=True)):
         assert isinstance(output, nn.Conv2d)
@@ -119,13 +112,13 @@ def second_level_head(head: YoloHead, channels: Sequence[int]) -> YoloHead:
     return widened
 
 
-def _convolution_like(ending: nn.Conv2d, channels: int, filters: int) -> nn.Conv2d:
-    sizes: tuple[int, ...] = ending.kernel_size
-    return nn.Conv2d(channels, filters, sizes, ending.stride, ending.padding, ending.dilation)  # type: ignore[arg-type]
+def _convolution_like(like: nn.Conv2d, channels: int, filters: int) -> nn.Conv2d:
+    sizes: tuple[int, ...] = like.kernel_size
+    return nn.Conv2d(channels, filters, sizes, like.stride, like.padding, like.dilation)  # type: ignore[arg-type]
 
 
 def _rows(output: nn.Conv2d, scale: YoloScale) -> tuple[Tensor, Tensor]:
-    """Weight (A x (5 + C) x D x ...) and bias (A x (5 + C)), to be written to."""
+    """Views of weight (A x (5 + C) x D x ...) and bias (A x (5 + C)), to be written to."""
     anchors = len(scale.anchors)
     assert output.bias is not None
     weight, bias = output.weight.detach(), output.bias.detach()
