@@ -98,22 +98,21 @@ class KernelCost:
 class CostModel:
     """The cost of every node of a graph, and of the part that any of its tensors need.
 
-    Made once per graph, in milliseconds and without touching a weight; each of its trees then costs about 0.1 ms to
-    count. All is for one image where the batch is dynamic, else for the graph's own batch.
+    It is made once per graph, in milliseconds and without reading a weight; each call then takes about 0.1 ms. All is
+    for one image where the batch is dynamic, else for the graph's own batch.
 
     * FLOPs are 2 x multiply-adds of convolutions, matrix products, and Einsums of two operands without an ellipsis.
-      Biases and all other operators count 0, as in ``torch.utils.flop_counter``; so do the bodies of If, Loop and
-      Scan, and operators that ONNX does not know.
-    * Parameters are the elements of constants, but for scalars, integers that count or index (INT64, BOOL), statistics
-      of a BatchNormalization, and scales and zero points. Batch normalisation that was folded into a convolution has
-      left one bias per channel, where torch's modules have two parameters.
-    * What no image is needed for (Constant, Shape, a DequantizeLinear of weights, arithmetic on constants) is computed
-      before the first image: it costs nothing, and who reads it reads the stored constants behind it.
+      All else counts 0, as in ``torch.utils.flop_counter``: biases, other operators, bodies of If, Loop and Scan.
+    * Parameters are the elements of constants without scalars, integers that count or index (INT64, BOOL), statistics
+      of a BatchNormalization, scales and zero points. A batch norm folded into a convolution has left one bias per
+      channel, where torch's modules have two parameters.
+    * Nodes that depend on no image (Constant, Shape, a DequantizeLinear of weights, arithmetic on constants) run before
+      the first image and cost nothing; their readers read the stored constants behind them.
     * Reshape, Flatten, Squeeze, Unsqueeze, Identity, Dropout and DequantizeLinear only rename bytes. So a Conv between
       Q/DQ reads 1-byte operands.
     * A pointwise node (BatchNormalization, activation, QuantizeLinear, arithmetic) runs in the kernel that makes the
       last of its inputs, if that has its output's size. A tensor goes to memory only if another kernel or the caller
-      reads it. TensorRT fuses about that, ONNX Runtime a little less.
+      reads it. TensorRT fuses about as much, ONNX Runtime a little less.
     * The estimate is a roofline (Williams et al., CACM 52(4), 2009): the sum over kernels of the larger of FLOPs /
       `BALANCE` and bytes moved, weights included. FLOPs cost in proportion to the width of the activations: a half in
       FP16, a quarter in INT8.
@@ -177,7 +176,7 @@ class CostModel:
                 last[need] = max(last.get(need, 0), int(self._kernels[position]))
         end = int(self._kernels.max(initial=0))
         change = np.zeros(end + 2, np.int64)
-        for write in self._ledger.writes:
+        for write in self._ledger.writes.values():
             if needed[write]:
                 size = self._ledger.entries[write].activation_bytes
                 change[self._kernels[write]] += size
@@ -246,12 +245,12 @@ class _Ledger:
         self._kernel_count = 0
         # Of each tensor that needs no image: the stored constants behind it, and whether these are parameters.
         self._constants = {tensor.name: self._constant(tensor.name) for tensor in model.graph.initializer}
-        self._constant_entries: dict[tuple[str, bool], int] = {}
+        self._constant_entries: dict[tuple[str, int], int] = {}
         # Of each other tensor: the one whose bytes it names. Of that one: its kernel (0 for inputs) and entries.
         self._origins = {value.name: value.name for value in model.graph.input if value.name not in self._constants}
         self._kernels = dict.fromkeys(self._origins, 0)
         self._makers: dict[str, int] = {}
-        self._writes: dict[str, int] = {}
+        self.writes: dict[str, int] = {}
         self._nodes = [self._enter(node) for node in model.graph.node]
 
     def behind(self, tensor: str) -> list[int]:
@@ -262,20 +261,13 @@ class _Ledger:
             raise EdgetlError(f"the graph has no tensor {tensor!r}; name one of its outputs")
         return list(self._data_needs([tensor], kernel=-1))  # -1 is no kernel: the caller reads from memory
 
-    @property
-    def writes(self) -> Iterable[int]:
-        """The entries for writing tensors to memory."""
-        return self._writes.values()
-
     def node_costs(self, outputs: Iterable[str]) -> tuple[NodeCost, ...]:
         wanted = {need for entry in self.entries for need in entry.needs}
         wanted.update(need for name in outputs for need in self.behind(name))
-        return tuple(
-            replace(
-                cost, written_bytes=sum(self.entries[write].activation_bytes for write in writes if write in wanted)
-            )
-            for cost, writes in self._nodes
-        )
+        written = [
+            sum(self.entries[one].activation_bytes for one in writes if one in wanted) for _, writes in self._nodes
+        ]
+        return tuple(replace(cost, written_bytes=size) for (cost, _), size in zip(self._nodes, written, strict=True))
 
     def _enter(self, node: onnx.NodeProto) -> tuple[NodeCost, list[int]]:
         """Enter a node: its cost but for what it writes, and the entries for writing its outputs to memory."""
@@ -316,8 +308,8 @@ class _Ledger:
             size = self._tensors[name].bytes
             self._origins[name] = name
             self._kernels[name] = kernel
-            self._writes[name] = self._add(_Entry((entry,), activation_bytes=size, kernel=kernel, traffic=size))
-        return [self._writes[name] for name in outputs]
+            self.writes[name] = self._add(_Entry((entry,), activation_bytes=size, kernel=kernel, traffic=size))
+        return [self.writes[name] for name in outputs]
 
     def _kernel_of(self, node: onnx.NodeProto, data: Sequence[str]) -> int:
         if self._is_view(node):
@@ -346,22 +338,20 @@ class _Ledger:
 
     def _constant_needs(self, constants: Mapping[str, bool]) -> Iterator[int]:
         for name, learned in constants.items():
-            yield self._constant_entry(name, _Entry(weight_bytes=self._tensors[name].bytes), False)
-            if learned:
-                yield self._constant_entry(name, _Entry(parameters=self._tensors[name].elements), True)
-
-    def _constant_entry(self, name: str, entry: _Entry, learned: bool) -> int:
-        if (name, learned) not in self._constant_entries:
-            self._constant_entries[name, learned] = self._add(entry)
-        return self._constant_entries[name, learned]
+            tensor = self._tensors[name]
+            entries = (_Entry(weight_bytes=tensor.bytes), _Entry(parameters=tensor.elements))
+            for kind, entry in enumerate(entries[: 1 + learned]):
+                if (name, kind) not in self._constant_entries:
+                    self._constant_entries[name, kind] = self._add(entry)
+                yield self._constant_entries[name, kind]
 
     def _data_needs(self, data: Iterable[str], kernel: int) -> Iterator[int]:
         for name in data:
             origin = self._origins[name]
             if name in self._makers:
                 yield self._makers[name]
-            if self._kernels[origin] != kernel and origin in self._writes:
-                yield self._writes[origin]
+            if self._kernels[origin] != kernel and origin in self.writes:
+                yield self.writes[origin]
 
     def _add(self, entry: _Entry) -> int:
         self.entries.append(entry)

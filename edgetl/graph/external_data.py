@@ -14,7 +14,6 @@ from edgetl.artifacts.files import whole_file
 
 # Larger constants than this are weights: no shape, axes or bounds that inference would want to know.
 _LARGEST_SHAPE = 1024
-
 # External data that begins at the start of a page can be mapped into memory.
 _PAGE = 4096
 

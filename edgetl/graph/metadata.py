@@ -104,11 +104,8 @@ def recorded_preprocessing(model: onnx.ModelProto) -> Preprocessing | None:
     Raises:
         EdgetlError: the entry is damaged.
     """
-    entry = _entries(model, "the graph").get(INPUT)
-    try:
-        return None if entry is None else Preprocessing.model_validate_json(entry)
-    except ValidationError:
-        raise _damaged(INPUT, "the graph") from None
+    recorded = INPUT in _entries(model, "the graph")
+    return _validated(model, INPUT, TypeAdapter(Preprocessing)) if recorded else None
 
 
 def record_preprocessing(model: onnx.ModelProto, preprocessing: Preprocessing) -> None:

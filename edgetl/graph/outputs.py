@@ -36,10 +36,8 @@ def refuse_other_shapes(graph: onnx.ModelProto, owner: str, expected: Mapping[st
     Raises:
         EdgetlError: an output is missing or has another shape.
     """
-    found = {
-        output.name: tuple(dim.dim_value for dim in output.type.tensor_type.shape.dim)[1:]
-        for output in graph.graph.output
-    }
+    shapes = {output.name: output.type.tensor_type.shape.dim for output in graph.graph.output}
+    found = {name: tuple(dim.dim_value for dim in dims)[1:] for name, dims in shapes.items()}
     wrong = next((name for name, shape in expected.items() if found.get(name) != shape), None)
     if wrong is not None:
         is_there = _shape(found[wrong]) if wrong in found else "missing"

@@ -54,11 +54,8 @@ def place_qdq(
         excluded: layers that stay in float, by the tensor they make.
         last: last layers that become INT8. They change nothing else in the placement.
     """
-    layers = [
-        position
-        for position, node in enumerate(wiring.nodes)
-        if position not in wiring.heads and _is_layer(wiring, node) and node.output[0] not in excluded
-    ]
+    body = [(position, node) for position, node in enumerate(wiring.nodes) if position not in wiring.heads]
+    layers = [position for position, node in body if _is_layer(wiring, node) and node.output[0] not in excluded]
     bare: set[str] = set()
     if target == "onnxruntime":
         bare = {source(wiring, node.input[0]) for node in wiring.nodes if node.output[0] in excluded}
@@ -147,10 +144,7 @@ def _residual_slots(wiring: Wiring, layers: frozenset[int]) -> Iterator[tuple[in
     for position, node in enumerate(wiring.nodes):
         if node.op_type != "Add" or position in wiring.heads or wiring.constants.keys() & set(node.input):
             continue
-        fusable = [
-            wiring.producers.get(name) in layers and wiring.sole_consumer(name) == position for name in node.input
-        ]
-        if any(fusable):
+        if any(wiring.producers.get(name) in layers and wiring.sole_consumer(name) == position for name in node.input):
             yield position, min((0, 1), key=lambda slot: preference(node.input[slot]))
 
 

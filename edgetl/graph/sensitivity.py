@@ -53,9 +53,9 @@ def layer_sensitivities(
         # In TensorRT's QDQ format for either target: it quantises what the layers read and nothing else.
         alone = quantize(model, table, "tensorrt", [name for name in every if name not in group])
         noise = mean_snr_db(exact, results(alone, images, tuple(exact)))
-        mixed = (
-            estimate_relative_latency(mixed_precision_graph(model, table, target, group)) if len(groups) > 1 else None
-        )
+        # With a single group nothing would be left in INT8 to compare with.
+        rest = mixed_precision_graph(model, table, target, group) if len(groups) > 1 else None
+        mixed = estimate_relative_latency(rest) if rest else None
         losses.append(LayerSensitivity(group, noise, mixed / estimate - 1 if mixed and estimate else None))
         watch(1)
     return tuple(sorted(losses, key=lambda loss: loss.snr_db))

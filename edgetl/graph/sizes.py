@@ -82,12 +82,9 @@ class Tensors:
 
     def _find(self, name: str) -> Tensor | None:
         kind = self._types.get(name, onnx.TypeProto()).tensor_type
-        known = kind.HasField("shape") and all(
-            dim.HasField("dim_value") and dim.dim_value >= 0 for dim in kind.shape.dim
-        )
-        if not known or kind.elem_type not in _BITS:
-            return None
-        return Tensor(tuple(dim.dim_value for dim in kind.shape.dim), kind.elem_type)
+        shape = tuple(dim.dim_value if dim.HasField("dim_value") else -1 for dim in kind.shape.dim)
+        known = kind.HasField("shape") and min(shape, default=0) >= 0 and kind.elem_type in _BITS
+        return Tensor(shape, kind.elem_type) if known else None
 
     def _add_constant(self, name: str, tensor: TensorProto) -> None:
         self._types[name] = helper.make_tensor_type_proto(tensor.data_type, tensor.dims)

@@ -147,12 +147,10 @@ class _Layer:
         outputs = np.moveaxis(self._stored, self._axis, 0)
         groups = attribute(node, "group", 1)
         self._weight = outputs.reshape(groups, len(outputs) // groups, -1).astype(np.float64)
+        self.inputs = int(self._weight.shape[2])
+        self._has_bias = node.op_type != "MatMul"
         self._bias = wiring.array(node.input[2]) if len(node.input) > 2 and node.input[2] else None
         self.forget()
-
-    @property
-    def inputs(self) -> int:
-        return int(self._weight.shape[2])
 
     def forget(self) -> None:
         """Drop the sums, so that only the layers of one stop hold theirs."""
@@ -218,10 +216,6 @@ class _Layer:
         # Back to the axes that the node has.
         moved = weight.reshape(np.moveaxis(self._stored, self._axis, 0).shape)
         return RoundedWeights(np.ascontiguousarray(np.moveaxis(moved, 0, self._axis)), self._corrected(off - added))
-
-    @property
-    def _has_bias(self) -> bool:
-        return self._node.op_type != "MatMul"
 
     def _corrected(self, missing: Float64Array) -> Float32Array | None:
         if not self._has_bias:

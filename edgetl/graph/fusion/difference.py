@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 import onnx
@@ -47,7 +48,7 @@ def difference(a: ComparedNode, b: ComparedNode) -> str:
         name = min((name for name in one.keys() | other.keys() if one.get(name) != other.get(name)), default="")
         values = _both(a, b, one.get(name, "its default"), other.get(name, "its default"))
         return f"attribute {name} differs: {values}"
-    slots = {slot for slot in range(max(len(a.inputs), len(b.inputs))) if _input(a, slot) != _input(b, slot)}
+    slots = {slot for slot, (one, other) in enumerate(zip_longest(a.inputs, b.inputs)) if one != other}
     if not slots:
         return "which of its outputs are used differs"
     if a.node.op_type in SCALED:
@@ -59,10 +60,6 @@ def difference(a: ComparedNode, b: ComparedNode) -> str:
 
 def _both(a: ComparedNode, b: ComparedNode, one: object, other: object) -> str:
     return f"{one} in {a.owner}, {other} in {b.owner}"
-
-
-def _input(layer: ComparedNode, slot: int) -> int | None:
-    return layer.inputs[slot] if slot < len(layer.inputs) else None
 
 
 def _attribute_text(item: onnx.AttributeProto) -> str:
@@ -79,7 +76,7 @@ def _scale(layer: ComparedNode) -> str:
 
 def _constant(a: ComparedNode, b: ComparedNode, slot: int) -> str:
     what = {1: "weight", 2: "bias"}.get(slot, "constant") if a.node.op_type in _WEIGHTED else "constant"
-    missing = next((layer.owner for layer in (a, b) if _input(layer, slot) is None), None)
+    missing = next((layer.owner for layer in (a, b) if layer.inputs[slot : slot + 1] in {(), (None,)}), None)
     if missing is not None:
         return f"{missing} has no {what} here"
     one, other = a.values[slot], b.values[slot]

@@ -87,13 +87,11 @@ class _Fusion:
     def _traced(self, model: onnx.ModelProto) -> Fused:
         nodes = model.graph.node
         outputs = {prefix: tuple(f"{prefix}/{v.name}" for v in m.graph.output) for prefix, m in self._models.items()}
-        behind = {prefix: set(needed(nodes, names)) for prefix, names in outputs.items()}
+        behind = {prefix: set(needed(nodes, wanted)) for prefix, wanted in outputs.items()}
         owners = tuple(tuple(prefix for prefix in behind if place in behind[prefix]) for place in range(len(nodes)))
         present = {name for node in nodes for name in (*tensors_read(node), *node.output)}
-        tensors = {
-            prefix: {old: new for old, new in names.items() if new in present}
-            for prefix, names in self._new_names.items()
-        }
+        names = self._new_names
+        tensors = {prefix: {old: new for old, new in names[prefix].items() if new in present} for prefix in names}
         return Fused(model, owners, tensors, outputs)
 
     def _name_outputs(self) -> dict[str, ValueInfoProto]:

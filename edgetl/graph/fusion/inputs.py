@@ -66,7 +66,8 @@ def join_inputs(models: Mapping[str, onnx.ModelProto]) -> JoinedInputs:
                     "layers read the same images: export them with one type, size and batch"
                 )
             names[prefix][value.name] = joined.name
-            dims[prefix].update(zip(_dim_names(value), _dim_names(joined), strict=True))
+            for own, common in zip(value.type.tensor_type.shape.dim, joined.type.tensor_type.shape.dim, strict=True):
+                dims[prefix][own.dim_param] = common.dim_param
     values = tuple(value for _, value in first.values())
     taken = [value.name for value in values]
     twice = next((name for name in taken if taken.count(name) > 1), None)
@@ -89,7 +90,3 @@ def is_image(value: ValueInfoProto) -> bool:
     """Whether an input has an image's type and rank."""
     kind = value.type.tensor_type
     return kind.elem_type in _IMAGE_TYPES and len(kind.shape.dim) == 4
-
-
-def _dim_names(value: ValueInfoProto) -> list[str]:
-    return [dim.dim_param for dim in value.type.tensor_type.shape.dim]

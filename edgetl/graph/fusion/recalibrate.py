@@ -161,12 +161,9 @@ def _refuse_integer_biases(graph: _ScaledGraph, position: int) -> None:
     made = set(graph.node(position).output)
     kinds = {number: tensor.data_type for number, tensor in graph.exact.constants.items()}
     integers = {name for name, number in graph.exact.tensors.items() if kinds.get(number) == TensorProto.INT32}
-    stored = {
-        node.output[0]
-        for node in graph.model.graph.node
-        if node.op_type == "DequantizeLinear" and node.input[0] in integers
-    }
-    layer = next((node for node in graph.model.graph.node if made & set(node.input) and stored & set(node.input)), None)
+    nodes = graph.model.graph.node
+    stored = {node.output[0] for node in nodes if node.op_type == "DequantizeLinear" and node.input[0] in integers}
+    layer = next((node for node in nodes if made & set(node.input) and stored & set(node.input)), None)
     if layer is not None:
         raise EdgetlError(
             f"the INT32 bias of {layer.name or layer.output[0]} in {graph.prefix} is stored in steps of a scale that "
