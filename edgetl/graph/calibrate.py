@@ -30,7 +30,7 @@ _PERCENTILES = (99.9, 99.99, 99.999)
 
 
 def watched(model: onnx.ModelProto, tensors: Sequence[str], recipe: CalibrationRecipe) -> tuple[str, ...]:
-    """These tensors, and what else a recipe wants to see of a graph: ``auto`` tries the last layers in INT8 too."""
+    """The tensors to observe: those given and, for ``auto``, which tries the last layers in INT8 too, their inputs."""
     more = last_inputs(model) if tensors and recipe.method == "auto" else ()
     return tuple(dict.fromkeys((*tensors, *more)))
 
@@ -42,10 +42,10 @@ def ranked_tables(
     images: tuple[CalibrationImage, ...],
     target: QdqFormat = "tensorrt",
 ) -> tuple[CalibrationTable, ...]:
-    """A table for every method of the recipe, the one that disturbs the graph's results least first.
+    """A calibration table for every method of the recipe, the one with the highest signal-to-noise first.
 
-    The probe images go through the graph and through its INT8 forms (so this costs a few dozen forward passes); what
-    every method came to is in each table's ``trials``.
+    Every table's INT8 graph runs on the probe images, which costs a few dozen forward passes. Each table lists the
+    signal-to-noise of all methods in ``trials``.
     """
     tables = _tables(model, seen, recipe, images)
     if len(tables) == 1:
@@ -53,13 +53,14 @@ def ranked_tables(
     exact = results(model, seen.probe_images)
     noise = _snr_db(model, seen, tables, target, exact)
     best = sorted(tables, key=lambda method: -noise[method])  # stable: of equals the first
+    # First and last layers are judged with the ranges that will be used, so only after the method is chosen.
     chosen = tables[best[0]]
     first = assess_first_layers(model, chosen, target, seen.probe_images, exact, noise[best[0]])
     chosen = chosen.model_copy(update={"first": first})
     last = assess_last_layers(model, chosen, target, seen.probe_images, exact)
     trials = tuple(CalibrationTrial(method=method, snr_db=noise[method]) for method in best)
-    found = {"trials": trials, "first": first, "last": last}
-    return tuple(tables[method].model_copy(update=found) for method in best)
+    assessed = {"trials": trials, "first": first, "last": last}
+    return tuple(tables[method].model_copy(update=assessed) for method in best)
 
 
 def least_noisy_table(
@@ -69,7 +70,7 @@ def least_noisy_table(
     images: tuple[CalibrationImage, ...],
     target: QdqFormat,
 ) -> CalibrationTable:
-    """The first of `ranked_tables`, with no word on first and last layers."""
+    """The first of `ranked_tables`, without an assessment of first and last layers."""
     tables = _tables(model, seen, recipe, images)
     if len(tables) == 1:
         return next(iter(tables.values()))
@@ -80,7 +81,12 @@ def least_noisy_table(
 def _tables(
     model: onnx.ModelProto, seen: Observation, recipe: CalibrationRecipe, images: tuple[CalibrationImage, ...]
 ) -> dict[str, CalibrationTable]:
-    return {method: method_table(model, seen, method, images) for method in _methods(recipe)}
+    methods: tuple[str, ...] = (recipe.method,)
+    if recipe.method == "percentile":
+        methods = (f"percentile {recipe.percentile:g}",)
+    elif recipe.method == "auto":  # of methods that are equally good the first is taken
+        methods = ("mse", "max", *(f"percentile {share:g}" for share in _PERCENTILES), "entropy")
+    return {method: method_table(model, seen, method, images) for method in methods}
 
 
 def _snr_db(
@@ -96,16 +102,10 @@ def _snr_db(
     }
 
 
-def _methods(recipe: CalibrationRecipe) -> tuple[str, ...]:
-    if recipe.method == "auto":
-        return ("mse", "max", *(f"percentile {share:g}" for share in _PERCENTILES), "entropy")
-    return (f"percentile {recipe.percentile:g}" if recipe.method == "percentile" else recipe.method,)
-
-
 def method_table(
     model: onnx.ModelProto, seen: Observation, method: str, images: tuple[CalibrationImage, ...]
 ) -> CalibrationTable:
-    """The ranges that a method, as a table names it, chooses from what one pass saw."""
+    """The calibration table that a method (named as tables name it) makes of an observation."""
     return CalibrationTable(
         method=method,
         graph_sha256=sha256_bytes(model_bytes(model)),
@@ -115,9 +115,7 @@ def method_table(
 
 
 def tensor_range(name: str, histogram: Histogram, method: str) -> TensorRange:
-    """The range that a method (as a table names it) chooses for a tensor of these magnitudes.
-
-    All methods read the same histogram, so they differ in nothing but the threshold.
+    """The range that a method (named as tables name it) gives a tensor with this histogram.
 
     It never reaches beyond the extremes seen; tensors that are never negative get ``low`` = 0.
     """

@@ -48,12 +48,13 @@ _SETTINGS = {
     "Resize": {1, 2, 3},
 }
 
-_MULTIPLIES = 1 << 16  # more than any type has bits
+# Added to the bits of nodes that multiply, so that a maximum prefers them: more than any type has bits.
+_MULTIPLIES = 1 << 16
 
 
 @dataclass(frozen=True)
 class NodeCost:
-    """What one node costs per image. ``weight_bytes`` are those of all constants it reads.
+    """What one node costs per image. ``weight_bytes``: of all constants that it reads.
 
     ``read_bytes`` and ``written_bytes`` are activations on their way from and to memory; see `CostModel`.
     """
@@ -84,9 +85,9 @@ class Cost:
 
 @dataclass(frozen=True)
 class KernelCost:
-    """One launch on a device: a node and the pointwise nodes that run with it. ``bits`` is the width of its operands.
+    """One launch on a device: a node with the pointwise nodes fused into it. ``bits``: the width of its operands.
 
-    ``bytes`` are all that it moves from and to memory, weights included.
+    ``bytes``: what it reads from and writes to memory, weights included.
     """
 
     flops: int
@@ -97,22 +98,21 @@ class KernelCost:
 class CostModel:
     """The cost of every node of a graph, and of the part that any of its tensors need.
 
-    Made once per graph, in milliseconds and without touching a weight; each of its trees then costs about 0.1 ms to
-    count. All is for one image where the batch is dynamic, else for the graph's own batch.
+    It is made once per graph, in milliseconds and without reading a weight; each call then takes about 0.1 ms. All is
+    for one image where the batch is dynamic, else for the graph's own batch.
 
     * FLOPs are 2 x multiply-adds of convolutions, matrix products, and Einsums of two operands without an ellipsis.
-      Biases and all other operators count 0, as in ``torch.utils.flop_counter``; so do the bodies of If, Loop and
-      Scan, and operators that ONNX does not know.
-    * Parameters are the elements of constants, but for scalars, integers that count or index (INT64, BOOL), statistics
-      of a BatchNormalization, and scales and zero points. Batch normalisation that was folded into a convolution has
-      left one bias per channel, where torch's modules have two parameters.
-    * What no image is needed for (Constant, Shape, a DequantizeLinear of weights, arithmetic on constants) is computed
-      before the first image: it costs nothing, and who reads it reads the stored constants behind it.
+      All else counts 0, as in ``torch.utils.flop_counter``: biases, other operators, bodies of If, Loop and Scan.
+    * Parameters are the elements of constants without scalars, integers that count or index (INT64, BOOL), statistics
+      of a BatchNormalization, scales and zero points. A batch norm folded into a convolution has left one bias per
+      channel, where torch's modules have two parameters.
+    * Nodes that depend on no image (Constant, Shape, a DequantizeLinear of weights, arithmetic on constants) run before
+      the first image and cost nothing; their readers read the stored constants behind them.
     * Reshape, Flatten, Squeeze, Unsqueeze, Identity, Dropout and DequantizeLinear only rename bytes. So a Conv between
       Q/DQ reads 1-byte operands.
     * A pointwise node (BatchNormalization, activation, QuantizeLinear, arithmetic) runs in the kernel that makes the
       last of its inputs, if that has its output's size. A tensor goes to memory only if another kernel or the caller
-      reads it. TensorRT fuses about that, ONNX Runtime a little less.
+      reads it. TensorRT fuses about as much, ONNX Runtime a little less.
     * The estimate is a roofline (Williams et al., CACM 52(4), 2009): the sum over kernels of the larger of FLOPs /
       `BALANCE` and bytes moved, weights included. FLOPs cost in proportion to the width of the activations: a half in
       FP16, a quarter in INT8.
@@ -138,9 +138,9 @@ class CostModel:
         self._needed: dict[str, BoolArray] = {}
 
     def cost(self, outputs: Collection[str] | None = None) -> Cost:
-        """The cost of what the named tensors need; of all outputs where there is None.
+        """The cost of the nodes that the named tensors need (by default all outputs).
 
-        Equal to the cost of that part of the graph cut out.
+        It equals the cost of that part of the graph, extracted.
 
         Raises:
             EdgetlError: the graph has no tensor of that name.
@@ -152,7 +152,7 @@ class CostModel:
         return Cost(flops, parameters, weight_bytes, activation_bytes, float(np.maximum(work, traffic).sum()))
 
     def kernels(self) -> tuple[KernelCost, ...]:
-        """What all outputs need, launch by launch."""
+        """The cost of every kernel launch that the outputs need, in order."""
         needed = self._needed_for(self._outputs) & (self._kernels > 0)
         kernels = self._kernels[needed]
         # Of the nodes that multiply; a residual in FP32 does not make an INT8 convolution one of FP32.
@@ -165,9 +165,9 @@ class CostModel:
         return tuple(KernelCost(int(flops[one]), int(bits[one]), int(moved[one])) for one in np.unique(kernels))
 
     def peak_activation_bytes(self) -> int:
-        """The most that activations take in memory at once, each kept from its kernel to the last that reads it.
+        """The most memory that activations take at once, each held from its kernel to the last one that reads it.
 
-        The graph's inputs are not counted. A runtime that plans its memory well needs little more.
+        The graph's inputs are not counted. A runtime with a good memory plan needs little more.
         """
         needed = self._needed_for(self._outputs)
         last: dict[int, int] = {}
@@ -176,7 +176,7 @@ class CostModel:
                 last[need] = max(last.get(need, 0), int(self._kernels[position]))
         end = int(self._kernels.max(initial=0))
         change = np.zeros(end + 2, np.int64)
-        for write in self._ledger.writes:
+        for write in self._ledger.writes.values():
             if needed[write]:
                 size = self._ledger.entries[write].activation_bytes
                 change[self._kernels[write]] += size
@@ -185,28 +185,24 @@ class CostModel:
 
     def _needed_for(self, outputs: Iterable[str]) -> BoolArray:
         needed = np.zeros(len(self._kernels), np.bool_)
-        for name in outputs:
-            needed |= self._needed_by(name)
+        for tensor in outputs:
+            if tensor not in self._needed:
+                own = self._needed[tensor] = np.zeros(len(self._kernels), np.bool_)
+                waiting = self._ledger.behind(tensor)
+                while waiting:
+                    entry = waiting.pop()
+                    if not own[entry]:
+                        own[entry] = True
+                        waiting.extend(self._ledger.entries[entry].needs)
+            needed |= self._needed[tensor]
         return needed
-
-    def _needed_by(self, tensor: str) -> BoolArray:
-        if tensor not in self._needed:
-            needed = np.zeros(len(self._kernels), np.bool_)
-            waiting = self._ledger.behind(tensor)
-            while waiting:
-                entry = waiting.pop()
-                if not needed[entry]:
-                    needed[entry] = True
-                    waiting.extend(self._ledger.entries[entry].needs)
-            self._needed[tensor] = needed
-        return self._needed[tensor]
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """What is paid once, however many need it: a constant, a node's work, or a tensor's way to memory.
+    """A cost that counts once, however many need it: of a constant, of a node's work, or of writing a tensor to memory.
 
-    ``work`` is the time of the FLOPs and ``traffic`` that of the bytes, both in bytes.
+    ``work`` is the time that the FLOPs take and ``traffic`` that of the bytes, both in the time that one byte takes.
     """
 
     needs: tuple[int, ...] = ()
@@ -221,7 +217,7 @@ class _Entry:
 
 
 def estimate_relative_latency(model: onnx.ModelProto) -> float | None:
-    """The estimate of `CostModel` for all outputs; None where the graph does not tell its sizes."""
+    """The relative latency of a graph by `CostModel`; None where the graph does not tell its sizes."""
     try:
         return CostModel(model).cost().relative_latency
     except EdgetlError:  # the size of what NonMaxSuppression leaves is not told
@@ -229,6 +225,7 @@ def estimate_relative_latency(model: onnx.ModelProto) -> float | None:
 
 
 def _amounts(entries: Sequence[_Entry]) -> Int64Array:
+    # Python's integers have no bound, but sums of the array's would overflow unseen.
     rows = [(entry.flops, entry.parameters, entry.weight_bytes, entry.activation_bytes) for entry in entries]
     if any(sum(column) >= 2**63 for column in zip(*rows, strict=True)):
         raise EdgetlError("the tensors of the graph are larger than any machine holds; export the model again")
@@ -236,10 +233,10 @@ def _amounts(entries: Sequence[_Entry]) -> Int64Array:
 
 
 class _Ledger:
-    """The nodes of a graph, one after the other, as entries and what these need.
+    """The costs of a graph as entries, and which entries each of them needs.
 
-    Paying for a set of entries with all that they need makes costs exact for every set of outputs: a tensor that only
-    one branch wants in memory is paid for where that branch is there.
+    Adding up the entries that some outputs need makes costs exact for every set of outputs: writing a tensor to memory
+    for one branch alone counts only where that branch is wanted.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -248,39 +245,32 @@ class _Ledger:
         self._kernel_count = 0
         # Of each tensor that needs no image: the stored constants behind it, and whether these are parameters.
         self._constants = {tensor.name: self._constant(tensor.name) for tensor in model.graph.initializer}
-        self._constant_entries: dict[tuple[str, bool], int] = {}
+        self._constant_entries: dict[tuple[str, int], int] = {}
         # Of each other tensor: the one whose bytes it names. Of that one: its kernel (0 for inputs) and entries.
         self._origins = {value.name: value.name for value in model.graph.input if value.name not in self._constants}
         self._kernels = dict.fromkeys(self._origins, 0)
         self._makers: dict[str, int] = {}
-        self._writes: dict[str, int] = {}
+        self.writes: dict[str, int] = {}
         self._nodes = [self._enter(node) for node in model.graph.node]
 
     def behind(self, tensor: str) -> list[int]:
-        """The entries that the caller's reading of a tensor needs at first hand."""
+        """The entries that a caller who reads a tensor needs directly."""
         if tensor in self._constants:
             return list(self._constant_needs(self._constants[tensor]))
         if tensor not in self._origins:
             raise EdgetlError(f"the graph has no tensor {tensor!r}; name one of its outputs")
-        return list(self._data_needs([tensor], kernel=-1))
-
-    @property
-    def writes(self) -> Iterable[int]:
-        """The entries of tensors' ways to memory."""
-        return self._writes.values()
+        return list(self._data_needs([tensor], kernel=-1))  # -1 is no kernel: the caller reads from memory
 
     def node_costs(self, outputs: Iterable[str]) -> tuple[NodeCost, ...]:
         wanted = {need for entry in self.entries for need in entry.needs}
         wanted.update(need for name in outputs for need in self.behind(name))
-        return tuple(
-            replace(
-                cost, written_bytes=sum(self.entries[write].activation_bytes for write in writes if write in wanted)
-            )
-            for cost, writes in self._nodes
-        )
+        written = [
+            sum(self.entries[one].activation_bytes for one in writes if one in wanted) for _, writes in self._nodes
+        ]
+        return tuple(replace(cost, written_bytes=size) for (cost, _), size in zip(self._nodes, written, strict=True))
 
     def _enter(self, node: onnx.NodeProto) -> tuple[NodeCost, list[int]]:
-        """The node's cost but for what it writes, and the entries of its way to memory."""
+        """Enter a node: its cost but for what it writes, and the entries for writing its outputs to memory."""
         constants = self._constants_read(node)
         data = [name for name in dict.fromkeys(tensors_read(node)) if name in self._origins]
         if node.op_type in SHAPES or not data:
@@ -318,8 +308,8 @@ class _Ledger:
             size = self._tensors[name].bytes
             self._origins[name] = name
             self._kernels[name] = kernel
-            self._writes[name] = self._add(_Entry((entry,), activation_bytes=size, kernel=kernel, traffic=size))
-        return [self._writes[name] for name in outputs]
+            self.writes[name] = self._add(_Entry((entry,), activation_bytes=size, kernel=kernel, traffic=size))
+        return [self.writes[name] for name in outputs]
 
     def _kernel_of(self, node: onnx.NodeProto, data: Sequence[str]) -> int:
         if self._is_view(node):
@@ -348,22 +338,20 @@ class _Ledger:
 
     def _constant_needs(self, constants: Mapping[str, bool]) -> Iterator[int]:
         for name, learned in constants.items():
-            yield self._constant_entry(name, _Entry(weight_bytes=self._tensors[name].bytes), False)
-            if learned:
-                yield self._constant_entry(name, _Entry(parameters=self._tensors[name].elements), True)
-
-    def _constant_entry(self, name: str, entry: _Entry, learned: bool) -> int:
-        if (name, learned) not in self._constant_entries:
-            self._constant_entries[name, learned] = self._add(entry)
-        return self._constant_entries[name, learned]
+            tensor = self._tensors[name]
+            entries = (_Entry(weight_bytes=tensor.bytes), _Entry(parameters=tensor.elements))
+            for kind, entry in enumerate(entries[: 1 + learned]):
+                if (name, kind) not in self._constant_entries:
+                    self._constant_entries[name, kind] = self._add(entry)
+                yield self._constant_entries[name, kind]
 
     def _data_needs(self, data: Iterable[str], kernel: int) -> Iterator[int]:
         for name in data:
             origin = self._origins[name]
             if name in self._makers:
                 yield self._makers[name]
-            if self._kernels[origin] != kernel and origin in self._writes:
-                yield self._writes[origin]
+            if self._kernels[origin] != kernel and origin in self.writes:
+                yield self.writes[origin]
 
     def _add(self, entry: _Entry) -> int:
         self.entries.append(entry)
@@ -371,7 +359,7 @@ class _Ledger:
 
 
 def _flops(node: onnx.NodeProto, shape: Callable[[str], tuple[int, ...]]) -> int:
-    """2 x multiply-adds, from the shapes of what the node reads and makes."""
+    """2 x the multiply-adds of a node, from the shapes of its inputs and outputs."""
     if node.op_type in _CONVOLUTIONS:
         weight = shape(node.input[_CONVOLUTIONS[node.op_type]])
         return 2 * math.prod(shape(node.output[0])) * math.prod(weight[1:])

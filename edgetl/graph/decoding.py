@@ -15,13 +15,13 @@ from edgetl.artifacts.detector_bundle import YoloScale
 from edgetl.errors import EdgetlError
 from edgetl.graph.node_builder import NodeBuilder, integers, real
 
+# A box 22,000 times as large as its anchor is a fault of the weights; infinity would spoil every other box.
 _LARGEST_EXPONENT = 10.0
-"""A box 22,000 times as large as its anchor is a fault of the weights; infinity would spoil every other box."""
 
 
 @dataclass(frozen=True)
 class RawOutput:
-    """A raw output in the graph, N x A * (5 + C) x ``rows`` x ``columns``, and how it is read."""
+    """A raw output in the graph, N x A * (5 + C) x ``rows`` x ``columns``, and the scale that decodes it."""
 
     tensor: str
     rows: int
@@ -34,8 +34,8 @@ class Decoded:
     """The boxes of all raw outputs of a head: scale by scale, anchor by anchor, row by row.
 
     ``boxes``: N x 4 x B, left, top, right, bottom in pixels of the network's input. ``objectness``: N x 1 x B.
-    ``classes``: N x C x B; for ``pending`` they are what goes into a logistic function, which keeps their order and
-    may so be left to those that are wanted.
+    ``classes``: N x C x B; where ``pending``, before the logistic function. It keeps their order, so it need only be
+    computed for the boxes that are kept.
     """
 
     boxes: str
@@ -45,12 +45,12 @@ class Decoded:
     count: int
 
     def scores(self, build: NodeBuilder, classes: str, objectness: str) -> str:
-        """Objectness times class, of all boxes or of some."""
+        """Append the scores, objectness times class, of all boxes or of some."""
         return build("Mul", build("Sigmoid", classes) if self.pending else classes, objectness)
 
 
 def decode(build: NodeBuilder, raws: Sequence[RawOutput], classes: int, width: int, height: int) -> Decoded:
-    """Append the reading of a head's raw outputs, for a network's input of ``width`` x ``height`` pixels.
+    """Append the nodes that decode a head's raw outputs, for an input of ``width`` x ``height`` pixels.
 
     Raises:
         EdgetlError: some outputs are ``activated`` or have ``softmax`` and others do not.
@@ -75,7 +75,7 @@ def _joined(build: NodeBuilder, parts: Sequence[str]) -> str:
 
 
 def _decode(build: NodeBuilder, raw: RawOutput, classes: int, width: int, height: int) -> tuple[str, str, str]:
-    """Boxes, objectness and classes of one raw output, N x (4, 1, C) x A * H * W."""
+    """Append the decoding of one raw output: boxes, objectness and classes, N x (4, 1, C) x A * H * W."""
     scale, cells, anchors = raw.scale, raw.rows * raw.columns, len(raw.scale.anchors)
     values = build("Reshape", raw.tensor, integers(0, anchors, 5 + classes, cells))
     values = build("Transpose", values, perm=[0, 2, 1, 3])
@@ -84,19 +84,17 @@ def _decode(build: NodeBuilder, raw: RawOutput, classes: int, width: int, height
         place, objectness = build("Sigmoid", place), build("Sigmoid", objectness)
     stride = np.array([width / raw.columns, height / raw.rows], np.float32).reshape(1, 2, 1, 1)
     corner = np.stack([np.tile(np.arange(raw.columns), raw.rows), np.repeat(np.arange(raw.rows), raw.columns)])
+    # scale_xy stretches the centre's way over its cell about the cell's middle.
     begin = corner.reshape(1, 2, 1, cells) - (scale.scale_xy - 1.0) / 2.0
     centre = build("Mul", place, (stride * scale.scale_xy).astype(np.float32))
     centre = build("Add", centre, (stride * begin).astype(np.float32))
-    half = _half_sides(build, sides, scale)
+    halves = np.array(scale.anchors, np.float32).T.reshape(1, 2, -1, 1) / 2
+    if scale.activated:
+        half = build("Mul", build("Mul", sides, sides), 4 * halves)
+    else:
+        half = build("Mul", build("Exp", build("Min", sides, real(_LARGEST_EXPONENT))), halves)
     corners = build("Concat", build("Sub", centre, half), build("Add", centre, half), axis=1)
     flat = [
         build("Reshape", part, integers(0, size, anchors * cells)) for part, size in ((corners, 4), (objectness, 1))
     ]
     return flat[0], flat[1], build("Reshape", scores, integers(0, classes, anchors * cells))
-
-
-def _half_sides(build: NodeBuilder, sides: str, scale: YoloScale) -> str:
-    halves = np.array(scale.anchors, np.float32).T.reshape(1, 2, -1, 1) / 2
-    if scale.activated:
-        return build("Mul", build("Mul", sides, sides), 4 * halves)
-    return build("Mul", build("Exp", build("Min", sides, real(_LARGEST_EXPONENT))), halves)

@@ -1,4 +1,4 @@
-"""Detectors end to end: raw outputs of YOLO networks read as boxes, and overlapping ones suppressed, in the graph."""
+"""Detections as a graph's outputs: raw outputs of YOLO networks are decoded and suppressed in the graph."""
 
 from __future__ import annotations
 
@@ -43,41 +43,40 @@ def with_detections(
 ) -> onnx.ModelProto:
     """The graph with detections as outputs in place of raw ones.
 
-    Each head becomes an output of its name, N x M x 6 (see `VALUES`): the ``nms.max_detections`` best boxes, best
-    first, filled up with boxes of zeros that score zero and have the label -1. In the form ``none`` each becomes two,
-    with every box: ``NAME/boxes``, N x B x 4, and ``NAME/scores``, N x B x C. All of it is computed in float32, so it
-    goes on a graph that is in its precision already.
+    Each head becomes an output of its name, N x M x 6 (see `VALUES`): the ``max_detections`` best boxes, best first,
+    filled up with boxes of zeros that score zero and have the label -1. In the form ``none`` each becomes two, with
+    every box: ``NAME/boxes``, N x B x 4, and ``NAME/scores``, N x B x C. All is computed in float32, so the graph must
+    be in its precision already.
 
     Args:
         model: a graph of opset 17 with the raw outputs, float32 N x A * (5 + C) x H x W, anywhere in it.
-        heads: what becomes of them.
         preprocessing: recorded in the metadata, with labels and suppression; its size is the network's input's.
-        suppression: see there. At least ``score`` means a score that is equal or greater, and greater than zero.
+        suppression: only boxes whose score is at least its threshold, and above 0, are given.
         form: ``operator`` for ONNX Runtime and full TensorRT, ``loop`` for TensorRT-RTX; both give the same.
-        keep: raw outputs that stay outputs of the graph, beside the detections.
+        keep: raw outputs that stay outputs of the graph.
 
     Raises:
-        EdgetlError: a raw output is missing, its size is open or not that of its scale and classes; or the scales of
-            a head are of several kinds.
+        EdgetlError: a raw output is missing or not of its scale's size, or scales of a head are of several kinds.
     """
     result = onnx.ModelProto()
     result.CopyFrom(model)
     graph = result.graph
     read = {raw for head in heads for raw in head.raws} - set(keep)
-    outputs = [output for output in model.graph.output if output.name not in read]
     del graph.output[:]
-    graph.output.extend(outputs)
+    graph.output.extend(output for output in model.graph.output if output.name not in read)
     names = FreshNames(graph)
-    batch = _batch(graph)
+    dim = graph.input[0].type.tensor_type.shape.dim[0]
+    batch = str(dim.dim_param) or int(dim.dim_value)
     for head in heads:
         build = NodeBuilder(names, f"detect/{head.name}")
         ends = _append(build, _raws(model, head), head, preprocessing, suppression, form)
         graph.node.extend(build.nodes)
         add_initializers(result, build.initializers)
-        graph.output.extend(
-            helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, *shape]) for name, shape in ends.items()
-        )
-    _describe(result, heads, preprocessing, suppression, form)
+        for name, shape in ends.items():
+            graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, *shape]))
+    one = DetectionOutput(implementation=form, nms=None if form == "none" else suppression)
+    labels = {_names(head, form)[-1]: head.classes for head in heads}
+    describe(result, labels, {name: one for head in heads for name in _names(head, form)}, preprocessing)
     return result
 
 
@@ -89,7 +88,7 @@ def _append(
     suppression: NmsSettings,
     form: NmsImplementation,
 ) -> dict[str, tuple[int, int]]:
-    """The outputs that a head becomes, with the shape they have for one image."""
+    """Append a head's decoding and suppression: the outputs it becomes, with their shape for one image."""
     classes = len(head.classes)
     decoded = decode(build, raws, classes, preprocessing.width, preprocessing.height)
     if form != "none":
@@ -105,11 +104,6 @@ def _append(
 def _names(head: RawHead, form: NmsImplementation) -> tuple[str, ...]:
     """The outputs that a head becomes; the last one has its labels."""
     return (f"{head.name}/boxes", f"{head.name}/scores") if form == "none" else (head.name,)
-
-
-def _batch(graph: onnx.GraphProto) -> str | int:
-    batch = graph.input[0].type.tensor_type.shape.dim[0]
-    return str(batch.dim_param) or int(batch.dim_value)
 
 
 def _raws(model: onnx.ModelProto, head: RawHead) -> list[RawOutput]:
@@ -130,15 +124,3 @@ def _raws(model: onnx.ModelProto, head: RawHead) -> list[RawOutput]:
             )
         raws.append(RawOutput(value.name, sizes[1], sizes[2], scale))
     return raws
-
-
-def _describe(
-    model: onnx.ModelProto,
-    heads: Sequence[RawHead],
-    preprocessing: Preprocessing,
-    suppression: NmsSettings,
-    form: NmsImplementation,
-) -> None:
-    labels = {_names(head, form)[-1]: head.classes for head in heads}
-    one = DetectionOutput(implementation=form, nms=None if form == "none" else suppression)
-    describe(model, labels, {name: one for head in heads for name in _names(head, form)}, preprocessing)

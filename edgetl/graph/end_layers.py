@@ -1,4 +1,4 @@
-"""Whether the first layer and the last one are worth their INT8: measured, not taken for granted."""
+"""Whether the first layers and the last ones are INT8: decided by the noise that it adds and the latency it saves."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from edgetl.graph.qdq_placement import first_layers, last_layers
 from edgetl.graph.quantize import quantize
 from edgetl.graph.snr import mean_snr_db, results, snr_db
 
+# Fraction of the estimated latency: a smaller saving is not worth any noise.
 _LEAST_SAVED = 0.01
-"""Of the estimated latency: what is less is not worth any noise."""
+# An eighth more noise than the rest of the network in INT8 makes; calibration methods differ by more.
 _MOST_NOISE_DB = 0.5
-"""An eighth more noise than the rest of the network in INT8 makes; methods differ by more."""
 
 
 def assess_first_layers(
@@ -29,12 +29,12 @@ def assess_first_layers(
     in_int8: float,
     own: onnx.ModelProto | None = None,
 ) -> FirstLayers | None:
-    """The first layers in INT8 against in float, all others but the last being INT8; None where no others would be.
+    """Compare the first layers in INT8 and in float while others but the last are INT8; None if there are no others.
 
     Args:
-        exact: what the float graph makes of the probes, see `results`.
+        exact: results of the float graph on the probes, see `results`.
         in_int8: the mean signal to noise of the results with the first layers in INT8.
-        own: the model with the weights that the first layers have in float, where those are others.
+        own: the model with the weights that the first layers have in float, where these differ.
     """
     layers = first_layers(Wiring(model.graph), target)
     if not layers:
@@ -47,7 +47,7 @@ def assess_first_layers(
 
 
 def last_inputs(model: onnx.ModelProto) -> tuple[str, ...]:
-    """What the last layers read: in the order of the graph, for calibration to watch."""
+    """Names of the tensors that the last layers read, in the order of the graph."""
     wiring = Wiring(model.graph)
     return tuple(dict.fromkeys(source for _, source in last_layers(wiring)))
 
@@ -55,11 +55,11 @@ def last_inputs(model: onnx.ModelProto) -> tuple[str, ...]:
 def assess_last_layers(
     model: onnx.ModelProto, table: CalibrationTable, target: QdqFormat, probes: Float32Array, exact: Outputs
 ) -> tuple[LastLayer, ...]:
-    """Each last layer in INT8 against in float, all others being INT8: two passes of the probe images for all of them.
+    """Compare each last layer in INT8 and in float while all others are INT8, in two passes over the probe images.
 
     Args:
-        table: with a range for what a last layer reads; one without is passed over.
-        exact: what the float graph makes of the probes, see `results`.
+        table: a last layer for whose input it has no range is left out.
+        exact: results of the float graph on the probes, see `results`.
     """
     ranges = table.by_name()
     names = [name for name, source in last_layers(Wiring(model.graph)) if source in ranges]
@@ -78,7 +78,7 @@ def assess_last_layers(
 
 
 def _saved(before: onnx.ModelProto, after: onnx.ModelProto) -> float | None:
-    """The share of the estimated latency; None where it is not known."""
+    """The fraction of the estimated latency that is saved; None where it is not known."""
     least, most = estimate_relative_latency(after), estimate_relative_latency(before)
     return round(1 - least / most, 4) if least and most else None
 

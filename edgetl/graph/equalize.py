@@ -1,7 +1,7 @@
 """Cross-layer equalisation: channels of a tensor brought to like ranges, without changing what the network computes.
 
 After Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019. Here weights
-have a scale for each channel anyway; what gains is the tensor between layers, which has one for all its channels.
+have a scale for each channel anyway; the gain is in the tensor between layers, which has one scale for all channels.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from edgetl.graph.qdq_placement import place_qdq
 _HOMOGENEOUS = frozenset(
     {"Relu", "LeakyRelu", "MaxPool", "AveragePool", "GlobalAveragePool", "Identity", "Add", "Dropout"}
 )
-_SHARE = 0.75
-"""Of the way to equal reach: what channels gain, the weights that read them lose (Xiao et al., "SmoothQuant", ICML
-2023), but fitted weights lose less. Of 0.5, 0.75 and 1 it left the least noise on SqueezeNet and Tiny Darknet."""
-_FURTHEST = 2.0**-12
-"""Of a tensor's reach: a channel that reaches less far is treated as if it did that."""
+# Fraction of the way to equal ranges: what channels gain, the weights that read them lose (Xiao et al., "SmoothQuant",
+# ICML 2023), but fitted weights lose less. Of 0.5, 0.75 and 1 it left the least noise on SqueezeNet and Tiny Darknet.
+_FRACTION = 0.75
+# Of a tensor's largest magnitude: a channel of smaller values, dead ones too, is treated as if it came to that.
+_SMALLEST = 2.0**-12
+# Factors in an octave: so coarse that a processor that sums in another order finds the same factors.
 _OCTAVE = 8
-"""Factors in an octave: another processor sums in another order and finds the same ones."""
 
 
 def equalize(model: onnx.ModelProto, target: QdqFormat, images: Float32Array) -> onnx.ModelProto:
-    """The model with channels between its convolutions scaled, and the weights on either side to match.
+    """The model with the channels between its convolutions scaled to like ranges, and the weights to match.
 
-    Channel c of what lies between is divided by a power of its reach. Results are the same but for float32's rounding.
+    Each channel is divided by a power of its largest magnitude. Results are the same but for float32's rounding.
 
     Args:
-        target: whose INT8 it is for: what counts is how far channels reach in the tensors that it quantises. For
-            TensorRT those do not lie before an activation, for ONNX Runtime some do.
-        images: float32 [n,3,H,W] in [0,1], on which reach is found.
+        target: the QDQ format: ranges are found in the tensors that it quantises. For TensorRT those do not lie
+            before an activation, for ONNX Runtime some do.
+        images: float32 [n,3,H,W] in [0,1], on which ranges are found.
     """
     wiring = Wiring(model.graph)
     numbers = _numbered(wiring)
@@ -62,30 +62,32 @@ def equalize(model: onnx.ModelProto, target: QdqFormat, images: Float32Array) ->
 
 
 def _numbered(wiring: Wiring) -> dict[str, IndexArray]:
-    """The channels of tensors that convolutions make, by number: those that must keep one scale have the same."""
+    """A number for each channel of the tensors that convolutions make; channels that must share a scale share it."""
     numbers: dict[str, IndexArray] = {}
-    links: list[list[tuple[str, str, slice]]] = []
+    links: list[tuple[str, str, slice]] = []
     count = 0
     for node in wiring.nodes:
-        links.append(_links(node, numbers))
-        channels = _channels(wiring, node, numbers)
+        own = _links(node, numbers)
+        links += own
+        channels = max((part.stop for _, _, part in own), default=0)
+        if _scalable(wiring, node):
+            channels = len(wiring.array(node.input[1]))
         if channels:
             numbers[node.output[0]] = np.arange(count, count + channels)
             count += channels
-    while _merge(numbers, [link for of_node in links for link in of_node]):
-        pass
+    changed = True
+    while changed:  # an Add far behind may join channels far ahead, so until no number falls any more
+        changed = False
+        for name, made, part in links:
+            least = np.minimum(numbers[name], numbers[made][part])
+            if (least != numbers[name]).any() or (least != numbers[made][part]).any():
+                numbers[name], changed = least, True
+                numbers[made][part] = least
     return numbers
 
 
-def _channels(wiring: Wiring, node: onnx.NodeProto, numbers: Mapping[str, IndexArray]) -> int:
-    """Of what a node makes; 0 where they cannot be scaled."""
-    if node.op_type == "Conv":
-        return int(wiring.array(node.input[1]).shape[0]) if _scalable(wiring, node) else 0
-    return max((part.stop for _, _, part in _links(node, numbers)), default=0)
-
-
 def _scalable(wiring: Wiring, node: onnx.NodeProto) -> bool:
-    """Whether no other node reads the weights of a Conv."""
+    """Whether a node is a Conv whose weights no other node reads, so that they can change."""
     return node.op_type == "Conv" and all(
         name in wiring.constants and wiring.producer(name) is None and len(wiring.consumers[name]) == 1
         for name in node.input[1:]
@@ -94,7 +96,7 @@ def _scalable(wiring: Wiring, node: onnx.NodeProto) -> bool:
 
 
 def _links(node: onnx.NodeProto, numbers: Mapping[str, IndexArray]) -> list[tuple[str, str, slice]]:
-    """Each tensor that a node hands on as it is or homogeneously, and which channels of its output those are."""
+    """Inputs whose scale a node passes on: each one, the output, and the channels of the output that it becomes."""
     if node.op_type in _HOMOGENEOUS:
         read = list(node.input) if node.op_type == "Add" else list(node.input[:1])
     elif node.op_type == "Concat" and attribute(node, "axis", 0) == 1:
@@ -110,19 +112,8 @@ def _links(node: onnx.NodeProto, numbers: Mapping[str, IndexArray]) -> list[tupl
     return [(name, node.output[0], slice(end - size, end)) for name, size, end in zip(read, sizes, ends, strict=True)]
 
 
-def _merge(numbers: dict[str, IndexArray], links: Sequence[tuple[str, str, slice]]) -> bool:
-    """Hand the lesser number on both ways of every link; whether that changed any."""
-    changed = False
-    for name, made, part in links:
-        least = np.minimum(numbers[name], numbers[made][part])
-        if (least != numbers[name]).any() or (least != numbers[made][part]).any():
-            numbers[name], changed = least, True
-            numbers[made][part] = least
-    return changed
-
-
 def _free(wiring: Wiring, numbers: Mapping[str, IndexArray]) -> BoolArray:
-    """By number: whether all that reads these channels are convolutions whose weights can be scaled to match."""
+    """For each number, whether only convolutions whose weights can be scaled read these channels."""
     free = np.zeros(sum(map(len, numbers.values())), bool)
     others = set(wiring.outputs)
     for node in wiring.nodes:
@@ -139,7 +130,7 @@ def _free(wiring: Wiring, numbers: Mapping[str, IndexArray]) -> BoolArray:
 def _octaves(
     model: onnx.ModelProto, tensors: Sequence[str], numbers: Mapping[str, IndexArray], count: int, images: Float32Array
 ) -> Float64Array:
-    """By number: what channels are divided by. Of one image at a time, tensors are held."""
+    """For each number, by how many octaves its channels are divided. Images run one at a time, to bound memory."""
     reference = Reference(with_outputs(model, tensors), optimised=False, threads=1)
     reach = np.zeros(count)
     for position in range(len(images)):
@@ -147,15 +138,15 @@ def _octaves(
             np.maximum.at(reach, numbers[name], np.abs(value).max(axis=(0, *range(2, value.ndim))))
     least = np.zeros(count)
     for name in tensors:
-        np.maximum.at(least, numbers[name], _FURTHEST * reach[numbers[name]].max())
+        np.maximum.at(least, numbers[name], _SMALLEST * reach[numbers[name]].max())
     reach = np.maximum(reach, least)
     octaves = np.log2(np.where(reach > 0, reach, 1.0))
-    return np.asarray(np.rint(_SHARE * _OCTAVE * octaves) / _OCTAVE)
+    return np.asarray(np.rint(_FRACTION * _OCTAVE * octaves) / _OCTAVE)
 
 
 def _scaled(wiring: Wiring, scales: Mapping[str, Float32Array]) -> Iterator[tuple[str, Float32Array]]:
-    """Weights and biases that change, by name."""
-    for position, node in enumerate(wiring.nodes):
+    """The weights and biases that change, each with its name."""
+    for node in wiring.nodes:
         if not _scalable(wiring, node):
             continue
         weight, *bias = (wiring.array(name) for name in node.input[1:] if name)
@@ -165,13 +156,9 @@ def _scaled(wiring: Wiring, scales: Mapping[str, Float32Array]) -> Iterator[tupl
             if bias:
                 yield node.input[2], np.asarray(bias[0] / made, np.float32)
         if node.input[0] in scales:
-            weight = weight * _per_weight(wiring, position, weight, scales[node.input[0]])
+            # Outputs of a group read that group's channels alone: [outputs, inputs of a group, *kernel].
+            groups, (outputs, inputs, *kernel) = attribute(node, "group", 1), weight.shape
+            read = scales[node.input[0]].reshape(groups, 1, inputs)
+            spread = np.broadcast_to(read, (groups, outputs // groups, inputs))
+            weight = weight * spread.reshape(outputs, inputs, *[1] * len(kernel))
         yield node.input[1], np.asarray(weight, np.float32)
-
-
-def _per_weight(wiring: Wiring, position: int, weight: Float32Array, channels: Float32Array) -> Float32Array:
-    """A value of each input channel, spread to the weights [outputs, inputs of a group, *kernel] that read it."""
-    groups = attribute(wiring.nodes[position], "group", 1)
-    own = channels.reshape(groups, 1, weight.shape[1])
-    spread = np.broadcast_to(own, (groups, weight.shape[0] // groups, weight.shape[1]))
-    return spread.reshape(*weight.shape[:2], *[1] * (weight.ndim - 2))

@@ -1,4 +1,4 @@
-"""Graphs and their weights apart, because ONNX hands over and stores at most 2 GiB as one message."""
+"""Weights apart from their graph, because ONNX passes and stores a model of at most 2 GiB as one message."""
 
 from __future__ import annotations
 
@@ -14,16 +14,14 @@ from edgetl.artifacts.files import whole_file
 
 # Larger constants than this are weights: no shape, axes or bounds that inference would want to know.
 _LARGEST_SHAPE = 1024
-
 # External data that begins at the start of a page can be mapped into memory.
 _PAGE = 4096
 
 
 def without_weights(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[TensorProto]]:
-    """The model with its large initializers as inputs, and these initializers.
+    """The model with its large initializers turned into inputs, and these initializers.
 
-    What needs only types and shapes (inference, conversion) so works on models of any size: ONNX hands models over as
-    one message, which is limited to 2 GiB.
+    Inference and conversion, which need only types and shapes, work on it whatever the size of the weights.
     """
     weights = [tensor for tensor in model.graph.initializer if math.prod(tensor.dims) > _LARGEST_SHAPE]
     heavy = {tensor.name for tensor in weights}
@@ -38,7 +36,7 @@ def without_weights(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[Tenso
 
 
 def with_weights(light: onnx.ModelProto, weights: Sequence[TensorProto]) -> onnx.ModelProto:
-    """What ``without_weights`` took away put back in place, as constants."""
+    """The model with the weights that ``without_weights`` took out, as initializers again."""
     heavy = {tensor.name for tensor in weights}
     inputs = [value for value in light.graph.input if value.name not in heavy]
     del light.graph.input[:]
@@ -48,13 +46,13 @@ def with_weights(light: onnx.ModelProto, weights: Sequence[TensorProto]) -> onnx
 
 
 def add_initializers(model: onnx.ModelProto, tensors: Iterable[TensorProto]) -> None:
-    """Copy tensors into a model, those over 2 GiB too, which ``append`` and ``extend`` fail on."""
+    """Copy tensors into a model, also those over 2 GiB, on which ``append`` and ``extend`` fail."""
     for tensor in tensors:
         model.graph.initializer.add().CopyFrom(tensor)
 
 
 def envelope(model: onnx.ModelProto) -> onnx.ModelProto:
-    """All of a model but its graph."""
+    """A model's fields (opsets, metadata, producer) without its graph."""
     fields = {field.name: value for field, value in model.ListFields() if field.name != "graph"}
     return onnx.ModelProto(**fields)
 
@@ -71,6 +69,7 @@ def _storable(model: onnx.ModelProto) -> list[TensorProto]:
 
 
 def weights_digest(model: onnx.ModelProto) -> str:
+    """The SHA-256 of the weights that `with_external_data` would write, in hexadecimal digits."""
     digest = hashlib.sha256()
     for tensor in _storable(model):
         digest.update(tensor.raw_data)
@@ -78,7 +77,7 @@ def weights_digest(model: onnx.ModelProto) -> str:
 
 
 def with_external_data(model: onnx.ModelProto, data: Path) -> onnx.ModelProto:
-    """Write the weights to a file; the model that refers to it is returned."""
+    """Write the weights to a file and return the model that refers to it."""
     light, heavy = _without_initializers(model), {tensor.name for tensor in _storable(model)}
     with whole_file(data) as partial, partial.open("wb") as stream:
         for tensor in model.graph.initializer:

@@ -13,27 +13,28 @@ from edgetl.graph.external_data import add_initializers, envelope, without_weigh
 from edgetl.graph.metadata import metadata_for
 from edgetl.graph.model import Wiring, needed, tensors_read, typed
 
+# The batch size with which shapes are inferred: a prime that is no layer's size, so it shows which axis is the batch.
 _BATCH = 7919
-"""Images of which shapes are inferred: a prime that is no size of a layer, so it shows where it went."""
 
 
 def extract(model: onnx.ModelProto, outputs: Sequence[str], inputs: Sequence[str] = ()) -> onnx.ModelProto:
-    """The part of a graph that some tensors need, under the names it has.
+    """The part of a graph that some tensors need, with the same names, and with the weights and labels that it needs.
 
     Args:
-        model: the graph.
         outputs: any of its tensors; they become the outputs, in this order.
-        inputs: tensors that are given, in this order; left out, the graph's own inputs, as far as they are needed.
-
-    Weights and labels that belong to the rest are left out with it. Types and shapes are inferred where the graph does
-    not tell them.
+        inputs: tensors that are given, in this order; by default the graph's own inputs that are needed.
 
     Raises:
-        EdgetlError: no tensor is asked for, one that the graph does not have, or one twice; or a graph input is needed
-            that is not given.
+        EdgetlError: no output is named, one twice, or a tensor that the graph does not have.
     """
     whole = model.graph
-    _refuse_unknown(whole, outputs, inputs)
+    known = {value.name for value in (*whole.input, *whole.initializer)}
+    known.update(name for node in whole.node for name in node.output if name)
+    unknown = next((name for name in (*outputs, *inputs) if name not in known), None)
+    if unknown is not None:
+        raise EdgetlError(f"the graph has no tensor {unknown!r}; name tensors of the graph")
+    if not outputs or len(set(outputs)) < len(outputs):
+        raise EdgetlError("a part of a graph needs outputs, each named once")
     nodes = [whole.node[position] for position in needed(whole.node, outputs, given=inputs)]
     read = {name for node in nodes for name in tensors_read(node)} | set(outputs)
     inner = {name for node in nodes for name in node.output} - set(outputs)
@@ -49,7 +50,7 @@ def extract(model: onnx.ModelProto, outputs: Sequence[str], inputs: Sequence[str
 
 
 def _inputs(model: onnx.ModelProto, names: Sequence[str]) -> list[onnx.ValueInfoProto]:
-    """Their types, with the shape that one image has there: what is measured without images is fed by it."""
+    """Types of tensors, with fixed sizes for one image: an engine that is timed without images needs them."""
     shapes, values = _shapes_for_one_image(model), []
     for value in typed(model, names):
         one = onnx.ValueInfoProto()
@@ -60,20 +61,10 @@ def _inputs(model: onnx.ModelProto, names: Sequence[str]) -> list[onnx.ValueInfo
     return values
 
 
-def _refuse_unknown(graph: onnx.GraphProto, outputs: Sequence[str], inputs: Sequence[str]) -> None:
-    known = {value.name for value in (*graph.input, *graph.initializer)}
-    known.update(name for node in graph.node for name in node.output if name)
-    unknown = next((name for name in (*outputs, *inputs) if name not in known), None)
-    if unknown is not None:
-        raise EdgetlError(f"the graph has no tensor {unknown!r}; name tensors of the graph")
-    if not outputs or len(set(outputs)) < len(outputs):
-        raise EdgetlError("a part of a graph needs outputs, each named once")
-
-
 def frontier(model: onnx.ModelProto, wanted: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
-    """The tensors on the way to ``known`` (and inputs) from which the rest of the way to all ``wanted`` starts.
+    """The tensors that are made on the way to ``known`` (or are inputs) and from which all ``wanted`` can be computed.
 
-    Each holds a row for every image. A shape, or the tokens of all images in one matrix, is computed once more.
+    Each has one row per image. Others (a shape, or the tokens of all images in one matrix) are computed once more.
     """
     wiring, handed = Wiring(model.graph), _shapes_for_one_image(model)
     there = frozenset[int]().union(*(_behind(wiring, name) for name in known))
@@ -96,7 +87,7 @@ def frontier(model: onnx.ModelProto, wanted: Sequence[str], known: Sequence[str]
 
 
 def _shapes_for_one_image(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
-    """Of every tensor that holds floats in a row for each image: the shape of a row."""
+    """The shape of a row, for every float tensor that has one row per image."""
     light, _ = without_weights(model)
     del light.graph.value_info[:]
     for value in light.graph.input:
@@ -106,6 +97,7 @@ def _shapes_for_one_image(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     shapes = {}
     for value in (*inferred.value_info, *inferred.output):
         kind = value.type.tensor_type
+        # An open size is 0 here, so it is taken for no row.
         batch, *row = [dim.dim_value for dim in kind.shape.dim] or [0]
         if kind.elem_type == TensorProto.FLOAT and batch == _BATCH and all(row):
             shapes[value.name] = tuple(row)

@@ -1,4 +1,4 @@
-"""FP16 written in a graph's types, so that every runtime computes what the file says."""
+"""FP16 stated by a graph's types, so that every runtime computes what the file says."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from edgetl.arrays import Float32Array
 from edgetl.errors import EdgetlError
 from edgetl.graph.model import FreshNames, Wiring, one_line, opset, tensors_read, with_nodes
 
@@ -19,17 +17,17 @@ _HALF = "tensor(float16)"
 LARGEST = float(np.finfo(np.float16).max)
 """The largest FP16 number: 65504."""
 
-# What runtimes compute in the kernel of the layer before it.
+# Runtimes compute these in the kernel of the layer before them, so their output would go through two Casts for nothing.
 _ACTIVATIONS = frozenset({"Relu", "Clip", "LeakyRelu", "PRelu", "Sigmoid", "HardSigmoid", "HardSwish"})
 
 
 def to_fp16(model: onnx.ModelProto, kept: Collection[str] = ()) -> onnx.ModelProto:
     """The model with its trunk in FP16: weights and activations are float16, inputs and outputs stay float32.
 
-    Heads stay in float32 behind a Cast. They cost next to nothing (features x classes), a probability near 1 has
-    three digits in float16, and so a head is the same in every precision. An operator whose ONNX schema has no
-    float16 stays in float32 between Casts, as does one with a subgraph. Names of inputs and outputs, metadata and
-    opset are kept. ONNX Runtime's own converter is not used because it clips weights that do not fit.
+    Heads stay in float32 behind a Cast: they cost next to nothing (features x classes), and a probability near 1 has
+    only three digits in float16. An operator whose ONNX schema has no float16 stays in float32 between Casts, as does
+    one with a subgraph. Names of inputs and outputs, metadata and opset are kept. ONNX Runtime's own converter is not
+    used because it clips weights that do not fit.
 
     Args:
         kept: nodes that stay in float32, by their first output; see `edgetl.graph.overflow`.
@@ -49,10 +47,10 @@ def to_fp16(model: onnx.ModelProto, kept: Collection[str] = ()) -> onnx.ModelPro
 
 
 def layers_to_fp16(model: onnx.ModelProto, layers: Collection[str]) -> onnx.ModelProto:
-    """A graph, INT8 in other places, with some layers and the activations behind them in FP16.
+    """The graph, which may be INT8 elsewhere, with some layers and the activations behind them in FP16.
 
     Args:
-        layers: by the tensor they make. All else stays as it is.
+        layers: by the tensor they make.
     """
     chosen, wiring = set(layers), Wiring(model.graph)
     for name in layers:
@@ -63,10 +61,10 @@ def layers_to_fp16(model: onnx.ModelProto, layers: Collection[str]) -> onnx.Mode
 
 
 class _Converter:
-    """Keeps one rule: a tensor's own name is its float32 value, another name its float16 value.
+    """Converts one model, where a tensor's own name stays its float32 value and a new name is its float16 value.
 
-    Either is made from the other by a Cast where somebody reads it, so inputs, outputs, heads and subgraphs
-    find their tensors under the names they know.
+    A Cast makes either from the other where it is read, so inputs, outputs, heads and subgraphs find their tensors
+    under the names they know.
     """
 
     def __init__(self, model: onnx.ModelProto, chosen: Callable[[str], bool]) -> None:
@@ -83,7 +81,10 @@ class _Converter:
         in_half = [self._half_slots(position, node) for position, node in enumerate(self._wiring.nodes)]
         if not any(outputs for _, outputs in in_half):
             raise EdgetlError("the graph has nothing that FP16 could speed up; keep it in FP32")
-        read = self._read_as_float([inputs for inputs, _ in in_half])
+        read = set(self._wiring.outputs)
+        for node, (slots, _) in zip(self._wiring.nodes, in_half, strict=True):
+            half = {node.input[slot] for slot in slots}
+            read.update(name for name in tensors_read(node) if name not in half)
         for original, (inputs, outputs) in zip(self._wiring.nodes, in_half, strict=True):
             node = onnx.NodeProto()
             node.CopyFrom(original)
@@ -100,7 +101,8 @@ class _Converter:
         return converted
 
     def _half_slots(self, position: int, node: onnx.NodeProto) -> tuple[list[int], list[int]]:
-        """Input and output slots that become float16: what the operator's schema ties to a type that may be."""
+        """The input and output slots that become float16: those whose type may be float16 by the operator's schema."""
+        # A subgraph reads outer tensors by name, and would find them in another type.
         captures = len(list(tensors_read(node))) > sum(1 for name in node.input if name)
         constant = node.output[0] in self._wiring.constants
         float32 = position in self._wiring.heads or not self._chosen(node.output[0]) or node.op_type in _FULL_PRECISION
@@ -122,23 +124,24 @@ class _Converter:
             if kind in kinds and name in self._floats:
                 yield slot, kind
 
-    def _read_as_float(self, in_half: Sequence[Sequence[int]]) -> set[str]:
-        read = set(self._wiring.outputs)
-        for node, slots in zip(self._wiring.nodes, in_half, strict=True):
-            half = {node.input[slot] for slot in slots}
-            read.update(name for name in tensors_read(node) if name not in half)
-        return read
-
     def _half(self, tensor: str) -> str:
+        """The name of a tensor's float16 value, which is made where it is first asked for."""
         constant = self._wiring.constants.get(tensor)
+        # An Identity of a constant has that constant's name, so it is stored once.
         stored = tensor if constant is None else constant.name or tensor
         if stored not in self._halves:
             name = self._halves[stored] = self._names.fresh(f"{stored}_half")
             if constant is None:
                 self._cast(stored, name, TensorProto.FLOAT16)
             else:
-                value = _half_constant(stored, numpy_helper.to_array(constant))
-                self._initializers.append(numpy_helper.from_array(value, name))
+                value = numpy_helper.to_array(constant)
+                largest = float(np.abs(value, where=np.isfinite(value), out=np.zeros_like(value)).max(initial=0.0))
+                if largest > LARGEST:
+                    raise EdgetlError(
+                        f"weight {stored!r} holds {largest:g}, the largest FP16 number is {LARGEST:g}; keep the graph "
+                        "in FP32"
+                    )
+                self._initializers.append(numpy_helper.from_array(value.astype(np.float16), name))
         return self._halves[stored]
 
     def _cast(self, source: str, result: str, kind: int) -> None:
@@ -152,12 +155,3 @@ def float_tensors(model: onnx.ModelProto) -> set[str]:
     found = {value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT}
     constants = Wiring(graph).constants
     return found | {name for name, tensor in constants.items() if tensor.data_type == TensorProto.FLOAT}
-
-
-def _half_constant(name: str, value: Float32Array) -> NDArray[np.float16]:
-    largest = float(np.abs(value, where=np.isfinite(value), out=np.zeros_like(value)).max(initial=0.0))
-    if largest > LARGEST:
-        raise EdgetlError(
-            f"weight {name!r} holds {largest:g}, the largest FP16 number is {LARGEST:g}; keep the graph in FP32"
-        )
-    return value.astype(np.float16)

@@ -1,4 +1,4 @@
-"""Numbers rounded so that sums of them, weighted by what they are multiplied with, come out nearest.
+"""GPTQ: weights rounded together, so that their products with the inputs change least.
 
 Frantar et al., "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers", ICLR 2023.
 """
@@ -10,19 +10,20 @@ import numpy as np
 from edgetl.arrays import Float64Array
 
 _DAMPING = 0.01
+# Errors within a block are passed on column by column, behind it in one matrix product: the same sums, but fast.
 _BLOCK = 64
 
 
 def round_together(values: Float64Array, moments: Float64Array, most: int) -> Float64Array:
     """Integers q of at most ``most`` either way, with (values - q) H (values - q)' small for every row of every group.
 
-    One column after another is rounded, the heaviest first, and those that are still to come make up for its error. The
-    largest of every row is rounded by itself: where the row was scaled to it, it stays the largest.
+    Columns are rounded one by one, the heaviest first, and those still to come make up for the error. The largest
+    value of every row is rounded by itself: where the row was scaled to it, it stays the largest.
 
     Args:
         values: groups x rows x columns.
-        moments: H, groups x columns x columns: the second moments of what the columns are multiplied with. A hundredth
-            of its mean diagonal is added, so that what few samples did not show does not count as free.
+        moments: H, groups x columns x columns: the second moments of the layer's inputs. A hundredth of its mean
+            diagonal is added, so that inputs which few samples excited do not count as free.
     """
     diagonal = np.einsum("gii->gi", moments)
     damping = _DAMPING * diagonal.mean(axis=1)

@@ -1,4 +1,4 @@
-"""Magnitudes of a tensor, counted in bounded memory: the same counts in whatever order and parts they come."""
+"""Histograms of a tensor's magnitudes in bounded memory, the same for any order and batching of the values."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from edgetl.arrays import Float32Array, Int64Array
 BINS = 4096
 """Bins of a histogram of magnitudes: 16 to 32 for each INT8 step where nothing is clipped."""
 
+# Smaller magnitudes fall into the first bin; the exponent could not fall without an end for zeros.
 _LOWEST_EXPONENT = -100
 
 
@@ -36,7 +37,7 @@ class Histogram:
         self.counts += np.bincount(bins, minlength=BINS)
 
     def merge(self, other: Histogram) -> None:
-        """Count what another histogram counted; it may be widened on the way."""
+        """Add the counts of another histogram, which may be widened for it."""
         exponent = max(self.exponent, other.exponent)
         self._widen_to(exponent)
         other._widen_to(exponent)
@@ -44,14 +45,14 @@ class Histogram:
         self.minimum, self.maximum = min(self.minimum, other.minimum), max(self.maximum, other.maximum)
 
     def _widen_to(self, exponent: int) -> None:
-        if not self.counts.any():
+        if not self.counts.any():  # nothing to merge, and from the lowest exponent it would take a hundred rounds
             self.exponent = max(self.exponent, exponent)
         while self.exponent < exponent:
             self.counts = np.concatenate([self.merged(BINS // 2), np.zeros(BINS // 2, np.int64)])
             self.exponent += 1
 
     def merged(self, bins: int) -> Int64Array:
-        """The counts in fewer bins, a divisor of ``BINS``."""
+        """The counts in fewer bins: ``bins`` divides ``BINS``."""
         counts: Int64Array = self.counts.reshape(bins, BINS // bins).sum(axis=1)
         return counts
 

@@ -1,4 +1,4 @@
-"""Two graphs of one network on the same images: where the second one leaves the first."""
+"""The signal-to-noise of each layer and output between two graphs of one network, on the same images."""
 
 from __future__ import annotations
 
@@ -25,20 +25,24 @@ _WORST = 10
 def compare_layers(
     a: onnx.ModelProto, b: onnx.ModelProto, images: Iterable[tuple[str, Float32Array]], names: tuple[str, str]
 ) -> GraphComparison:
-    """Signal to noise of every layer that both have, agreement of the outputs, and the images that differ most.
+    """The signal-to-noise of every layer that both graphs have, how outputs agree, and the images that differ most.
 
-    Layers are the same where the tensors they make have the same name, as they have in what `edgetl prepare` writes.
-    Where it divided channels, they are multiplied again.
+    Layers are the same where the tensors they make have the same name, as in graphs that `edgetl prepare` wrote. Where
+    it divided channels, they are multiplied again.
 
     Args:
         images: (name, float32 [1,3,H,W] in [0,1]).
         names: what to call the two graphs.
 
     Raises:
-        EdgetlError: the graphs have other outputs, or one cannot run on the images, or there is none.
+        EdgetlError: the graphs have different outputs, one cannot run on the images, or there are no images.
     """
-    outputs = [value.name for value in a.graph.output]
-    _refuse_other_outputs(outputs, [value.name for value in b.graph.output], names)
+    outputs, others = ([value.name for value in model.graph.output] for model in (a, b))
+    if set(outputs) != set(others):
+        raise EdgetlError(
+            f"{names[0]} has the outputs {', '.join(outputs)}, {names[1]} has {', '.join(others)}; compare graphs of "
+            "one network"
+        )
     layers = _layers(a, b)
     ours = _ObservedGraph(a, outputs, [own for own, _ in layers])
     theirs = _ObservedGraph(b, outputs, [other for _, other in layers])
@@ -63,15 +67,8 @@ def compare_layers(
     )
 
 
-def _refuse_other_outputs(a: list[str], b: list[str], names: tuple[str, str]) -> None:
-    if set(a) != set(b):
-        raise EdgetlError(
-            f"{names[0]} has the outputs {', '.join(a)}, {names[1]} has {', '.join(b)}; compare graphs of one network"
-        )
-
-
 def _layers(a: onnx.ModelProto, b: onnx.ModelProto) -> list[tuple[str, str]]:
-    """The tensors that layers of both make: their names in a and in b."""
+    """The tensors that layers of both graphs make: their names in a and in b."""
     there = {_plain(name): name for node in b.graph.node if node.op_type in _LAYERS for name in node.output}
     here = [name for node in a.graph.node if node.op_type in _LAYERS for name in node.output]
     outputs = {value.name for value in (*a.graph.output, *b.graph.output)}
@@ -84,12 +81,16 @@ def _plain(name: str) -> str:
 
 
 class _ObservedGraph:
-    """A graph whose layers can be seen. ``ends`` are those that its tail begins with."""
+    """A graph whose layers are outputs too. ``ends``: the layers that its tail reads."""
 
     def __init__(self, model: onnx.ModelProto, outputs: list[str], layers: list[str]) -> None:
         self.ends = [name for name in Wiring(model.graph).results() if name in layers]
         watched = with_outputs(model, layers)
-        halves = _half_tensors(model)
+        try:
+            inferred = onnx.shape_inference.infer_shapes(model).graph
+        except onnx.shape_inference.InferenceError as error:
+            raise EdgetlError(f"the types of a graph cannot be told: {one_line(error)}") from error
+        halves = {v.name for v in inferred.value_info if v.type.tensor_type.elem_type == TensorProto.FLOAT16}
         for value in watched.graph.output:
             if value.name in halves:
                 value.type.tensor_type.elem_type = TensorProto.FLOAT16
@@ -107,17 +108,9 @@ class _ObservedGraph:
         return found
 
 
-def _half_tensors(model: onnx.ModelProto) -> set[str]:
-    try:
-        inferred = onnx.shape_inference.infer_shapes(model).graph
-    except onnx.shape_inference.InferenceError as error:
-        raise EdgetlError(f"the types of a graph cannot be told: {one_line(error)}") from error
-    return {v.name for v in inferred.value_info if v.type.tensor_type.elem_type == TensorProto.FLOAT16}
-
-
 @dataclass
 class _Tally:
-    """Sums over all images."""
+    """A tensor's sums over all images: powers, the largest difference, and whether the best class agreed."""
 
     signal: float = 0.0
     noise: float = 0.0
@@ -126,7 +119,7 @@ class _Tally:
     agreed: list[bool] = field(default_factory=list)
 
     def add(self, x: AnyArray, y: AnyArray) -> float | None:
-        """Count one image; its signal to noise in decibels, None where it has none."""
+        """Count one image: its signal-to-noise in decibels, None where the tensors cannot be compared."""
         if x.shape != y.shape or not np.issubdtype(x.dtype, np.floating):
             self.comparable = False
             return None

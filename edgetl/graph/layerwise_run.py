@@ -1,4 +1,4 @@
-"""A graph run part by part, so that what lies behind can be chosen by what images make of what lies before."""
+"""A graph run layer by layer on all images, so that a layer's weights can be fitted to its inputs before it runs."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from edgetl.graph.parity import Outputs, Session
 
 
 class Walk:
-    """All images get as far as one tensor before any of them goes further; every node runs once on each.
+    """Runs a graph on all images up to one tensor after another; every node runs once per image.
 
-    In between, the tensors that the rest still needs are held of every image. Image by image, on one thread and node
-    by node, so that the same images give the same bits.
+    Between stops it holds, for every image, the tensors that the rest of the graph needs. Images run one at a time, on
+    one thread and without fused nodes, so that the same images give the same bits.
 
     Args:
-        stops: the tensors to come to, in the order of the graph.
+        stops: the tensors to stop at, in the order of the graph.
         images: float32 [n,3,H,W] in [0,1].
     """
 
@@ -36,32 +36,16 @@ class Walk:
         self._held: list[Outputs] = [{start: images[position : position + 1]} for position in range(len(images))]
 
     def to(self, stop: str) -> list[AnyArray]:
-        """What the tensor holds on every image.
+        """The tensor's value on every image.
 
         Raises:
             EdgetlError: ONNX Runtime does not take a part of the graph, or the images do not fit it.
         """
-        if stop not in self._held[0]:
-            self._go(stop)
-        return [held[stop] for held in self._held]
-
-    def replace(self, output: str, inputs: Sequence[Float32Array | None]) -> None:
-        """Give constants to the node that makes ``output``, behind its first input; None leaves one as it is."""
-        position = next(p for p, node in enumerate(self._nodes) if output in node.output)
-        node = onnx.NodeProto()
-        node.CopyFrom(self._nodes[position])
-        for slot, value in enumerate(inputs, start=1):
-            if value is not None:
-                name = self._names.fresh(f"{output}_{slot}")
-                self._constants[name] = numpy_helper.from_array(value, name)
-                node.input.extend([""] * (slot + 1 - len(node.input)))
-                node.input[slot] = name
-        self._nodes[position] = node
-
-    def _go(self, stop: str) -> None:
+        if stop in self._held[0]:
+            return [held[stop] for held in self._held]
         now = needed(self._nodes, [stop], given=self._held[0])
         nodes = [self._nodes[position] for position in now]
-        # What no image changes is worked out again wherever it is read.
+        # What depends on no image is computed again wherever it is read: holding it for every image costs more.
         run = {position for position in now if not self._varying.isdisjoint(self._nodes[position].output)}
         self._left = [position for position in self._left if position not in run]
         read = {name for position in self._left for name in tensors_read(self._nodes[position])} | {stop}
@@ -70,6 +54,21 @@ class Walk:
         for position, one in enumerate(self._held):
             found = part.run({name: one[name] for name in part.inputs})
             self._held[position] = {name: value for name, value in (one | found).items() if name in read}
+        return [held[stop] for held in self._held]
+
+    def replace(self, output: str, inputs: Sequence[Float32Array | None]) -> None:
+        """Give constants to the node that makes ``output``, behind its first input; None leaves one as it is."""
+        position = next(p for p, node in enumerate(self._nodes) if output in node.output)
+        node = onnx.NodeProto()
+        node.CopyFrom(self._nodes[position])
+        # Another node may read the old constants, so new ones are added beside them.
+        for slot, value in enumerate(inputs, start=1):
+            if value is not None:
+                name = self._names.fresh(f"{output}_{slot}")
+                self._constants[name] = numpy_helper.from_array(value, name)
+                node.input.extend([""] * (slot + 1 - len(node.input)))
+                node.input[slot] = name
+        self._nodes[position] = node
 
     def _part(self, nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> onnx.ModelProto:
         read = {name for node in nodes for name in tensors_read(node)}

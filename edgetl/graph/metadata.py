@@ -1,4 +1,4 @@
-"""What travels in a graph's metadata: what its outputs say, and how images become its input."""
+"""A graph's metadata: the labels and detections of its outputs, its preprocessing, and its equalised channels."""
 
 from __future__ import annotations
 
@@ -19,18 +19,17 @@ DETECTIONS = "edgetl.detections"
 INPUT = "edgetl.input"
 CHANNELS = "edgetl.channels"
 
+# The entries that map names of outputs to something.
 _OF_OUTPUTS = (LABELS, DETECTIONS)
-"""The entries that say something of each output, by its name."""
 
 _Octaves = Annotated[float, Field(ge=-128, le=128)]
 _T = TypeVar("_T")
 
 
 def merged_metadata(models: Mapping[str, onnx.ModelProto]) -> dict[str, str]:
-    """The metadata of several graphs in one, whose outputs have their graph's prefix.
+    """The metadata of a fused graph, whose outputs have the prefix of the graph they come from.
 
-    What is said of outputs goes with them. Of the rest, what all agree on stays as it is, and other keys get the
-    prefix too.
+    Entries about outputs follow these. Other entries keep their key where all graphs agree, else they get the prefix.
 
     Raises:
         EdgetlError: an entry is damaged, or the graphs take images that are prepared differently.
@@ -38,27 +37,32 @@ def merged_metadata(models: Mapping[str, onnx.ModelProto]) -> dict[str, str]:
     notes = {prefix: _entries(model, prefix) for prefix, model in models.items()}
     merged = {}
     for key in _OF_OUTPUTS:
-        said = {f"{p}/{output}": what for p, own in notes.items() for output, what in _entry_of(own, key, p).items()}
-        merged.update({key: _dump(said)} if said else {})
+        entry = {f"{p}/{output}": value for p, own in notes.items() for output, value in _entry_of(own, key, p).items()}
+        merged.update({key: _dump(entry)} if entry else {})
     for prefix, own in notes.items():
         for key in own.keys() - set(_OF_OUTPUTS):
             agreed = all(other.get(key, own[key]) == own[key] for other in notes.values())
             if key == INPUT:
+                recorded = {prefix: other[INPUT] for prefix, other in notes.items() if INPUT in other}
                 if not agreed:
-                    _refuse_preprocessing(notes)
-                if any(INPUT not in other for other in notes.values()):
-                    continue  # what one graph says of its images is not true of a graph that says nothing
+                    first, other = next((p, q) for p in recorded for q in recorded if recorded[p] != recorded[q])
+                    raise EdgetlError(
+                        f"images are prepared differently: {recorded[first]} for {first}, {recorded[other]} for "
+                        f"{other}; one graph takes its images in one way: train and export the models alike"
+                    )
+                if len(recorded) < len(notes):
+                    continue  # a graph without the entry may take its images differently
             merged[key if agreed else f"{prefix}/{key}"] = own[key]
     return dict(sorted(merged.items()))
 
 
 def metadata_for(model: onnx.ModelProto, outputs: Collection[str]) -> dict[str, str]:
-    """The metadata with what is said of some outputs alone."""
+    """The metadata with the entries of some outputs only."""
     notes = _entries(model, "the graph")
     kept = {}
     for key in _OF_OUTPUTS:
-        said = {output: what for output, what in _entry_of(notes, key, "the graph").items() if output in outputs}
-        kept.update({key: _dump(said)} if said else {})
+        entry = {output: value for output, value in _entry_of(notes, key, "the graph").items() if output in outputs}
+        kept.update({key: _dump(entry)} if entry else {})
     return kept | {key: value for key, value in notes.items() if key not in _OF_OUTPUTS}
 
 
@@ -68,7 +72,7 @@ def describe(
     detecting: Mapping[str, DetectionOutput],
     preprocessing: Preprocessing,
 ) -> None:
-    """Write the metadata of a graph anew, so that device code needs nothing beside it."""
+    """Replace the metadata of a graph, so that code on the device needs no other file."""
     del model.metadata_props[:]
     notes = {LABELS: _dump(labels), INPUT: preprocessing.model_dump_json()}
     if detecting:
@@ -77,7 +81,7 @@ def describe(
 
 
 def labels_of(model: onnx.ModelProto) -> dict[str, tuple[str, ...]]:
-    """The labels of every output that has some.
+    """The labels of every output that has labels.
 
     Raises:
         EdgetlError: the entry is damaged.
@@ -86,7 +90,7 @@ def labels_of(model: onnx.ModelProto) -> dict[str, tuple[str, ...]]:
 
 
 def detecting_outputs(model: onnx.ModelProto) -> dict[str, DetectionOutput]:
-    """The outputs that are detections, and how they are given.
+    """The outputs that are detections, and how each was suppressed.
 
     Raises:
         EdgetlError: the entry is damaged.
@@ -95,30 +99,27 @@ def detecting_outputs(model: onnx.ModelProto) -> dict[str, DetectionOutput]:
 
 
 def recorded_preprocessing(model: onnx.ModelProto) -> Preprocessing | None:
-    """How images become the graph's input, where its metadata say it.
+    """The preprocessing that the metadata record, if they do.
 
     Raises:
         EdgetlError: the entry is damaged.
     """
-    said = _entries(model, "the graph").get(INPUT)
-    try:
-        return None if said is None else Preprocessing.model_validate_json(said)
-    except ValidationError:
-        raise _damaged(INPUT, "the graph") from None
+    recorded = INPUT in _entries(model, "the graph")
+    return _validated(model, INPUT, TypeAdapter(Preprocessing)) if recorded else None
 
 
 def record_preprocessing(model: onnx.ModelProto, preprocessing: Preprocessing) -> None:
-    """Write into the metadata how images become the graph's input."""
+    """Write the preprocessing into the metadata."""
     helper.set_model_props(model, _entries(model, "the graph") | {INPUT: preprocessing.model_dump_json()})
 
 
 def record_division(model: onnx.ModelProto, octaves: Mapping[str, Sequence[float]]) -> None:
-    """Note of tensors that their channels are divided, each by so many octaves."""
+    """Write into the metadata by how many octaves each channel of some tensors is divided."""
     helper.set_model_props(model, _entries(model, "the graph") | {CHANNELS: _dump(octaves)})
 
 
 def division_of(model: onnx.ModelProto) -> dict[str, tuple[float, ...]]:
-    """Tensors whose channels are divided against those of the graph that this one was made from: see `record_division`.
+    """The tensors whose channels are divided, in octaves for each channel: see `record_division`.
 
     Raises:
         EdgetlError: the entry is damaged.
@@ -141,30 +142,20 @@ def _entries(model: onnx.ModelProto, owner: str) -> dict[str, str]:
     return entries
 
 
-def _dump(said: Mapping[str, object]) -> str:
-    return json.dumps(said, ensure_ascii=False)
+def _dump(entry: Mapping[str, object]) -> str:
+    return json.dumps(entry, ensure_ascii=False)
 
 
 def _entry_of(notes: Mapping[str, str], key: str, owner: str) -> dict[str, object]:
-    """An entry that says something of outputs."""
+    """An entry that maps names of outputs to something."""
     try:
-        said = json.loads(notes.get(key, "{}"))
+        entry = json.loads(notes.get(key, "{}"))
     except (ValueError, RecursionError):
-        said = None
-    if not isinstance(said, dict):
+        entry = None
+    if not isinstance(entry, dict):
         raise _damaged(key, owner)
-    return said
+    return entry
 
 
 def _damaged(key: str, owner: str) -> EdgetlError:
     return EdgetlError(f"the metadata entry {key} of {owner} is damaged; export the graph again")
-
-
-def _refuse_preprocessing(notes: Mapping[str, Mapping[str, str]]) -> None:
-    recorded = {prefix: own[INPUT] for prefix, own in notes.items() if INPUT in own}
-    first, *others = recorded
-    other = next(prefix for prefix in others if recorded[prefix] != recorded[first])
-    raise EdgetlError(
-        f"images are prepared differently: {recorded[first]} for {first}, {recorded[other]} for {other}; one graph "
-        "takes its images in one way: train and export the models alike"
-    )

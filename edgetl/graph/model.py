@@ -1,4 +1,4 @@
-"""Read and write ONNX files, and see how a graph is wired."""
+"""Read and write ONNX models, and look up which node makes or reads a tensor."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from edgetl.artifacts.files import read_bytes, whole_file
 from edgetl.errors import EdgetlError
 from edgetl.graph.external_data import weights_digest, with_external_data, without_weights
 
-# What a network is made of: behind the last of these, only results are worked out. Average pooling is one, because what
-# it averages bears coarse steps well: so the activation between a last Conv and its pooling is no result yet.
+# Behind the last of these nodes a network only computes results from what it has found. Average pooling is among them
+# because averages bear coarse steps well: the activation between a last Conv and its pooling is no result yet.
 _NETWORK = frozenset(
     {"Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul", "AveragePool", "GlobalAveragePool", "ReduceMean"}
 )
@@ -30,15 +30,14 @@ ONE_FILE = 2**31 - 1
 
 
 class Wiring:
-    """Who makes and who reads each tensor of a graph.
+    """The nodes that make and read each tensor of a graph. Nodes are positions, because names of nodes may be empty.
 
-    Nodes are known by their position, because names of nodes may be empty. ``constants`` holds initializers,
-    Constant nodes and Identities of either (torch exports equal weights so); an initializer that is also a graph
-    input can be replaced by the caller, so it is none.
-    ``tail`` are the nodes behind which no Conv, Gemm, MatMul or average pooling comes on any way: Softmax, or the
-    decoding of boxes with its NonMaxSuppression or Loop, where exp and pixel coordinates overflow or lose half pixels
-    in FP16. ``heads`` are these and the last Gemm or MatMul before them. They stay in float32 in every precision, but
-    for a last layer that calibration found to be worth its INT8.
+    ``constants``: initializers, Constant nodes and Identities of either (torch exports equal weights so). An
+    initializer that is also a graph input is none, because the caller can replace it.
+    ``tail``: the nodes that no Conv, Gemm, MatMul or average pooling depends on: Softmax, or the decoding of boxes
+    with its NonMaxSuppression or Loop, where exp and pixel coordinates overflow or lose half pixels in FP16.
+    ``heads``: these and the last Gemm or MatMul before them. They stay in float32 in every precision, but for a last
+    layer that calibration chose for INT8.
     """
 
     def __init__(self, graph: onnx.GraphProto) -> None:
@@ -56,8 +55,18 @@ class Wiring:
             self.producers.update((name, position) for name in node.output if name)
             for name in dict.fromkeys(tensors_read(node)):
                 self.consumers.setdefault(name, []).append(position)
-        self.tail = self._find_tail()
-        self.heads = self.tail | self._last_products()
+        tail: set[int] = set()
+        for position in range(len(self.nodes) - 1, -1, -1):
+            if self.nodes[position].op_type not in _NETWORK and self.readers(position) <= tail:
+                tail.add(position)
+        self.tail = frozenset(tail)
+        self.heads = self.tail | {
+            position
+            for position, node in enumerate(self.nodes)
+            if node.op_type in {"Gemm", "MatMul"}
+            and self.readers(position) <= self.tail
+            and sum(1 for name in node.input if name and name not in self.constants) == 1
+        }
 
     def producer(self, tensor: str) -> onnx.NodeProto | None:
         """The node that makes the tensor; None for constants in the graph and graph inputs."""
@@ -74,13 +83,13 @@ class Wiring:
         return numpy_helper.to_array(self.constants[name])
 
     def readers(self, position: int) -> set[int]:
-        """Positions of the nodes that read what a node makes."""
+        """Positions of the nodes that read a node's outputs."""
         return {reader for name in self.nodes[position].output for reader in self.consumers.get(name, [])}
 
     def results(self) -> tuple[str, ...]:
-        """Float tensors in which the network ends and its tail begins: logits, features, raw boxes.
+        """Names of the float tensors with which the network ends and its tail begins: logits, features, raw boxes.
 
-        Two precisions are compared here: behind it, Softmax saturates and NonMaxSuppression counts.
+        Precisions are compared here, because behind it Softmax saturates and NonMaxSuppression jumps.
         """
         found: dict[str, None] = {}
         for position, node in enumerate(self.nodes):
@@ -89,25 +98,9 @@ class Wiring:
                 found.update(dict.fromkeys([*read, *(name for name in node.output if name in self.outputs)]))
         return tuple(found)
 
-    def _find_tail(self) -> frozenset[int]:
-        tail: set[int] = set()
-        for position in range(len(self.nodes) - 1, -1, -1):
-            if self.nodes[position].op_type not in _NETWORK and self.readers(position) <= tail:
-                tail.add(position)
-        return frozenset(tail)
-
-    def _last_products(self) -> set[int]:
-        return {
-            position
-            for position, node in enumerate(self.nodes)
-            if node.op_type in {"Gemm", "MatMul"}
-            and self.readers(position) <= self.tail
-            and sum(1 for name in node.input if name and name not in self.constants) == 1
-        }
-
 
 def tensors_read(node: onnx.NodeProto) -> Iterator[str]:
-    """Names of the tensors a node reads, those its subgraphs capture included."""
+    """Names of the tensors that a node reads, including those that its subgraphs capture."""
     yield from (name for name in node.input if name)
     for graph in subgraphs(node):
         yield from (value.name for value in graph.output)
@@ -131,7 +124,7 @@ def varying_tensors(graph: onnx.GraphProto, also_varying: Collection[int] = ()) 
 
 
 def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """The branches and bodies of control flow."""
+    """The graphs inside a node: the branches of If, the bodies of Loop and Scan."""
     for attribute in node.attribute:
         yield from attribute.graphs
         if attribute.HasField("g"):
@@ -139,7 +132,7 @@ def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
 
 
 def needed(nodes: Sequence[onnx.NodeProto], outputs: Collection[str], given: Collection[str] = ()) -> list[int]:
-    """Positions of the nodes that some tensors need, in their order, where others are given."""
+    """Positions of the nodes that the outputs need when some tensors are given, in ascending order."""
     wanted = set(outputs) - set(given)
     kept = []
     for position in range(len(nodes) - 1, -1, -1):
@@ -156,7 +149,7 @@ def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
 
 
 class FreshNames:
-    """Hands out tensor names that a graph does not have yet."""
+    """Makes tensor names that a graph does not have yet."""
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         values = (*graph.input, *graph.output, *graph.initializer)
@@ -172,7 +165,7 @@ class FreshNames:
 def with_nodes(
     model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], initializers: Sequence[onnx.TensorProto]
 ) -> onnx.ModelProto:
-    """A copy of the model that computes with other nodes and more initializers; constants nobody reads are left out."""
+    """A checked copy of the model with other nodes and more initializers, without constants that no node reads."""
     read = {value.name for value in (*model.graph.input, *model.graph.output)}
     kept = []
     for node in reversed(nodes):
@@ -191,7 +184,7 @@ def with_nodes(
 
 
 def typed(model: onnx.ModelProto, names: Sequence[str]) -> list[onnx.ValueInfoProto]:
-    """Types and shapes of some tensors of a model: recorded ones, else inferred ones, else the name alone."""
+    """Types and shapes of tensors, as the model records them, else inferred, else the name alone."""
     known = _recorded(model.graph)
     if not known.keys() >= set(names):
         known = _recorded(onnx.shape_inference.infer_shapes(without_weights(model)[0]).graph) | known
@@ -199,6 +192,7 @@ def typed(model: onnx.ModelProto, names: Sequence[str]) -> list[onnx.ValueInfoPr
 
 
 def _recorded(graph: onnx.GraphProto) -> dict[str, onnx.ValueInfoProto]:
+    # Of equal names the last counts, and inputs and outputs say more than value_info.
     constants = (helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in graph.initializer)
     return {value.name: value for value in (*constants, *graph.value_info, *graph.input, *graph.output)}
 
@@ -237,7 +231,7 @@ def image_input(model: onnx.ModelProto) -> str:
 
 
 def model_bytes(model: onnx.ModelProto) -> bytes:
-    """The model as it is written to disk: the same model gives the same bytes.
+    """The model serialized: the same model gives the same bytes.
 
     Raises:
         EdgetlError: the model is larger than the 2 GiB that one ONNX file can hold.
@@ -256,17 +250,21 @@ def save_model(model: onnx.ModelProto, path: Path, limit: int = ONE_FILE) -> Non
 
 @contextmanager
 def whole_model(model: onnx.ModelProto, path: Path, limit: int = ONE_FILE) -> Iterator[Path]:
-    """A temporary file beside ``path``, with the model in it, that becomes ``path`` when the block ends well.
+    """A temporary file with the model, which becomes ``path`` when the block ends without an exception.
 
-    The weights of a model over ``limit`` bytes lie beside it in one file of external data, ``PATH.DIGEST.data``. It is
-    named after its content and written first: at any moment, the model at ``path`` has the weights it was saved with.
+    The weights of a model over ``limit`` bytes go to one file of external data, ``PATH.DIGEST.data``. It is named
+    after its content and written first: at any moment, the model at ``path`` has the weights it was saved with.
 
     Raises:
         EdgetlError: the files cannot be written, or the model is too large even without its weights.
     """
     with whole_file(path) as partial, ExitStack() as undo:
         old = _own_data(path)
-        data = None if _fits(model, limit) else path.with_name(f"{path.name}.{weights_digest(model)[:8]}.data")
+        try:
+            fits = model.ByteSize() <= limit
+        except (ValueError, EncodeError):  # protobuf cannot count beyond 2 GiB
+            fits = False
+        data = None if fits else path.with_name(f"{path.name}.{weights_digest(model)[:8]}.data")
         if data is not None:
             if not data.exists():
                 undo.callback(data.unlink, missing_ok=True)
@@ -274,20 +272,14 @@ def whole_model(model: onnx.ModelProto, path: Path, limit: int = ONE_FILE) -> It
         partial.write_bytes(model_bytes(model))
         yield partial
         undo.pop_all()
+    # Only now, because until the file was replaced the old model needed its own data.
     for stale in old - {data}:
         with suppress(OSError):
             stale.unlink()
 
 
-def _fits(model: onnx.ModelProto, limit: int) -> bool:
-    try:
-        return bool(model.ByteSize() <= limit)
-    except (ValueError, EncodeError):  # more than it can count
-        return False
-
-
 def _own_data(path: Path) -> set[Path]:
-    """The files beside ``path`` that are named as its external data would be, and that the model there refers to."""
+    """The files beside ``path`` that are named like its external data and that the model there refers to."""
     pattern = rf"{re.escape(path.name)}\.[0-9a-f]{{8}}\.data"
     named = [file for file in path.parent.iterdir() if re.fullmatch(pattern, file.name)]
     try:

@@ -1,4 +1,4 @@
-"""Nodes for a graph, written as calls."""
+"""A builder that adds nodes to a graph by calls."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Operand = str | AnyArray
 class NodeBuilder:
     """Collects nodes and constants, whose names begin with a prefix and are new to the graph.
 
-    A node is called like its first output. Equal constants are one.
+    A node has its first output's name. Equal constants are stored once.
     """
 
     def __init__(self, names: FreshNames, prefix: str) -> None:
@@ -29,12 +29,12 @@ class NodeBuilder:
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
 
     def __call__(self, operator: str, *operands: Operand, **attributes: Any) -> str:
-        """Add a node and give its one output."""
+        """Add a node and return the name of its one output."""
         (output,) = self.several(operator, 1, *operands, **attributes)
         return output
 
     def several(self, operator: str, count: int, *operands: Operand, **attributes: Any) -> tuple[str, ...]:
-        """Add a node and give its outputs."""
+        """Add a node and return the names of its outputs."""
         number = len(self.nodes)
         outputs = tuple(self.name(f"{operator}{number}") for _ in range(count))
         self._add(operator, operands, outputs, attributes)
@@ -45,32 +45,34 @@ class NodeBuilder:
         self._add(operator, operands, (output,), attributes)
 
     def name(self, part: str) -> str:
-        """A name that the graph does not have yet."""
+        """A name, with the prefix, that the graph does not have yet."""
         return self._names.fresh(f"{self._prefix}/{part}")
 
     def inner(self, part: str) -> NodeBuilder:
-        """For a graph inside a node, which has constants of its own and sees all tensors outside."""
+        """A builder for a graph inside a node, which has constants of its own and reads all tensors outside."""
         return NodeBuilder(self._names, f"{self._prefix}/{part}")
 
     def _add(
         self, operator: str, operands: tuple[Operand, ...], outputs: tuple[str, ...], attributes: dict[str, Any]
     ) -> None:
-        inputs = [operand if isinstance(operand, str) else self._constant(operand) for operand in operands]
+        inputs = []
+        for value in operands:
+            if isinstance(value, str):
+                inputs.append(value)
+                continue
+            key = (value.dtype.str, value.shape, value.tobytes())
+            if key not in self._constants:
+                name = self._constants[key] = self.name(f"constant{len(self._constants)}")
+                self.initializers.append(numpy_helper.from_array(value, name))
+            inputs.append(self._constants[key])
         self.nodes.append(helper.make_node(operator, inputs, outputs, name=outputs[0], **attributes))
-
-    def _constant(self, value: AnyArray) -> str:
-        key = (value.dtype.str, value.shape, value.tobytes())
-        if key not in self._constants:
-            name = self._constants[key] = self.name(f"constant{len(self._constants)}")
-            self.initializers.append(numpy_helper.from_array(value, name))
-        return self._constants[key]
 
 
 def integers(*values: int) -> Int64Array:
-    """A vector, as shapes, axes and the like are."""
+    """An int64 vector, as ONNX takes shapes and axes."""
     return np.array(values, np.int64)
 
 
 def real(value: float) -> Float32Array:
-    """A scalar."""
+    """A float32 scalar."""
     return np.array(value, np.float32)

@@ -1,4 +1,4 @@
-"""The one pass over calibration images: what every tensor holds, the same bits every time."""
+"""The one pass over calibration images: a histogram of every tensor, with the same bits every time."""
 
 from __future__ import annotations
 
@@ -20,17 +20,16 @@ from edgetl.graph.qdq_placement import place_qdq
 
 PROBES = 128
 """Images of a calibration set that are kept for a closer look, if they are small."""
+# The memory they take at most: 64 images of 416 x 416 pixels.
 _PROBE_BYTES = 2**27
-"""What they have at most; of 416 x 416 pixels that is 64."""
 
 
 def quantisable_tensors(model: onnx.ModelProto) -> tuple[str, ...]:
-    """The activations of the trunk that either spelling may need a range for, in the order of the graph.
+    """The activations of the trunk whose ranges either QDQ format may need, in the order of the graph.
 
-    These are the inputs of Conv, Gemm and MatMul (so the normalised image is one), outputs of Conv, and what
-    joins and pools between them. A tensor behind MaxPool, Flatten and their kin takes the range of what went in,
-    a Conv followed by Relu that of the Relu. The raw image, the features that only heads read, and the outputs
-    are none: they stay in float.
+    These are the inputs of Conv, Gemm and MatMul (the normalised image among them), the outputs of Conv, and the joins
+    and poolings between them. A tensor behind MaxPool, Flatten and the like takes the range of their input, a Conv
+    followed by Relu that of the Relu. The raw image, features that only heads read, and outputs stay in float.
     """
     wiring = Wiring(model.graph)
     needed = {name for target in ("tensorrt", "onnxruntime") for name in place_qdq(wiring, target).sources.values()}
@@ -40,7 +39,7 @@ def quantisable_tensors(model: onnx.ModelProto) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Observation:
-    """What one pass saw: a histogram of every tensor, how many images, and some of them, n x 3 x H x W."""
+    """The result of one pass: a histogram of every tensor, the number of images, and some of them, n x 3 x H x W."""
 
     histograms: dict[str, Histogram]
     count: int
@@ -48,25 +47,25 @@ class Observation:
 
     @property
     def fitting_images(self) -> Float32Array:
-        """Half of the probes: for what is fitted to images."""
+        """The half of the probes that weights are fitted to."""
         return self.probes[::2]
 
     @property
     def probe_images(self) -> Float32Array:
-        """The other half: for what says how good that is. One probe alone is both."""
+        """The other half of the probes, on which signal-to-noise is measured. A single probe is in both halves."""
         return self.probes[1::2] if len(self.probes) > 1 else self.probes
 
 
 class Observer:
-    """Watches tensors of a graph while images go through it, from any number of threads.
+    """Observes tensors of a graph while images run through it, from any number of threads.
 
-    Every image runs alone and on one thread, because kernels sum in another order for another batch size or number
-    of threads; and adding up histograms has no order. So nothing but the set of images decides the result.
-    Memory is bounded: `BINS` counts for each tensor, the tensors of one image for each thread, and some whole images.
-    These are the ones with the least digests, whatever order they come in.
+    The result depends on the set of images alone. Every image runs by itself and on one thread, because kernels sum in
+    another order for another batch size or number of threads; histograms add up to the same counts in any order; the
+    probes are the images with the least digests. Memory is bounded: `BINS` counts for each tensor, the tensors of one
+    image for each thread, and the probes.
 
     Raises:
-        EdgetlError: the graph has nothing to watch.
+        EdgetlError: the graph has no tensor to observe.
     """
 
     def __init__(self, model: onnx.ModelProto, tensors: Sequence[str] | None = None) -> None:
@@ -82,7 +81,7 @@ class Observer:
         self._lock = threading.Lock()
 
     def add(self, images: Float32Array) -> int:
-        """Let images, float32 [n,3,H,W] in [0,1], go through the graph; their number is returned.
+        """Run images, float32 [n,3,H,W] in [0,1], through the graph and return their number.
 
         Raises:
             EdgetlError: they do not fit the graph, or a tensor holds NaN or infinity.
@@ -90,30 +89,26 @@ class Observer:
         if images.ndim != 4 or images.dtype != np.float32:
             raise EdgetlError(f"a calibration batch is {images.dtype} {list(images.shape)}, expected float32 [n,3,H,W]")
         for position in range(len(images)):
-            self._add_one(np.ascontiguousarray(images[position : position + 1]))
+            image, found = np.ascontiguousarray(images[position : position + 1]), {}
+            for name, values in self._reference.run(image).items():
+                if not np.isfinite(values).all():
+                    raise EdgetlError(
+                        f"tensor {name!r} holds NaN or infinity on a calibration image; check the weights"
+                    )
+                found[name] = Histogram()
+                found[name].add(values)
+            digest = int.from_bytes(hashlib.sha256(image.tobytes()).digest(), "big")
+            with self._lock:  # held for the sums alone, so that threads run their images at the same time
+                for name, histogram in found.items():
+                    self._histograms[name].merge(histogram)
+                self._count += 1
+                most = max(2, min(PROBES, _PROBE_BYTES // image.nbytes))  # a probe to fit to and one to measure on
+                keep = heapq.heappush if len(self._probes) < most else heapq.heappushpop
+                keep(self._probes, (-digest, self._count, image))  # the count settles ties between equal images
         return len(images)
 
-    def _add_one(self, image: Float32Array) -> None:
-        found = {}
-        for name, values in self._reference.run(image).items():
-            if not np.isfinite(values).all():
-                raise EdgetlError(f"tensor {name!r} holds NaN or infinity on a calibration image; check the weights")
-            found[name] = Histogram()
-            found[name].add(values)
-        digest = int.from_bytes(hashlib.sha256(image.tobytes()).digest(), "big")
-        with self._lock:
-            for name, histogram in found.items():
-                self._histograms[name].merge(histogram)
-            self._count += 1
-            self._keep(digest, image)
-
-    def _keep(self, digest: int, image: Float32Array) -> None:
-        most = max(2, min(PROBES, _PROBE_BYTES // image.nbytes))
-        kept = heapq.heappush if len(self._probes) < most else heapq.heappushpop
-        kept(self._probes, (-digest, self._count, image))  # the count settles ties between equal images
-
     def observation(self, recorded: int) -> Observation:
-        """What the pass saw of all images; as many must be on record.
+        """The result of the pass, whose number of images must be the one on record.
 
         Raises:
             EdgetlError: there were none, or not as many as recorded.

@@ -1,4 +1,4 @@
-"""Whether a graph's outputs are what its metadata say, and whether its boxes are ready to be read."""
+"""Checks that a graph's outputs agree with its metadata and that its detections are suppressed."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from edgetl.graph.metadata import detecting_outputs
 
 
 def nms_settings_of(graph: onnx.ModelProto, owner: str) -> dict[str, NmsSettings]:
-    """What each output with detections has done about overlapping boxes.
+    """The suppression settings of each output with detections.
 
     Raises:
-        EdgetlError: one leaves that to others, or is not of the shape that its metadata say.
+        EdgetlError: an output is not suppressed, or its shape is not the one that its metadata state.
     """
     found: dict[str, NmsSettings] = {}
     for output, detecting in detecting_outputs(graph).items():
@@ -30,18 +30,20 @@ def nms_settings_of(graph: onnx.ModelProto, owner: str) -> dict[str, NmsSettings
     return found
 
 
-def refuse_other_shapes(graph: onnx.ModelProto, owner: str, said: Mapping[str, tuple[int, ...]]) -> None:
-    """Raises: EdgetlError: metadata do not fit to the graph, by the shapes for one image: somebody changed one."""
-    found = {
-        output.name: tuple(dim.dim_value for dim in output.type.tensor_type.shape.dim)[1:]
-        for output in graph.graph.output
-    }
-    wrong = next((name for name, shape in said.items() if found.get(name) != shape), None)
+def refuse_other_shapes(graph: onnx.ModelProto, owner: str, expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Check the shapes of outputs for one image against those that follow from the metadata.
+
+    Raises:
+        EdgetlError: an output is missing or has another shape.
+    """
+    shapes = {output.name: output.type.tensor_type.shape.dim for output in graph.graph.output}
+    found = {name: tuple(dim.dim_value for dim in dims)[1:] for name, dims in shapes.items()}
+    wrong = next((name for name, shape in expected.items() if found.get(name) != shape), None)
     if wrong is not None:
         is_there = _shape(found[wrong]) if wrong in found else "missing"
         raise EdgetlError(
-            f"output {wrong!r} of {owner} is {is_there}, expected {_shape(said[wrong])} by its metadata; export the "
-            "graph again"
+            f"output {wrong!r} of {owner} is {is_there}, expected {_shape(expected[wrong])} by its metadata; export "
+            "the graph again"
         )
 
 

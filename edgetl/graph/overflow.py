@@ -1,4 +1,4 @@
-"""What does not fit FP16, found by running: it stays in FP32."""
+"""The nodes whose values overflow in FP16, found by running the graph: they stay in FP32."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from edgetl.graph.model import Wiring, with_outputs
 from edgetl.graph.parity import Reference
 
 HEADROOM = 2.0
-"""Other images may reach further than those that were run: so many times as far still fits."""
+"""Values of other images may be so many times as large as those of the images that were run."""
 
 
 def overflowing(model: onnx.ModelProto, images: Float32Array) -> dict[str, str]:
-    """Nodes that read or make what is too large for FP16, by their first output, each with the reason.
+    """The nodes that read or make values too large for FP16, by their first output, each with the reason.
 
     Args:
         images: float32 [n,3,H,W] in [0,1]; each runs alone.
@@ -24,9 +24,14 @@ def overflowing(model: onnx.ModelProto, images: Float32Array) -> dict[str, str]:
     Raises:
         EdgetlError: as `Reference` does.
     """
-    wiring = Wiring(model.graph)
-    reach = _reach(model, wiring, images)
-    too_large = {name: value for name, value in reach.items() if value * HEADROOM > LARGEST}
+    wiring, floats = Wiring(model.graph), float_tensors(model)
+    names = [name for name in wiring.producers if name in floats and name not in wiring.constants]
+    reference = Reference(with_outputs(model, names), optimised=False)
+    largest = dict.fromkeys(names, 0.0)
+    for position in range(len(images)):
+        for name, values in reference.run(images[position : position + 1]).items():
+            largest[name] = max(largest[name], _largest(values))
+    too_large = {name: value for name, value in largest.items() if value * HEADROOM > LARGEST}
     weights = {name: _largest(wiring.array(name)) for name in wiring.constants}
     too_large |= {name: value for name, value in weights.items() if value > LARGEST}
     found = {}
@@ -37,19 +42,8 @@ def overflowing(model: onnx.ModelProto, images: Float32Array) -> dict[str, str]:
     return found
 
 
-def _reach(model: onnx.ModelProto, wiring: Wiring, images: Float32Array) -> dict[str, float]:
-    floats = float_tensors(model)
-    names = [name for name in wiring.producers if name in floats and name not in wiring.constants]
-    reference = Reference(with_outputs(model, names), optimised=False)
-    reach = dict.fromkeys(names, 0.0)
-    for position in range(len(images)):
-        for name, values in reference.run(images[position : position + 1]).items():
-            reach[name] = max(reach[name], _largest(values))
-    return reach
-
-
 def _largest(values: NDArray[np.generic]) -> float:
-    """The largest finite magnitude: infinities (masks of attention) are infinities in FP16 too."""
+    """The largest finite magnitude. Infinities (masks of attention) do not count: FP16 has them too."""
     if not np.issubdtype(values.dtype, np.floating):
         return 0.0
     magnitudes = np.abs(values)

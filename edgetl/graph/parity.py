@@ -1,4 +1,4 @@
-"""What a graph computes, on ONNX Runtime's CPU, and how far two results are apart."""
+"""Run a graph on ONNX Runtime's CPU, and compare two results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Outputs = dict[str, AnyArray]
 
 
 class Session:
-    """A graph in ONNX Runtime's CPU, exact before fast. A graph over 2 GiB comes as a file.
+    """A graph in ONNX Runtime's CPU provider, exact rather than fast. A graph over 2 GiB is given as a file.
 
     Raises:
         EdgetlError: ONNX Runtime does not take the graph.
@@ -25,7 +25,7 @@ class Session:
 
     def __init__(self, graph: onnx.ModelProto | Path, optimised: bool = True, threads: int = 2) -> None:
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
+        options.log_severity_level = 4  # what it logs as an error it raises too, and that becomes one line
         options.intra_op_num_threads = threads
         # On x86 without VNNI the fast u8 x s8 kernels saturate at 16 bits; this key takes the exact ones.
         options.add_session_config_entry("session.x64quantprecision", "1")
@@ -43,7 +43,7 @@ class Session:
         self._names = [output.name for output in self._session.get_outputs()]
 
     def run(self, inputs: Mapping[str, AnyArray]) -> Outputs:
-        """Every output by name, for every input by name.
+        """Run the graph: outputs by name, for inputs by name.
 
         Raises:
             EdgetlError: the inputs do not have the graph's names, types or shapes.
@@ -57,7 +57,7 @@ class Session:
 
 
 class Reference:
-    """A graph that takes images and nothing else, in a session.
+    """A session of a graph whose one input is images.
 
     Raises:
         EdgetlError: ONNX Runtime does not take the graph, or it has not one image input.
@@ -68,7 +68,7 @@ class Reference:
         self._session = Session(model, optimised, threads)
 
     def run(self, images: Float32Array) -> Outputs:
-        """Every output by name, for images float32 [n,3,H,W] in [0,1].
+        """Run the graph on images, float32 [n,3,H,W] in [0,1]: outputs by name.
 
         Raises:
             EdgetlError: the images do not have the input's type or shape.
@@ -77,7 +77,7 @@ class Reference:
 
 
 def run(model: onnx.ModelProto | Path, images: Float32Array) -> Outputs:
-    """What a graph makes of images float32 [n,3,H,W] in [0,1]: every output by name.
+    """Run a graph once on images, float32 [n,3,H,W] in [0,1]: outputs by name.
 
     Raises:
         EdgetlError: the file is no valid model, ONNX Runtime does not take it, or the images do not fit its input.
@@ -86,7 +86,7 @@ def run(model: onnx.ModelProto | Path, images: Float32Array) -> Outputs:
 
 
 def max_difference(a: Mapping[str, AnyArray], b: Mapping[str, AnyArray]) -> float:
-    """The largest absolute difference over all outputs; a NaN on either side is an infinite one.
+    """The largest absolute difference over all outputs; a NaN on either side counts as infinity.
 
     Raises:
         EdgetlError: the two have different outputs, or an output has different shapes.

@@ -1,4 +1,4 @@
-"""Where Q/DQ goes in a graph: decided from the graph alone, differently for each runtime."""
+"""Where Q/DQ nodes go in a graph: decided from the graph alone, for each QDQ format."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _JOINS = frozenset({"Add", "Mul", "Concat"})
 
 @dataclass(frozen=True)
 class QdqPlacement:
-    """Where Q/DQ goes in a graph.
+    """Where Q/DQ nodes go in a graph.
 
     ``layers``: positions of the nodes whose weights become INT8. ``slots``: the (node, input) pairs that read a
-    quantised copy of their tensor. ``sources``: each tensor that has such a copy, and the one whose range it takes.
+    quantised copy of their tensor. ``sources``: each tensor with such a copy, and the tensor whose range it takes.
     """
 
     layers: tuple[int, ...]
@@ -37,29 +37,25 @@ class QdqPlacement:
 def place_qdq(
     wiring: Wiring, target: QdqFormat, excluded: Collection[str] = (), last: Collection[str] = ()
 ) -> QdqPlacement:
-    """Decide where Q/DQ goes, from the graph alone.
+    """Decide where Q/DQ nodes go.
 
-    ``tensorrt``: at the input of every layer, and at one input of a residual Add; nothing at outputs. That is what
-    NVIDIA's placement recommendations ask for: weighted layers fuse with the activation and the addition behind
-    them only while no Q/DQ lies between. One pair per tensor, shared by its readers: the tensor is then written
-    once, as INT8, by the layer that makes it.
+    ``tensorrt``: at the input of every layer, and at one input of a residual Add; nothing at outputs. NVIDIA's
+    placement recommendations ask for this: layers fuse with the activation and the addition behind them only while
+    no Q/DQ lies between. Readers of a tensor share one pair, so the layer that makes it writes it once, as INT8.
 
-    ``onnxruntime``: at inputs and outputs of every op that has an INT8 kernel, because ONNX Runtime fuses
+    ``onnxruntime``: at inputs and outputs of every operator that has an INT8 kernel, because ONNX Runtime fuses
     DQ-op-Q as a whole and computes in float where one of them is missing. After Conv-Relu only behind the Relu,
-    which the range makes redundant. What lies between the last layer and the heads stays in float: pooling
-    averages the quantisation error away, and quantising again would bring it back. A Conv that results are worked
-    out from (raw boxes) stays in float as a whole: its output may not be quantised, and without that it is slower.
-    So does one that makes what a layer in ``excluded`` reads: what that layer lost, it lost there.
+    which the range makes redundant. Tensors between the last layer and the heads stay in float: pooling averages the
+    quantisation error away, and quantising again would bring it back. A Conv that makes results (raw boxes) stays in
+    float as a whole: its output may not be quantised, and then INT8 is slower. So does a Conv that makes the input of
+    a layer in ``excluded``: the loss of that layer is in its input.
 
     Args:
         excluded: layers that stay in float, by the tensor they make.
-        last: layers among the last ones that do not. Nothing else is placed otherwise for them.
+        last: last layers that become INT8. They change nothing else in the placement.
     """
-    layers = [
-        position
-        for position, node in enumerate(wiring.nodes)
-        if position not in wiring.heads and _is_layer(wiring, node) and node.output[0] not in excluded
-    ]
+    body = [(position, node) for position, node in enumerate(wiring.nodes) if position not in wiring.heads]
+    layers = [position for position, node in body if _is_layer(wiring, node) and node.output[0] not in excluded]
     bare: set[str] = set()
     if target == "onnxruntime":
         bare = {source(wiring, node.input[0]) for node in wiring.nodes if node.output[0] in excluded}
@@ -71,6 +67,7 @@ def place_qdq(
     else:
         cpu = _cpu_slots(wiring, frozenset(layers))
         slots |= {(p, slot) for p, slot in cpu if source(wiring, wiring.nodes[p].input[slot]) not in bare}
+    # After all else is placed, so that a last layer in INT8 draws no other node into INT8.
     slots |= {(position, 0) for position in ends}
     layers = sorted([*layers, *ends])
     tensors = dict.fromkeys(wiring.nodes[position].input[slot] for position, slot in sorted(slots))
@@ -87,7 +84,7 @@ def _stays_bare(wiring: Wiring, position: int, bare: set[str]) -> bool:
 def first_layers(wiring: Wiring, target: QdqFormat) -> tuple[str, ...]:
     """The layers that could be INT8 and have no other one before them, by the tensor they make.
 
-    None if without them no layer would be INT8.
+    It is empty if without them no layer would be INT8.
     """
     placed = [wiring.nodes[position] for position in place_qdq(wiring, "tensorrt").layers]
     behind = {node.output[0] for node in placed}
@@ -99,13 +96,13 @@ def first_layers(wiring: Wiring, target: QdqFormat) -> tuple[str, ...]:
 
 
 def last_layers(wiring: Wiring) -> tuple[tuple[str, str], ...]:
-    """The last layers before results that could be INT8: the tensor each makes, and the one whose range it needs."""
+    """The last layers that could be INT8: the tensor that each makes, and the one whose range it needs."""
     heads = (wiring.nodes[position] for position in sorted(wiring.heads))
     return tuple((node.output[0], source(wiring, node.input[0])) for node in heads if _is_layer(wiring, node))
 
 
 def _is_layer(wiring: Wiring, node: onnx.NodeProto) -> bool:
-    """A Conv, Gemm or MatMul with constant weights, in the form that INT8 kernels take."""
+    """Whether a node is a Conv, Gemm or MatMul with constant weights that INT8 kernels take."""
     if node.op_type not in {"Conv", "Gemm", "MatMul"} or node.input[0] in wiring.constants:
         return False
     if any(name and name not in wiring.constants for name in node.input[1:]):
@@ -120,7 +117,7 @@ def _is_layer(wiring: Wiring, node: onnx.NodeProto) -> bool:
 
 
 def source(wiring: Wiring, tensor: str) -> str:
-    """The tensor whose range a tensor has: itself, or what was before nodes that only pass values on."""
+    """The tensor whose range a tensor has: itself, or the input of the nodes before it that only pass values on."""
     maker = wiring.producer(tensor)
     while maker is not None and maker.op_type in _SAME_VALUES:
         tensor = maker.input[0]
@@ -135,9 +132,10 @@ def never_negative(wiring: Wiring, tensor: str) -> bool:
 
 
 def _residual_slots(wiring: Wiring, layers: frozenset[int]) -> Iterator[tuple[int, int]]:
-    """The shortcut of every Add that follows a Conv; the Conv's own branch stays bare and fuses with the Add."""
+    """The shortcut input of every Add behind a Conv, which fuses with the Add because its own branch has no Q/DQ."""
     read_by_layers = {wiring.nodes[position].input[0] for position in layers}
 
+    # Best a tensor that is quantised for a layer anyway; then one that no layer makes; then the older one.
     def preference(tensor: str) -> tuple[bool, bool, int]:
         maker = wiring.producers.get(tensor, -1)
         origin = wiring.producers.get(wiring.nodes[maker].input[0], -1) if maker in layers else maker
@@ -146,17 +144,18 @@ def _residual_slots(wiring: Wiring, layers: frozenset[int]) -> Iterator[tuple[in
     for position, node in enumerate(wiring.nodes):
         if node.op_type != "Add" or position in wiring.heads or wiring.constants.keys() & set(node.input):
             continue
-        fusable = [
-            wiring.producers.get(name) in layers and wiring.sole_consumer(name) == position for name in node.input
-        ]
-        if any(fusable):
+        if any(wiring.producers.get(name) in layers and wiring.sole_consumer(name) == position for name in node.input):
             yield position, min((0, 1), key=lambda slot: preference(node.input[slot]))
 
 
 def _cpu_slots(wiring: Wiring, layers: frozenset[int]) -> Iterator[tuple[int, int]]:
-    """Every reader of a tensor that ONNX Runtime makes or reads with an INT8 kernel."""
+    """The inputs that read a tensor which ONNX Runtime makes or reads with an INT8 kernel."""
     spreading = _spreading(wiring, layers)
-    before_layers = _tensors_before(wiring, layers)
+    before_layers: set[str] = set()
+    for position in range(len(wiring.nodes) - 1, -1, -1):
+        node = wiring.nodes[position]
+        if position in layers or before_layers & set(node.output):
+            before_layers.update(node.input)
     made: set[str] = set()
     for position, node in enumerate(wiring.nodes):
         if position in layers and node.op_type == "Conv":
@@ -170,7 +169,7 @@ def _cpu_slots(wiring: Wiring, layers: frozenset[int]) -> Iterator[tuple[int, in
 
 
 def _spreading(wiring: Wiring, layers: frozenset[int]) -> set[int]:
-    """Nodes that have INT8 kernels and whose data all comes from Convs, through nodes of the same kind.
+    """Positions of nodes that have INT8 kernels and whose data comes from Convs alone, through nodes of the same kind.
 
     So the residual stream of a transformer, which INT8 harms, stays in float: it never starts at a Conv alone.
     """
@@ -186,18 +185,8 @@ def _spreading(wiring: Wiring, layers: frozenset[int]) -> set[int]:
 
 
 def _data(node: onnx.NodeProto) -> list[str]:
-    """The inputs that hold activations; the others of a node are shapes, bounds and the like."""
+    """The inputs of a node that hold activations; others are shapes, bounds and the like."""
     return list(node.input if node.op_type in _JOINS else node.input[:1])
-
-
-def _tensors_before(wiring: Wiring, layers: frozenset[int]) -> set[str]:
-    """Tensors that some layer needs, at however many removes."""
-    before: set[str] = set()
-    for position in range(len(wiring.nodes) - 1, -1, -1):
-        node = wiring.nodes[position]
-        if position in layers or before & set(node.output):
-            before.update(node.input)
-    return before
 
 
 def _behind_relu(wiring: Wiring, tensor: str) -> str:

@@ -1,8 +1,8 @@
-"""INT8 as explicit QuantizeLinear/DequantizeLinear (Q/DQ) nodes, spelled for the runtime that will execute them."""
+"""INT8 as explicit QuantizeLinear/DequantizeLinear (Q/DQ) nodes, in the QDQ format of the runtime."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,18 +17,18 @@ from edgetl.graph.model import FreshNames, Wiring, attribute, opset, with_nodes
 from edgetl.graph.qdq_placement import QdqPlacement, place_qdq
 
 _QUANTISED = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"})
+# Half of what INT32 holds, so that rounding and the kernel's own sum have room.
 _BIAS_LIMIT = np.float32(2**30)
 
 
 def quantize(
     model: onnx.ModelProto, table: CalibrationTable, target: QdqFormat, excluded: Collection[str] = ()
 ) -> onnx.ModelProto:
-    """The model with INT8 trunk layers, written as Q/DQ around them; heads and normalisation stay in float.
+    """The model with Q/DQ nodes around the trunk's layers; heads and normalisation stay in float.
 
-    The table may name last layers that are INT8 all the same.
-
-    Weights are symmetric INT8 per output channel, stored as INT8. Activations are symmetric INT8 (``tensorrt``) or
-    asymmetric UINT8 with INT32 biases (``onnxruntime``). Inputs, outputs, metadata and opset are kept.
+    Last layers become INT8 where the table says so. Weights are symmetric INT8 per output channel, stored as INT8.
+    Activations are symmetric INT8 (``tensorrt``) or asymmetric UINT8 with INT32 biases (``onnxruntime``). Inputs,
+    outputs, metadata and opset are kept.
 
     Args:
         excluded: layers that stay in float, by the tensor they make.
@@ -41,12 +41,16 @@ def quantize(
     placement = place_qdq(Wiring(model.graph), target, excluded, table.last_in_int8())
     if not placement.layers:
         raise EdgetlError("the graph has no Conv, Gemm or MatMul with constant weights to quantise; keep it in FP32")
-    scales = dict(_activation_scales(placement, table, target))
+    ranges = table.by_name()
+    missing = next((source for source in placement.sources.values() if source not in ranges), None)
+    if missing is not None:
+        raise EdgetlError(f"the calibration table has no range for {missing!r}; calibrate this graph again")
+    scales = {tensor: activation_scale(ranges[source], target) for tensor, source in placement.sources.items()}
     return _Rewriter(model, placement, scales, biases=target == "onnxruntime").rewrite()
 
 
 def qdq_format(model: onnx.ModelProto) -> QdqFormat | None:
-    """Whose INT8 a graph is written in: symmetric activations are TensorRT's; None where it has no Q/DQ."""
+    """The QDQ format of a graph: symmetric activations are TensorRT's; None where it has no Q/DQ nodes."""
     kinds = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     zeros = [node.input[2] for node in model.graph.node if node.op_type == "QuantizeLinear" and len(node.input) > 2]
     if not zeros:
@@ -68,27 +72,17 @@ def _refuse_unfit(model: onnx.ModelProto) -> None:
 
 @dataclass(frozen=True)
 class QuantizationParameters:
-    """One step of a quantised activation, and the integer (of its type) that stands for 0."""
+    """The scale of a quantised activation, and the integer (of its type) that stands for 0."""
 
     scale: np.float32
     zero_point: AnyArray
 
 
-def _activation_scales(
-    placement: QdqPlacement, table: CalibrationTable, target: QdqFormat
-) -> Iterator[tuple[str, QuantizationParameters]]:
-    ranges = table.by_name()
-    for tensor, source in placement.sources.items():
-        if source not in ranges:
-            raise EdgetlError(f"the calibration table has no range for {source!r}; calibrate this graph again")
-        yield tensor, activation_scale(ranges[source], target)
-
-
 def activation_scale(found: TensorRange, target: QdqFormat) -> QuantizationParameters:
-    """How a runtime's spelling writes a range: symmetric INT8 (``tensorrt``) or asymmetric UINT8 (``onnxruntime``).
+    """The scale and zero point of a range: symmetric INT8 (``tensorrt``) or asymmetric UINT8 (``onnxruntime``).
 
     Raises:
-        EdgetlError: the range is none.
+        EdgetlError: an end of the range is not finite, or 0 lies outside it.
     """
     if not (np.isfinite(found.amax) and found.low <= 0.0 <= found.high):
         raise EdgetlError(
@@ -104,7 +98,7 @@ def activation_scale(found: TensorRange, target: QdqFormat) -> QuantizationParam
 
 
 class _Rewriter:
-    """Writes one quantised copy of a model. Node and tensor order follow the original, so bytes are reproducible."""
+    """Writes a quantised copy of a model. Nodes and tensors keep their order, so that bytes are reproducible."""
 
     def __init__(
         self,
@@ -133,7 +127,18 @@ class _Rewriter:
                 if (position, slot) in self._placement.slots:
                     node.input[slot] = self._copies[name]
             if position in self._placement.layers:
-                self._quantise_weights(node, self._activations[original.input[0]].scale)
+                input_scale = self._activations[original.input[0]].scale
+                weight = self._finite(node.input[1])
+                axis = output_axis(node, weight)
+                bias = self._finite(node.input[2]) if self._biases and len(node.input) > 2 and node.input[2] else None
+                scale = _weight_scale(weight, axis, bias, input_scale)
+                along = scale.reshape([-1 if dim == axis else 1 for dim in range(weight.ndim)])
+                # Without -128: TensorRT wants symmetric INT8, and the scale brings the largest weight to 127.
+                quantised = np.clip(np.rint(weight / along), -127, 127).astype(np.int8)
+                node.input[1] = self._constant_dequantised(node.input[1], quantised, scale, axis)
+                if bias is not None:
+                    steps = np.rint(bias / (input_scale * scale)).astype(np.int32)
+                    node.input[2] = self._constant_dequantised(node.input[2], steps, input_scale * scale, 0)
             self._nodes.append(node)
             for name in original.output:
                 self._copy_activation(name)
@@ -145,17 +150,6 @@ class _Rewriter:
             parameters = self._parameters(tensor, np.array(found.scale), found.zero_point)
             quantised = self._node("QuantizeLinear", [tensor, *parameters], f"{tensor}_quantized")
             self._copies[tensor] = self._node("DequantizeLinear", [quantised, *parameters], f"{tensor}_dequantized")
-
-    def _quantise_weights(self, node: onnx.NodeProto, activation_scale: np.float32) -> None:
-        weight = self._finite(node.input[1])
-        axis = output_axis(node, weight)
-        bias = self._finite(node.input[2]) if self._biases and len(node.input) > 2 and node.input[2] else None
-        scale = _weight_scale(weight, axis, bias, activation_scale)
-        quantised = _in_steps(weight, scale, axis).astype(np.int8)
-        node.input[1] = self._constant_dequantised(node.input[1], quantised, scale, axis)
-        if bias is not None:
-            steps = np.rint(bias / (activation_scale * scale)).astype(np.int32)
-            node.input[2] = self._constant_dequantised(node.input[2], steps, activation_scale * scale, 0)
 
     def _finite(self, name: str) -> Float32Array:
         value = self._wiring.array(name)
@@ -189,24 +183,16 @@ def output_axis(node: onnx.NodeProto, weight: Float32Array) -> int:
 
 
 def weight_steps(weight: Float32Array, axis: int) -> Float32Array:
-    """One step of INT8 for each position along the axis."""
+    """The INT8 scale of a weight for each position along the axis."""
     return _weight_scale(weight, axis, None, np.float32(1))
-
-
-def _in_steps(weight: Float32Array, scale: Float32Array, axis: int) -> Float32Array:
-    return np.asarray(np.clip(np.rint(weight / _along(scale, axis, weight.ndim)), -127, 127))
-
-
-def _along(scale: Float32Array, axis: int, ndim: int) -> Float32Array:
-    return scale.reshape([-1 if dim == axis else 1 for dim in range(ndim)])
 
 
 def _weight_scale(
     weight: Float32Array, axis: int, bias: Float32Array | None, activation_scale: np.float32
 ) -> Float32Array:
-    """One step per output channel: 127 of them reach the largest weight.
+    """The scale of each output channel: its largest weight / 127.
 
-    A bias is stored in steps of ``activation_scale x`` this one; where those would not fit INT32, the step grows.
+    A bias is stored in steps of this scale x ``activation_scale``; where it would not fit INT32, the scale grows.
     """
     others = tuple(dim for dim in range(weight.ndim) if dim != axis)
     scale = np.abs(weight).max(axis=others, initial=0.0) / np.float32(127)

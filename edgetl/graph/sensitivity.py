@@ -1,4 +1,4 @@
-"""Which layers INT8 harms: each alone in INT8, against the results of the float graph."""
+"""How much INT8 harms each layer: signal-to-noise of the results with this layer alone in INT8."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from edgetl.graph.snr import mean_snr_db, results
 
 @dataclass(frozen=True)
 class LayerSensitivity:
-    """Layers that read one tensor, by the tensors they make: in INT8 together or not at all.
+    """The loss of layers that read one tensor (named by the tensors they make), so are in INT8 together or not at all.
 
-    ``snr_db``: signal to noise of the graph's results with these layers alone in INT8. ``latency``: what the graph's
-    estimated latency grows by when they are not, as a share; None where the graph does not tell its sizes.
+    ``snr_db``: signal-to-noise of the graph's results with these layers alone in INT8. ``latency``: the fraction by
+    which the estimated latency grows when they leave INT8; None where the graph does not tell its sizes.
     """
 
     layers: tuple[str, ...]
@@ -38,11 +38,11 @@ def layer_sensitivities(
     images: Float32Array,
     watch: Callable[[int], object] = bool,
 ) -> tuple[LayerSensitivity, ...]:
-    """The loss of every group of layers, the most harmful first: one pass over the images for each group.
+    """The sensitivity of every group of layers, the most harmful first, by one pass over the images for each.
 
     Args:
         images: float32 [n,3,H,W] in [0,1].
-        watch: is told after every group that one more is done.
+        watch: is called with 1 after every group.
     """
     groups = layer_groups(model, target)
     every = [name for group in layer_groups(model, "tensorrt") for name in group]
@@ -50,19 +50,19 @@ def layer_sensitivities(
     estimate = estimate_relative_latency(quantize(model, table, target))
     losses = []
     for group in groups:
-        # In TensorRT's spelling for either target: it quantises what the layers read and nothing else.
+        # In TensorRT's QDQ format for either target: it quantises what the layers read and nothing else.
         alone = quantize(model, table, "tensorrt", [name for name in every if name not in group])
         noise = mean_snr_db(exact, results(alone, images, tuple(exact)))
-        mixed = (
-            estimate_relative_latency(mixed_precision_graph(model, table, target, group)) if len(groups) > 1 else None
-        )
+        # With a single group nothing would be left in INT8 to compare with.
+        rest = mixed_precision_graph(model, table, target, group) if len(groups) > 1 else None
+        mixed = estimate_relative_latency(rest) if rest else None
         losses.append(LayerSensitivity(group, noise, mixed / estimate - 1 if mixed and estimate else None))
         watch(1)
     return tuple(sorted(losses, key=lambda loss: loss.snr_db))
 
 
 def layer_groups(model: onnx.ModelProto, target: QdqFormat) -> tuple[tuple[str, ...], ...]:
-    """Layers that can be INT8, those that read one tensor together, in the order of the graph."""
+    """The layers that can be INT8, grouped by the tensor that they read, in the order of the graph."""
     wiring = Wiring(model.graph)
     placement = place_qdq(wiring, target)
     groups: dict[str, list[str]] = {}
@@ -79,11 +79,11 @@ def mixed_precision_graph(
     excluded: Collection[str],
     float32: Collection[str] = (),
 ) -> onnx.ModelProto:
-    """The model in INT8 but for some layers: these are FP16 for TensorRT, and FP32 for ONNX Runtime's CPU.
+    """The INT8 model without some layers: these are FP16 for TensorRT, and FP32 for ONNX Runtime's CPU.
 
     Args:
-        excluded: layers that are not INT8, by the tensor they make.
-        float32: those among them that overflow in FP16. Where none of a graph's layers is left, it stays in float.
+        excluded: layers that are not INT8, by the tensor they make. If these are all, nothing is quantised.
+        float32: those among them that overflow in FP16.
     """
     none_left = excluded and not place_qdq(Wiring(model.graph), target, excluded).layers
     quantised = model if none_left else quantize(model, table, target, excluded)

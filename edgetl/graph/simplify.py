@@ -8,7 +8,7 @@ from edgetl.errors import EdgetlError, MissingExtraError
 
 
 def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same graph in fewer nodes.
+    """The model with constants folded and redundant nodes removed.
 
     Raises:
         MissingExtraError: onnx-simplifier is not installed.

@@ -43,10 +43,11 @@ class Tensor:
 
 
 class Tensors:
-    """The type and size of every tensor for one image, node by node.
+    """The type and size of every tensor of a graph for one image.
 
-    ONNX's inference over a whole graph copies its weights, and cannot follow the arithmetic that makes shapes for a
-    batch of any size (Shape, ConstantOfShape, Where, Expand). Here such small constants are computed on the way.
+    It goes node by node, because ONNX's inference over a whole graph copies its weights, and cannot follow the
+    arithmetic that makes shapes for a batch of any size (Shape, ConstantOfShape, Where, Expand). Such small constants
+    are computed here.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -58,7 +59,17 @@ class Tensors:
         for tensor in model.graph.initializer:
             self._add_constant(tensor.name, tensor)
         for node in model.graph.node:
-            self._add(node)
+            if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
+                self._add_constant(node.output[0], node.attribute[0].t)
+                continue
+            values = {name: self._values[name] for name in node.input if name in self._values}
+            self._types.update(self._infer(node, values))
+            source = self._find(node.input[0]) if node.op_type in SHAPES else None
+            if source is not None:
+                # Only its shape is read, and a broadcast scalar has that without the memory.
+                self._fold(node, {node.input[0]: np.broadcast_to(np.float32(0), source.shape)})
+            elif all(name in values for name in tensors_read(node)):
+                self._fold(node, values)
 
     def __getitem__(self, name: str) -> Tensor:
         tensor = self._find(name)
@@ -71,12 +82,9 @@ class Tensors:
 
     def _find(self, name: str) -> Tensor | None:
         kind = self._types.get(name, onnx.TypeProto()).tensor_type
-        known = kind.HasField("shape") and all(
-            dim.HasField("dim_value") and dim.dim_value >= 0 for dim in kind.shape.dim
-        )
-        if not known or kind.elem_type not in _BITS:
-            return None
-        return Tensor(tuple(dim.dim_value for dim in kind.shape.dim), kind.elem_type)
+        shape = tuple(dim.dim_value if dim.HasField("dim_value") else -1 for dim in kind.shape.dim)
+        known = kind.HasField("shape") and min(shape, default=0) >= 0 and kind.elem_type in _BITS
+        return Tensor(shape, kind.elem_type) if known else None
 
     def _add_constant(self, name: str, tensor: TensorProto) -> None:
         self._types[name] = helper.make_tensor_type_proto(tensor.data_type, tensor.dims)
@@ -91,7 +99,7 @@ class Tensors:
         self._types.update(self._infer(node, values))
         source = self._find(node.input[0]) if node.op_type in SHAPES else None
         if source is not None:
-            # Its shape is all that is asked for, so it takes no memory.
+            # Only its shape is read, and a broadcast scalar has that without the memory.
             self._fold(node, {node.input[0]: np.broadcast_to(np.float32(0), source.shape)})
         elif all(name in values for name in tensors_read(node)):
             self._fold(node, values)

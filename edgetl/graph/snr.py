@@ -1,4 +1,4 @@
-"""How far a graph in another precision is from its original: signal to noise, in decibels."""
+"""The signal-to-noise of a graph in another precision against its original, in decibels."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from edgetl.graph.model import Wiring, with_outputs
 from edgetl.graph.parity import Outputs, Reference
 
 MOST_DB = 120.0
-"""What no noise at all counts as; float32 itself has about 140."""
+"""The signal-to-noise that counts as none at all; float32 itself has about 140."""
 
 
 def results(model: onnx.ModelProto, images: Float32Array, names: Sequence[str] = ()) -> Outputs:
-    """What a graph makes of some images, one at a time: the tensors named, else those its tail begins with.
+    """Run a graph on images, one at a time: the named tensors, by default those that its tail reads (`Wiring.results`).
 
     Args:
         images: float32 [n,3,H,W] in [0,1].
@@ -31,7 +31,7 @@ def results(model: onnx.ModelProto, images: Float32Array, names: Sequence[str] =
 
 
 def snr_db(reference: AnyArray, found: AnyArray) -> float:
-    """Signal to noise of what was found."""
+    """The signal-to-noise of a tensor against its reference."""
     return decibels(*powers(reference, found))
 
 
@@ -42,7 +42,7 @@ def powers(reference: AnyArray, found: AnyArray) -> tuple[float, float]:
 
 
 def decibels(signal: float, noise: float) -> float:
-    """10 log10(signal / noise), to 0.01 dB: what is less is chance."""
+    """10 log10(signal / noise), rounded to 0.01 dB, because smaller differences are chance."""
     if noise == 0.0:
         return MOST_DB
     if signal == 0.0 or not np.isfinite(noise):
@@ -51,5 +51,5 @@ def decibels(signal: float, noise: float) -> float:
 
 
 def mean_snr_db(reference: Outputs, found: Outputs) -> float:
-    """The mean over all tensors."""
+    """The mean signal-to-noise over all tensors."""
     return round(float(np.mean([snr_db(value, found[name]) for name, value in reference.items()])), 2)

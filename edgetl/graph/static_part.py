@@ -1,4 +1,4 @@
-"""The part of a graph whose sizes do not depend on what is to be seen: a detector without its suppression."""
+"""The part of a graph whose sizes do not depend on values: a detector without its suppression."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _WORK = frozenset({"Conv", "ConvInteger", "ConvTranspose", "Einsum", "Gemm", "Ma
 
 
 def certain_part(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str, ...]]:
-    """The graph up to what depends on values, and the operators with which that begins; all of it where nothing does.
+    """The part of the graph whose sizes do not depend on values, and the operators that end it; the whole if none does.
 
-    Nothing is left out where a convolution or a matrix product stands behind such an operator: the rest would then say
-    little of the whole.
+    A graph with a convolution or a matrix product behind such an operator is returned whole, because the part would
+    say little of its cost.
     """
     uncertain: set[str] = set()
     begins: list[str] = []

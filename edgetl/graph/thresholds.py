@@ -1,16 +1,15 @@
-"""Where to clip a tensor, by each calibration method, all from the same histogram of its magnitudes."""
+"""The clipping threshold of a tensor by each calibration method, all from the same histogram of magnitudes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
-from edgetl.arrays import Float64Array, Int64Array
+from edgetl.arrays import Float64Array
 from edgetl.graph.histogram import BINS, Histogram
 
 _LEVELS = 127
 _MANTISSA_BITS = 8
+# Coarser than the noise of counting, so that noise does not decide between thresholds that are equally good.
 _SCORE_BITS = 10
 
 # Clipping thresholds that mse tries: five octaves below the largest magnitude, in steps of 1/16 octave.
@@ -23,12 +22,13 @@ _ENTROPY_STRIDE = 8
 
 
 def threshold(histogram: Histogram, method: str) -> float:
-    """The largest magnitude that is kept, never beyond the largest that was seen.
+    """The magnitude at which a method clips a tensor, at most the largest that was observed.
+
+    It is rounded to 8 mantissa bits, because other processors sum in other orders, and noise of 1e-6 should not make
+    another table.
 
     Args:
         method: ``max``, ``mse``, ``entropy``, or ``percentile P``.
-
-    Rounded to 8 mantissa bits: other processors sum in other orders, and a noise of 1e-6 should not make another table.
     """
     amax = rounded(max(-histogram.minimum, histogram.maximum))
     name, _, argument = method.partition(" ")
@@ -42,15 +42,17 @@ def threshold(histogram: Histogram, method: str) -> float:
 
 
 def rounded(value: float, bits: int = _MANTISSA_BITS) -> float:
-    """The value with so many mantissa bits."""
+    """The value rounded to so many mantissa bits."""
     mantissa, exponent = np.frexp(value)
-    return float(np.ldexp(np.rint(np.ldexp(mantissa, bits)), int(exponent) - bits)) + 0.0
+    return (
+        float(np.ldexp(np.rint(np.ldexp(mantissa, bits)), int(exponent) - bits)) + 0.0
+    )  # no -0.0: it would be other bytes in a table
 
 
-def percentile(histogram: Histogram, share: float) -> float:
-    """The upper end of the bin that the percentile of the magnitudes falls in."""
+def percentile(histogram: Histogram, percent: float) -> float:
+    """The upper end of the bin that contains the percentile of the magnitudes."""
     below = np.cumsum(histogram.counts)
-    wanted = int(np.ceil(below[-1] * (share / 100)))
+    wanted = int(np.ceil(below[-1] * (percent / 100)))
     return float((np.searchsorted(below, wanted) + 1) * histogram.width)
 
 
@@ -68,24 +70,19 @@ def least_squares(histogram: Histogram, amax: float) -> float:
 
 
 def least_divergence(histogram: Histogram) -> float:
-    """The threshold at which 128 levels tell least apart from the clipped magnitudes, by Kullback-Leibler divergence.
+    """The threshold whose 128 levels have the least Kullback-Leibler divergence from the clipped magnitudes.
 
-    Migacz, "8-bit Inference with TensorRT", GTC 2017. Values near 0 are counted as if they were as frequent as those
-    of the next bin, because the zeros behind a Relu would drown all else.
+    Migacz, "8-bit Inference with TensorRT", GTC 2017.
     """
     counts = histogram.merged(_ENTROPY_BINS).astype(np.float64)
-    counts[0] = counts[1]
+    counts[0] = counts[1]  # the zeros behind a Relu would drown all else
     if not counts.any():
         return float(BINS * histogram.width)
     last = int(np.flatnonzero(counts)[-1]) + 1
     ends = np.arange(_ENTROPY_LEVELS, max(last, _ENTROPY_LEVELS) + _ENTROPY_STRIDE, _ENTROPY_STRIDE)
     ends = ends[::-1].clip(max=_ENTROPY_BINS)  # of equals the widest
-    divergences = np.fromiter(_divergences(counts, ends), np.float64, len(ends))
-    return float(ends[_least(divergences)] * histogram.width * (BINS // _ENTROPY_BINS))
-
-
-def _divergences(counts: Float64Array, ends: Int64Array) -> Iterator[float]:
-    for end in ends:
+    divergences = np.empty(len(ends))
+    for position, end in enumerate(ends):
         kept = counts[:end]
         clipped = kept.copy()
         clipped[-1] += counts[end:].sum()
@@ -97,9 +94,10 @@ def _divergences(counts: Float64Array, ends: Int64Array) -> Iterator[float]:
         some = clipped > 0
         # A level of outliers alone has no value of its own below the threshold: next to impossible, not infinitely so.
         p, q = clipped[some] / clipped.sum(), np.maximum(spread[some] / kept.sum(), 1e-12) if kept.any() else 1.0
-        yield float((p * np.log(p / q)).sum())
+        divergences[position] = (p * np.log(p / q)).sum()
+    return float(ends[_least(divergences)] * histogram.width * (BINS // _ENTROPY_BINS))
 
 
 def _least(scores: Float64Array) -> int:
-    """The first of the least, where differences as small as the noise of counting are none."""
+    """The position of the least score, and of the first one where scores differ by noise alone."""
     return int(np.argmin([rounded(score, _SCORE_BITS) for score in scores]))

@@ -1,1 +1,1 @@
-"""Graphs that share layers, made one: which nodes are the same, where sharing ends, and that nothing changed."""
+"""Fusing graphs that share layers: which nodes are the same, where sharing ends, and a check of the outputs."""

@@ -1,8 +1,9 @@
-"""What sets two layers apart that read the same tensors, in words."""
+"""The reason, in words, why two layers that read the same tensors are not the same."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 import onnx
@@ -17,16 +18,16 @@ _WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _STATISTICS_SLOTS = {3, 4}
 # How far a row of weights may be from a multiple of another, relative to its length.
 _ROUNDING = {np.dtype(np.float64): 1e-4, np.dtype(np.float32): 1e-4, np.dtype(np.float16): 2e-3}
-_INT8_ROUNDING = 2e-2
+_INT8_ROUNDING = 2e-2  # of weights that were rounded to 127 steps
 _FEW = 4
 
 
 @dataclass(frozen=True)
 class ComparedNode:
-    """A node, with what it reads.
+    """A node with its inputs.
 
-    ``inputs``: the number of each input, None where an optional one is left out. ``values``: the value of each that
-    is constant; ``quantised`` says that these stand behind DequantizeLinear. ``first``: it reads the images.
+    ``inputs``: the number of each input, None where an optional one is left out. ``values``: the value of each
+    constant one. ``quantised``: a DequantizeLinear makes these values. ``first``: the node reads the images.
     """
 
     owner: str
@@ -43,8 +44,11 @@ def difference(a: ComparedNode, b: ComparedNode) -> str:
     if (a.node.domain, a.node.op_type) != (b.node.domain, b.node.op_type):
         return f"operator differs: {_both(a, b, a.node.op_type, b.node.op_type)}"
     if attribute_key(a.node, a.version) != attribute_key(b.node, b.version):
-        return _attribute(a, b)
-    slots = {slot for slot in range(max(len(a.inputs), len(b.inputs))) if _input(a, slot) != _input(b, slot)}
+        one, other = ({item.name: _attribute_text(item) for item in layer.node.attribute} for layer in (a, b))
+        name = min((name for name in one.keys() | other.keys() if one.get(name) != other.get(name)), default="")
+        values = _both(a, b, one.get(name, "its default"), other.get(name, "its default"))
+        return f"attribute {name} differs: {values}"
+    slots = {slot for slot, (one, other) in enumerate(zip_longest(a.inputs, b.inputs)) if one != other}
     if not slots:
         return "which of its outputs are used differs"
     if a.node.op_type in SCALED:
@@ -56,16 +60,6 @@ def difference(a: ComparedNode, b: ComparedNode) -> str:
 
 def _both(a: ComparedNode, b: ComparedNode, one: object, other: object) -> str:
     return f"{one} in {a.owner}, {other} in {b.owner}"
-
-
-def _input(layer: ComparedNode, slot: int) -> int | None:
-    return layer.inputs[slot] if slot < len(layer.inputs) else None
-
-
-def _attribute(a: ComparedNode, b: ComparedNode) -> str:
-    one, other = ({item.name: _attribute_text(item) for item in layer.node.attribute} for layer in (a, b))
-    name = min((name for name in one.keys() | other.keys() if one.get(name) != other.get(name)), default="")
-    return f"attribute {name} differs: {_both(a, b, one.get(name, 'its default'), other.get(name, 'its default'))}"
 
 
 def _attribute_text(item: onnx.AttributeProto) -> str:
@@ -82,7 +76,7 @@ def _scale(layer: ComparedNode) -> str:
 
 def _constant(a: ComparedNode, b: ComparedNode, slot: int) -> str:
     what = {1: "weight", 2: "bias"}.get(slot, "constant") if a.node.op_type in _WEIGHTED else "constant"
-    missing = next((layer.owner for layer in (a, b) if _input(layer, slot) is None), None)
+    missing = next((layer.owner for layer in (a, b) if layer.inputs[slot : slot + 1] in {(), (None,)}), None)
     if missing is not None:
         return f"{missing} has no {what} here"
     one, other = a.values[slot], b.values[slot]
@@ -97,7 +91,7 @@ def _constant(a: ComparedNode, b: ComparedNode, slot: int) -> str:
 
 
 def _folded(layer: ComparedNode, one: AnyArray, other: AnyArray, what: str) -> str:
-    """What a Conv tells of a batch norm behind it, or a normalisation before it, that exporters fold into it."""
+    """The reason if a batch norm behind a Conv, or a normalisation before it, was folded into it."""
     if what == "bias":
         return f"bias differs although weights are equal; if batch norm is folded into it, {STATISTICS}"
     tolerance = _INT8_ROUNDING if layer.quantised else _ROUNDING.get(one.dtype, 0.0)
@@ -110,16 +104,16 @@ def _folded(layer: ComparedNode, one: AnyArray, other: AnyArray, what: str) -> s
     return ""
 
 
-# Weights of a damaged file may be anything, signalling NaNs and infinities among it.
+# Weights of a damaged file may be anything, even signalling NaNs and infinities.
 _any_numbers = np.errstate(invalid="ignore", over="ignore")
 
 
 @_any_numbers
 def factors_between(one: AnyArray, other: AnyArray, axis: int, tolerance: float) -> Float64Array | None:
-    """By how much each slice of ``other`` along an axis is a multiple of that of ``one``; None where one is not.
+    """The factor between each slice of ``one`` along an axis and that of ``other``; None where a slice is no multiple.
 
     Batch norm scales a Conv's weight W to W[c] * gamma[c] / sqrt(variance[c] + epsilon): other statistics, other
-    positive factors. Slices of zeros, or of a single number, tell nothing; there must be one that does.
+    positive factors. Slices of zeros, or of a single number, prove nothing; there must be others.
     """
     rows, others = (np.moveaxis(x, axis, 0).reshape(x.shape[axis], -1).astype(np.float64) for x in (one, other))
     length = np.linalg.norm(rows, axis=1)
@@ -140,7 +134,7 @@ def _by_up_to(one: AnyArray, other: AnyArray) -> str:
 
 
 def _short(value: AnyArray) -> str:
-    """A few numbers; nothing where there are many."""
+    """The numbers of a small array; nothing for a large one."""
     if value.size > _FEW or not (np.issubdtype(value.dtype, np.number) or value.dtype == np.bool_):
         return ""
     numbers = ", ".join(f"{item:.6g}" for item in value.ravel().tolist())

@@ -1,4 +1,4 @@
-"""Many graphs in one: what they have in common is computed once."""
+"""Several graphs fused to one, which computes their common nodes once."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from edgetl.graph.model import FreshNames, needed, subgraphs, tensors_read
 class Fused:
     """Several graphs in one.
 
-    ``owners``: for each node of ``model.graph.node``, which of the graphs need it. ``tensors``: for each graph,
-    what its tensors are called in ``model``; those that several graphs have in common bear one name. ``outputs``: for
-    each graph, its outputs in ``model``.
+    ``owners``: for each node of ``model.graph.node``, the graphs that need it. ``tensors``: for each graph, the names
+    of its tensors in ``model``, where a tensor that several graphs share has one name. ``outputs``: for each graph, its
+    outputs in ``model``.
     """
 
     model: onnx.ModelProto
@@ -33,12 +33,12 @@ class Fused:
 
 
 def fuse(models: Mapping[str, onnx.ModelProto]) -> Fused:
-    """Merge graphs: nodes with equal operator, attributes, weights and inputs are kept once.
+    """Fuse graphs: nodes with equal operator, attributes, weights and inputs are kept once.
 
     Outputs are named ``PREFIX/OUTPUT``, the mapping's keys being the prefixes. Every other tensor and node is named
     ``PREFIX/old name`` with the prefix of the first graph that has it. Inputs that mean the same are joined under the
     first graph's name. Random nodes and control flow are never merged. Local functions are inlined, constants become
-    initializers, and nodes that no output needs are dropped. Nothing needs to be in common.
+    initializers, and nodes that no output needs are dropped. The graphs need not share anything.
 
     Raises:
         EdgetlError: inputs or metadata contradict each other, opsets cannot be brought to one version, or a graph
@@ -52,7 +52,7 @@ def fuse(models: Mapping[str, onnx.ModelProto]) -> Fused:
 
 
 class _Fusion:
-    """One graph from numbered ones: a name for every number, then every number's first node."""
+    """Fuses numbered graphs: gives every number a name, then takes every number's first node."""
 
     def __init__(
         self, models: Mapping[str, onnx.ModelProto], numbered: Mapping[str, Numbered], joined: JoinedInputs
@@ -69,30 +69,33 @@ class _Fusion:
         outputs = self._name_outputs()
         self._name_the_rest()
         self._merge_nodes()
-        self._copy_outputs()
-        model = _without_graph(self._models)
+        opsets = {item.domain: item for model in self._models.values() for item in model.opset_import}
+        model = onnx.ModelProto(
+            # Before version 4 every initializer had to be an input as well.
+            ir_version=max(4, *(model.ir_version for model in self._models.values())),
+            producer_name="edgetl",
+            opset_import=[opsets[domain] for domain in sorted(opsets)],
+        )
+        helper.set_model_props(model, merged_metadata(self._models))
         model.graph.name = "fused"
         model.graph.input.extend(self._joined.values)
         model.graph.output.extend(outputs.values())
         model.graph.node.extend(self._nodes[position] for position in needed(self._nodes, outputs))
-        self._add_initializers(model)
-        self._add_value_info(model.graph)
+        self._add_initializers_and_types(model)
         return self._traced(model)
 
     def _traced(self, model: onnx.ModelProto) -> Fused:
         nodes = model.graph.node
         outputs = {prefix: tuple(f"{prefix}/{v.name}" for v in m.graph.output) for prefix, m in self._models.items()}
-        behind = {prefix: set(needed(nodes, names)) for prefix, names in outputs.items()}
+        behind = {prefix: set(needed(nodes, wanted)) for prefix, wanted in outputs.items()}
         owners = tuple(tuple(prefix for prefix in behind if place in behind[prefix]) for place in range(len(nodes)))
         present = {name for node in nodes for name in (*tensors_read(node), *node.output)}
-        tensors = {
-            prefix: {old: new for old, new in names.items() if new in present}
-            for prefix, names in self._new_names.items()
-        }
+        names = self._new_names
+        tensors = {prefix: {old: new for old, new in names[prefix].items() if new in present} for prefix in names}
         return Fused(model, owners, tensors, outputs)
 
     def _name_outputs(self) -> dict[str, ValueInfoProto]:
-        """Inputs keep their names; what nodes make takes the name of the first output that it is."""
+        """Name inputs and outputs, and return the outputs. A tensor that is several outputs is named like the first."""
         for prefix, names in self._joined.names.items():
             self._names.update((self._numbered[prefix].tensors[old], new) for old, new in names.items())
         constants = {number for found in self._numbered.values() for number in found.constants}
@@ -113,7 +116,12 @@ class _Fusion:
     def _name_the_rest(self) -> None:
         for prefix, found in self._numbered.items():
             names = self._new_names[prefix] = {}
-            own = _quantised_constants(self._models[prefix].graph, found)
+            # Weights in integers, scales, zero points, and what is dequantised from them, each graph keeps for itself
+            # where the layers that read them are two: ONNX Runtime 1.31 fails on graphs in which two layers have one
+            # zero point, or one weight in integers.
+            readers = [node for node in self._models[prefix].graph.node if quantises(node)]
+            own = {name for node in readers for name in node.input if found.tensors.get(name) in found.constants}
+            own |= {node.output[0] for node in readers if own.issuperset(filter(None, node.input))}
             for name, number in found.tensors.items():
                 if name in own:
                     names[name] = self._fresh.fresh(f"{prefix}/{name}")
@@ -131,9 +139,7 @@ class _Fusion:
                 if number is not None and made.isdisjoint(outputs):
                     made |= outputs
                     self._nodes.append(self._renamed(node, prefix, names))
-
-    def _copy_outputs(self) -> None:
-        """An output that is an input, a constant or another output besides is a copy of it."""
+        # An output that is also an input, a constant or another output becomes a copy of it.
         for prefix, model in self._models.items():
             for value in model.graph.output:
                 name, source = f"{prefix}/{value.name}", self._new_names[prefix][value.name]
@@ -146,61 +152,33 @@ class _Fusion:
         renamed.name = node.name and f"{prefix}/{node.name}"
         renamed.input[:] = [name and names[name] for name in node.input]
         renamed.output[:] = [name and names[name] for name in node.output]
-        for graph in subgraphs(renamed):
-            self._rename_subgraph(graph, prefix, names)
+        for graph in subgraphs(renamed):  # their names from outside follow their tensors, their own get the prefix
+            made = (name for inner in graph.node for name in inner.output if name)
+            given = (*graph.input, *graph.initializer, *(sparse.values for sparse in graph.sparse_initializer))
+            own = dict.fromkeys((*(value.name for value in given), *made))
+            visible = {**names, **{name: self._fresh.fresh(f"{prefix}/{name}") for name in own}}
+            del graph.value_info[:]
+            for value in (*given, *graph.output):
+                value.name = visible[value.name]
+            nodes = [self._renamed(inner, prefix, visible) for inner in graph.node]
+            del graph.node[:]
+            graph.node.extend(nodes)
         return renamed
 
-    def _rename_subgraph(self, graph: onnx.GraphProto, prefix: str, outside: Mapping[str, str]) -> None:
-        """Names from outside follow their tensors, names of its own get the prefix."""
-        made = (name for node in graph.node for name in node.output if name)
-        given = (*graph.input, *graph.initializer, *(sparse.values for sparse in graph.sparse_initializer))
-        own = dict.fromkeys((*(value.name for value in given), *made))
-        names = {**outside, **{name: self._fresh.fresh(f"{prefix}/{name}") for name in own}}
-        del graph.value_info[:]
-        for value in (*given, *graph.output):
-            value.name = names[value.name]
-        nodes = [self._renamed(node, prefix, names) for node in graph.node]
-        del graph.node[:]
-        graph.node.extend(nodes)
-
-    def _add_initializers(self, model: onnx.ModelProto) -> None:
-        wanted = {name for node in model.graph.node for name in tensors_read(node)}
-        for prefix, found in self._numbered.items():
-            for old, new in self._new_names[prefix].items():
-                tensor = found.constants.get(found.tensors[old])
-                if tensor is not None and new in wanted:
-                    wanted.remove(new)
-                    add_initializers(model, [tensor])
-                    model.graph.initializer[-1].name = new
-
-    def _add_value_info(self, graph: onnx.GraphProto) -> None:
-        wanted = {name for node in graph.node for name in node.output}.difference(value.name for value in graph.output)
+    def _add_initializers_and_types(self, fused: onnx.ModelProto) -> None:
+        graph = fused.graph
+        read = {name for node in graph.node for name in tensors_read(node)}
+        made = {name for node in graph.node for name in node.output}.difference(value.name for value in graph.output)
         for prefix, model in self._models.items():
+            found, names = self._numbered[prefix], self._new_names[prefix]
+            for old, new in names.items():
+                tensor = found.constants.get(found.tensors[old])
+                if tensor is not None and new in read:
+                    read.remove(new)
+                    add_initializers(fused, [tensor])
+                    graph.initializer[-1].name = new
             for value in model.graph.value_info:
-                name = self._new_names[prefix].get(value.name, "")
-                if name in wanted:
-                    wanted.remove(name)
+                name = names.get(value.name, "")
+                if name in made:
+                    made.remove(name)
                     graph.value_info.append(self._joined.adapted(value, prefix, name))
-
-
-def _quantised_constants(graph: onnx.GraphProto, found: Numbered) -> set[str]:
-    """What quantisation reads of constants, and makes of them: weights in integers, scales, zero points.
-
-    Two graphs keep their own where the layers that read them are two. ONNX Runtime 1.31 fails on graphs in which two
-    layers have one zero point, or one weight in integers.
-    """
-    readers = [node for node in graph.node if quantises(node)]
-    own = {name for node in readers for name in node.input if found.tensors.get(name) in found.constants}
-    return own | {node.output[0] for node in readers if own.issuperset(filter(None, node.input))}
-
-
-def _without_graph(models: Mapping[str, onnx.ModelProto]) -> onnx.ModelProto:
-    opsets = {item.domain: item for model in models.values() for item in model.opset_import}
-    fused = onnx.ModelProto(
-        # Before version 4 every initializer had to be an input as well.
-        ir_version=max(4, *(model.ir_version for model in models.values())),
-        producer_name="edgetl",
-        opset_import=[opsets[domain] for domain in sorted(opsets)],
-    )
-    helper.set_model_props(fused, merged_metadata(models))
-    return fused

@@ -1,8 +1,8 @@
-"""Which inputs of several graphs mean the same."""
+"""Joining the inputs of several graphs that mean the same."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import onnx
@@ -19,8 +19,8 @@ _IMAGE_TYPES = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.UI
 class JoinedInputs:
     """The inputs of several graphs in one.
 
-    ``values``: the inputs. ``names``: for each graph, which of them its own inputs are. ``dims``: for each graph,
-    what its dynamic dimensions are called.
+    ``values``: the joined inputs. ``names``: for each graph, the joined name of each of its inputs. ``dims``: for each
+    graph, the joined name of each of its dynamic dimensions.
     """
 
     values: tuple[ValueInfoProto, ...]
@@ -28,7 +28,7 @@ class JoinedInputs:
     dims: Mapping[str, Mapping[str, str]]
 
     def adapted(self, value: ValueInfoProto, prefix: str, name: str) -> ValueInfoProto:
-        """The type and shape of a graph's tensor under another name, dynamic dimensions renamed as the inputs' were."""
+        """A copy of a tensor's type and shape with another name, and with the joined names of dynamic dimensions."""
         copy = ValueInfoProto()
         copy.CopyFrom(value)
         copy.name = name
@@ -39,7 +39,7 @@ class JoinedInputs:
 
 
 def real_inputs(graph: onnx.GraphProto) -> list[ValueInfoProto]:
-    """The inputs that whoever runs the graph has to give: up to IR version 3 weights are listed among the inputs."""
+    """The inputs that a caller must give: up to IR version 3 the weights are listed among the inputs too."""
     constants = {tensor.name for tensor in graph.initializer}
     return [value for value in graph.input if value.name not in constants]
 
@@ -56,22 +56,28 @@ def join_inputs(models: Mapping[str, onnx.ModelProto]) -> JoinedInputs:
     for prefix, model in models.items():
         names[prefix], dims[prefix] = {}, {}
         inputs = real_inputs(model.graph)
+        images = [value for value in inputs if is_image(value)]
         for value in inputs:
-            owner, joined = first.setdefault(_meaning(value, inputs), (prefix, value))
+            meaning = _IMAGES if images == [value] or len(inputs) == 1 else value.name
+            owner, joined = first.setdefault(meaning, (prefix, value))
             if kind(joined) != kind(value):
                 raise EdgetlError(
                     f"input {value.name!r} is {kind(joined)} in {owner}, {kind(value)} in {prefix}; models that share "
                     "layers read the same images: export them with one type, size and batch"
                 )
             names[prefix][value.name] = joined.name
-            dims[prefix].update(zip(_dim_names(value), _dim_names(joined), strict=True))
+            for own, common in zip(value.type.tensor_type.shape.dim, joined.type.tensor_type.shape.dim, strict=True):
+                dims[prefix][own.dim_param] = common.dim_param
     values = tuple(value for _, value in first.values())
-    _refuse_clash(values)
+    taken = [value.name for value in values]
+    twice = next((name for name in taken if taken.count(name) > 1), None)
+    if twice is not None:
+        raise EdgetlError(f"two different inputs are called {twice!r}; rename one of them")
     return JoinedInputs(values, names, dims)
 
 
 def kind(value: ValueInfoProto) -> str:
-    """Type and shape in words, dynamic dimensions as ``?``."""
+    """The type and shape of an input in words, dynamic dimensions as ``?``."""
     if not value.type.HasField("tensor_type"):
         return str(value.type.WhichOneof("value"))
     tensor = value.type.tensor_type
@@ -80,22 +86,7 @@ def kind(value: ValueInfoProto) -> str:
     return f"{element} [{shape}]" if tensor.HasField("shape") else f"{element} of no known shape"
 
 
-def _meaning(value: ValueInfoProto, inputs: Sequence[ValueInfoProto]) -> str:
-    images = [other for other in inputs if is_image(other)]
-    return _IMAGES if images == [value] or len(inputs) == 1 else value.name
-
-
 def is_image(value: ValueInfoProto) -> bool:
+    """Whether an input has an image's type and rank."""
     kind = value.type.tensor_type
     return kind.elem_type in _IMAGE_TYPES and len(kind.shape.dim) == 4
-
-
-def _dim_names(value: ValueInfoProto) -> list[str]:
-    return [dim.dim_param for dim in value.type.tensor_type.shape.dim]
-
-
-def _refuse_clash(values: Sequence[ValueInfoProto]) -> None:
-    names = [value.name for value in values]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise EdgetlError(f"two different inputs are called {twice!r}; rename one of them")

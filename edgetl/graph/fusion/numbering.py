@@ -1,4 +1,4 @@
-"""Value numbering: tensors of several graphs get the same number where they are certain to hold the same values."""
+"""Value numbering: tensors of several graphs get the same number where their values are certain to be equal."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ SCALED = frozenset({"QuantizeLinear", "DequantizeLinear"})
 class Numbered:
     """The numbers of one graph.
 
-    ``tensors``: of every tensor by name, inputs, initializers and outputs of nodes in this order. ``nodes``: of every
-    node by position; None for those that need not run: Constant, and Identity, which has its input's number.
-    ``constants``: the tensor behind a number, where there is one. ``unique``: positions of the nodes that are like no
-    other: random ones, those with subgraphs, those of domains that nobody here knows.
+    ``tensors``: of every tensor by name: inputs, initializers and outputs of nodes, in this order. ``nodes``: of every
+    node by position; None for those that need not run: Constant, and Identity, whose output has its input's number.
+    ``constants``: the value of each constant number. ``unique``: positions of the nodes that are never equal to
+    another: random ones, those with subgraphs, and those of unknown domains.
     """
 
     tensors: dict[str, int]
@@ -39,12 +39,12 @@ class Numbered:
 class Numbering:
     """Numbers graphs one after another; equal numbers mean equal values.
 
-    A node's number stands for its operator, its attributes (in any order; one that says what the schema has for a
-    default is as good as none), which of its outputs are wanted, and the numbers of its inputs. A constant's stands
-    for type, shape and bytes. All graphs must use the same version of each operator domain.
+    A node's number stands for its operator, its attributes (in any order, without those that equal the schema's
+    default), which of its outputs are used, and the numbers of its inputs. A constant's number stands for type, shape
+    and bytes. All graphs must use the same version of each operator domain.
 
     Args:
-        scales: False leaves the scales and zero points of quantised activations out of account.
+        scales: False ignores the scales and zero points of quantised activations.
     """
 
     def __init__(self, scales: bool = True) -> None:
@@ -52,7 +52,7 @@ class Numbering:
         self._numbers: dict[Hashable, int] = {}
 
     def input(self, name: str) -> int:
-        """The number of a graph input, by a name that is the same wherever the input means the same."""
+        """The number of a graph input, by the joined name of inputs that mean the same."""
         return self._intern(("input", name))
 
     def number(self, model: onnx.ModelProto, inputs: Mapping[str, int]) -> Numbered:
@@ -60,7 +60,7 @@ class Numbering:
 
         Args:
             model: a valid model: its nodes are in topological order.
-            inputs: the numbers of its inputs, but for those that initializers have a value for.
+            inputs: the numbers of its inputs, without those that have an initializer.
         """
         versions = {_domain(item.domain): item.version for item in model.opset_import}
         found = Numbered(dict(inputs), (), {}, frozenset())
@@ -79,7 +79,7 @@ class Numbering:
         found.constants.setdefault(number, tensor)
 
     def _node(self, node: onnx.NodeProto, versions: Mapping[str, int], found: Numbered) -> tuple[int | None, bool]:
-        """The node's number, and whether it is like no other."""
+        """The number of a node, and whether it is unique."""
         value = constant_value(node)
         if value is not None:
             self._constant(node.output[0], value, found)
@@ -88,32 +88,33 @@ class Numbering:
             found.tensors[node.output[0]] = found.tensors[node.input[0]]
             return None, False
         alone = not _repeatable(node, versions, found)
-        # The table grows with every entry, so its length is a key that nothing else has.
-        number = self._intern(("unique", len(self._numbers)) if alone else self._key(node, versions, found))
+        if alone:  # the table grows with every entry, so its length is a key that nothing else has
+            number = self._intern(("unique", len(self._numbers)))
+        else:
+            domain = _domain(node.domain)
+            inputs: list[Hashable] = [found.tensors[name] if name else None for name in node.input]
+            while inputs and inputs[-1] is None:  # optional inputs at the end may be left out or empty
+                inputs.pop()
+            if not self._scales and scaled_activation(node, found):
+                settings = [found.constants[found.tensors[name]] for name in node.input[1:] if name]
+                inputs[1:] = [("any", tensor.data_type, tuple(tensor.dims)) for tensor in settings]
+            used = tuple(bool(name) for name in node.output)
+            attributes = attribute_key(node, versions.get(domain, 0))
+            number = self._intern((domain, node.op_type, attributes, tuple(inputs), used))
         for slot, name in enumerate(node.output):
             if name:
                 found.tensors[name] = self._intern((number, slot))
         return number, alone
 
-    def _key(self, node: onnx.NodeProto, versions: Mapping[str, int], found: Numbered) -> Hashable:
-        domain = _domain(node.domain)
-        inputs: list[Hashable] = [found.tensors[name] if name else None for name in node.input]
-        while inputs and inputs[-1] is None:
-            inputs.pop()
-        if not self._scales and scaled_activation(node, found):
-            inputs[1:] = [_kind(found.constants[found.tensors[name]]) for name in node.input[1:] if name]
-        wanted = tuple(bool(name) for name in node.output)
-        return domain, node.op_type, attribute_key(node, versions.get(domain, 0)), tuple(inputs), wanted
-
 
 def number_all(
     models: Mapping[str, onnx.ModelProto], inputs: Mapping[str, Mapping[str, str]], scales: bool = True
 ) -> dict[str, Numbered]:
-    """Number several graphs alike.
+    """Number several graphs with one table.
 
     Args:
         models: the graphs, all of one opset.
-        inputs: for each, what each of its inputs is called where several graphs have it.
+        inputs: for each, the joined name of each of its inputs.
         scales: as for `Numbering`.
     """
     numbering = Numbering(scales)
@@ -124,24 +125,20 @@ def number_all(
 
 
 def scaled_activation(node: onnx.NodeProto, found: Numbered) -> bool:
-    """Whether a node quantises or dequantises something that is not constant, by a constant scale."""
+    """Whether a node quantises or dequantises a tensor that varies, by a constant scale."""
     if node.op_type not in SCALED:
         return False
     data, *parameters = (found.tensors[name] for name in node.input if name)
     return data not in found.constants and found.constants.keys() >= set(parameters)
 
 
-def _kind(tensor: TensorProto) -> Hashable:
-    return "any", tensor.data_type, tuple(tensor.dims)
-
-
 def quantises(node: onnx.NodeProto) -> bool:
-    """Whether a node makes integers, unmakes them, or computes with them."""
+    """Whether a node quantises, dequantises, or computes with quantised integers."""
     return node.op_type.startswith("Q") or "quantize" in node.op_type.lower() or node.op_type.endswith("Integer")
 
 
 def content(tensor: TensorProto) -> tuple[int, tuple[int, ...], str]:
-    """Type, shape and a digest of the values of a tensor, however they are stored."""
+    """The type, the shape and a digest of the values of a tensor, equal for every way to store them."""
     if tensor.string_data:
         parts = [len(part).to_bytes(8, "little") + part for part in tensor.string_data]
         return tensor.data_type, tuple(tensor.dims), hashlib.sha256(b"".join(parts)).hexdigest()
@@ -151,7 +148,7 @@ def content(tensor: TensorProto) -> tuple[int, tuple[int, ...], str]:
 
 
 def constant_value(node: onnx.NodeProto) -> TensorProto | None:
-    """What a Constant node makes; None for other nodes, and for a sparse one."""
+    """The value of a Constant node; None for other nodes, and for a sparse value."""
     if node.op_type != "Constant" or node.domain not in _STANDARD or len(node.attribute) != 1:
         return None
     if node.attribute[0].name == "sparse_value":
@@ -165,7 +162,7 @@ def constant_value(node: onnx.NodeProto) -> TensorProto | None:
 
 
 def attribute_key(node: onnx.NodeProto, version: int) -> tuple[Hashable, ...]:
-    """A node's attributes without those that say what its schema, in this version of the domain, has for a default."""
+    """A node's attributes without those that equal the default of its schema in this version of the domain."""
     defaults = _defaults(node.op_type, version, "" if node.domain in _STANDARD else node.domain)
     return tuple(key for key in sorted(map(_attribute, node.attribute)) if key not in defaults)
 
@@ -189,17 +186,13 @@ def _attribute(attribute: AttributeProto) -> tuple[str, bytes, tuple[Hashable, .
 
 
 def _repeatable(node: onnx.NodeProto, versions: Mapping[str, int], found: Numbered) -> bool:
-    """Whether two such nodes with equal inputs are certain to have equal outputs."""
+    """Whether two such nodes with equal inputs are certain to have equal outputs, because they are not random."""
     if node.domain not in _PURE or any(subgraphs(node)):
         return False
-    if node.op_type == "Dropout" and node.domain in _STANDARD:
-        return _dropout_is_off(node, versions.get("", 0), found)
-    return not any(word in node.op_type for word in _RANDOM)
-
-
-def _dropout_is_off(node: onnx.NodeProto, version: int, found: Numbered) -> bool:
-    """Up to opset 6 Dropout has the attribute is_test, from 12 on the input training_mode, and neither between."""
-    if version < 7:
+    if node.op_type != "Dropout" or node.domain not in _STANDARD:
+        return not any(word in node.op_type for word in _RANDOM)
+    # Up to opset 6 Dropout has the attribute is_test, from 12 on the input training_mode, and neither between.
+    if versions.get("", 0) < 7:
         return any(item.name == "is_test" and item.i for item in node.attribute)
     if len(node.input) < 3 or not node.input[2]:
         return True

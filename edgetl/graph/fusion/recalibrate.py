@@ -1,4 +1,4 @@
-"""Graphs that were quantised apart: one scale for a tensor that several of them have."""
+"""One scale for each tensor that graphs share but that was quantised apart in each of them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _Place = tuple[str, int]
 
 
 def scale_conflicts(models: Mapping[str, onnx.ModelProto]) -> tuple[ScaleConflict, ...]:
-    """Tensors that several graphs would have in common if scales, there and before, were no difference.
+    """The tensors that several graphs would share if the scales of these and of earlier tensors were equal.
 
     Raises:
         EdgetlError: as for `fuse`.
@@ -47,7 +47,7 @@ def scale_conflicts(models: Mapping[str, onnx.ModelProto]) -> tuple[ScaleConflic
 
 
 def recalibrate(models: Mapping[str, onnx.ModelProto]) -> dict[str, onnx.ModelProto]:
-    """The graphs with one scale for each such tensor: its range is the union of the ranges that it had.
+    """Copies of the graphs with one scale for each tensor of `scale_conflicts`: its range is the union of its ranges.
 
     Raises:
         EdgetlError: a layer behind such a tensor has an INT32 bias, whose steps depend on the scale; or as for `fuse`.
@@ -67,34 +67,34 @@ def recalibrate(models: Mapping[str, onnx.ModelProto]) -> dict[str, onnx.ModelPr
 
 @dataclass(frozen=True)
 class _Steps:
-    """How a tensor is quantised: value = (integer - zero_point) * scale."""
+    """The quantisation of a tensor: value = (integer - zero_point) * scale."""
 
     scale: AnyArray
     zero_point: AnyArray
     kind: int
 
-    @property
-    def range(self) -> tuple[Float64Array, Float64Array]:
-        zero_point, scale = self.zero_point.astype(np.float64), self.scale.astype(np.float64)
-        lowest, highest = _LIMITS[self.kind]
-        return (lowest - zero_point) * scale, (highest - zero_point) * scale
+    def values(self, integer: int) -> Float64Array:
+        """The values that an integer stands for, of one scale or one per channel."""
+        zero_point: Float64Array = self.zero_point.astype(np.float64)
+        return (integer - zero_point) * self.scale.astype(np.float64)
 
 
 def _union(all_steps: Sequence[_Steps]) -> _Steps:
     first = all_steps[0]
+    # Equal zero points stay as they are, so that symmetric scales stay symmetric.
     if all(np.array_equal(steps.zero_point, first.zero_point) for steps in all_steps):
         widest = np.max([steps.scale for steps in all_steps], axis=0)
         return _Steps(np.asarray(widest, first.scale.dtype), first.zero_point, first.kind)
-    ranges = [steps.range for steps in all_steps]
-    low, high = np.min([low for low, _ in ranges], axis=0), np.max([high for _, high in ranges], axis=0)
     lowest, highest = _LIMITS[first.kind]
+    low = np.min([steps.values(lowest) for steps in all_steps], axis=0)
+    high = np.max([steps.values(highest) for steps in all_steps], axis=0)
     scale = np.asarray((high - low) / (highest - lowest), first.scale.dtype)
     zero_point = np.clip(np.rint(lowest - low / scale), lowest, highest)
     return _Steps(scale, zero_point.astype(first.zero_point.dtype), first.kind)
 
 
 class _ScaledGraph:
-    """A graph, and its numbers with scales and without."""
+    """A graph with two numberings: ``exact`` regards scales, ``alike`` ignores them."""
 
     def __init__(self, prefix: str, model: onnx.ModelProto, exact: Numbered, alike: Numbered) -> None:
         self.prefix = prefix
@@ -108,14 +108,14 @@ class _ScaledGraph:
         return found
 
     def scaled(self) -> Iterator[tuple[int, int]]:
-        """Number (without scales) and position of all that quantises or dequantises activations."""
+        """Number (without scales) and position of each node that quantises or dequantises activations."""
         for position, node in enumerate(self.model.graph.node):
             number = self.alike.nodes[position]
             if number is not None and scaled_activation(node, self.alike):
                 yield number, position
 
     def settings(self, position: int) -> tuple[int, ...]:
-        """The numbers of scale and zero point."""
+        """The numbers of a node's scale and zero point."""
         return tuple(self.exact.tensors[name] for name in self.node(position).input[1:] if name)
 
     def steps(self, position: int) -> _Steps:
@@ -137,14 +137,14 @@ class _ScaledGraph:
 
 def _graphs(models: Mapping[str, onnx.ModelProto]) -> dict[str, _ScaledGraph]:
     if not any(node.op_type in SCALED for model in models.values() for node in model.graph.node):
-        return {}  # what follows reads every weight
+        return {}  # numbering reads every weight, which is slow
     names = join_inputs(models).names
     exact, alike = number_all(models, names), number_all(models, names, scales=False)
     return {prefix: _ScaledGraph(prefix, model, exact[prefix], alike[prefix]) for prefix, model in models.items()}
 
 
 def _conflicts(graphs: Mapping[str, _ScaledGraph]) -> list[list[_Place]]:
-    """Nodes that would be the same in several graphs, which do not have the same scales for them."""
+    """Groups of nodes that would be the same in several graphs if their scales were."""
     groups: dict[int, dict[str, list[int]]] = {}
     for prefix, graph in graphs.items():
         for number, position in graph.scaled():
@@ -159,20 +159,14 @@ def _conflicts(graphs: Mapping[str, _ScaledGraph]) -> list[list[_Place]]:
 
 def _refuse_integer_biases(graph: _ScaledGraph, position: int) -> None:
     made = set(graph.node(position).output)
-    integers = {name for name, number in graph.exact.tensors.items() if _is_int32(graph.exact, number)}
-    stored = {
-        node.output[0]
-        for node in graph.model.graph.node
-        if node.op_type == "DequantizeLinear" and node.input[0] in integers
-    }
-    layer = next((node for node in graph.model.graph.node if made & set(node.input) and stored & set(node.input)), None)
+    kinds = {number: tensor.data_type for number, tensor in graph.exact.constants.items()}
+    integers = {name for name, number in graph.exact.tensors.items() if kinds.get(number) == TensorProto.INT32}
+    nodes = graph.model.graph.node
+    stored = {node.output[0] for node in nodes if node.op_type == "DequantizeLinear" and node.input[0] in integers}
+    layer = next((node for node in nodes if made & set(node.input) and stored & set(node.input)), None)
     if layer is not None:
         raise EdgetlError(
             f"the INT32 bias of {layer.name or layer.output[0]} in {graph.prefix} is stored in steps of a scale that "
             "would change; quantise the models with one calibration table, or with biases in float (edgetl prepare "
             "--target tensorrt)"
         )
-
-
-def _is_int32(numbered: Numbered, number: int) -> bool:
-    return number in numbered.constants and numbered.constants[number].data_type == TensorProto.INT32

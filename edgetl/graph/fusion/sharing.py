@@ -1,8 +1,8 @@
-"""How much of several graphs became one, and what that is worth."""
+"""How much fused graphs share, and what that saves."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
 from edgetl.artifacts.fusion_report import GraphSize, Sharing
 from edgetl.errors import EdgetlError
@@ -12,25 +12,15 @@ from edgetl.graph.model import varying_tensors
 
 
 def sharing(fused: Fused) -> Sharing:
-    """Count what graphs have in common. That costs cannot be told is no error: fusing does not depend on it."""
+    """The sizes of the graphs, alone and fused, and of what each of them shares with the others.
+
+    Costs stay None where they cannot be told, because fusing does not depend on them.
+    """
     costs, untold = None, None
     try:
         costs = CostModel(fused.model)
     except EdgetlError as error:
         untold = str(error)
-    prefixes = fused.tensors.keys()
-    amount = _amounts(fused, costs)
-    together = amount(prefixes)
-    own = {prefix: amount({prefix}) for prefix in prefixes}
-    shared = {prefix: _common(own[prefix], amount(prefixes - {prefix}), together) for prefix in prefixes}
-    separate = sum(each.relative_latency or 0.0 for each in own.values())
-    return Sharing(
-        own, shared, together, separate / together.relative_latency if together.relative_latency else None, untold
-    )
-
-
-def _amounts(fused: Fused, costs: CostModel | None) -> Callable[[Collection[str]], GraphSize]:
-    """What some of the graphs come to as one."""
     varying = varying_tensors(fused.model.graph)
     layers = [
         owners
@@ -45,14 +35,20 @@ def _amounts(fused: Fused, costs: CostModel | None) -> Callable[[Collection[str]
         cost = costs.cost([name for prefix in prefixes for name in fused.outputs[prefix]])
         return GraphSize(count, cost.parameters, cost.flops, cost.relative_latency)
 
-    return amount
+    prefixes = fused.tensors.keys()
+    together = amount(prefixes)
+    own = {prefix: amount({prefix}) for prefix in prefixes}
+    shared = {prefix: _common(own[prefix], amount(prefixes - {prefix}), together) for prefix in prefixes}
+    separate, fused_latency = sum(each.relative_latency or 0.0 for each in own.values()), together.relative_latency
+    return Sharing(own, shared, together, separate / fused_latency if fused_latency else None, untold)
 
 
 def _common(one: GraphSize, rest: GraphSize, together: GraphSize) -> GraphSize:
-    """What is in both: their sum counts it twice."""
-
-    def common(kind: str) -> int | None:
-        counts = [getattr(amount, kind) for amount in (one, rest, together)]
-        return None if None in counts else counts[0] + counts[1] - counts[2]
-
-    return GraphSize(one.layers + rest.layers - together.layers, common("parameters"), common("flops"))
+    """The size of what both contain, which the sum of their sizes counts twice."""
+    layers = one.layers + rest.layers - together.layers
+    if one.parameters is None or rest.parameters is None or together.parameters is None:
+        return GraphSize(layers)
+    if one.flops is None or rest.flops is None or together.flops is None:
+        return GraphSize(layers)
+    parameters = one.parameters + rest.parameters - together.parameters
+    return GraphSize(layers, parameters, one.flops + rest.flops - together.flops)
