@@ -1,4 +1,4 @@
-"""Energy of an inference: the power while it runs, less that of the idle machine, by how often it ran.
+"""Energy of an inference: the power while it runs minus that of the idle machine, divided by how often it ran.
 
 A phase of its own after latency was measured, because reading power sensors takes time on the processor. Candidates
 take turns in rounds, each between two stretches of doing nothing: a machine that warms up is then idle as warm as it is
@@ -21,9 +21,10 @@ from edgetl.measure.sampler import Sampler
 
 Watts = Mapping[str, float]
 
+# Seconds: a shorter turn has too few readings of a meter that is read every 50 ms.
 _LEAST_WORK = 0.3
+# As a fraction of the power at rest: no meter resolves less.
 _LEAST_RISE = 1e-3
-"""As a share of the power at rest: no meter tells less."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class EnergyPlan:
 
     @classmethod
     def within(cls, seconds: float, candidates: int, seed: int) -> EnergyPlan:
-        """A plan that takes about so many seconds; turns have a least length, below which no meter tells anything."""
+        """Return a plan that takes about so many seconds, but no turn so short that no meter would show anything."""
         work = min(max(seconds / (cls.rounds * candidates), _LEAST_WORK), cls.work)
         return cls(work=work, rest=work / 2, seed=seed)
 
@@ -61,7 +62,7 @@ def measure_energy(
     plan: EnergyPlan,
     watch: Callable[[], object] = bool,
 ) -> dict[str, Energy]:
-    """Each candidate's energy for one call; ``watch`` is called after each round."""
+    """Return each candidate's energy for one call; ``watch`` is called after each round."""
     names, rng = list(candidates), np.random.default_rng(plan.seed)
     turns: dict[str, list[tuple[_Turn, _Turn, _Turn]]] = {name: [] for name in names}
     with Sampler(meter, plan.period) as sampler:
@@ -69,7 +70,8 @@ def measure_energy(
             order = [names[position] for position in rng.permutation(len(names))]
             rests, works = [_rest(plan)], []
             for name in order:
-                works.append(_work(candidates[name], plan))
+                _repeat(candidates[name], plan.settle)
+                works.append(_repeat(candidates[name], plan.work))
                 rests.append(_rest(plan))
             for name, work, (before, after) in zip(order, works, pairwise(rests), strict=True):
                 turns[name].append((before, work, after))
@@ -84,11 +86,6 @@ def _rest(plan: EnergyPlan) -> _Turn:
     return _Turn(begin, time.perf_counter(), 0)
 
 
-def _work(call: Callable[[], object], plan: EnergyPlan) -> _Turn:
-    _repeat(call, plan.settle)
-    return _repeat(call, plan.work)
-
-
 def _repeat(call: Callable[[], object], seconds: float) -> _Turn:
     begin, done = time.perf_counter(), 0
     while (now := time.perf_counter()) - begin < seconds or not done:
@@ -98,13 +95,13 @@ def _repeat(call: Callable[[], object], seconds: float) -> _Turn:
 
 
 def _energy(rounds: list[tuple[_Turn, _Turn, _Turn]], sampler: Sampler, meter: Meter) -> Energy:
-    """The median over rounds. A round in which the meter did not answer is left out."""
+    """Return the median over rounds. A round in which the meter did not answer is left out."""
     figures, idle, active, inferences = [], [], [], 0
     for before, work, after in rounds:
-        told = [sampler.between(turn.begin, turn.end) for turn in (before, work, after)]
-        first, busy, last = told
+        first, busy, last = (sampler.between(turn.begin, turn.end) for turn in (before, work, after))
         if first is None or busy is None or last is None:
             continue
+        # The mean of the rests before and after: a machine that warms up takes more power idle, too.
         calm = {name: (first[name] + last[name]) / 2 for name in first}
         idle.append(calm)
         active.append(busy)

@@ -1,4 +1,4 @@
-"""Power over a stretch of time, read by a thread with a period of its own."""
+"""Mean power over a time span, from a meter that a thread reads at a period of its own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from types import TracebackType
 
 import numpy as np
 
-from edgetl.arrays import Float64Array
 from edgetl.measure.power import Meter
 
 
@@ -31,7 +30,7 @@ class PowerReading:
 
 
 class Sampler:
-    """Samples a meter while its context is open; ``between`` tells of stretches inside."""
+    """Reads a meter while its context is open; ``between`` gives the power of time spans inside."""
 
     def __init__(self, meter: Meter, period: float) -> None:
         self._meter, self._period = meter, period
@@ -50,25 +49,26 @@ class Sampler:
         self._thread.join()
 
     def between(self, begin: float, end: float) -> dict[str, float] | None:
-        """Mean watts of each rail from ``begin`` to ``end``; None where fewer than two samples lie inside."""
+        """Return each rail's mean watts from ``begin`` to ``end``; None where fewer than two samples lie inside."""
         inside = [sample for sample in list(self._samples) if begin <= sample.begin and sample.end <= end]
         return mean_watts(inside, self._meter)
 
     def _sample(self) -> None:
-        """Keeps to its period as well as it can. A moment in which a rail does not answer is left out."""
         due = time.perf_counter()
         while not self._over.is_set():
             begin = time.perf_counter()
             values = {name: read() for name, read in self._meter.rails.items()}
-            told = {name: value for name, value in values.items() if value is not None}
-            if len(told) == len(values):
-                self._samples.append(PowerReading(begin, time.perf_counter(), told))
+            known = {name: value for name, value in values.items() if value is not None}
+            # A moment in which one rail did not answer is left out, or the sum of the rails would be too small.
+            if len(known) == len(values):
+                self._samples.append(PowerReading(begin, time.perf_counter(), known))
+            # The period is kept on average; where reading takes longer than it, nothing is caught up.
             due = max(due + self._period, time.perf_counter())
             self._over.wait(due - time.perf_counter())
 
 
 def mean_watts(samples: Sequence[PowerReading], meter: Meter) -> dict[str, float] | None:
-    """Each rail's energy from the first sample to the last, by the time between them; None for fewer than two."""
+    """Return each rail's energy from the first sample to the last, by the time between; None for fewer than two."""
     if len(samples) < 2 or samples[-1].seconds <= samples[0].seconds:
         return None
     seconds = np.array([sample.seconds for sample in samples])
@@ -76,16 +76,11 @@ def mean_watts(samples: Sequence[PowerReading], meter: Meter) -> dict[str, float
     watts = {}
     for name in meter.rails:
         values = np.array([sample.values[name] for sample in samples])
-        joules = _counted(values, (meter.wraps or {}).get(name, 0.0)) if meter.counts else _trapezoids(seconds, values)
-        watts[name] = joules / span
+        if meter.counts:
+            # A counter that fell has begun anew.
+            steps = np.diff(values)
+            joules = np.where(steps < 0, steps + (meter.wraps or {}).get(name, 0.0), steps)
+        else:
+            joules = (values[1:] + values[:-1]) / 2 * np.diff(seconds)
+        watts[name] = float(joules.sum()) / span
     return watts
-
-
-def _trapezoids(seconds: Float64Array, watts: Float64Array) -> float:
-    return float(((watts[1:] + watts[:-1]) / 2 * np.diff(seconds)).sum())
-
-
-def _counted(joules: Float64Array, wrap: float) -> float:
-    """A counter that fell began anew."""
-    steps = np.diff(joules)
-    return float(np.where(steps < 0, steps + wrap, steps).sum())

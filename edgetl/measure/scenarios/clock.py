@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
+# How early to wake up (s): sleeping alone ends up to a millisecond late, and more on a busy machine.
 _SPIN = 2e-3
-"""How early to wake up (s): sleeping alone ends up to a millisecond late, and more on a busy machine."""
 
 
 class RealTimeRunner:
-    """Runs the call of a job's part. Its schedule begins when it is made."""
+    """Runs each job as a call of this process. Its schedule begins when the runner is made."""
 
     def __init__(self, jobs: Sequence[Callable[[], object]]) -> None:
         self._jobs = jobs

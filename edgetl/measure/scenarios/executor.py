@@ -1,4 +1,4 @@
-"""The one executor of periodic work, on a real device or a simulated one."""
+"""Runs periodic jobs by earliest deadline first, on a real device or a simulated one."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from edgetl.measure.scenarios.schedule import Arrivals, Trace
 
 
 class JobRunner(Protocol):
-    """What does one job at a time."""
+    """A device that does one job at a time."""
 
     def now(self) -> float:
-        """Seconds since the schedule began."""
+        """Return the seconds since the schedule began."""
 
     def wait_until(self, when: float) -> None:
         """Idle; ``now`` is then ``when`` or later."""
@@ -24,11 +24,12 @@ class JobRunner(Protocol):
 
 
 def execute(arrivals: Arrivals, device: JobRunner) -> Trace:
-    """Do all jobs, each from its beginning to its end, that with the earliest deadline of those that are due first.
+    """Do all jobs, and return when each began and ended.
 
-    The device idles only while nothing is due. An inference cannot be interrupted, and of all policies that neither
-    interrupt nor idle, earliest deadline first meets every deadline that any of them can promise to meet, whatever the
-    phases (Jeffay, Stanat & Martel 1991); it needs no priorities. Ties go to the job that was due first.
+    Of the jobs that are due, that with the earliest deadline is done first, from its beginning to its end; the device
+    idles only while nothing is due. Of all policies that neither interrupt nor idle, earliest deadline first meets
+    every deadline that any of them can promise to meet, whatever the phases (Jeffay, Stanat & Martel 1991); it needs no
+    priorities. Ties go to the job that was due first.
     """
     count = len(arrivals)
     start, finish = np.empty(count), np.empty(count)
