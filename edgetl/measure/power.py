@@ -73,11 +73,9 @@ def _rails(root: Path) -> Meter | str:
 
 def _channels(root: Path) -> Iterator[tuple[str, Read]]:
     """Yield each rail that can be read, with its reader; a rail that two drivers name is read by the later one."""
-    folders = [
-        *matching_paths(root, "sys/bus/i2c/devices/*/hwmon/hwmon*"),
-        *matching_paths(root, "sys/bus/i2c/devices/*/hwmon*"),
-    ]
-    for folder in dict.fromkeys(folders):
+    # Kernels differ in whether there is a folder ``hwmon`` around the monitor's own.
+    patterns = ("sys/bus/i2c/devices/*/hwmon/hwmon*", "sys/bus/i2c/devices/*/hwmon*")
+    for folder in (path for pattern in patterns for path in matching_paths(root, pattern)):
         for label in matching_paths(folder, "in*_label"):
             rail, channel = name(label), label.name[2 : -len("_label")]
             read = partial(_product, folder / f"in{channel}_input", folder / f"curr{channel}_input")

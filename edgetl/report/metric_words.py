@@ -1,4 +1,4 @@
-"""What a classifier's accuracy and a detector's are called: every word that differs between their reports."""
+"""Words for a classifier's accuracy and for a detector's: every word that differs between their reports."""
 
 from __future__ import annotations
 
@@ -105,5 +105,5 @@ _TERMS: Mapping[Metric, MetricWords] = {
 
 
 def terms(metric: Metric) -> MetricWords:
-    """The words for a study's metric."""
+    """Return the words for a study's metric."""
     return _TERMS[metric]

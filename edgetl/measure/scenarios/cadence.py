@@ -13,8 +13,7 @@ from functools import partial
 import numpy as np
 
 from edgetl.artifacts.measurements import CadencePart, CadenceResult, FigureInterval
-from edgetl.measure.scenarios.clock import RealTimeRunner
-from edgetl.measure.scenarios.executor import execute
+from edgetl.measure.scenarios.executor import RealTimeRunner, execute
 from edgetl.measure.scenarios.figures import missed, over_rounds, percentile, pooled, why_unstable
 from edgetl.measure.scenarios.interleave import OnProgress, ScenarioPlan, interleave, warm_up
 from edgetl.measure.scenarios.schedule import Arrivals, Trace, periodic
@@ -93,17 +92,18 @@ def _summary(title: str, parts: PeriodicWorkloads, traces: Sequence[Trace]) -> C
     for number, (name, paced) in enumerate(parts.items()):
         own = [trace.of(number) for trace in traces]
         response = [trace.response * 1e3 for trace in own]
-        result = CadencePart(
-            name=name,
-            rate_hz=paced.rate_hz,
-            service_ms=float(np.median(np.concatenate([trace.service for trace in own]))) * 1e3,
-            missed=missed([trace.missed for trace in own]),
-            response_p50_ms=float(np.median(np.concatenate(response))),
-            response_p99_ms=pooled(response, percentile(99)),
-            response_worst_ms=float(np.concatenate(response).max()),
-            lateness_worst_ms=max(float(trace.lateness.max()) for trace in own) * 1e3,
+        results.append(
+            CadencePart(
+                name=name,
+                rate_hz=paced.rate_hz,
+                service_ms=float(np.median(np.concatenate([trace.service for trace in own]))) * 1e3,
+                missed=missed([trace.missed for trace in own]),
+                response_p50_ms=float(np.median(np.concatenate(response))),
+                response_p99_ms=pooled(response, percentile(99)),
+                response_worst_ms=float(np.concatenate(response).max()),
+                lateness_worst_ms=max(float(trace.lateness.max()) for trace in own) * 1e3,
+            )
         )
-        results.append(result)
     return CadenceResult(
         title=title,
         utilisation=utilisation,

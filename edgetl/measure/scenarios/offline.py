@@ -36,14 +36,15 @@ def measure_offline(
         # Each stream is busy without a pause, so its rate is inferences by the sum of their times; rates add up.
         per_round = [sum(batch * len(own) / (float(own.sum()) / 1e3) for own in times.values()) for times in rounds]
         why = why_unstable(per_round)
-        result = OfflineResult(
-            title=title,
-            batch=batch,
-            streams=len(candidates[title].parts),
-            throughput_ips=over_rounds(per_round),
-            rounds=len(per_round),
-            stable=why is None,
-            why_unstable=why,
+        results.append(
+            OfflineResult(
+                title=title,
+                batch=batch,
+                streams=len(candidates[title].parts),
+                throughput_ips=over_rounds(per_round),
+                rounds=len(per_round),
+                stable=why is None,
+                why_unstable=why,
+            )
         )
-        results.append(result)
     return tuple(results)

@@ -44,17 +44,18 @@ def measure_queries(
     results = []
     for title, rounds in interleave(trials, plan, on_progress).items():
         why = why_unstable([float(np.median(one)) for one in rounds])
-        result = QueryResult(
-            scenario=scenario,
-            title=title,
-            query_size=candidates[title].size,
-            batch=candidates[title].batch,
-            percentile=PERCENTILES[scenario],
-            latency_ms=pooled(rounds, percentile(PERCENTILES[scenario]), plan.seed),
-            queries=sum(len(one) for one in rounds),
-            rounds=len(rounds),
-            stable=why is None,
-            why_unstable=why,
+        results.append(
+            QueryResult(
+                scenario=scenario,
+                title=title,
+                query_size=candidates[title].size,
+                batch=candidates[title].batch,
+                percentile=PERCENTILES[scenario],
+                latency_ms=pooled(rounds, percentile(PERCENTILES[scenario]), plan.seed),
+                queries=sum(len(one) for one in rounds),
+                rounds=len(rounds),
+                stable=why is None,
+                why_unstable=why,
+            )
         )
-        results.append(result)
     return tuple(results)
