@@ -27,8 +27,8 @@ def ap50(matches: Matches) -> float:
     Raises:
         EdgetlError: no image has an object.
     """
-    labels = _with_objects(matches)
-    return float(_mean(precisions(matches, _itself(matches), thresholds=1)[0, labels])[0])
+    once = np.ones((len(matches.objects), 1), dtype=np.int32)
+    return float(_mean(precisions(matches, once, thresholds=1)[0, _with_objects(matches)])[0])
 
 
 def mean_average_precision(matches: Matches, groups: Mapping[str, Sequence[str]]) -> AveragePrecision:
@@ -114,16 +114,11 @@ def _with_objects(matches: Matches) -> list[int]:
     return labels
 
 
-def _itself(matches: Matches) -> Int32Array:
-    """Return N x 1 ones: every image once."""
-    return np.ones((len(matches.objects), 1), dtype=np.int32)
-
-
 def _samples(matches: Matches) -> Int32Array:
     """Return N x (1 + `RESAMPLES`): how often each image is in the test set itself, then in each set drawn from it."""
     n = len(matches.objects)
     drawn = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), RESAMPLES).astype(np.int32)
-    return np.concatenate([_itself(matches), drawn.T], axis=1)
+    return np.concatenate([np.ones((n, 1), dtype=np.int32), drawn.T], axis=1)
 
 
 def _sampled(matches: Matches) -> Float64Array:

@@ -42,6 +42,8 @@ def disturbances(states: Sequence[MachineState]) -> tuple[str, ...]:
 
 def _slowed_down(states: Sequence[MachineState]) -> Iterator[str]:
     """Yield each limit that was in force, and the part that came nearest to the temperature at which one begins."""
+    # Only a Jetson has a power mode, and only there can the fan be set.
+    fan = " (sudo jetson_clocks --fan)" if states[0].power_mode is not None else ""
     for name, first in states[0].throttles.items():
         most = max(state.throttles.get(name, first) for state in states)
         # An alert is a state, not a counter: it may be on from the first round to the last.
@@ -53,18 +55,14 @@ def _slowed_down(states: Sequence[MachineState]) -> Iterator[str]:
                 "lower power mode (sudo nvpmodel -m N)"
             )
         else:
-            yield f"the machine was throttled ({name}): cool it, then measure again" + _fan(states[0])
+            yield f"the machine was throttled ({name}): cool it, then measure again{fan}"
     known = [(one.trip - one.celsius, one) for state in states for one in state.temperatures if one.trip is not None]
     margin, one = min(known, key=lambda pair: pair[0], default=(_NEAR, None))
     if one is not None and margin < _NEAR:
         yield (
             f"{one.name} reached {one.celsius:.0f} °C, and at {one.trip:.0f} °C the machine slows down: cool it, then "
-            f"measure again{_fan(states[0])}"
+            f"measure again{fan}"
         )
-
-
-def _fan(state: MachineState) -> str:
-    return " (sudo jetson_clocks --fan)" if state.power_mode is not None else ""
 
 
 def _slow(states: Sequence[MachineState]) -> Iterator[str]:

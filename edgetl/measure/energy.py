@@ -1,8 +1,7 @@
 """Energy of an inference: the power while it runs minus that of the idle machine, divided by how often it ran.
 
-A phase of its own after latency was measured, because reading power sensors takes time on the processor. Candidates
-take turns in rounds, each between two stretches of doing nothing: a machine that warms up is then idle as warm as it is
-busy.
+It is measured after latency, because reading power sensors takes time on the processor. Candidates take turns in
+rounds, each between two rests: a machine that warms up is then idle as warm as it is busy.
 """
 
 from __future__ import annotations
@@ -58,10 +57,7 @@ class _Turn:
 
 
 def measure_energy(
-    candidates: Mapping[str, Callable[[], object]],
-    meter: Meter,
-    plan: EnergyPlan,
-    watch: Callable[[], object] = bool,
+    candidates: Mapping[str, Callable[[], object]], meter: Meter, plan: EnergyPlan, watch: Callable[[], object] = bool
 ) -> dict[str, Energy]:
     """Return each candidate's energy for one call; ``watch`` is called after each round."""
     names, rng = list(candidates), np.random.default_rng(plan.seed)
@@ -122,24 +118,21 @@ def _described(
         RailPower(name=name, idle_w=_median(idle, name), active_w=_median(active, name)) for name in meter.rails
     )
     whole = [rail for rail in rails if rail.name in meter.total_of]
-    found = Energy(
+    idle_w, active_w = round(sum(rail.idle_w for rail in whole), 4), round(sum(rail.active_w for rail in whole), 4)
+    energy = Energy(
         source=meter.source,
         total_of=meter.total_of,
-        idle_w=round(sum(rail.idle_w for rail in whole), 4),
-        active_w=round(sum(rail.active_w for rail in whole), 4),
+        idle_w=idle_w,
+        active_w=active_w,
         rails=rails,
         inferences=inferences,
         rounds=len(idle),
     )
     value, low, high = figure
-    rise = (found.active_w or 0.0) - (found.idle_w or 0.0)
-    if low <= 0.0 or rise <= _LEAST_RISE * (found.idle_w or 0.0):
-        reason = (
-            "it is not proven that the machine takes more power at work than at rest: other programs ran, or the meter "
-            "is too coarse"
-        )
-        return found.model_copy(update={"reason": reason})
-    return found.model_copy(update={"mj": value, "low": low, "high": high})
+    if low > 0.0 and active_w - idle_w > _LEAST_RISE * idle_w:
+        return energy.model_copy(update={"mj": value, "low": low, "high": high})
+    unproven = "it is not proven that the machine takes more power at work than at rest"
+    return energy.model_copy(update={"reason": f"{unproven}: other programs ran, or the meter is too coarse"})
 
 
 def _median(rounds: Sequence[Watts], name: str) -> float:

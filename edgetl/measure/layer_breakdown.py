@@ -37,11 +37,7 @@ class EngineProfile:
 
 
 def fold(timed: Sequence[NodeTime], whole: EngineProfile, parts: Mapping[str, str]) -> EngineLayers:
-    """Return the layers with their fractions, and their sums by block and by part.
-
-    Args:
-        parts: the part of the graph (``trunk``, a head) that each ONNX node belongs to.
-    """
+    """Return the layers with their fractions and the sums by block and by part, which ``parts`` knows of each node."""
     total = sum(layer.ms for layer in timed)
     layers = tuple(
         LayerTime(

@@ -3,7 +3,7 @@
 Layouts: NVIDIA's Jetson Linux Developer Guide, "Platform Power and Performance" (power modes, thermal zones with their
 trip points, soctherm's over-current events); the kernel's documentation of ``sysfs-class-devfreq``, ``cpufreq``,
 ``thermal`` and the thermal throttle counters of x86. Thor has a clock for each part of its GPU (``gpu-gpc-0``) and its
-memory's among them (``bwmgr``); on Orin the memory's is told to root alone (``debug/bpmp``), as jetson-stats reads it.
+memory's among them (``bwmgr``); on Orin root alone can read the memory's (``debug/bpmp``), as jetson-stats does.
 """
 
 from __future__ import annotations
@@ -82,9 +82,8 @@ def probe(root: Path = Path("/")) -> Callable[[], MachineState]:
     gpu = _driver_gpu(root)
     zones = [path for path in matching_paths(root, "sys/class/thermal/thermal_zone*") if name(path / "type")]
     sensors = [((name(path / "type") or "").removesuffix("-thermal"), path / "temp", _trip(path)) for path in zones]
-    throttles = dict(_throttle_files(root))
-    mode = root / "var/lib/nvpmodel/status"
-    governor = root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"
+    throttles = _throttle_files(root)
+    mode, cpu = root / "var/lib/nvpmodel/status", root / "sys/devices/system/cpu/cpu0"
 
     def state() -> MachineState:
         card, power_mode = gpu(), re.search(r"pmode:(\d{1,9})", text(mode) or "")
@@ -100,7 +99,7 @@ def probe(root: Path = Path("/")) -> Callable[[], MachineState]:
             temperatures=(*temperatures, *card.temperatures),
             throttles={**limits, **card.throttles},
             power_mode=None if power_mode is None else str(int(power_mode[1])),
-            governor=name(governor),
+            governor=name(cpu / "cpufreq/scaling_governor"),
             preemptions=resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw,
         )
 

@@ -41,12 +41,9 @@ class Gpu:
         except OSError:
             raise EdgetlError(f"no {library} is here") from None
         self._device = ctypes.c_void_p()
-        for function, arguments in (
-            ("nvmlInit_v2", ()),
-            ("nvmlDeviceGetHandleByIndex_v2", (0, ctypes.byref(self._device))),
-        ):
-            code = self._ask(function, *arguments)
-            if code:
+        handle = ("nvmlDeviceGetHandleByIndex_v2", 0, ctypes.byref(self._device))
+        for function, *arguments in (("nvmlInit_v2",), handle):
+            if code := self._ask(function, *arguments):
                 raise EdgetlError(f"{function} of {library} answers {code}")
 
     def joules(self) -> float | None:

@@ -50,25 +50,19 @@ def find_meter(root: Path = Path("/")) -> Meter:
     Raises:
         EdgetlError: there is none that can be read; says what was looked for.
     """
-    reasons = []
-    for look in (_rails, _driver, _processor):
+    rails = dict(_channels(root))
+    wholes = (*((rail,) for rail in _ALL), *_MODULES)
+    total = next((names for names in wholes if rails.keys() >= set(names)), None)
+    if total is not None:
+        return Meter("INA3221 power monitor", rails, total)
+    unknown = f"the power rails {', '.join(rails)} are of no module that is known"
+    reasons = [unknown if rails else "no INA3221 power monitor can be read"]
+    for look in (_driver, _processor):
         meter = look(root)
         if isinstance(meter, Meter):
             return meter
         reasons.append(meter)
     raise EdgetlError("; ".join(reasons))
-
-
-def _rails(root: Path) -> Meter | str:
-    rails = dict(_channels(root))
-    if not rails:
-        return "no INA3221 power monitor can be read"
-    whole = next(((rail,) for rail in _ALL if rail in rails), None)
-    module = next((names for names in _MODULES if rails.keys() >= set(names)), None)
-    total = whole or module
-    if total is None:
-        return f"the power rails {', '.join(rails)} are of no module that is known"
-    return Meter("INA3221 power monitor", rails, total)
 
 
 def _channels(root: Path) -> Iterator[tuple[str, Read]]:
@@ -103,7 +97,7 @@ def _driver(root: Path) -> Meter | str:
         return Meter("NVIDIA driver (energy counter)", {"GPU": gpu.joules}, ("GPU",), counts=True)
     if gpu.watts() is not None:
         return Meter("NVIDIA driver (power)", {"GPU": gpu.watts}, ("GPU",))
-    return "NVIDIA's driver tells no power of this GPU"
+    return "NVIDIA's driver does not report this GPU's power"
 
 
 def _processor(root: Path) -> Meter | str:
@@ -123,10 +117,8 @@ def _processor(root: Path) -> Meter | str:
     if packages:
         return Meter("RAPL counters of the processor", rails, packages, counts=True, wraps=wraps)
     if refused:
-        return (
-            "the processor's energy counters are for root alone "
-            "(sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj)"
-        )
+        allow = "sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj"
+        return f"the processor's energy counters are for root alone ({allow})"
     return "the processor has no energy counters"
 
 

@@ -156,9 +156,8 @@ def measure(
     session = _Session(names, load, plan, watch, probe)
     for loading in count(1):
         session.loading()
-        if session.over or (
-            loading >= _FEWEST_LOADINGS and session.rounds >= plan.min_rounds and enough(session.medians)
-        ):
+        known = loading >= _FEWEST_LOADINGS and session.rounds >= plan.min_rounds and enough(session.medians)
+        if session.over or known:
             break
     watch(1.0)
     samples = {name: candidate.samples for name, candidate in session.found.items()}
@@ -166,7 +165,7 @@ def measure(
 
 
 class _Session(Generic[StateT]):
-    """A measurement under way."""
+    """The state of a measurement."""
 
     def __init__(
         self,

@@ -38,9 +38,7 @@ class Stopwatch:
 
 @dataclass(frozen=True)
 class InferencePipeline(Generic[_FileT, _ImageT, _InputT]):
-    """The steps from a file to its answer. Engines run inside ``answer``, under ``inference``; the rest of it is
-    post-processing.
-    """
+    """The steps from a file to its answer. Engines run inside ``answer``, under ``inference``."""
 
     decode: Callable[[_FileT], _ImageT]
     preprocess: Callable[[_ImageT], _InputT]
@@ -82,6 +80,7 @@ def _pass(way: InferencePipeline[_FileT, _ImageT, _InputT], file: _FileT) -> tup
     ready = time.perf_counter_ns()
     way.answer(tensor)
     answered = time.perf_counter_ns()
+    # What ``answer`` does beside running engines is post-processing.
     inside = way.inference.ns - before
     steps = (decoded - begin, ready - decoded, inside, answered - ready - inside)
     return tuple(step / _NS_PER_MS for step in steps)

@@ -73,6 +73,7 @@ def build_case(
     accuracy_control: AccuracyControlResult | None = None,
 ) -> VerdictCase | None:
     """Return the case, or None where no row was run. The order of the rows does not matter."""
+    # Sorted, so that the order in which candidates were measured decides no tie and no sentence.
     rows = sorted(measured, key=lambda row: row.title)
     run = candidates(rows)
     if not run:

@@ -47,7 +47,7 @@ def search(results: Results) -> PlotlyFigure | None:
     unit, size = flops_unit(max(tree.flops for tree in trees))
     places = {tree.name: (tree.flops / size, tree.val_accuracy * 100) for tree in trees}
     costs = [cost for cost, _ in places.values()]
-    shares = [tree.val_accuracy for tree in trees]
+    fractions = [tree.val_accuracy for tree in trees]
     chosen = results.verdict.deployment
     kinds = dict.fromkeys((tree.deployment, tree.measured) for tree in sorted(trees, key=lambda tree: tree.measured))
     return {
@@ -59,7 +59,7 @@ def search(results: Results) -> PlotlyFigure | None:
         "layout": layout(
             440,
             xaxis=cost_axis(f"{unit} for one image", min(costs), max(costs))[0],
-            yaxis=accuracy_axis(f"Validation {terms(results.metric).name}, %", min(shares), max(shares)),
+            yaxis=accuracy_axis(f"Validation {terms(results.metric).name}, %", min(fractions), max(fractions)),
         ),
     }
 

@@ -75,7 +75,6 @@ def render_html(results: Results) -> str:
 
 
 def _measurements(results: Results) -> dict[str, Any]:
-    """Return what the page shows of every study."""
     table, run, words = rows(results), candidates(results.deployments), terms(results.metric)
     groups = list(dict.fromkeys(group for candidate in run for group in candidate.accuracy.groups))
     return {
@@ -124,7 +123,6 @@ def _sweep(results: Results) -> dict[str, Any]:
 
 
 def _figures(results: Results, groups: list[str]) -> dict[str, PlotlyFigure]:
-    """Return figures by the id of their place in the page."""
     drawn = {
         "overview": accuracy_against_latency(results),
         "depth": freeze_depth(results) if results.trees else None,

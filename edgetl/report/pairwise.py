@@ -104,6 +104,7 @@ def _speed(case: VerdictCase, a: Candidate, b: Candidate) -> str:
     if speedup is None:
         pair = f"{significant(a.latency.p50)} ms against {significant(b.latency.p50)} ms"
         return f"not proven faster or slower than {b.title} ({pair}, not timed side by side)"
+    # "0.8 times as fast" would have to be turned around by the reader.
     if speedup.high < 1.0:
         slower = speedup.inverted()
         factor, low, high = times(slower.value, slower.low, slower.high)
@@ -124,6 +125,7 @@ def _accuracy(case: VerdictCase, a: Candidate, b: Candidate) -> str:
     if difference.high < 0.0:
         less = difference.negated()
         return f"{points(less.value)} points {words.lower} ({_range(less)})"
+    # Both gave the same answer on every image.
     if difference.low == difference.high:
         return f"exactly {words.alike}"
     spread = f"between {points(-difference.low)} points less and {points(difference.high)} more"

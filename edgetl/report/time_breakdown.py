@@ -64,10 +64,10 @@ def _table(title: str) -> Table:
     return table
 
 
-def _bar(before: float, share: float) -> Text:
+def _bar(before: float, fraction: float) -> Text:
     # What takes any time at all is one character wide.
-    begin, end = round(before * _BAR), round((before + share) * _BAR)
-    return Text(" " * begin + "#" * max(end - begin, 1 if share > 0.0 else 0))
+    begin, end = round(before * _BAR), round((before + fraction) * _BAR)
+    return Text(" " * begin + "#" * max(end - begin, 1 if fraction > 0.0 else 0))
 
 
 def waterfall_table(title: str, waterfall: Waterfall) -> Table:

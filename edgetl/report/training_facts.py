@@ -74,7 +74,7 @@ def cascade_note(results: Results) -> str | None:
     except ValidationError as error:
         what = f"training.cascade has {error.error_count()} faults"
         raise EdgetlError(f"results.json: {what}, expected threshold and fired; run `edgetl report` again") from None
-    fired = listed([f"{printable(group)} on {percent(share)} %" for group, share in cascade.fired.items()])
+    fired = listed([f"{printable(group)} on {percent(fraction)} %" for group, fraction in cascade.fired.items()])
     words = terms(results.metric)
     where = words.fires.format(threshold=significant(cascade.threshold, 2))
     return (

@@ -22,7 +22,7 @@ What is unstable:
     trusting the unstable latencies would choose the same.
 
 Where nothing meets the budget, nothing is named: the reasons say which limits the nearest candidate misses and by how
-much. Nearest is who misses the fewest limits, then by the smallest share of them.
+much. Nearest is who misses the fewest limits, then by the smallest fraction of them.
 """
 
 from __future__ import annotations

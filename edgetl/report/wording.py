@@ -14,22 +14,22 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
 
 
-def percent(share: float) -> str:
+def percent(fraction: float) -> str:
     """Return ``0.9312`` as ``93.1``."""
-    return f"{share * 100:.1f}"
+    return f"{fraction * 100:.1f}"
 
 
-def points(share: float) -> str:
+def points(fraction: float) -> str:
     """Return a difference of fractions in percentage points; with two decimals where one would leave nothing."""
-    size = share * 100
+    size = fraction * 100
     text = f"{size:.2f}" if 0.005 <= abs(size) < 0.095 else f"{size:.1f}"
     # -0.0 would say that something was lost.
     return text.removeprefix("-") if float(text) == 0.0 else text
 
 
-def signed(share: float) -> str:
+def signed(fraction: float) -> str:
     """Return a difference in points with its sign."""
-    text = points(share)
+    text = points(fraction)
     return text if text.startswith("-") else f"+{text}"
 
 

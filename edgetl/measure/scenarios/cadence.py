@@ -43,8 +43,7 @@ def measure_cadence(
         title: sum(paced.rate_hz * warm_up(paced.call, plan) for paced in parts.values())
         for title, parts in candidates.items()
     }
-    # One that needs more than all of it is not run: its queue would grow without end, and every figure would only
-    # tell how long one waited for it.
+    # One that needs more than all of it is not run: its queue would grow without end, and so would every figure.
     able = {title: parts for title, parts in candidates.items() if needed[title] <= 1.0}
     trials = {}
     for title, parts in able.items():

@@ -73,5 +73,4 @@ def _summary(title: str, measured: Mapping[ConcurrentSet, tuple[Times, ...]]) ->
 
 
 def _medians(rounds: tuple[Times, ...], part: str) -> Float64Array:
-    """Return one median for each round."""
     return np.array([float(np.median(times[part])) for times in rounds])

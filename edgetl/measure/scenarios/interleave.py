@@ -40,9 +40,9 @@ def interleave(
         for position in rng.permutation(len(names)):
             results[names[position]].append(trials[names[position]]())
         number += 1
-        share = min((time.perf_counter() - begin) / plan.seconds, number / plan.min_rounds)
-        on_progress(min(share, 1.0))
-        if share >= 1.0:
+        done = min((time.perf_counter() - begin) / plan.seconds, number / plan.min_rounds)
+        on_progress(min(done, 1.0))
+        if done >= 1.0:
             break
     return {name: tuple(found) for name, found in results.items()}
 

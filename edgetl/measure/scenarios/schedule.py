@@ -79,8 +79,8 @@ class Trace:
         """Return the fraction of the time that periodic jobs keep the device busy; above 1 it cannot keep up."""
         # Each part's mean service by its period: how many of its jobs happen to lie before the horizon does not matter.
         periods = self.arrivals.deadline - self.arrivals.at
-        shares = self.service / periods
-        return sum(float(shares[self.arrivals.part == part].mean()) for part in np.unique(self.arrivals.part))
+        fractions = self.service / periods
+        return sum(float(fractions[self.arrivals.part == part].mean()) for part in np.unique(self.arrivals.part))
 
     @property
     def longest_queue(self) -> int:

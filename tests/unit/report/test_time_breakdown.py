@@ -72,7 +72,7 @@ def test_the_report_draws_the_way_of_every_deployment(results: Results, on_the_w
 def test_what_disturbed_the_measurement_is_on_the_page(results: Results) -> None:
     reason = "the GPU ran at 306 MHz, below its 918: sudo jetson_clocks"
     assert reason in render_html(results.model_copy(update={"disturbances": (reason,)}))
-    assert "did not hold still" not in render_html(results)
+    assert "The machine changed while" not in render_html(results)
 
 
 def test_energy_is_told_with_its_source_or_with_the_reason(results: Results) -> None:
