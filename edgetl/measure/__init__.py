@@ -1,1 +1,1 @@
-"""Accuracy, latency and memory: numbers with how they were got."""
+"""Measuring: accuracy, latency, power and energy, with intervals and the state of the machine."""

@@ -13,7 +13,7 @@ from edgetl.measure import bootstrap
 
 
 def hits(probabilities: Float32Array, truth: Int64Array) -> BoolArray:
-    """Which images got the right label, all labels competing.
+    """Return for each image whether the most probable label is the right one, all labels competing.
 
     Args:
         probabilities: N x labels.
@@ -26,7 +26,7 @@ def hits(probabilities: Float32Array, truth: Int64Array) -> BoolArray:
 def top1_accuracy(
     probabilities: Float32Array, truth: Int64Array, labels: Sequence[str], groups: Mapping[str, Sequence[str]]
 ) -> Accuracy:
-    """Accuracy overall, per group with all labels competing, and per group masked to the group's own labels.
+    """Return accuracy overall, per group with all labels competing, and per group masked to the group's own labels.
 
     Masked accuracy answers "which of these five?" where it is known that it is one of the five; a specialist
     looks better by it than it will be in the field. A group with no test image is left out.
@@ -44,7 +44,7 @@ def top1_accuracy(
 
 
 def compare_accuracies(predictions: Mapping[str, Float32Array], truth: Int64Array) -> tuple[Comparison, ...]:
-    """The difference of every pair, image by image."""
+    """Return the difference in accuracy of every pair, with its interval, both on the same images."""
     right = {title: hits(probabilities, truth) for title, probabilities in predictions.items()}
     comparisons = []
     for a, b in combinations(right, 2):

@@ -17,29 +17,29 @@ from edgetl.measure.matching import IOU_THRESHOLDS, Matches
 RESAMPLES = 1000
 _RECALLS: Float64Array = np.linspace(0.0, 1.0, 101)
 _TAILS = ((1 - bootstrap.CONFIDENCE) / 2, (1 + bootstrap.CONFIDENCE) / 2)
-# Detections times samples in one pass: their running sums stay in a processor's cache.
+# Detections times samples in one pass: small enough that their running sums stay in a processor's cache.
 _CELLS = 1 << 19
 
 
 def ap50(matches: Matches) -> float:
-    """mAP@0.5: the mean over the labels that have objects.
+    """Return mAP@0.5: the mean over the labels that have objects.
 
     Raises:
         EdgetlError: no image has an object.
     """
-    labels = _with_objects(matches)
-    return float(_mean(precisions(matches, _itself(matches), thresholds=1)[0, labels])[0])
+    once = np.ones((len(matches.objects), 1), dtype=np.int32)
+    return float(_mean(precisions(matches, once, thresholds=1)[0, _with_objects(matches)])[0])
 
 
 def mean_average_precision(matches: Matches, groups: Mapping[str, Sequence[str]]) -> AveragePrecision:
-    """mAP@0.5 and mAP@[.5:.95] of all labels and of each group, and AP of each label.
+    """Return mAP@0.5 and mAP@[.5:.95] of all labels and of each group, and AP of each label.
 
     The figures are COCO's. For their intervals images are drawn with replacement, each with its matches, and AP is
     computed anew from those; a label with no object among them is left out of their mean. A label with no object at all
     has no AP, and a group of such labels is left out.
 
-    AP takes the best precision beyond a recall, so it is higher where there are fewer objects: figures of test sets
-    that differ much in size are not to be compared, whatever their intervals.
+    AP takes the best precision beyond a recall, so it is higher where there are fewer objects: do not compare figures
+    of test sets that differ much in size, whatever their intervals.
 
     Raises:
         EdgetlError: no image has an object.
@@ -66,7 +66,7 @@ def mean_average_precision(matches: Matches, groups: Mapping[str, Sequence[str]]
 
 
 def map50_estimate(matches: Matches) -> AccuracyEstimate:
-    """mAP@0.5 with its interval.
+    """Return mAP@0.5 with its interval.
 
     Raises:
         EdgetlError: no image has an object.
@@ -75,7 +75,7 @@ def map50_estimate(matches: Matches) -> AccuracyEstimate:
 
 
 def map50_drop(a: Matches, b: Matches) -> tuple[float, float, float, float]:
-    """By how much b's mAP@0.5 is below a's on the same images: the drop, its standard error, and its interval.
+    """Return how far b's mAP@0.5 is below a's on the same images: the drop, its standard error, low and high.
 
     Raises:
         EdgetlError: no image has an object.
@@ -86,12 +86,12 @@ def map50_drop(a: Matches, b: Matches) -> tuple[float, float, float, float]:
 
 
 def as_accuracy(measured: AveragePrecision) -> Accuracy:
-    """mAP@0.5, where a study of classification has its accuracy."""
+    """Return mAP@0.5 as the accuracy that a classification study has."""
     return Accuracy(overall=measured.overall.ap50, groups={name: one.ap50 for name, one in measured.groups.items()})
 
 
 def compare_map50(matches: Mapping[str, Matches]) -> tuple[Comparison, ...]:
-    """The difference in mAP@0.5 of every pair, both on the same drawn images.
+    """Return the difference in mAP@0.5 of every pair, both on the same drawn images.
 
     Raises:
         EdgetlError: no image has an object.
@@ -107,32 +107,27 @@ def compare_map50(matches: Mapping[str, Matches]) -> tuple[Comparison, ...]:
 
 
 def _with_objects(matches: Matches) -> list[int]:
-    """The labels that have objects, by position."""
+    """Return the positions of the labels that have objects."""
     labels: list[int] = np.flatnonzero(matches.objects.any(axis=0)).tolist()
     if not labels:
         raise EdgetlError("no image has an object of the study's labels, so there is no mAP; add images that have one")
     return labels
 
 
-def _itself(matches: Matches) -> Int32Array:
-    """N x 1: every image once."""
-    return np.ones((len(matches.objects), 1), dtype=np.int32)
-
-
 def _samples(matches: Matches) -> Int32Array:
-    """N x (1 + `RESAMPLES`): how often each image is in the test set itself, and then in each one drawn from it."""
+    """Return N x (1 + `RESAMPLES`): how often each image is in the test set itself, then in each set drawn from it."""
     n = len(matches.objects)
     drawn = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), RESAMPLES).astype(np.int32)
-    return np.concatenate([_itself(matches), drawn.T], axis=1)
+    return np.concatenate([np.ones((n, 1), dtype=np.int32), drawn.T], axis=1)
 
 
 def _sampled(matches: Matches) -> Float64Array:
-    """mAP@0.5 of the test set itself, and of each one drawn from it."""
+    """Return mAP@0.5 of the test set itself, and of each one drawn from it."""
     return _mean(precisions(matches, _samples(matches), thresholds=1)[0, _with_objects(matches)])
 
 
 def _mean(sampled: Float64Array) -> Float64Array:
-    """The mean over labels that a sample has, from labels x samples; NaN where it has none."""
+    """Return the mean of labels x samples over the labels that a sample has; NaN where it has none."""
     there = ~np.isnan(sampled)
     total: Float64Array = np.where(there, sampled, 0.0).sum(axis=0)
     result: Float64Array = np.divide(total, there.sum(axis=0), out=np.full_like(total, np.nan), where=there.any(axis=0))
@@ -145,18 +140,17 @@ def _estimate(sampled: Float64Array, objects: Int64Array) -> AccuracyEstimate:
 
 
 def _interval(sampled: Float64Array, bounds: tuple[float, float], objects: Int64Array) -> tuple[float, float, float]:
-    """The figure itself, which comes first, and its interval from the samples after it.
+    """Return the figure of the test set, which comes first, and its interval from the samples after it.
 
     AP of images of which some are drawn twice is on average above AP of those they are drawn from. The percentile
     interval is moved back by that (the bootstrap's estimate of bias: Efron & Tibshirani 1993, chapter 10): it says how
     far other test sets of so many images may give another figure.
-
-    Where nearly all samples give the same, the bootstrap knows no doubt. Then the figure may be off by the exact bound
-    of `bootstrap.mean_of_hits` on how common images can be of which the test set, among those that have ``objects``,
-    has none.
     """
     value, drawn = float(sampled[0]), sampled[1:][~np.isnan(sampled[1:])]
     low, high = np.quantile(drawn, _TAILS) - (drawn.mean() - value)
+    # Where nearly all samples give the same figure, the bootstrap shows no doubt. But the test set may have none of the
+    # images that would change it: the exact bound of `mean_of_hits` says how common those can be, among images that
+    # have objects.
     if high - low < 1e-9:
         unseen = bootstrap.mean_of_hits(np.zeros(int(objects.any(axis=1).sum()), dtype=np.bool_)).high
         low, high = value - unseen, value + unseen
@@ -164,12 +158,12 @@ def _interval(sampled: Float64Array, bounds: tuple[float, float], objects: Int64
 
 
 def precisions(matches: Matches, samples: Int32Array, thresholds: int) -> Float64Array:
-    """AP at the first so many IoU thresholds: thresholds x labels x samples; NaN where a sample has no object.
+    """Return AP at the first IoU thresholds: thresholds x labels x samples; NaN where a sample has no object.
 
     Args:
         matches: of N images.
         samples: N x samples, how often each image is there; its copies' detections follow one another.
-        thresholds: up to T.
+        thresholds: how many, up to T.
     """
     objects: Float64Array = matches.objects.T.astype(np.float64) @ samples
     result = np.zeros((thresholds, *objects.shape))
@@ -186,10 +180,10 @@ def precisions(matches: Matches, samples: Int32Array, thresholds: int) -> Float6
 
 
 def _areas(counts: Int32Array, right: BoolArray, ignored: BoolArray, objects: Float64Array) -> Float64Array:
-    """The area under precision over recall: thresholds x samples.
+    """Return the area under precision over recall: thresholds x samples.
 
-    At each of 101 recalls the highest precision there or beyond, as PASCAL VOC interpolates (Everingham et al. 2010)
-    and COCO samples. Recall grows at right detections only, so nothing is computed at others.
+    At each of 101 recalls it takes the highest precision there or beyond, as PASCAL VOC interpolates (Everingham et al.
+    2010) and COCO samples. Recall grows at right detections only, so nothing is computed at others.
 
     Args:
         counts: detections x samples, how often each is there; by falling score.
@@ -201,23 +195,16 @@ def _areas(counts: Int32Array, right: BoolArray, ignored: BoolArray, objects: Fl
     running = counts.cumsum(axis=0, dtype=np.int32)
     for threshold, hits in enumerate(map(np.flatnonzero, right)):
         found = counts[hits].cumsum(axis=0, dtype=np.int32)
-        seen = running[hits] - _before(hits, np.flatnonzero(ignored[threshold, : len(counts)]), counts)
+        # Ignored detections are no errors: those before each hit are taken out of the detections seen so far.
+        aside = np.flatnonzero(ignored[threshold, : len(counts)])
+        skipped = np.zeros((len(aside) + 1, counts.shape[1]), dtype=np.int32)
+        counts[aside].cumsum(axis=0, dtype=np.int32, out=skipped[1:])
+        seen = running[hits] - skipped[np.searchsorted(aside, hits)]
         best = np.maximum.accumulate((found / np.maximum(seen, 1))[::-1], axis=0)[::-1]
-        reached = _reached(found / np.maximum(objects, 1.0))
+        # How many of the 101 recalls are reached. They are evenly spaced, so only the nearest is in question; it is
+        # compared with the table's own number, because COCO's figures depend on how those are rounded.
+        recall = found / np.maximum(objects, 1.0)
+        nearest = np.rint(recall * (len(_RECALLS) - 1)).astype(np.int64)
+        reached = nearest + (_RECALLS[nearest] <= recall)
         result[threshold] = (best * np.diff(reached, axis=0, prepend=0)).sum(axis=0) / len(_RECALLS)
-    return result
-
-
-def _before(hits: Int64Array, aside: Int64Array, counts: Int32Array) -> Int32Array:
-    """How many of the detections set aside come before each hit: hits x samples."""
-    running = np.zeros((len(aside) + 1, counts.shape[1]), dtype=np.int32)
-    counts[aside].cumsum(axis=0, dtype=np.int32, out=running[1:])
-    result: Int32Array = running[np.searchsorted(aside, hits)]
-    return result
-
-
-def _reached(recall: Float64Array) -> Int64Array:
-    """How many of the 101 recalls are not above ``recall``. As they are even, only the nearest is in question."""
-    nearest = np.rint(recall * (len(_RECALLS) - 1)).astype(np.int64)
-    result: Int64Array = nearest + (_RECALLS[nearest] <= recall)
     return result

@@ -1,4 +1,4 @@
-"""Jetsons by name: their peaks, each with its source, and how much of these inference was seen to reach."""
+"""Jetsons by name: their peaks, each with its source, and the fraction of a peak that inference was seen to reach."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from edgetl.artifacts.files import Artifact
 from edgetl.config import Precision
 from edgetl.errors import EdgetlError
 
-_GB_MB = 1000.0
-
 
 class Citation(Artifact):
     """Where a figure is from. ``verified`` is whether that page was read; else the figure is from memory."""
@@ -24,14 +22,14 @@ class Citation(Artifact):
 
 
 class GpuArchitecture(Artifact):
-    """Operations (two for a multiply-add, dense) that one SM does in a clock; no INT8 where there is none."""
+    """Operations (two for a multiply-add, dense) that one SM does in a clock; without INT8 where it has none."""
 
     operations_per_sm_clock: dict[Precision, PositiveInt]
     source: str
 
 
 class Mode(Artifact):
-    """A power mode of nvpmodel's: the highest GPU clock, the SMs that are on, and the memory bandwidth in 1e9 B/s."""
+    """A power mode of nvpmodel: the highest GPU clock, the SMs that are on, and the memory bandwidth in 1e9 B/s."""
 
     name: str
     gpu_mhz: PositiveFloat
@@ -51,7 +49,7 @@ class JetsonModule(Artifact):
 
 
 class Efficiency(Artifact):
-    """Shares of the peaks that an architecture reached in published measurements, as ``benchmarks/estimate.py`` fits.
+    """The fraction of each peak that an architecture reached in published runs (fit: ``benchmarks/estimate.py``).
 
     ``launch_us`` is what each kernel costs beside its work. A network that was left out of the fit took between
     1 / ``spread`` and ``spread`` times what was estimated, in nine cases of ten.
@@ -64,18 +62,18 @@ class Efficiency(Artifact):
 
 
 class Catalogue(Artifact):
-    """``devices.json``: every figure names a source that is there."""
+    """``devices.json``: every figure names a source that the file lists."""
 
     sources: dict[str, Citation]
     architectures: dict[str, GpuArchitecture]
     devices: tuple[JetsonModule, ...]
 
     @model_validator(mode="after")
-    def _refers_to_what_is_there(self) -> Catalogue:
-        told = [one.source for one in self.architectures.values()]
-        told += [device.source for device in self.devices]
-        told += [mode.source for device in self.devices for mode in device.modes]
-        if unknown := set(told) - self.sources.keys():
+    def _check_references(self) -> Catalogue:
+        named = [one.source for one in self.architectures.values()]
+        named += [device.source for device in self.devices]
+        named += [mode.source for device in self.devices for mode in device.modes]
+        if unknown := set(named) - self.sources.keys():
             raise ValueError(f"there is no source {min(unknown)!r}")
         for device in self.devices:
             if device.architecture not in self.architectures:
@@ -106,7 +104,7 @@ def catalogue() -> Catalogue:
 
 @cache
 def efficiencies() -> dict[str, Efficiency]:
-    """Of each architecture."""
+    """Return the efficiency of each architecture."""
     return TypeAdapter(dict[str, Efficiency]).validate_json(_packaged("efficiency.json"))
 
 
@@ -115,21 +113,32 @@ def _packaged(name: str) -> bytes:
 
 
 def find_device_peaks(text: str) -> DevicePeaks:
-    """A device by its name, such as ``Orin Nano 8GB`` or ``AGX Orin 64GB@30W``; without a mode in its fastest.
+    """Return the peaks of a device by its name, such as ``Orin Nano 8GB`` or ``AGX Orin 64GB@30W``.
 
-    Case, blanks and hyphens do not matter, nor does a leading "Jetson".
+    Without a mode it is in its fastest. Case, blanks and hyphens do not matter, nor does a leading "Jetson".
 
     Raises:
         EdgetlError: there is no such device or mode, or the name fits several.
     """
-    name, _, wanted = text.partition("@")
+    name, _, mode_name = text.partition("@")
     device = _find_device(name)
     modes = {_key(mode.name): mode for mode in device.modes}
-    mode = modes.get(_key(wanted)) if wanted else device.modes[0]
+    mode = modes.get(_key(mode_name)) if mode_name else device.modes[0]
     if mode is None:
         known = ", ".join(mode.name for mode in device.modes)
-        raise EdgetlError(f"{device.name} has no power mode {wanted!r} here; it has {known}")
-    return _target(device, mode)
+        raise EdgetlError(f"{device.name} has no power mode {mode_name!r} here; it has {known}")
+    architecture, sources = catalogue().architectures[device.architecture], catalogue().sources
+    clocks = mode.sms * mode.gpu_mhz * 1e6
+    figures = {"memory": device.source, "clock, SMs and bandwidth": mode.source, "peaks": architecture.source}
+    return DevicePeaks(
+        device=device.name,
+        mode=mode.name,
+        peaks={precision: clocks * each for precision, each in architecture.operations_per_sm_clock.items()},
+        bandwidth=mode.bandwidth_gbs * 1e9,
+        memory_mb=device.memory_gb * 1000.0,
+        efficiency=efficiencies()[device.architecture],
+        unverified=tuple(figure for figure, source in figures.items() if not sources[source].verified),
+    )
 
 
 def _find_device(name: str) -> JetsonModule:
@@ -146,19 +155,3 @@ def _find_device(name: str) -> JetsonModule:
 
 def _key(name: str) -> str:
     return re.sub(r"[\s_-]", "", name).lower()
-
-
-def _target(device: JetsonModule, mode: Mode) -> DevicePeaks:
-    found = catalogue()
-    architecture = found.architectures[device.architecture]
-    clocks = mode.sms * mode.gpu_mhz * 1e6
-    figures = {"memory": device.source, "clock, SMs and bandwidth": mode.source, "peaks": architecture.source}
-    return DevicePeaks(
-        device=device.name,
-        mode=mode.name,
-        peaks={precision: clocks * each for precision, each in architecture.operations_per_sm_clock.items()},
-        bandwidth=mode.bandwidth_gbs * 1e9,
-        memory_mb=device.memory_gb * _GB_MB,
-        efficiency=efficiencies()[device.architecture],
-        unverified=tuple(name for name, source in figures.items() if not found.sources[source].verified),
-    )

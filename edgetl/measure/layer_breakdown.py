@@ -1,4 +1,4 @@
-"""Layers folded by block and by part."""
+"""Times of an engine's layers, summed by block and by part of the graph."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from edgetl.artifacts.measurements import EngineLayers, LayerTime, PartTime
 
 _BLOCKS = 8
 _OWN = "put in by the runtime"
+# Decimals of milliseconds and fractions in a results file: nanoseconds, finer than any profiler.
 _DIGITS = 6
 
 NodePath = tuple[str, ...]
@@ -16,7 +17,7 @@ NodePath = tuple[str, ...]
 
 @dataclass(frozen=True)
 class NodeTime:
-    """A layer as an engine names it, its ONNX node where it has one, and its milliseconds."""
+    """A layer's name in the engine, its ONNX node where it has one, and its milliseconds."""
 
     layer: str
     node: str | None
@@ -26,7 +27,7 @@ class NodeTime:
 
 @dataclass(frozen=True)
 class EngineProfile:
-    """What the layers are held against: see `EngineLayers`."""
+    """The engine that was profiled and its latency as a whole: see `EngineLayers`."""
 
     engine: str
     source: str
@@ -36,7 +37,7 @@ class EngineProfile:
 
 
 def fold(timed: Sequence[NodeTime], whole: EngineProfile, parts: Mapping[str, str]) -> EngineLayers:
-    """Shares, blocks, and the parts that ``parts`` tells of nodes."""
+    """Return the layers with their fractions and the sums by block and by part, which ``parts`` knows of each node."""
     total = sum(layer.ms for layer in timed)
     layers = tuple(
         LayerTime(
@@ -49,6 +50,11 @@ def fold(timed: Sequence[NodeTime], whole: EngineProfile, parts: Mapping[str, st
         )
         for layer in timed
     )
+    by_part: dict[str, list[float]] = {}
+    for layer in layers:
+        by_part.setdefault(layer.part or _OWN, []).append(layer.ms)
+    # A trunk alone is the whole engine: the table would have one row.
+    divided = not by_part.keys() <= {"trunk", _OWN}
     return EngineLayers(
         engine=whole.engine,
         source=whole.source,
@@ -58,7 +64,7 @@ def fold(timed: Sequence[NodeTime], whole: EngineProfile, parts: Mapping[str, st
         latency_ms=whole.latency_ms,
         layers=layers,
         blocks=_blocks(timed, total),
-        parts=_parts(layers, total),
+        parts=tuple(_part(name, ms, total) for name, ms in by_part.items()) if divided else (),
     )
 
 
@@ -66,20 +72,12 @@ def _fraction(ms: float, total: float) -> float:
     return round(ms / total, _DIGITS) if total else 0.0
 
 
-def _parts(layers: Sequence[LayerTime], total: float) -> tuple[PartTime, ...]:
-    names = list(dict.fromkeys(layer.part or _OWN for layer in layers))
-    if set(names) <= {"trunk", _OWN}:
-        return ()
-    together = {name: [layer.ms for layer in layers if (layer.part or _OWN) == name] for name in names}
-    return tuple(_part(name, ms, total) for name, ms in together.items())
-
-
 def _part(name: str, ms: Sequence[float], total: float) -> PartTime:
     return PartTime(name=name, layers=len(ms), ms=round(sum(ms), _DIGITS), fraction=_fraction(sum(ms), total))
 
 
 def _blocks(timed: Sequence[NodeTime], total: float) -> tuple[PartTime, ...]:
-    """Layers by the common beginning of their names: the block that takes longest is split until there are enough.
+    """Return sums by the common beginning of names: the block that takes longest is split until there are enough.
 
     Names are paths (``/layer1/layer1.0/conv1/Conv``). Where few share a beginning there are no blocks.
     """
@@ -90,19 +88,12 @@ def _blocks(timed: Sequence[NodeTime], total: float) -> tuple[PartTime, ...]:
         slowest = max(wide, key=lambda path: sum(ms for _, ms in blocks[path]), default=None)
         if slowest is None:
             break
-        blocks = _split(blocks, slowest)
+        # Rebuilt, not extended: blocks stay in the order of the network.
+        split: dict[NodePath, list[tuple[NodePath, float]]] = {}
+        for path, inside in blocks.items():
+            for name, ms in inside:
+                split.setdefault(name[: len(path) + 1] if path == slowest else path, []).append((name, ms))
+        blocks = split
     if 2 * len(blocks) > len(timed):
         return ()
     return tuple(_part("/".join(path), [ms for _, ms in inside], total) for path, inside in blocks.items())
-
-
-def _split(
-    blocks: Mapping[NodePath, list[tuple[NodePath, float]]], slowest: NodePath
-) -> dict[NodePath, list[tuple[NodePath, float]]]:
-    """One component further, the others as they are, in the order of the network."""
-    result: dict[NodePath, list[tuple[NodePath, float]]] = {}
-    for path, inside in blocks.items():
-        for name, ms in inside:
-            key = name[: len(path) + 1] if path == slowest else path
-            result.setdefault(key, []).append((name, ms))
-    return result

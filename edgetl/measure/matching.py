@@ -1,8 +1,8 @@
-"""Which detections are right: matched to the objects by COCO's rules (cocodataset.org), with hotcoco."""
+"""Detections matched to objects by COCO's rules (cocodataset.org), with hotcoco: which are right, and which wrong."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,8 @@ from edgetl.artifacts.box_index import BoxedImage
 from edgetl.errors import EdgetlError, MissingExtraError
 
 IOU_THRESHOLDS: Float64Array = np.linspace(0.50, 0.95, 10)
+# In one image and of one label, those with the highest scores: COCO's own limit.
 MAX_DETECTIONS = 100
-"""In one image and of one label: those with the highest scores."""
 
 # The evaluator holds Python objects for every box; an image's matches do not depend on other images.
 _IMAGES_AT_ONCE = 250
@@ -60,10 +60,10 @@ class _Pair:
 
 
 def match(truth: Sequence[BoxedImage], detections: Sequence[Float32Array], labels: Sequence[str]) -> Matches:
-    """Match each image's detections, by falling score, to the objects of their label that they overlap most.
+    """Return the detections, each matched by falling score to the object of its label that it overlaps most.
 
     An object is found once; all else on it is wrong. An ignored object may be found any number of times, and overlap
-    with it is the share of the detection that lies inside. Of equal scores the first comes first, in an image and of
+    with it is the fraction of the detection that lies inside. Of equal scores the first comes first, in an image and of
     images: COCO's own figures depend on it.
 
     Args:
@@ -104,7 +104,7 @@ def _check(truth: Sequence[BoxedImage], detections: Sequence[Float32Array], labe
 def _evaluate(
     truth: Sequence[BoxedImage], detections: Sequence[Float32Array], labels: Sequence[str], first: int
 ) -> Iterator[_Pair]:
-    """One for each label and image where there is an object or a detection; ``first`` is the first image's position."""
+    """Yield a pair for each label and image with an object or a detection; the images begin at position ``first``."""
     try:
         from hotcoco import COCO, COCOeval
     except ImportError as error:
@@ -113,8 +113,18 @@ def _evaluate(
         "images": [{"id": n} for n in range(len(truth))],
         "categories": [{"id": n, "name": label} for n, label in enumerate(labels)],
     }
-    objects = COCO(common | {"annotations": _annotations(truth, labels)})
-    evaluator = COCOeval(objects, COCO(common | {"annotations": _results(detections)}), "bbox")
+    positions = {label: position for position, label in enumerate(labels)}
+    objects = _annotations(
+        (n, positions[box.label], (box.x1, box.y1, box.x2, box.y2), {"iscrowd": int(box.ignored)})
+        for n, image in enumerate(truth)
+        for box in image.boxes
+    )
+    results = _annotations(
+        (n, int(label), corners, {"score": score})
+        for n, image in enumerate(detections)
+        for *corners, score, label in image.astype(np.float64).tolist()
+    )
+    evaluator = COCOeval(COCO(common | {"annotations": objects}), COCO(common | {"annotations": results}), "bbox")
     evaluator.params.iou_thrs = IOU_THRESHOLDS.tolist()
     evaluator.params.max_dets = [MAX_DETECTIONS]
     evaluator.params.area_rng, evaluator.params.area_rng_lbl = [_ANY_AREA], ["all"]
@@ -132,29 +142,14 @@ def _evaluate(
         )
 
 
-def _annotations(truth: Sequence[BoxedImage], labels: Sequence[str]) -> list[dict[str, Any]]:
-    positions = {label: position for position, label in enumerate(labels)}
-    return [
-        _box(box.x1, box.y1, box.x2, box.y2)
-        | {"image_id": image, "category_id": positions[box.label], "iscrowd": int(box.ignored), "id": number}
-        for number, (image, box) in enumerate(
-            ((n, box) for n, one in enumerate(truth) for box in one.boxes),
-            start=1,  # the evaluator takes an id of 0 for no match
-        )
-    ]
-
-
-def _results(detections: Sequence[Float32Array]) -> list[dict[str, Any]]:
-    rows = ((image, row) for image, found in enumerate(detections) for row in found.astype(np.float64).tolist())
-    return [
-        _box(*corners) | {"image_id": image, "category_id": int(label), "score": score, "id": number}
-        for number, (image, (*corners, score, label)) in enumerate(rows, start=1)
-    ]
-
-
-def _box(x1: float, y1: float, x2: float, y2: float) -> dict[str, Any]:
-    width, height = x2 - x1, y2 - y1
-    return {"bbox": [x1, y1, width, height], "area": width * height}
+def _annotations(rows: Iterable[tuple[int, int, Sequence[float], dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Return COCO's form of boxes, from image, label, corners, and what else an annotation holds."""
+    annotations = []
+    # Numbered from 1, because the evaluator takes an id of 0 for no match.
+    for number, (image, label, (x1, y1, x2, y2), more) in enumerate(rows, start=1):
+        box = {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1)}
+        annotations.append({"id": number, "image_id": image, "category_id": label, **box, **more})
+    return annotations
 
 
 def _join(pairs: Sequence[_Pair], images: int, labels: Sequence[str]) -> Matches:

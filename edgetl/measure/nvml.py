@@ -1,6 +1,6 @@
 """NVIDIA's management library, which comes with the driver of desktop GPUs and of Thor: energy, power, clocks of a GPU.
 
-Through ctypes, by the names and numbers in ``nvml.h``: no package is needed.
+It is called through ctypes, by the names and numbers in ``nvml.h``: no package is needed.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ _MILLI = 1e3
 
 Number = TypeVar("Number", ctypes.c_ulonglong, ctypes.c_uint)
 
+# Bits of ``nvmlClocksThrottleReasons``: all that are not the user's own setting.
 THROTTLES = {
     "power cap": 0x04, "hardware slowdown": 0x08, "thermal limit": 0x20 | 0x40, "external power brake": 0x80
 }  # fmt: skip
-"""Bits of ``nvmlClocksThrottleReasons``: all that are not the user's own setting."""
 
 
 class _Utilisation(ctypes.Structure):
@@ -28,10 +28,11 @@ class _Utilisation(ctypes.Structure):
 
 
 class Gpu:
-    """The first GPU of the driver's list. What this GPU or an older library does not tell is None."""
+    """The first GPU in the driver's list. What it or an older library does not support is None."""
 
     def __init__(self, library: str = _LIBRARY) -> None:
-        """
+        """Load the driver's library.
+
         Raises:
             EdgetlError: there is no library, or no GPU that it knows.
         """
@@ -40,21 +41,18 @@ class Gpu:
         except OSError:
             raise EdgetlError(f"no {library} is here") from None
         self._device = ctypes.c_void_p()
-        for function, arguments in (
-            ("nvmlInit_v2", ()),
-            ("nvmlDeviceGetHandleByIndex_v2", (0, ctypes.byref(self._device))),
-        ):
-            code = self._ask(function, *arguments)
-            if code:
+        handle = ("nvmlDeviceGetHandleByIndex_v2", 0, ctypes.byref(self._device))
+        for function, *arguments in (("nvmlInit_v2",), handle):
+            if code := self._ask(function, *arguments):
                 raise EdgetlError(f"{function} of {library} answers {code}")
 
     def joules(self) -> float | None:
-        """Since the driver was loaded; from Volta on."""
+        """Return the energy since the driver was loaded; from Volta on."""
         value = self._read("nvmlDeviceGetTotalEnergyConsumption", ctypes.c_ulonglong())
         return None if value is None else value / _MILLI
 
     def watts(self) -> float | None:
-        """From Ampere on the mean of the last second."""
+        """Return the power; from Ampere on the mean of the last second."""
         value = self._read("nvmlDeviceGetPowerUsage", ctypes.c_uint())
         return None if value is None else value / _MILLI
 
@@ -68,26 +66,24 @@ class Gpu:
         return self._read("nvmlDeviceGetTemperature", ctypes.c_uint(), _GPU_SENSOR)
 
     def slowdown_celsius(self) -> int | None:
-        """Where the driver begins to slow the GPU down."""
+        """Return the temperature at which the driver begins to slow the GPU down."""
         return self._read("nvmlDeviceGetTemperatureThreshold", ctypes.c_uint(), _SLOWDOWN)
 
     def load(self) -> float | None:
-        """The share of the last moments in which a kernel ran."""
+        """Return the fraction of the last moments in which a kernel ran."""
         rates = _Utilisation()
-        return rates.gpu / 100 if self._tell("nvmlDeviceGetUtilizationRates", ctypes.byref(rates)) == 0 else None
+        code = self._ask("nvmlDeviceGetUtilizationRates", self._device, ctypes.byref(rates))
+        return rates.gpu / 100 if code == 0 else None
 
     def throttles(self) -> dict[str, int] | None:
-        """Which of `THROTTLES` hold the clocks back now, 1 or 0."""
+        """Return for each of `THROTTLES` whether it holds the clocks back now, 1 or 0."""
         bits = self._read("nvmlDeviceGetCurrentClocksThrottleReasons", ctypes.c_ulonglong())
         return None if bits is None else {name: int(bool(bits & mask)) for name, mask in THROTTLES.items()}
 
     def _read(self, function: str, value: Number, *which: int) -> int | None:
-        return int(value.value) if self._tell(function, *which, ctypes.byref(value)) == 0 else None
-
-    def _tell(self, function: str, *arguments: object) -> int | None:
-        return self._ask(function, self._device, *arguments)
+        return int(value.value) if self._ask(function, self._device, *which, ctypes.byref(value)) == 0 else None
 
     def _ask(self, function: str, *arguments: object) -> int | None:
-        """The function's code, 0 where it succeeded; None where an older library has no such function."""
+        """Return the function's code, 0 where it succeeded; None where an older library has no such function."""
         call: Callable[..., int] | None = getattr(self._nvml, function, None)
         return None if call is None else call(*arguments)

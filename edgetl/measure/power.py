@@ -1,4 +1,4 @@
-"""What the machine can tell of its power: a Jetson's supply rails, NVIDIA's driver, or the processor's own counters.
+"""Meters of the machine's power: a Jetson's supply rails, NVIDIA's driver, or the processor's own counters.
 
 Sources: NVIDIA's Jetson Linux Developer Guide, "Platform Power and Performance" (the INA3221, its rails per module);
 the kernel's ``hwmon/ina3221`` (millivolts, milliamperes) and ``hwmon/ina238`` (microwatts); the driver of JetPack 4
@@ -19,8 +19,9 @@ from edgetl.measure.sysfs import matching_paths, name, number
 
 Read = Callable[[], float | None]
 
+# A module's whole input, where it is measured: Orin Nano and NX, Xavier NX, TX2 NX, Nano.
 _ALL = ("VDD_IN", "POM_5V_IN", "5V_IN")
-"""A module's whole input, where it is measured: Orin Nano and NX, Xavier NX, TX2 NX, Nano."""
+# Rails that add up to the input of a module where the input itself is not measured.
 _MODULES = (
     ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"),  # AGX Orin; VDDQ_VDD2_1V8AO is fed from VIN_SYS_5V0
     ("VDD_GPU", "VDD_CPU_SOC_MSS", "VIN_SYS_5V0"),  # Thor
@@ -31,7 +32,7 @@ _MICRO, _MILLI = 1e6, 1e3
 
 @dataclass(frozen=True)
 class Meter:
-    """``rails`` read watts, or joules where ``counts``; those of ``total_of`` add up to the whole.
+    """A source of power readings: ``rails`` read watts, or joules where ``counts``; ``total_of`` add up to the whole.
 
     ``wraps`` is the number of joules after which a counter begins anew.
     """
@@ -44,13 +45,19 @@ class Meter:
 
 
 def find_meter(root: Path = Path("/")) -> Meter:
-    """The meter that takes in most of the machine: a Jetson's rails before the GPU's driver before the processor.
+    """Return the meter that covers most of the machine: a Jetson's rails before the GPU's driver before the processor.
 
     Raises:
         EdgetlError: there is none that can be read; says what was looked for.
     """
-    reasons = []
-    for look in (_rails, _driver, _processor):
+    rails = dict(_channels(root))
+    wholes = (*((rail,) for rail in _ALL), *_MODULES)
+    total = next((names for names in wholes if rails.keys() >= set(names)), None)
+    if total is not None:
+        return Meter("INA3221 power monitor", rails, total)
+    unknown = f"the power rails {', '.join(rails)} are of no module that is known"
+    reasons = [unknown if rails else "no INA3221 power monitor can be read"]
+    for look in (_driver, _processor):
         meter = look(root)
         if isinstance(meter, Meter):
             return meter
@@ -58,36 +65,20 @@ def find_meter(root: Path = Path("/")) -> Meter:
     raise EdgetlError("; ".join(reasons))
 
 
-def _rails(root: Path) -> Meter | str:
-    rails = {**dict(_hwmon(root)), **dict(_iio(root))}
-    if not rails:
-        return "no INA3221 power monitor can be read"
-    whole = next(((rail,) for rail in _ALL if rail in rails), None)
-    module = next((names for names in _MODULES if rails.keys() >= set(names)), None)
-    total = whole or module
-    if total is None:
-        return f"the power rails {', '.join(rails)} are of no module that is known"
-    return Meter("INA3221 power monitor", rails, total)
-
-
-def _hwmon(root: Path) -> Iterator[tuple[str, Read]]:
-    """Channels with a label and a current; channels without a wire are called NC, the sum of shunts is no rail."""
-    folders = [
-        *matching_paths(root, "sys/bus/i2c/devices/*/hwmon/hwmon*"),
-        *matching_paths(root, "sys/bus/i2c/devices/*/hwmon*"),
-    ]
-    for folder in dict.fromkeys(folders):
+def _channels(root: Path) -> Iterator[tuple[str, Read]]:
+    """Yield each rail that can be read, with its reader; a rail that two drivers name is read by the later one."""
+    # Kernels differ in whether there is a folder ``hwmon`` around the monitor's own.
+    patterns = ("sys/bus/i2c/devices/*/hwmon/hwmon*", "sys/bus/i2c/devices/*/hwmon*")
+    for folder in (path for pattern in patterns for path in matching_paths(root, pattern)):
         for label in matching_paths(folder, "in*_label"):
             rail, channel = name(label), label.name[2 : -len("_label")]
             read = partial(_product, folder / f"in{channel}_input", folder / f"curr{channel}_input")
+            # Channels without a wire are called NC; the sum of shunts has a label but no current, and is no rail.
             if rail and rail != "NC" and read() is not None:
                 yield rail, read
         read = partial(_scaled, folder / "power1_input", _MICRO)
         if name(folder / "name") == "ina238" and read() is not None:
             yield "VIN", read
-
-
-def _iio(root: Path) -> Iterator[tuple[str, Read]]:
     for label in matching_paths(root, "sys/bus/i2c/drivers/ina3221x/*/iio:device*/rail_name_*"):
         read = partial(_scaled, label.with_name(f"in_power{label.name.rpartition('_')[2]}_input"), _MILLI)
         if (rail := name(label)) and read() is not None:
@@ -95,7 +86,7 @@ def _iio(root: Path) -> Iterator[tuple[str, Read]]:
 
 
 def _driver(root: Path) -> Meter | str:
-    """Not of a machine in another root: the library asks the one that it runs on."""
+    # The library asks the machine that it runs on, so it knows nothing of one in another root.
     if root != Path("/"):
         return "NVIDIA's driver is not asked"
     try:
@@ -106,11 +97,11 @@ def _driver(root: Path) -> Meter | str:
         return Meter("NVIDIA driver (energy counter)", {"GPU": gpu.joules}, ("GPU",), counts=True)
     if gpu.watts() is not None:
         return Meter("NVIDIA driver (power)", {"GPU": gpu.watts}, ("GPU",))
-    return "NVIDIA's driver tells no power of this GPU"
+    return "NVIDIA's driver does not report this GPU's power"
 
 
 def _processor(root: Path) -> Meter | str:
-    """RAPL. Its packages add up; cores and memory controllers are parts of them."""
+    """Return RAPL's counters, or why there are none."""
     rails, wraps, refused = {}, {}, False
     for folder in matching_paths(root, "sys/class/powercap/intel-rapl:*"):
         part, read = name(folder / "name"), partial(_scaled, folder / "energy_uj", _MICRO)
@@ -121,14 +112,13 @@ def _processor(root: Path) -> Meter | str:
             continue
         title = part if part not in rails else f"{part} {folder.name.rpartition('intel-rapl:')[2]}"
         rails[title], wraps[title] = read, (number(folder / "max_energy_range_uj") or 0) / _MICRO
+    # Packages add up to the whole; cores and memory controllers are parts of them.
     packages = tuple(part for part in rails if re.match(r"package-\d+", part))
     if packages:
         return Meter("RAPL counters of the processor", rails, packages, counts=True, wraps=wraps)
     if refused:
-        return (
-            "the processor's energy counters are for root alone "
-            "(sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj)"
-        )
+        allow = "sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj"
+        return f"the processor's energy counters are for root alone ({allow})"
     return "the processor has no energy counters"
 
 
@@ -138,6 +128,6 @@ def _scaled(path: Path, unit: float) -> float | None:
 
 
 def _product(millivolts: Path, milliamperes: Path) -> float | None:
-    """Watts. A small negative current is the monitor's offset."""
+    # A small negative current is the monitor's offset.
     volts, amperes = number(millivolts), number(milliamperes)
     return None if volts is None or amperes is None else max(0.0, volts * amperes / (_MILLI * _MILLI))

@@ -1,7 +1,7 @@
-"""Latency from what a graph has to do and what a device can do: a roofline for each kernel.
+"""Latency estimated from a graph's operations and bytes and a device's peaks: a roofline for each kernel.
 
 Williams, Waterman, Patterson: Roofline. Communications of the ACM 52(4), 2009. A kernel takes as long as the slower of
-its arithmetic and its way to memory, each at the share of the peak that was seen to be reached.
+its arithmetic and its way to memory, each at the fraction of the peak that was seen to be reached.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Bounds:
-    """Milliseconds. ``low`` <= ``middle`` <= ``high``."""
+    """The interval of a latency in milliseconds: ``low`` <= ``middle`` <= ``high``."""
 
     low: float
     middle: float
@@ -37,13 +37,23 @@ class Bounds:
 
 
 def estimate(kernels: Iterable[Kernel], target: DevicePeaks) -> Bounds:
-    """How long kernels take on a device, one after another.
+    """Return how long kernels take on a device, one after another.
 
     Raises:
         EdgetlError: the device cannot compute in a precision of theirs.
     """
     work = list(kernels)
-    _refuse_what_it_cannot_do(work, target)
+    # Kernels that only move bytes have a width, too, but any device can move them.
+    for bits in sorted({kernel.bits for kernel in work if kernel.flops}):
+        precision = _PRECISIONS.get(bits)
+        if precision is None:
+            known = "write the graph in fp32, fp16 or int8"
+            raise EdgetlError(f"no device here has figures for arithmetic on {bits} bits; {known}")
+        if precision not in target.peaks or precision not in target.efficiency.compute:
+            able = ", ".join(name for name in target.peaks if name in target.efficiency.compute)
+            raise EdgetlError(
+                f"{target.device} cannot run {precision}; it runs {able}: prepare the graph in one of these"
+            )
     middle = latency_ms(work, target.peaks, target.bandwidth, target.efficiency)
     return Bounds(middle / target.efficiency.spread, middle, middle * target.efficiency.spread)
 
@@ -51,7 +61,7 @@ def estimate(kernels: Iterable[Kernel], target: DevicePeaks) -> Bounds:
 def latency_ms(
     kernels: Iterable[Kernel], peaks: dict[Precision, float], bandwidth: float, efficiency: Efficiency
 ) -> float:
-    """The calibrated model. ``peaks`` are operations and ``bandwidth`` bytes per second."""
+    """Return the calibrated model's milliseconds. ``peaks`` are operations and ``bandwidth`` bytes per second."""
     seconds = 0.0
     for kernel in kernels:
         moving = kernel.bytes / (bandwidth * efficiency.bandwidth)
@@ -63,7 +73,7 @@ def latency_ms(
 
 
 def prepared(kernels: Iterable[Kernel], precision: Precision) -> list[Kernel]:
-    """The kernels of the same graph were it written in a precision; what is narrower already stays."""
+    """Return the kernels of the same graph if it were written in a precision; what is narrower already stays."""
     bits = _BITS[precision]
     return [
         replace(kernel, bits=bits, bytes=kernel.bytes * bits / kernel.bits) if kernel.bits > bits else kernel
@@ -72,23 +82,9 @@ def prepared(kernels: Iterable[Kernel], precision: Precision) -> list[Kernel]:
 
 
 def main_precision(kernels: Iterable[Kernel]) -> str:
-    """The one that most operations are done in."""
+    """Return the precision that most operations are done in."""
     operations: dict[int, int] = {}
     for kernel in kernels:
         operations[kernel.bits] = operations.get(kernel.bits, 0) + kernel.flops
     bits = max(operations, key=lambda width: operations[width], default=32)
     return _PRECISIONS.get(bits, f"{bits} bits")
-
-
-def _refuse_what_it_cannot_do(kernels: Iterable[Kernel], target: DevicePeaks) -> None:
-    for bits in sorted({kernel.bits for kernel in kernels if kernel.flops}):
-        precision = _PRECISIONS.get(bits)
-        if precision is None:
-            raise EdgetlError(
-                f"no device here has figures for arithmetic on {bits} bits; write the graph in fp32, fp16 or int8"
-            )
-        if precision not in target.peaks or precision not in target.efficiency.compute:
-            able = ", ".join(name for name in target.peaks if name in target.efficiency.compute)
-            raise EdgetlError(
-                f"{target.device} cannot run {precision}; it runs {able}: prepare the graph in one of these"
-            )

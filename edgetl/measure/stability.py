@@ -8,15 +8,17 @@ import numpy as np
 
 from edgetl.arrays import Float64Array
 
+# Fractions of the median: as large as the smallest gain in speed that a verdict prefers a deployment for.
 _WIDEST_INTERVAL = 0.05
 _MOST_DRIFT = 0.05
 _CHANCE_OF_A_JUMP = 1e-3
+# The normal approximation of the rank-sum test needs some values, and a few on either side.
 _FEWEST_ROUNDS = 12
 _SHORTEST_SIDE = 3
 
 
 def why_unstable(per_round: Float64Array, interval: tuple[float, float], warm: bool = True) -> str | None:
-    """Why the median of a series is not to be trusted, None where it is.
+    """Return why the median of a series is not to be trusted; None where it is.
 
     Args:
         per_round: one value per round, in the order of time.
@@ -26,8 +28,11 @@ def why_unstable(per_round: Float64Array, interval: tuple[float, float], warm: b
     if not warm:
         return "it was still becoming faster when measuring began"
     place = change_point(per_round)
-    if place is not None and abs(step := _step(per_round, place)) > _MOST_DRIFT:
-        return f"it changed by {step:+.0%} after {place} of {len(per_round)} rounds"
+    if place is not None:
+        step = float(np.median(per_round[place:]) / np.median(per_round[:place])) - 1.0
+        # A series of many rounds proves changes that are too small to matter.
+        if abs(step) > _MOST_DRIFT:
+            return f"it changed by {step:+.0%} after {place} of {len(per_round)} rounds"
     width = (interval[1] - interval[0]) / float(np.median(per_round))
     if width > _WIDEST_INTERVAL:
         return f"the interval of the median is {width:.0%} of it, more than {_WIDEST_INTERVAL:.0%}"
@@ -39,7 +44,7 @@ def why_unstable(per_round: Float64Array, interval: tuple[float, float], warm: b
 
 
 def change_point(values: Float64Array) -> int | None:
-    """How many values lie before the most likely change of level; None where chance explains it.
+    """Return how many values lie before the most likely change of level; None where chance explains it.
 
     The place where a rank-sum test of the two sides is surest (Hawkins & Deng, "A nonparametric change-point control
     chart", Journal of Quality Technology 42(2), 2010), at a chance of 1 in 1000 for all places together (Bonferroni).
@@ -56,13 +61,8 @@ def change_point(values: Float64Array) -> int | None:
     return int(before[place]) if chance < _CHANCE_OF_A_JUMP else None
 
 
-def _step(values: Float64Array, place: int) -> float:
-    """How much larger the values are behind a place than before it, as a share."""
-    return float(np.median(values[place:]) / np.median(values[:place])) - 1.0
-
-
 def interval_width(values: Float64Array) -> float:
-    """The width of the median's interval as a share of the median, at 95 %, whatever the distribution.
+    """Return the width of the median's 95 % interval as a fraction of the median, whatever the distribution.
 
     From order statistics (David & Nagaraja, Order Statistics, 2003, chapter 7): cheap enough to ask while measuring.
     """

@@ -1,4 +1,4 @@
-"""Small files in which the kernel tells of the machine. Any of them may be missing, odd, or vanish while it is read."""
+"""Readers of the kernel's small files about the machine. Any may be missing, odd, or vanish while it is read."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ _NUMBER = re.compile(r"-?[0-9]{1,18}")
 
 
 def text(path: Path, most: int = _MOST_BYTES) -> str | None:
-    """What a file says, without the white space and zero bytes around it; None where it says nothing.
-
-    Never waits: a pipe in a file's place is a file that says nothing.
-    """
+    """Return a file's text without the white space and zero bytes around it; None where it has none."""
+    # Non-blocking, or a pipe in a file's place would be waited for.
     try:
         file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError):
@@ -29,19 +27,19 @@ def text(path: Path, most: int = _MOST_BYTES) -> str | None:
 
 
 def name(path: Path) -> str | None:
-    """What a file says, if it can be a name: one short line of letters that can be printed."""
-    said = text(path)
-    return said if said is not None and len(said) <= _LONGEST_NAME and said.isprintable() else None
+    """Return a file's text if it can be a name: one short line of letters that can be printed."""
+    found = text(path)
+    return found if found is not None and len(found) <= _LONGEST_NAME and found.isprintable() else None
 
 
 def number(path: Path) -> int | None:
-    """The whole number that a file holds and nothing else; None where it holds something else."""
+    """Return the whole number that a file holds and nothing else; None where it holds something else."""
     found = text(path)
     return int(found) if found is not None and _NUMBER.fullmatch(found) else None
 
 
 def matching_paths(root: Path, pattern: str) -> list[Path]:
-    """The paths below ``root`` that match, in order; those in folders that cannot be read are left out."""
+    """Return the paths below ``root`` that match, in order; those in folders that cannot be read are left out."""
     try:
         return sorted(root.glob(pattern))
     except OSError:

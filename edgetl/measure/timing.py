@@ -20,24 +20,28 @@ from edgetl.arrays import Float64Array
 
 Workload = Callable[[], object]
 Load = Callable[[Sequence[str], int], Mapping[str, Workload]]
-"""From the candidates, in the order in which to load them, and how often that was done before, to a call for each."""
+"""Takes the candidates, in the order in which to load them, and how often that was done; returns a call for each."""
 
 StateT = TypeVar("StateT")
 
 _NS_PER_MS = 1e6
+# Warming up goes on while a window is faster than the one before by more than 2 %, for ten times its usual length.
 _STILL_FASTER = 0.98
 _LONGEST_WARM_UP = 10
-_SHARE_OF_LOADING = 3
+# Measuring takes at least so many times as long as loading did: at most a quarter of the time goes into loading.
+_TIMES_LOADING = 3
+# A call before a slice refills the caches. Longer calls do so in their own first part, and one more costs too much.
 _SETTLES_BELOW_MS = 50.0
+# Each loading has a level of its own: from fewer of them the spread of levels is not seen.
 _FEWEST_LOADINGS = 4
 
 
 @runtime_checkable
 class DeviceTimedCall(Protocol):
-    """A call that knows the parts of its time, as a device tells them."""
+    """A call that knows the parts of its time, as the device measures them."""
 
     def take_device_times(self) -> Float64Array:
-        """Milliseconds of every call since they were last taken: calls x (H2D, compute, D2H, enqueue)."""
+        """Return milliseconds of every call since they were last taken: calls x (H2D, compute, D2H, enqueue)."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class TimingPlan:
 
 @dataclass(frozen=True)
 class LatencySamples:
-    """All times of one candidate in milliseconds, rounds x repeats; and their parts where the device tells them.
+    """All times of one candidate in milliseconds, rounds x repeats; and their parts where the device measures them.
 
     ``device_times`` are rounds * repeats x (H2D, compute, D2H, enqueue). ``warm`` is false where the candidate was
     still becoming faster when measuring began.
@@ -77,7 +81,7 @@ class LatencySamples:
 
 @dataclass(frozen=True)
 class Measurement(Generic[StateT]):
-    """What was measured, and what the machine was like after every round."""
+    """The samples by candidate, and what the machine was like after every round."""
 
     samples: dict[str, LatencySamples]
     states: tuple[StateT, ...] = ()
@@ -97,9 +101,39 @@ class _Candidate:
         parts = np.concatenate(self.parts) if self.parts else None
         return LatencySamples(np.stack(self.times), parts, self.warm)
 
+    def warm_up(self, call: Workload, plan: TimingPlan) -> None:
+        """Call until warm: for ``plan.warmup_ms``, and then until it no longer becomes faster."""
+        again = self.repeats > 0
+        # A quarter of that is enough on later loadings: clocks are up, and what compiles at first use has done so.
+        window_ms = plan.warmup_ms / (16 if again else 4)
+        before, last, windows = np.inf, np.inf, 0
+        while windows < 4 or (last < _STILL_FASTER * before and windows < 4 * _LONGEST_WARM_UP):
+            times: list[float] = []
+            begin = time.perf_counter()
+            while not times or (time.perf_counter() - begin) * 1e3 < window_ms:
+                times.extend(time_calls(call, 1))
+            before, last, windows = last, float(np.median(times)), windows + 1
+        if not again:
+            self.warm = last >= _STILL_FASTER * before
+            self.settles = last < _SETTLES_BELOW_MS
+            self.repeats = max(1, round(plan.slice_ms / last))
+
+    def measure(self, call: Workload) -> None:
+        """Time one slice."""
+        if self.settles:
+            # On a device an engine has the caches to itself; here another one had them a moment ago.
+            call()
+        parted = call if isinstance(call, DeviceTimedCall) else None
+        if parted is not None:
+            # Times of the calls before, which are not part of the slice.
+            parted.take_device_times()
+        self.times.append(time_calls(call, self.repeats))
+        if parted is not None:
+            self.parts.append(parted.take_device_times())
+
 
 def never(per_round: Mapping[str, Float64Array]) -> bool:
-    """For measurements that take all of their time."""
+    """Return false: for measurements that take all of their time."""
     del per_round
     return False
 
@@ -112,19 +146,18 @@ def measure(
     watch: Callable[[float], object] = bool,
     probe: Callable[[], StateT] | None = None,
 ) -> Measurement[StateT]:
-    """Time the candidates.
+    """Time the candidates, and return their samples.
 
     Args:
-        enough: is told the medians of every round, ms, at each loading after the fourth; true ends the measurement.
-        watch: is told the share of the work that is done after every round.
+        enough: gets the medians of every round, ms, at each loading after the fourth; true ends the measurement.
+        watch: gets the fraction of the work that is done after every round.
         probe: is asked after every round what the machine is like.
     """
     session = _Session(names, load, plan, watch, probe)
     for loading in count(1):
         session.loading()
-        if session.over or (
-            loading >= _FEWEST_LOADINGS and session.rounds >= plan.min_rounds and enough(session.medians)
-        ):
+        known = loading >= _FEWEST_LOADINGS and session.rounds >= plan.min_rounds and enough(session.medians)
+        if session.over or known:
             break
     watch(1.0)
     samples = {name: candidate.samples for name, candidate in session.found.items()}
@@ -132,7 +165,7 @@ def measure(
 
 
 class _Session(Generic[StateT]):
-    """A measurement under way."""
+    """The state of a measurement."""
 
     def __init__(
         self,
@@ -164,67 +197,27 @@ class _Session(Generic[StateT]):
         calls = self._load(order, self.loadings)
         self.loadings += 1
         for name in order:
-            _warm_up(calls[name], self._plan, self.found[name])
+            self.found[name].warm_up(calls[name], self._plan)
         loaded = time.perf_counter()
-        least = loaded + _SHARE_OF_LOADING * (loaded - started)
+        least = loaded + _TIMES_LOADING * (loaded - started)
         for number in count(1):
-            self._round(calls)
+            for name in self._drawn():
+                self.found[name].measure(calls[name])
+            self.rounds += 1
+            if self._probe is not None:
+                self.states.append(self._probe())
+            spent = (time.perf_counter() - self._begin) / self._plan.seconds
+            self._watch(min(spent, self.rounds / self._plan.min_rounds, 1.0))
             if self.over or (number >= self._plan.load_rounds and time.perf_counter() >= least):
                 return
-
-    def _round(self, calls: Mapping[str, Workload]) -> None:
-        for name in self._drawn():
-            _slice(calls[name], self.found[name])
-        self.rounds += 1
-        if self._probe is not None:
-            self.states.append(self._probe())
-        spent = (time.perf_counter() - self._begin) / self._plan.seconds
-        self._watch(min(spent, self.rounds / self._plan.min_rounds, 1.0))
 
     def _drawn(self) -> list[str]:
         names = list(self.found)
         return [names[position] for position in self._rng.permutation(len(names))]
 
 
-def _warm_up(call: Workload, plan: TimingPlan, candidate: _Candidate) -> None:
-    """Run until warm: for ``plan.warmup_ms``, and then until it no longer becomes faster.
-
-    A quarter of that does when a candidate is loaded again: clocks are up, and what compiles at first use has done so.
-    """
-    again = candidate.repeats > 0
-    window_ms = plan.warmup_ms / (16 if again else 4)
-    before, last, windows = np.inf, np.inf, 0
-    while windows < 4 or (last < _STILL_FASTER * before and windows < 4 * _LONGEST_WARM_UP):
-        before, last, windows = last, _window(call, window_ms), windows + 1
-    if not again:
-        candidate.warm = last >= _STILL_FASTER * before
-        candidate.settles = last < _SETTLES_BELOW_MS
-        candidate.repeats = max(1, round(plan.slice_ms / last))
-
-
-def _window(call: Workload, window_ms: float) -> float:
-    """The median of as many calls as fit into a window, ms."""
-    times: list[float] = []
-    begin = time.perf_counter()
-    while not times or (time.perf_counter() - begin) * 1e3 < window_ms:
-        times.extend(_time(call, 1))
-    return float(np.median(times))
-
-
-def _slice(call: Workload, candidate: _Candidate) -> None:
-    if candidate.settles:
-        # On a device an engine has the caches to itself; here another one had them a moment ago.
-        call()
-    parted = call if isinstance(call, DeviceTimedCall) else None
-    if parted is not None:
-        parted.take_device_times()
-    candidate.times.append(_time(call, candidate.repeats))
-    if parted is not None:
-        candidate.parts.append(parted.take_device_times())
-
-
-def _time(call: Workload, repeats: int) -> Float64Array:
-    """``repeats`` times in milliseconds."""
+def time_calls(call: Workload, repeats: int) -> Float64Array:
+    """Return the milliseconds of each of ``repeats`` calls."""
     stamps = np.empty(repeats + 1, dtype=np.int64)
     stamps[0] = time.perf_counter_ns()
     for number in range(1, repeats + 1):

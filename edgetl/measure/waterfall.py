@@ -1,4 +1,4 @@
-"""End to end, image by image: the steps of the real way, each with a stamp before and after it."""
+"""The time of each step from an image's file to its answer, measured image by image."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from edgetl.arrays import Float64Array
 from edgetl.artifacts.measurements import StepTime, Waterfall
 
 _FileT = TypeVar("_FileT")
@@ -21,7 +20,7 @@ _NS_PER_MS = 1e6
 
 
 class Stopwatch:
-    """Adds up the time that is spent inside of what it watches."""
+    """Adds up the time that is spent inside the calls that it watches."""
 
     def __init__(self) -> None:
         self.ns = 0
@@ -39,7 +38,7 @@ class Stopwatch:
 
 @dataclass(frozen=True)
 class InferencePipeline(Generic[_FileT, _ImageT, _InputT]):
-    """From a file to its answer. Engines run inside of ``answer``, under ``inference``; its rest is post-processing."""
+    """The steps from a file to its answer. Engines run inside ``answer``, under ``inference``."""
 
     decode: Callable[[_FileT], _ImageT]
     preprocess: Callable[[_ImageT], _InputT]
@@ -50,22 +49,29 @@ class InferencePipeline(Generic[_FileT, _ImageT, _InputT]):
 def measure_waterfall(
     way: InferencePipeline[_FileT, _ImageT, _InputT], files: Sequence[_FileT], seconds: float, seed: int = 0
 ) -> Waterfall:
-    """Every image once to warm up, then all again and again, in an order drawn anew each time, for so many seconds.
-
-    The order is random so that what slows the machine down for a while does not fall on the same images.
-    """
-    for file in files:
+    """Return the time of each step, over passes through all images for so many seconds."""
+    for file in files:  # once without counting, to warm up
         _pass(way, file)
     rng = np.random.default_rng(seed)
     passes: list[tuple[float, ...]] = []
     begin = time.perf_counter()
+    # In an order drawn anew each time: what slows the machine down for a while does not fall on the same images.
     while not passes or time.perf_counter() - begin < seconds:
         passes.extend(_pass(way, files[number]) for number in rng.permutation(len(files)))
-    return _summary(np.array(passes), len(files))
+    times = np.array(passes)
+    # Fractions of sums, not of medians: a few large images may take most of the time.
+    totals = times.sum(axis=0)
+    fractions = (totals / totals.sum()).tolist()
+    steps = tuple(
+        StepTime(name=name, ms=float(np.median(own)), fraction=fraction)
+        for name, own, fraction in zip(STEPS, times.T, fractions, strict=True)
+    )
+    total_ms = float(np.median(times.sum(axis=1)))
+    return Waterfall(images=len(files), samples=len(times), total_ms=total_ms, steps=steps)
 
 
 def _pass(way: InferencePipeline[_FileT, _ImageT, _InputT], file: _FileT) -> tuple[float, ...]:
-    """Milliseconds of each of `STEPS`."""
+    """Return the milliseconds of each of `STEPS`."""
     before = way.inference.ns
     begin = time.perf_counter_ns()
     image = way.decode(file)
@@ -74,19 +80,7 @@ def _pass(way: InferencePipeline[_FileT, _ImageT, _InputT], file: _FileT) -> tup
     ready = time.perf_counter_ns()
     way.answer(tensor)
     answered = time.perf_counter_ns()
+    # What ``answer`` does beside running engines is post-processing.
     inside = way.inference.ns - before
     steps = (decoded - begin, ready - decoded, inside, answered - ready - inside)
     return tuple(step / _NS_PER_MS for step in steps)
-
-
-def _summary(passes: Float64Array, images: int) -> Waterfall:
-    """Shares of sums: a few large images may take most of the time."""
-    totals = passes.sum(axis=0)
-    whole = float(totals.sum())
-    steps = (
-        StepTime(name=name, ms=float(np.median(passes[:, number])), fraction=float(totals[number]) / whole)
-        for number, name in enumerate(STEPS)
-    )
-    return Waterfall(
-        images=images, samples=len(passes), total_ms=float(np.median(passes.sum(axis=1))), steps=tuple(steps)
-    )

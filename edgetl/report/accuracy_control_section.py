@@ -1,10 +1,10 @@
-"""What a report says of the accuracy guard: which layers are not INT8, what each would lose, and what that costs."""
+"""The report's section on accuracy control: which layers are not INT8, what each would lose, and what that costs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgetl.artifacts.accuracy_control_record import AccuracyControlResult, LayerSensitivityRecord
+from edgetl.artifacts.accuracy_control_record import AccuracyControlResult
 from edgetl.artifacts.results import Results
 from edgetl.report.metric_words import MetricWords, terms
 from edgetl.report.table import UNKNOWN, interval
@@ -13,7 +13,7 @@ from edgetl.report.wording import abridged, count, percent, points, printable, s
 
 @dataclass(frozen=True)
 class AttemptRow:
-    """An attempt to keep the accuracy; of all deployments, that which lost most."""
+    """One attempt to keep the accuracy, with the figures of the deployment that lost most."""
 
     variant: str
     excluded: str
@@ -26,7 +26,7 @@ class AttemptRow:
 
 @dataclass(frozen=True)
 class SensitivityRow:
-    """Layers that read one tensor: their loss alone in INT8, and what it would cost not to have them in it."""
+    """Layers that read one tensor: their noise alone in INT8, and the latency that excluding them costs."""
 
     layers: str
     snr_db: str
@@ -42,41 +42,33 @@ class AccuracyControlSection:
     layers: tuple[SensitivityRow, ...]
 
 
-def accuracy_control_sentence(guard: AccuracyControlResult, words: MetricWords) -> str:
-    """How INT8 kept to its budget, or that it did not."""
-    if guard.why_not_met is not None:
-        return f"{guard.why_not_met}."
-    taken = guard.attempts[guard.chosen]
+def accuracy_control_sentence(control: AccuracyControlResult, words: MetricWords) -> str:
+    """Return how INT8 kept its accuracy, or that it did not."""
+    if control.why_not_met is not None:
+        return f"{control.why_not_met}."
+    taken, how = control.attempts[control.chosen], "in all layers"
+    if excluded := [record for record in control.layers if record.excluded]:
+        names = [name for record in excluded for name in record.layers]
+        every = count(sum(len(record.layers) for record in control.layers), "layer")
+        costs = [record.latency_cost for record in excluded if record.latency_cost is not None]
+        # A sum of only some of the costs would be too small.
+        known = len(costs) == len(excluded)
+        price = f", which costs about {percent(sum(costs))} % of latency by estimate" if known else ""
+        how = f"with {len(names)} of {every} in {control.excluded_precision} ({abridged(names)}){price}"
     drift = f"{signed(-taken.drop)} points against FP32, give or take {points(taken.standard_error)}"
-    images = f"on {count(guard.images, 'validation image')}"
-    limit = f"where the guard lets it lose {points(guard.max_accuracy_drop)}"
-    return f"INT8 by {taken.variant} keeps its {words.name} {_how(guard)}: {drift}, {images}, {limit}."
-
-
-def _how(guard: AccuracyControlResult) -> str:
-    returned = [note for note in guard.layers if note.excluded]
-    if not returned:
-        return "in all layers"
-    names = [name for note in returned for name in note.layers]
-    every = count(sum(len(note.layers) for note in guard.layers), "layer")
-    cost = _cost(returned)
-    price = "" if cost is None else f", which costs about {percent(cost)} % of latency by estimate"
-    return f"with {len(names)} of {every} in {guard.excluded_precision} ({abridged(names)}){price}"
-
-
-def _cost(notes: list[LayerSensitivityRecord]) -> float | None:
-    known = [note.latency_cost for note in notes if note.latency_cost is not None]
-    return sum(known) if len(known) == len(notes) else None
+    images = f"on {count(control.images, 'validation image')}"
+    limit = f"where accuracy control allows a drop of {points(control.max_accuracy_drop)}"
+    return f"INT8 by {taken.variant} keeps its {words.name} {how}: {drift}, {images}, {limit}."
 
 
 def accuracy_control_section(results: Results) -> AccuracyControlSection | None:
-    """None where the study has no guard."""
-    guard = results.accuracy_control
-    if guard is None:
+    """Return the section, or None where the study has no accuracy control."""
+    control = results.accuracy_control
+    if control is None:
         return None
     return AccuracyControlSection(
-        lead=printable(accuracy_control_sentence(guard, terms(results.metric))),
-        floating=guard.excluded_precision,
+        lead=printable(accuracy_control_sentence(control, terms(results.metric))),
+        floating=control.excluded_precision,
         attempts=tuple(
             AttemptRow(
                 variant=printable(attempt.variant),
@@ -85,17 +77,17 @@ def accuracy_control_section(results: Results) -> AccuracyControlSection | None:
                 interval=interval(attempt.accuracy),
                 drop=points(attempt.drop),
                 standard_error=points(attempt.standard_error),
-                chosen=number == guard.chosen and guard.why_not_met is None,
+                chosen=number == control.chosen and control.why_not_met is None,
             )
-            for number, attempt in enumerate(guard.attempts)
+            for number, attempt in enumerate(control.attempts)
         ),
         layers=tuple(
             SensitivityRow(
-                layers=printable(", ".join(note.layers)),
-                snr_db=f"{note.snr_db:.1f}",
-                cost=UNKNOWN if note.latency_cost is None else f"{signed(note.latency_cost)} %",
-                excluded=note.excluded,
+                layers=printable(", ".join(record.layers)),
+                snr_db=f"{record.snr_db:.1f}",
+                cost=UNKNOWN if record.latency_cost is None else f"{signed(record.latency_cost)} %",
+                excluded=record.excluded,
             )
-            for note in guard.layers
+            for record in control.layers
         ),
     )

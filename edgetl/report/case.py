@@ -1,4 +1,4 @@
-"""All that a verdict is drawn from, in one place."""
+"""The case that a verdict is drawn from: candidates, comparisons, limits, and how each candidate stands to them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from edgetl.report.metric_words import MetricWords
 class VerdictCase:
     """Candidates, the simplest first, and how each stands to each limit (by title).
 
-    ``reference`` is the most accurate candidate; ``not_run`` are the rows that are no candidates; ``terms`` say what
-    their accuracy is; ``accuracy_control`` how INT8 came about.
+    ``reference`` is the most accurate candidate; ``not_run`` are the rows that are no candidates; ``terms`` name their
+    accuracy; ``accuracy_control`` says how INT8 came about.
     """
 
     candidates: tuple[Candidate, ...]
@@ -33,14 +33,14 @@ class VerdictCase:
 
     @property
     def qualified(self) -> tuple[Candidate, ...]:
-        """Those that meet every limit."""
+        """Return the candidates that meet every limit."""
         return tuple(candidate for candidate in self.candidates if not self.missed(candidate))
 
     def missed(self, candidate: Candidate) -> tuple[LimitCheck, ...]:
         return tuple(standing for standing in self.standings[candidate.title] if not standing.met)
 
     def nearest(self, group: Sequence[Candidate]) -> Candidate:
-        """Who misses the fewest limits, then by the smallest share of them; of equals the simplest."""
+        """Return who misses the fewest limits, then by the smallest fraction of them; of equals the simplest."""
 
         def distance(candidate: Candidate) -> tuple[int, float, Simplicity]:
             missed = self.missed(candidate)
@@ -49,17 +49,15 @@ class VerdictCase:
         return min(group, key=distance)
 
     def representative(self, group: Sequence[Candidate], precision: str) -> Candidate:
-        """Who is to stand for the group beside a candidate of ``precision``: who would be chosen if it were alone.
-
-        Like is compared with like where that is possible within the budget.
-        """
+        """Return who stands for the group beside a candidate of ``precision``: who would be chosen if it were alone."""
         able = [candidate for candidate in group if not self.missed(candidate)]
         pool = able or group
+        # Like is compared with like where that is possible within the budget: FP32 with INT8 would mix two questions.
         alike = [candidate for candidate in pool if candidate.row.precision == precision] or pool
         return choose_stable(alike, self.pairs).winner if able else self.nearest(alike)
 
     def counterparts(self, subject: Candidate) -> dict[str, Candidate]:
-        """One candidate of every other deployment."""
+        """Return one candidate of every other deployment."""
         others: dict[str, list[Candidate]] = {}
         for candidate in self.candidates:
             if candidate.deployment != subject.deployment:
@@ -72,9 +70,10 @@ def build_case(
     comparisons: Iterable[Comparison],
     budget: BudgetSettings,
     terms: MetricWords,
-    guard: AccuracyControlResult | None = None,
+    accuracy_control: AccuracyControlResult | None = None,
 ) -> VerdictCase | None:
-    """None where no row was run. The order of the rows does not matter."""
+    """Return the case, or None where no row was run. The order of the rows does not matter."""
+    # Sorted, so that the order in which candidates were measured decides no tie and no sentence.
     rows = sorted(measured, key=lambda row: row.title)
     run = candidates(rows)
     if not run:
@@ -89,5 +88,5 @@ def build_case(
         pairs=pairs,
         budget=budget,
         terms=terms,
-        accuracy_control=guard,
+        accuracy_control=accuracy_control,
     )

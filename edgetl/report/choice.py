@@ -1,4 +1,4 @@
-"""Which of the candidates that meet the budget is chosen."""
+"""The choice among candidates that meet the budget."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edgetl.report.evidence import Candidate, Pairs, most_accurate
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen one, those whose latency cannot be told from the fastest's, and what settled it among them."""
+    """The chosen candidate, those that are not proven slower than the fastest, and what settled it among them."""
 
     winner: Candidate
     tied: tuple[Candidate, ...]
@@ -19,11 +19,9 @@ class Choice:
 
 
 def choose(qualified: Sequence[Candidate], pairs: Pairs) -> Choice:
-    """The fastest that is proven to be; of those that tie with it the more accurate; of those the simplest.
-
-    Every step asks what is proven against one candidate (the fastest, then the most accurate), not who beats whom:
-    ties are not transitive, and a candidate that is worse in everything must never change who wins.
-    """
+    """Return the fastest candidate; of those that tie with it the more accurate; of those the simplest."""
+    # Every step asks what is proven against one candidate (the fastest, then the most accurate), not who beats whom:
+    # ties are not transitive, and a candidate that is worse in everything must never change who wins.
     quickest = min(qualified, key=lambda candidate: (candidate.latency.p50, candidate.simplicity))
     tied = tuple(candidate for candidate in qualified if not pairs.proves_faster(quickest, candidate))
     best = most_accurate(tied)
@@ -35,15 +33,16 @@ def choose(qualified: Sequence[Candidate], pairs: Pairs) -> Choice:
 
 
 def choose_stable(qualified: Sequence[Candidate], pairs: Pairs) -> Choice:
-    """As `choose`; a candidate of unstable latency is chosen only where no other qualifies."""
+    """Return the choice of `choose`; a candidate of unstable latency is chosen only where no other qualifies."""
     stable = [candidate for candidate in qualified if candidate.latency.stable]
     return choose(stable or qualified, pairs)
 
 
 def choose_trusting(qualified: Sequence[Candidate], pairs: Pairs) -> Candidate:
-    """Who would win if every latency were stable: a verdict that this would change rests on an unstable one."""
+    """Return who would win if every latency were stable."""
     trusted = [
         replace(candidate, latency=candidate.latency.model_copy(update={"stable": True})) for candidate in qualified
     ]
+    # The caller compares it with its winner: the candidate as measured, not the copy.
     title = choose(trusted, pairs).winner.title
     return next(candidate for candidate in qualified if candidate.title == title)

@@ -1,4 +1,4 @@
-"""The figures of a study that swept the cut: all trees that were considered, and the freeze depth as one knob."""
+"""The figures of a study that swept the cut: all trees that were considered, and the effect of freeze depth."""
 
 from __future__ import annotations
 
@@ -29,22 +29,25 @@ from edgetl.report.wording import flops, flops_unit, percent, significant
 
 _TICK_WIDTH = 12
 
-# Series at one cut stand beside each other, so that their whiskers can be told apart.
+# Series at one cut are drawn beside each other, so that their whiskers do not hide each other.
 _APART = 0.07
 
-# What the knob turns, and the deployment whose line it is: at the top, branches are heads on a shared trunk.
+# Deployments that depend on one cut, and the line they belong to: at the top, branches are heads on a shared trunk.
 _ONE_KNOB = {"combined": "combined", "branched": "branched", "shared": "branched"}
 
 
 def search(results: Results) -> PlotlyFigure | None:
-    """Every tree: validation accuracy against FLOPs, filled where it was measured; the front, the chosen one ringed."""
+    """Return a figure of every tree: validation accuracy against FLOPs, filled where it was measured.
+
+    The front is a line, the chosen tree has a ring.
+    """
     trees = results.trees
     if not trees:
         return None
     unit, size = flops_unit(max(tree.flops for tree in trees))
     places = {tree.name: (tree.flops / size, tree.val_accuracy * 100) for tree in trees}
     costs = [cost for cost, _ in places.values()]
-    shares = [tree.val_accuracy for tree in trees]
+    fractions = [tree.val_accuracy for tree in trees]
     chosen = results.verdict.deployment
     kinds = dict.fromkeys((tree.deployment, tree.measured) for tree in sorted(trees, key=lambda tree: tree.measured))
     return {
@@ -56,13 +59,13 @@ def search(results: Results) -> PlotlyFigure | None:
         "layout": layout(
             440,
             xaxis=cost_axis(f"{unit} for one image", min(costs), max(costs))[0],
-            yaxis=accuracy_axis(f"Validation {terms(results.metric).name}, %", min(shares), max(shares)),
+            yaxis=accuracy_axis(f"Validation {terms(results.metric).name}, %", min(fractions), max(fractions)),
         ),
     }
 
 
 def _trees(trees: Sequence[Tree], places: dict[str, PlotPoint]) -> PlotlyFigure:
-    """Those of one deployment that were measured, or those that were not."""
+    """Return the points of one deployment's trees that were measured, or of those that were not."""
     measured, paint = trees[0].measured, colour(trees[0].deployment)
     return {
         "type": "scatter",
@@ -85,10 +88,10 @@ def _trees(trees: Sequence[Tree], places: dict[str, PlotPoint]) -> PlotlyFigure:
 
 
 def freeze_depth(results: Results) -> PlotlyFigure | None:
-    """Test accuracy, latency and FLOPs by the cut, of `combined` and of `branched` (at the top: `shared`), where all
-    heads have the same one; dotted, what was considered: validation accuracy and FLOPs at every cut.
+    """Return a figure of test accuracy, latency and FLOPs by the cut, or None where there are fewer than two cuts.
 
-    None where there are fewer than two cuts.
+    It has lines for `combined` and `branched` (at the top: `shared`), where all heads have the same cut; dotted, what
+    was considered: validation accuracy and FLOPs at every cut.
     """
     considered = _considered(results.trees)
     series: dict[tuple[str, str, bool], dict[str, Candidate]] = {}
@@ -121,7 +124,7 @@ def freeze_depth(results: Results) -> PlotlyFigure | None:
 
 
 def _considered(trees: Sequence[Tree]) -> dict[tuple[str, bool], dict[str, Tree]]:
-    """The trees in which all heads have one cut, by deployment and whether they end there, by the cut."""
+    """Return the trees in which all heads have one cut, by deployment and whether they are truncated, by the cut."""
     found: dict[tuple[str, bool], dict[str, Tree]] = {}
     for tree in trees:
         cut = uniform(tree.cuts)
@@ -132,7 +135,7 @@ def _considered(trees: Sequence[Tree]) -> dict[tuple[str, bool], dict[str, Tree]
 
 
 def _dotted(members: Sequence[tuple[float, Tree]], paint: str, truncated: bool) -> list[PlotlyFigure]:
-    """Validation accuracy in the upper panel, and MFLOPs in the lowest."""
+    """Return validation accuracy in the upper panel, and MFLOPs in the lowest."""
     whole = {
         "type": "scatter",
         "mode": "lines+markers",
@@ -152,15 +155,20 @@ def _dotted(members: Sequence[tuple[float, Tree]], paint: str, truncated: bool) 
 
 
 def _lines(members: Sequence[tuple[float, Candidate]], paint: str, mark: str, truncated: bool) -> list[PlotlyFigure]:
-    """One deployment in one precision: its accuracy in the upper panel, its latency in the lower."""
+    """Return the lines of one deployment in one precision: accuracy in the upper panel, latency in the middle one."""
     whole = {
         "type": "scatter",
         "mode": "lines+markers",
         "x": [x for x, _ in members],
         "line": {"color": paint, "width": 1.5, "dash": "dash" if truncated else "solid"},
-        "hovertext": [_hover(candidate) for _, candidate in members],
+        "hovertext": [
+            f"<b>{text(one.title)}</b><br>{percent(one.overall_accuracy)} %<br>{significant(one.latency.p50)} ms"
+            + ("" if one.latency.stable else ", UNSTABLE")
+            for _, one in members
+        ],
         "hoverinfo": "text",
     }
+    # A truncated network's symbol is hollow already, so that UNSTABLE cannot be shown by a hollow one.
     mark = f"{mark}-x-open" if truncated else mark
     marker = {"size": 11 if truncated else 9, "color": paint, "line": {"color": paint, "width": 1.5}}
     marks = [mark if candidate.latency.stable or truncated else f"{mark}-open" for _, candidate in members]
@@ -176,13 +184,6 @@ def _lines(members: Sequence[tuple[float, Candidate]], paint: str, mark: str, tr
         "yaxis": "y2",
     }
     return [whole | accuracy, whole | latency]
-
-
-def _hover(candidate: Candidate) -> str:
-    return (
-        f"<b>{text(candidate.title)}</b><br>{percent(candidate.overall_accuracy)} %"
-        f"<br>{significant(candidate.latency.p50)} ms" + ("" if candidate.latency.stable else ", UNSTABLE")
-    )
 
 
 def _panels(

@@ -1,4 +1,4 @@
-"""What a report says of a study that swept the cut: the order of the cuts, and how good the cost estimate was."""
+"""Facts of a study that swept the cut: the order of the cuts, and how well the cost estimate ranked the trees."""
 
 from __future__ import annotations
 
@@ -14,31 +14,32 @@ from edgetl.report.deployment_names import deployment_of, is_frozen, uniform
 from edgetl.report.evidence import candidates
 from edgetl.report.wording import listed, printable
 
-# Of fewer the order says nothing.
+# The order of fewer says nothing: two are in the right one by chance half of the time.
 _FEWEST_RANKED = 3
 
 
 def has_cuts(results: Results) -> bool:
-    """Something other than heads on the whole frozen trunk was tried."""
+    """Return whether something other than heads on the whole frozen trunk was tried."""
     return any(not is_frozen(measured.cuts) for measured in results.deployments)
 
 
 def depth_order(results: Results, cuts: Sequence[str]) -> list[str]:
-    """From the images' side to the top. The deeper the cut, the more is shared: a ``branched`` tree has fewer FLOPs.
-
-    Where those are not known for every cut, names are taken to count upward, as layers' names do.
-    """
+    """Return the cuts from the images' side to the top."""
     flops = shared_flops(results)
+    # The deeper the cut, the more is shared: a ``branched`` tree has fewer FLOPs. Where those are not known for every
+    # cut, names are taken to count upward, as layers' names do.
     known = all(cut in flops for cut in cuts)
 
     def depth(cut: str) -> tuple[bool, bool, int, list[tuple[int, str]]]:
-        return cut != IMAGES, cut == TOP, -flops[cut] if known else 0, _natural(cut)
+        # Numbers as numbers, so that ``features.7`` comes before ``features.12``.
+        parts = [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", cut)]
+        return cut != IMAGES, cut == TOP, -flops[cut] if known else 0, parts
 
     return sorted(cuts, key=depth)
 
 
 def shared_flops(results: Results) -> dict[str, int]:
-    """FLOPs of the trees in which the groups share a trunk up to one cut, by the cut."""
+    """Return the FLOPs of trees whose groups share a trunk up to one cut, by the cut."""
     everything: tuple[Tree | DeploymentResult, ...] = (*results.trees, *results.deployments)
     return {
         cut: one.flops
@@ -49,13 +50,8 @@ def shared_flops(results: Results) -> dict[str, int]:
     }
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
-    """So that ``features.7`` comes before ``features.12``."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
-
-
 def ranking(results: Results) -> str | None:
-    """How well the estimate of cost ordered what was then measured; None where too little was."""
+    """Return how well the cost estimate ordered the measured latencies; None where too few were measured."""
     estimates = {tree.name: tree.relative_latency for tree in results.trees}
     run = [candidate for candidate in candidates(results.deployments) if candidate.row.name in estimates]
     found = []
@@ -68,13 +64,13 @@ def ranking(results: Results) -> str | None:
     if not found:
         return None
     return (
-        "How well the cost estimate ordered what was then measured: its rank correlation (Spearman) with the latency "
-        f"is {listed(found)}; 1 is the same order, 0 none."
+        "How well the cost estimate ordered the trees that were then measured: its rank correlation (Spearman) with "
+        f"the latency is {listed(found)}; 1 is the same order, 0 no relation."
     )
 
 
 def spearman(a: Sequence[float], b: Sequence[float]) -> float | None:
-    """The correlation of the ranks, equals sharing theirs; None for fewer than three, or where all are equal."""
+    """Return the correlation of the ranks, equals sharing theirs; None for fewer than three, or where all are equal."""
     if len(a) < _FEWEST_RANKED or len(set(a)) == 1 or len(set(b)) == 1:
         return None
     return float(np.corrcoef(_ranks(a), _ranks(b))[0, 1])

@@ -1,4 +1,4 @@
-"""Deployments and cuts in names and in words."""
+"""Names of deployments and cuts: their parts, what they mean in words, and where they can be broken."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _BREAKS = "/@,-._"
 
 
 def deployment_of(name: str) -> str:
-    """``branched@features.7,top`` is a ``branched`` deployment."""
+    """Return the deployment of a name: ``branched`` of ``branched@features.7,top``."""
     return name.partition("@")[0]
 
 
 def cut_of(name: str) -> str:
-    """``features.7,top`` of ``branched@features.7,top``."""
+    """Return the cuts of a name: ``features.7,top`` of ``branched@features.7,top``."""
     return name.partition("@")[2] or TOP
 
 
@@ -27,31 +27,39 @@ def is_truncated(cut: str) -> bool:
 
 
 def without_truncation(cut: str) -> str:
-    """The layer, whether the network ends there or goes on."""
+    """Return the cut's layer, whether the network ends there or goes on."""
     return cut.removeprefix(TRUNCATED)
 
 
 def is_tuned(cut: str) -> bool:
-    """Layers above the cut were tuned for its head."""
+    """Return whether layers above the cut were tuned for its head."""
     return cut != TOP and not is_truncated(cut)
 
 
 def is_frozen(cuts: Mapping[str, str]) -> bool:
-    """Every head is at the top."""
+    """Return whether every head is at the top."""
     return set(cuts.values()) <= {TOP}
 
 
 def uniform(cuts: Mapping[str, str]) -> str | None:
-    """The one cut of all heads; None where they differ. Without any, all are at the top."""
+    """Return the one cut of all heads; None where they differ. Without any, all are at the top."""
     places = set(cuts.values()) or {TOP}
     return places.pop() if len(places) == 1 else None
 
 
 def answer(name: str, cuts: Mapping[str, str]) -> str:
-    """What a deployment answers to the question whether one combined model or several specialised ones."""
+    """Return a deployment's answer to the question: one combined model or several specialised ones?"""
     deployment, cut = deployment_of(name), uniform(cuts)
     if deployment == "branched":
-        return _branched(cut, cuts)
+        if cut is None:
+            return f"Neither, but one trunk with a branch per group ({_each(cuts)})"
+        if cut == IMAGES:
+            return "Several specialised ones in one engine, where nothing is shared"
+        if is_tuned(cut):
+            return f"Neither, but one trunk shared up to {cut}, then a branch per group"
+        # With nothing tuned, a branch is no more than a head.
+        where = f" {_place(cut)}" if is_truncated(cut) else ""
+        return f"Neither, but one shared trunk{where} with a head per group"
     how = f" ({_each(cuts)})" if cut is None else "" if cut == TOP else f", {_place(cut)}"
     return {
         "combined": f"One combined model{how}",
@@ -60,17 +68,6 @@ def answer(name: str, cuts: Mapping[str, str]) -> str:
         "one-vs-rest": "Neither, but one trunk with a yes-or-no head per label",
         "cascade": "Neither, but a cascade: combined first, a group's specialist only where it fired",
     }.get(deployment, f"Neither, but {name}")
-
-
-def _branched(cut: str | None, cuts: Mapping[str, str]) -> str:
-    if cut is None:
-        return f"Neither, but one trunk with a branch per group ({_each(cuts)})"
-    if cut == IMAGES:
-        return "Several specialised ones in one engine, where nothing is shared"
-    if is_tuned(cut):
-        return f"Neither, but one trunk shared up to {cut}, then a branch per group"
-    where = f" {_place(cut)}" if is_truncated(cut) else ""
-    return f"Neither, but one shared trunk{where} with a head per group"
 
 
 def _each(cuts: Mapping[str, str]) -> str:
@@ -84,7 +81,7 @@ def _place(cut: str) -> str:
 
 
 def folded(name: str, width: int, breaks: str = _BREAKS) -> list[str]:
-    """A name in lines of at most ``width`` characters, broken where it can be; together they are the whole name."""
+    """Return a name in lines of at most ``width`` characters, broken where it can be; joined they are the name."""
     if len(name) <= width:
         return [name]
     if not breaks:

@@ -1,8 +1,8 @@
-"""What a report says of detectors beside one figure: precision label by label, and how their heads were trained."""
+"""The report's tables on detectors: precision label by label, and how their heads were trained."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from edgetl.artifacts.detector_bundle import DetectionHead
 from edgetl.artifacts.measurements import AccuracyEstimate
-from edgetl.artifacts.results import AveragePrecision, LabelPrecision, MeanAveragePrecision, Results
+from edgetl.artifacts.results import LabelPrecision, MeanAveragePrecision, Results
 from edgetl.errors import EdgetlError
 from edgetl.report.table import UNKNOWN, interval
 from edgetl.report.wording import abridged, percent, printable, signed
@@ -24,7 +24,7 @@ _HEADS = TypeAdapter(tuple[DetectionHead, ...])
 
 @dataclass(frozen=True)
 class PercentInterval:
-    """A share in percent and its interval."""
+    """A fraction in percent and its interval."""
 
     value: str = UNKNOWN
     interval: str = ""
@@ -52,7 +52,7 @@ class PrecisionTable:
 
 @dataclass(frozen=True)
 class TrainedHead:
-    """mAP@0.5 on validation: of what a head began as, of the head on the frozen trunk, of it tuned with the trunk.
+    """mAP@0.5 on validation: of a head before training, of the head on the frozen trunk, of it tuned with the trunk.
 
     ``known`` are its labels that the pretrained network knows, ``epoch`` the best one of the last training.
     """
@@ -68,7 +68,7 @@ class TrainedHead:
 
 
 def precision_table(results: Results) -> PrecisionTable | None:
-    """All labels, then each group and the labels in it. None where no detector was measured.
+    """Return all labels, then each group and the labels in it; None where no detector was measured.
 
     Raises:
         EdgetlError: the study's facts have no groups, or groups of another shape.
@@ -76,42 +76,31 @@ def precision_table(results: Results) -> PrecisionTable | None:
     found = {one.title: one.average_precision for one in results.deployments if one.average_precision is not None}
     if not found:
         return None
-    groups = _groups(results.data)
-    of_each = zip(*(_precisions(one, groups) for one in found.values()), strict=True)
-    places = _places(next(iter(found.values())), groups)
+    try:
+        groups = _GROUPS.validate_python(results.data.get("groups"))
+    except ValidationError as error:
+        raise _unlike("data.groups", error, "the labels of each group") from None
+    every = list(found.values())
+    # The test images are the same for all detectors, and so are the objects on them.
+    objects = {label: one.objects for label, one in every[0].labels.items()}
+    rows = [_row("all labels", "overall", sum(objects.values()), [one.overall for one in every])]
+    for group, labels in groups.items():
+        together = sum(objects.get(label, 0) for label in labels)
+        rows.append(_row(group, "group", together, [one.groups.get(group) for one in every]))
+        rows += [
+            _row(label, "label", objects.get(label, 0), [one.labels.get(label) for one in every]) for label in labels
+        ]
     chosen, titles = f"{results.verdict.deployment} {results.verdict.precision}", list(found)
-    return PrecisionTable(
-        titles=tuple(map(printable, titles)),
-        chosen=titles.index(chosen) if chosen in titles else None,
-        rows=tuple(
-            PrecisionRow(
-                name=printable(name),
-                kind=kind,
-                objects=f"{objects:,}",
-                ap50=tuple(_figure(one and one.ap50) for one in own),
-                ap=tuple(_figure(one and one.ap) for one in own),
-            )
-            for (name, kind, objects), own in zip(places, of_each, strict=True)
-        ),
-    )
+    place = titles.index(chosen) if chosen in titles else None
+    return PrecisionTable(titles=tuple(map(printable, titles)), chosen=place, rows=tuple(rows))
 
 
-def _places(one: AveragePrecision, groups: Groups) -> Iterator[tuple[str, Kind, int]]:
-    """What each row is of, and how many objects of it the test images have: all detectors are judged on the same."""
-    objects = {label: found.objects for label, found in one.labels.items()}
-    yield "all labels", "overall", sum(objects.values())
-    for group, labels in groups.items():
-        yield group, "group", sum(objects.get(label, 0) for label in labels)
-        for label in labels:
-            yield label, "label", objects.get(label, 0)
-
-
-def _precisions(one: AveragePrecision, groups: Groups) -> Iterator[MeanAveragePrecision | LabelPrecision | None]:
-    """In the order of `_places`."""
-    yield one.overall
-    for group, labels in groups.items():
-        yield one.groups.get(group)
-        yield from (one.labels.get(label) for label in labels)
+def _row(
+    name: str, kind: Kind, objects: int, own: Sequence[MeanAveragePrecision | LabelPrecision | None]
+) -> PrecisionRow:
+    ap50 = tuple(_figure(None if one is None else one.ap50) for one in own)
+    ap = tuple(_figure(None if one is None else one.ap) for one in own)
+    return PrecisionRow(name=printable(name), kind=kind, objects=f"{objects:,}", ap50=ap50, ap=ap)
 
 
 def _figure(estimate: AccuracyEstimate | None) -> PercentInterval:
@@ -119,31 +108,33 @@ def _figure(estimate: AccuracyEstimate | None) -> PercentInterval:
 
 
 def trained_heads(results: Results) -> tuple[TrainedHead, ...]:
-    """The heads of detectors in their order; of a classification study none.
+    """Return the heads of detectors in their order; none of a classification study.
 
     Raises:
         EdgetlError: the study's facts on them have another shape.
     """
-    return tuple(_trained(head) for head in _heads(results.training))
-
-
-def _trained(head: DetectionHead) -> TrainedHead:
-    tuned = head.frozen_ap50 is not None
-    frozen = head.val_ap50 if head.frozen_ap50 is None else head.frozen_ap50
-    return TrainedHead(
-        name=printable(head.name),
-        labels=f"{len(head.classes):,}",
-        known=printable(abridged(head.known)),
-        untrained=percent(head.untrained_ap50),
-        frozen=percent(frozen),
-        tuned=percent(head.val_ap50) if tuned else UNKNOWN,
-        gain=signed(head.val_ap50 - frozen) if tuned else UNKNOWN,
-        epoch=f"{head.epochs}",
-    )
+    trained = []
+    for head in _heads(results.training):
+        # A head that was never tuned with its trunk has one figure, that on the frozen trunk.
+        tuned, frozen = head.frozen_ap50 is not None, head.frozen_ap50
+        frozen = head.val_ap50 if frozen is None else frozen
+        trained.append(
+            TrainedHead(
+                name=printable(head.name),
+                labels=f"{len(head.classes):,}",
+                known=printable(abridged(head.known)),
+                untrained=percent(head.untrained_ap50),
+                frozen=percent(frozen),
+                tuned=percent(head.val_ap50) if tuned else UNKNOWN,
+                gain=signed(head.val_ap50 - frozen) if tuned else UNKNOWN,
+                epoch=f"{head.epochs}",
+            )
+        )
+    return tuple(trained)
 
 
 def training_facts(training: Mapping[str, Any]) -> dict[str, Any]:
-    """What is to be shown beside `trained_heads`: for all heads of detectors no more than the anchors they share.
+    """Return the facts to show beside `trained_heads`: of the heads of detectors no more than the anchors they share.
 
     Raises:
         EdgetlError: as `trained_heads`.
@@ -153,13 +144,6 @@ def training_facts(training: Mapping[str, Any]) -> dict[str, Any]:
     if scales:
         facts["anchors"] = [", ".join(f"{width:.0f} x {height:.0f}" for width, height in own) for own in scales]
     return facts
-
-
-def _groups(data: Mapping[str, Any]) -> Groups:
-    try:
-        return _GROUPS.validate_python(data.get("groups"))
-    except ValidationError as error:
-        raise _unlike("data.groups", error, "the labels of each group") from None
 
 
 def _heads(training: Mapping[str, Any]) -> tuple[DetectionHead, ...]:

@@ -1,7 +1,6 @@
-"""What the figures are made of, as plain plotly.js parts.
+"""Parts of figures, as plotly.js takes them.
 
 Colours are names of CSS variables (``--ink``): the page fills them in, so that one figure serves light and dark mode.
-Every name is escaped, because plotly.js reads a subset of HTML in all text.
 """
 
 from __future__ import annotations
@@ -23,27 +22,28 @@ _SYMBOLS = {"fp32": "circle", "fp16": "square", "int8": "diamond"}
 _COLOURED = ("combined", "specialised", "shared", "branched", "cascade", "one-vs-rest")
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 
-# Beyond this span a linear axis squeezes the small ones into a corner.
+# Beyond this ratio of the largest to the smallest, a linear axis squeezes the small ones into a corner.
 _LOG_SPAN = 8.0
 
 
 def colour(name: str) -> str:
-    """The CSS variable of a deployment's colour, the same at all cuts."""
+    """Return the CSS variable of a deployment's colour, the same at all cuts."""
     return f"--{deployment_of(name)}" if deployment_of(name) in _COLOURED else "--other"
 
 
 def symbol(precision: str) -> str:
-    """The plotly.js marker of a precision."""
+    """Return the plotly.js marker of a precision."""
     return _SYMBOLS.get(precision, "star")
 
 
 def text(name: str) -> str:
-    """A name as plotly.js is to show it."""
+    """Return a name as plotly.js is to show it."""
+    # plotly.js reads a subset of HTML in all text, and names come from files.
     return escape(printable(name))
 
 
 def narrow(name: str, width: int) -> str:
-    """A name in several lines, each so many characters wide where its parts allow it."""
+    """Return a name in several lines, each so many characters wide where its parts allow it."""
     return "<br>".join(escape(line) for line in folded(printable(name), width))
 
 
@@ -76,8 +76,15 @@ def axis(title: str, ends: Sequence[float]) -> PlotlyFigure:
     }
 
 
+def row_axis(labels: Sequence[str]) -> PlotlyFigure:
+    """Return an axis of labelled rows, the first on top."""
+    ticks = {"tickvals": list(range(len(labels))), "ticktext": list(labels), "showgrid": False, "automargin": True}
+    # Higher numbers are further down: the ends are given from the bottom to the top.
+    return axis("", (len(labels) - 0.4, -0.6)) | ticks
+
+
 def cost_axis(title: str, lowest: float, highest: float) -> tuple[PlotlyFigure, float]:
-    """An axis for what is to be small, and where it ends: from zero, or logarithmic where that is too wide."""
+    """Return an axis of what is to be small, and where it ends: from zero, or logarithmic where that is too wide."""
     if lowest > 0.0 and highest / lowest > _LOG_SPAN:
         ends = (math.log10(lowest / 1.25), math.log10(highest * 1.25))
         return axis(title, ends) | {"type": "log", "dtick": "D2"}, highest * 1.25
@@ -85,7 +92,8 @@ def cost_axis(title: str, lowest: float, highest: float) -> tuple[PlotlyFigure, 
 
 
 def accuracy_axis(title: str, lowest: float, highest: float, floor: float | None = None) -> PlotlyFigure:
-    """Percent, for shares. Not from zero: positions, unlike the lengths of bars, may be compared anywhere."""
+    """Return an axis in percent, for fractions."""
+    # Not from zero: positions, unlike the lengths of bars, may be compared anywhere.
     pad = 0.08 * max(highest - lowest, 0.01)
     if floor is not None and abs(floor - lowest) < 3.0 * (highest - lowest):
         lowest, highest = min(lowest, floor - pad), max(highest, floor + pad)
@@ -93,7 +101,7 @@ def accuracy_axis(title: str, lowest: float, highest: float, floor: float | None
 
 
 def whiskers(bounded: Sequence[AccuracyEstimate | Latency], paint: str) -> PlotlyFigure:
-    """Intervals: shares in percent, latencies in ms."""
+    """Return error bars of intervals: accuracies in percent, latencies in ms."""
     ends = [
         (100 * (one.high - one.value), 100 * (one.value - one.low))
         if isinstance(one, AccuracyEstimate)
@@ -112,7 +120,7 @@ def whiskers(bounded: Sequence[AccuracyEstimate | Latency], paint: str) -> Plotl
 
 
 def front(points: Iterable[PlotPoint]) -> list[PlotPoint]:
-    """The Pareto front of (cost, accuracy): those that nobody beats in both, the cheapest first."""
+    """Return the Pareto front of (cost, accuracy): those that nobody beats in both, the cheapest first."""
     best: list[PlotPoint] = []
     for point in sorted(points, key=lambda point: (point[0], -point[1])):
         if not best or point[1] > best[-1][1]:
@@ -121,7 +129,8 @@ def front(points: Iterable[PlotPoint]) -> list[PlotPoint]:
 
 
 def front_line(points: Sequence[PlotPoint]) -> PlotlyFigure:
-    """Stepwise: what is between two points costs as much as the next and is no better than the last."""
+    """Return the front as a dotted line."""
+    # In steps: what is between two points costs as much as the next and is no better than the last.
     return {
         "type": "scatter",
         "mode": "lines",
@@ -133,7 +142,7 @@ def front_line(points: Sequence[PlotPoint]) -> PlotlyFigure:
 
 
 def ring(x: float, y: float) -> PlotlyFigure:
-    """Around the chosen one."""
+    """Return the mark around the chosen candidate."""
     return {
         "type": "scatter",
         "mode": "markers",

@@ -1,4 +1,4 @@
-"""How energy and memory were measured, in a sentence each."""
+"""Sentences and lines on energy and memory."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from edgetl.report.wording import listed, printable, significant
 
 
 def energy_sentence(rows: Iterable[DeploymentResult]) -> str | None:
-    """Where the figures come from, or why there are none; None where nobody asked."""
-    told = [row.energy for row in rows if row.energy is not None]
-    measured = next((energy for energy in told if energy.mj is not None), None)
+    """Return where the figures come from, or why there are none; None where energy was not asked for."""
+    known = [row.energy for row in rows if row.energy is not None]
+    measured = next((energy for energy in known if energy.mj is not None), None)
     if measured is not None:
         rails = listed([printable(rail) for rail in measured.total_of])
         return (
-            f"Energy is that of one image over what the idle machine takes, by {measured.source} ({rails}), in rounds "
-            "of its own after latency."
+            f"Energy is that of one image beyond what the idle machine takes, by {measured.source} ({rails}), measured "
+            "in rounds of its own after latency."
         )
-    reason = next((energy.reason for energy in told if energy.reason is not None), None)
-    return None if reason is None else f"Energy cannot be told: {printable(reason)}."
+    reason = next((energy.reason for energy in known if energy.reason is not None), None)
+    return None if reason is None else f"Energy is unknown: {printable(reason)}."
 
 
 def energy_line(energy: Energy) -> str:
-    """One candidate's energy on a terminal."""
+    """Return one candidate's energy as a line for a terminal."""
     if energy.mj is None or energy.low is None or energy.high is None:
-        return f"energy: not told ({printable(energy.reason or 'not measured')})"
+        return f"energy: unknown ({printable(energy.reason or 'not measured')})"
     return (
         f"energy: {significant(energy.mj)} mJ for one inference over idle ({significant(energy.low)} to "
         f"{significant(energy.high)}), {significant(energy.active_w or 0.0)} W at work, "
@@ -35,9 +35,9 @@ def energy_line(energy: Energy) -> str:
 
 
 def memory_line(memory: Memory) -> str:
-    """One candidate's memory on a terminal."""
+    """Return one candidate's memory as a line for a terminal."""
     if memory.process_mb is None:
-        return f"memory: not told ({printable(memory.reason or 'not measured')})"
+        return f"memory: unknown ({printable(memory.reason or 'not measured')})"
     parts = [f"{significant(memory.process_mb)} MB in the process"]
     if memory.device_mb is not None:
         scratch = memory.device_scratch_mb

@@ -1,4 +1,4 @@
-"""What a verdict is drawn from: the candidates that were run, and the paired comparisons between them."""
+"""The evidence for a verdict: candidates that were run, and the paired comparisons between them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _PRECISIONS = ("fp32", "fp16", "int8")
 
 Simplicity = tuple[int, int, int, int, int, str]
 
+# A proven gain in speed below this is too small to prefer one deployment to another.
 LEAST_SPEEDUP = 1.05
-"""A proven gain in speed below this is too small to prefer one deployment to another."""
 
 
 @dataclass(frozen=True)
@@ -50,23 +50,26 @@ class Candidate:
 
     @property
     def deployment(self) -> str:
-        """Whatever its cuts: ``branched`` for ``branched@features.7``."""
+        """Return the deployment without its cuts: ``branched`` for ``branched@features.7``."""
         return deployment_of(self.row.name)
 
     @property
     def frozen(self) -> bool:
-        """Nothing but heads was trained, and no layer was dropped."""
+        """Return whether nothing but heads was trained, and no layer was dropped."""
         return is_frozen(self.row.cuts)
 
     @property
     def overall_accuracy(self) -> float:
-        """Overall accuracy, 0 to 1."""
+        """Return the accuracy over all labels, 0 to 1."""
         return self.accuracy.overall.value
 
     @property
     def simplicity(self) -> Simplicity:
-        """Smaller is simpler: fewer engines, the simpler deployment, fewer heads with layers tuned for them, the
-        plainer precision, fewer FLOPs; then by title."""
+        """Return a key for sorting: smaller is simpler.
+
+        By number of engines, the deployment, the number of heads with layers tuned for them, the precision, FLOPs; and
+        by title, so that the order is always the same.
+        """
         return (
             len(self.row.engines),
             _rank(self.deployment, _DEPLOYMENTS),
@@ -82,7 +85,7 @@ def _rank(name: str, order: tuple[str, ...]) -> int:
 
 
 def candidates(measured: Iterable[DeploymentResult]) -> tuple[Candidate, ...]:
-    """The rows that were run, the simplest first."""
+    """Return the rows that were run, the simplest first."""
     run = (
         Candidate(row, row.accuracy, row.latency_ms)
         for row in measured
@@ -92,7 +95,7 @@ def candidates(measured: Iterable[DeploymentResult]) -> tuple[Candidate, ...]:
 
 
 def most_accurate(group: Iterable[Candidate]) -> Candidate:
-    """The highest overall accuracy; of equals the simplest."""
+    """Return who has the highest overall accuracy; of equals the simplest."""
     return min(group, key=lambda candidate: (-candidate.overall_accuracy, candidate.simplicity))
 
 
@@ -106,6 +109,7 @@ class Pairs:
         for pair in comparisons:
             if pair.metric == "accuracy" and pair.difference is not None:
                 difference = Interval(pair.difference, pair.low, pair.high)
+                # The reverse only where it was not measured itself.
                 self._accuracy.setdefault((pair.b, pair.a), difference.negated())
                 self._accuracy[pair.a, pair.b] = difference
             elif pair.metric == "latency" and pair.ratio is not None and min(pair.ratio, pair.low, pair.high) > 0.0:
@@ -116,22 +120,22 @@ class Pairs:
                     self._changed.add(frozenset({pair.a, pair.b}))
 
     def accuracy(self, a: Candidate, b: Candidate) -> Interval | None:
-        """Accuracy of ``a`` minus that of ``b``, image by image; None where they were not compared."""
+        """Return the accuracy of ``a`` minus that of ``b``, image by image; None where they were not compared."""
         return Interval(0.0, 0.0, 0.0) if a == b else self._accuracy.get((a.title, b.title))
 
     def speedup(self, a: Candidate, b: Candidate) -> Interval | None:
-        """How many times as fast as ``b`` is ``a``, round by round: latency of ``b`` over ``a``; None where unknown."""
+        """Return how many times as fast as ``b`` ``a`` is: latency of ``b`` over ``a``, by round; None if unknown."""
         return self._latency.get((b.title, a.title))
 
     def unstable(self, a: Candidate, b: Candidate) -> bool:
-        """Whether their ratio is UNSTABLE, so that nothing is proven of their speed.
+        """Return whether their ratio is UNSTABLE, so that nothing is proven of their speed.
 
         Their latencies may be so while it is not: a machine that slows down hits both of a round alike.
         """
         return frozenset({a.title, b.title}) in self._changed
 
     def proves_faster(self, a: Candidate, b: Candidate) -> bool:
-        """Only a stable ratio's interval above 1 proves it, if the gain matters."""
+        """Return whether a stable ratio's interval lies above 1 and the gain is large enough to matter."""
         speedup = self.speedup(a, b)
         if speedup is None or self.unstable(a, b):
             return False

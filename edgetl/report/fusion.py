@@ -1,4 +1,4 @@
-"""What `edgetl fuse` prints: where sharing ends and why, what is shared, and what that is worth."""
+"""Lines that `edgetl fuse` prints: where sharing ends and why, what is shared, and what is gained by it."""
 
 from __future__ import annotations
 
@@ -12,25 +12,32 @@ _Cell = tuple[str, str]
 
 
 def fusion_lines(fusion: Fusion) -> Iterator[str]:
-    """Plain lines for a terminal."""
-    yield from (*_parting(fusion), *_scales(fusion), "", *_table(fusion), "", *_outcome(fusion))
-
-
-def _parting(fusion: Fusion) -> Iterator[str]:
+    """Yield plain lines for a terminal."""
     for found in fusion.divergences:
         yield f"{found.model} against {found.against}: {found.shared} of {count(found.layers, 'layer')} shared"
         where = "" if found.layer is None else f"first differing layer: {printable(found.layer)}: "
         yield f"  {where}{printable(found.reason)}"
+    yield from (*_scales(fusion), "", *_table(fusion), "")
+    sharing, verified = fusion.sharing, fusion.verified
+    if sharing.gain is None:
+        yield f"predicted gain: unknown: {printable(sharing.why_unknown or 'the graph costs nothing')}"
+    else:
+        yield f"predicted gain: {sharing.gain:.2f} times (an estimate; measure it with edgetl profile)"
+    if fusion.recalibration_difference is not None:
+        yield f"largest difference that recalibration makes: {fusion.recalibration_difference:.3g}"
+    if verified.random:
+        yield f"not compared, because they depend on chance: {printable(abridged(verified.random))}"
+    images = count(fusion.random_images, "random image")
+    if fusion.real_images:
+        images = f"{images} and {count(fusion.real_images, 'real one')}"
+    yield f"largest difference to the separate models: {verified.difference:.3g} (on {images})"
 
 
 def _scales(fusion: Fusion) -> Iterator[str]:
     conflicts = fusion.conflicts
     if conflicts:
-        done = (
-            "the ranges were united"
-            if fusion.recalibration_difference is not None
-            else "sharing ends there without --recalibrate"
-        )
+        united = fusion.recalibration_difference is not None
+        done = "the ranges were united" if united else "sharing ends there without --recalibrate"
         yield f"scales differ on {count(len(conflicts), 'tensor')}; {done}:"
     for conflict in conflicts[:MOST_LISTED]:
         scales = ", ".join(f"{scale:.6g} in {name}" for name, scale in conflict.scales.items())
@@ -63,7 +70,7 @@ def _row(name: str, width: int, layers: _Cell, parameters: _Cell, work: _Cell, f
 
 
 def _fraction(part: int | None, whole: int | None) -> str:
-    """In percent, rounded down: what is not all is not 100.0 %."""
+    # Rounded down: what is not all is not 100.0 %.
     return f"{part * 1000 // whole / 10:.1f} %" if whole and part is not None else ""
 
 
@@ -77,19 +84,3 @@ def _flops(value: int | None) -> str:
 
 def _file(size: int) -> str:
     return f"{megabytes(size)} MB"
-
-
-def _outcome(fusion: Fusion) -> Iterator[str]:
-    sharing, verified = fusion.sharing, fusion.verified
-    if sharing.gain is None:
-        yield f"predicted gain: unknown: {printable(sharing.why_unknown or 'the graph costs nothing')}"
-    else:
-        yield f"predicted gain: {sharing.gain:.2f} times (an estimate; measure it with edgetl profile)"
-    if fusion.recalibration_difference is not None:
-        yield f"largest difference that recalibration makes: {fusion.recalibration_difference:.3g}"
-    if verified.random:
-        yield f"not compared, because they depend on chance: {printable(abridged(verified.random))}"
-    images = count(fusion.random_images, "random image")
-    if fusion.real_images:
-        images = f"{images} and {count(fusion.real_images, 'real one')}"
-    yield f"largest difference to the separate models: {verified.difference:.3g} (on {images})"

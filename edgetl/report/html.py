@@ -1,4 +1,4 @@
-"""The report: one self-contained HTML file that opens without a network and says the verdict first."""
+"""The report: one self-contained HTML file that opens without a network and begins with the verdict."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgetl.artifacts.results import Comparison, Results
+from edgetl.artifacts.results import Results
 from edgetl.errors import EdgetlError, MissingExtraError
 from edgetl.report.accuracy_control_section import accuracy_control_section
 from edgetl.report.cut_plots import freeze_depth, search
@@ -20,7 +20,7 @@ from edgetl.report.evidence import Interval, candidates
 from edgetl.report.metric_words import MetricWords, terms
 from edgetl.report.plots import accuracy_against_latency, frontier, group_accuracy
 from edgetl.report.scenario_tables import scenario_tables
-from edgetl.report.table import UNKNOWN, ResultRow, rows, unit_of_flops
+from edgetl.report.table import UNKNOWN, rows, unit_of_flops
 from edgetl.report.text import headline
 from edgetl.report.training_facts import cascade_note, tuned_heads
 from edgetl.report.waterfall_plot import step_colours, waterfall_figure, waterfall_sentences
@@ -35,7 +35,8 @@ _LIMITS = {
     "max_memory_mb": "memory at most {limit} MB",
     "max_energy_mj": "energy at most {limit} mJ",
 }
-_SHARES = {"max_accuracy_drop": points, "min_accuracy": percent}
+# Limits that results.json holds as fractions.
+_FRACTIONS = {"max_accuracy_drop": points, "min_accuracy": percent}
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class PairRow:
 
 
 def render_html(results: Results) -> str:
-    """The page, with plotly.js inside. All that comes from the results is escaped.
+    """Return the page, with plotly.js inside. Everything from the results is escaped.
 
     Raises:
         MissingExtraError: jinja2 is not installed.
@@ -63,19 +64,19 @@ def render_html(results: Results) -> str:
     except ImportError as error:
         raise MissingExtraError("the HTML report", "report", error) from error
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    # Else Python writes NaN, which is no JSON.
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     plotlyjs = _PLOTLY.read_text(encoding="utf-8")
     try:
         return template.render(**_measurements(results), **_sweep(results), plotlyjs=plotlyjs)
     except ValueError as error:
-        raise EdgetlError(f"the report cannot be drawn: {error}; measure again or mend results.json") from error
+        raise EdgetlError(f"the report cannot be drawn: {error}; measure again or correct results.json") from error
 
 
 def _measurements(results: Results) -> dict[str, Any]:
-    """What the page shows of every study."""
-    table, groups, run = rows(results), _groups(results), candidates(results.deployments)
-    words = terms(results.metric)
+    table, run, words = rows(results), candidates(results.deployments), terms(results.metric)
+    groups = list(dict.fromkeys(group for candidate in run for group in candidate.accuracy.groups))
     return {
         "results": results,
         "terms": words,
@@ -94,7 +95,7 @@ def _measurements(results: Results) -> dict[str, Any]:
         "cascade": cascade_note(results),
         "accuracy_control": accuracy_control_section(results),
         "steps": step_colours(results),
-        "waterfall_said": waterfall_sentences(results),
+        "waterfall_text": waterfall_sentences(results),
         "energy_sentence": energy_sentence(results.deployments),
         "precision": precision_table(results),
         "scenarios": scenario_tables(results.scenarios),
@@ -107,9 +108,11 @@ def _measurements(results: Results) -> dict[str, Any]:
 
 
 def _sweep(results: Results) -> dict[str, Any]:
-    """What it shows of cuts and of tuning; empty where there were none."""
+    """Return what the page shows of cuts and of tuning; empty where there were none."""
+    by_title = {(row.name, row.precision): row for row in rows(results)}
+    front = [by_title[printable(one.row.name), printable(one.row.precision)] for one in frontier(results)]
     return {
-        "front": _front(results) if has_cuts(results) else [],
+        "front": front if has_cuts(results) else [],
         "depth_names": {"combined": colour("combined"), "branched (at the top: shared)": colour("branched")},
         "truncated": any(is_truncated(cut) for row in results.deployments for cut in row.cuts.values()),
         "trees": {tree.deployment: colour(tree.deployment) for tree in results.trees},
@@ -119,13 +122,7 @@ def _sweep(results: Results) -> dict[str, Any]:
     }
 
 
-def _groups(results: Results) -> list[str]:
-    """Groups that any candidate was measured on, in order."""
-    return list(dict.fromkeys(group for c in candidates(results.deployments) for group in c.accuracy.groups))
-
-
 def _figures(results: Results, groups: list[str]) -> dict[str, PlotlyFigure]:
-    """Figures by the id of their place in the page."""
     drawn = {
         "overview": accuracy_against_latency(results),
         "depth": freeze_depth(results) if results.trees else None,
@@ -136,41 +133,29 @@ def _figures(results: Results, groups: list[str]) -> dict[str, PlotlyFigure]:
     return {place: figure for place, figure in drawn.items() if figure is not None}
 
 
-def _front(results: Results) -> list[ResultRow]:
-    """The rows of the Pareto front, the fastest first."""
-    by_title = {(row.name, row.precision): row for row in rows(results)}
-    return [by_title[printable(c.row.name), printable(c.row.precision)] for c in frontier(results)]
-
-
 def _budget(budget: dict[str, float], words: MetricWords) -> Iterator[str]:
     for name, limit in budget.items():
         sentence = _LIMITS.get(name)
-        figure = _SHARES.get(name, significant)(limit)
+        figure = _FRACTIONS.get(name, significant)(limit)
         yield sentence.format(name=words.name, limit=figure) if sentence else f"{printable(name)} {figure}"
 
 
 def _pairs(results: Results) -> list[PairRow]:
-    """One row for each pair, with both metrics, in the order of the comparisons."""
+    """Return one row for each pair, with both metrics, in the order of the comparisons."""
     merged: dict[tuple[str, str], dict[str, str | bool]] = {}
     for pair in results.comparisons:
         cells = merged.setdefault((pair.a, pair.b), {})
-        cells |= _accuracy_cells(pair) if pair.metric == "accuracy" else _speed_cells(pair)
+        if pair.metric == "accuracy":
+            if pair.difference is not None:
+                value, low, high = (signed(fraction) for fraction in (pair.difference, pair.low, pair.high))
+                cells["accuracy"] = f"{value} points ({low} to {high})"
+                cells["accuracy_proven"] = not pair.low <= 0.0 <= pair.high
+        elif pair.why_unstable is not None:
+            cells["speed"] = "UNSTABLE"
+        # A ratio that reaches zero, in a file from elsewhere, has no inverse.
+        elif pair.ratio is not None and min(pair.ratio, pair.low) > 0.0:
+            speedup = Interval(pair.ratio, pair.low, pair.high).inverted()
+            ratio, low, high = times(speedup.value, speedup.low, speedup.high)
+            cells["speed"] = f"{ratio} times as fast ({low} to {high})"
+            cells["speed_proven"] = not speedup.includes(1.0)
     return [PairRow(printable(a), printable(b), **cells) for (a, b), cells in merged.items()]  # type: ignore[arg-type]
-
-
-def _accuracy_cells(pair: Comparison) -> dict[str, str | bool]:
-    if pair.difference is None:
-        return {}
-    value, low, high = (signed(share) for share in (pair.difference, pair.low, pair.high))
-    text = f"{value} points ({low} to {high})"
-    return {"accuracy": text, "accuracy_proven": not pair.low <= 0.0 <= pair.high}
-
-
-def _speed_cells(pair: Comparison) -> dict[str, str | bool]:
-    if pair.why_unstable is not None:
-        return {"speed": "UNSTABLE"}
-    if pair.ratio is None or min(pair.ratio, pair.low) <= 0.0:
-        return {}
-    speedup = Interval(pair.ratio, pair.low, pair.high).inverted()
-    ratio, low, high = times(speedup.value, speedup.low, speedup.high)
-    return {"speed": f"{ratio} times as fast ({low} to {high})", "speed_proven": not speedup.includes(1.0)}

@@ -1,4 +1,4 @@
-"""What a classifier's accuracy and a detector's are called: every word that differs between their reports."""
+"""Words for a classifier's accuracy and for a detector's: every word that differs between their reports."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ class MetricWords:
 
     Attributes:
         name: within a sentence; ``title`` where an axis or a heading begins with it.
-        share: what follows a figure in percent.
+        unit: what follows a figure in percent.
         higher: to follow a number of points, as ``lower`` does.
         highest: to follow "the", of some candidates.
         best: the one candidate that has the highest.
         alike: to follow "about" or "exactly".
         paired: how two candidates are compared.
         masked: whether a group has a second figure, of its own labels alone.
-        competing: what is said of the other figure, where there are two.
+        competing: how the other figure is taken, where there are two.
         caption: of the terminal's table.
         by_group: of the figures that show the groups.
         in_group: of the page's table.
         measured: how, on so many images (``{images}``).
         fires: where a cascade's first level hands a group on, with the ``{threshold}``.
-        fired_on: what the shares of images that fire are of.
+        fired_on: the images of which a fraction fires.
         timed_on: the images that a cascade's latency is of.
     """
 
@@ -105,5 +105,5 @@ _TERMS: Mapping[Metric, MetricWords] = {
 
 
 def terms(metric: Metric) -> MetricWords:
-    """The words for a study's metric."""
+    """Return the words for a study's metric."""
     return _TERMS[metric]

@@ -15,7 +15,7 @@ _SHARING = "branched"
 
 
 def one_or_several(case: VerdictCase, subject: Candidate) -> Iterator[str]:
-    """The answer to the central question, and the subject against each of the other deployments.
+    """Yield the answer to the central question, and the subject against each of the other deployments.
 
     Those that differ from it in nothing but the cut are left to `freeze_depth`.
     """
@@ -33,40 +33,38 @@ def one_or_several(case: VerdictCase, subject: Candidate) -> Iterator[str]:
         reply = answer(subject.row.name, subject.row.cuts) if case.qualified else "None of them meets the budget"
         yield f"{_QUESTION} {reply}: {_against_all(case, subject, central)}."
     for rival in rivals.values():
-        said = _against_all(case, subject, [rival])
-        yield f"{said.replace('it', 'It', 1) if said.startswith('it ') else said}."
+        sentence = _against_all(case, subject, [rival])
+        yield f"{sentence.replace('it', 'It', 1) if sentence.startswith('it ') else sentence}."
 
 
 def freeze_depth(case: VerdictCase, subject: Candidate) -> Iterator[str]:
-    """The best cut of the subject's deployment, of ``combined`` and of ``branched``: what it gains and costs."""
+    """Yield for the subject's deployment, ``combined`` and ``branched`` their best cut, what it gains and costs."""
     for family in dict.fromkeys((_family(subject.deployment), "combined", "branched")):
         members = [candidate for candidate in case.candidates if _family(candidate.deployment) == family]
         frozen = [candidate for candidate in members if candidate.frozen]
         tried = [candidate for candidate in members if not candidate.frozen]
-        if frozen and tried:
-            best = subject if subject in tried else case.representative(tried, subject.row.precision)
-            top = next((one for one in frozen if one.row.precision == best.row.precision), frozen[0])
-            number = len({candidate.row.name for candidate in tried})
-            which = f"the best of {number} cuts for this budget is" if number > 1 else "the one cut measured is"
-            yield f"Freeze depth of {family}: {which} {cut_of(best.row.name)}. {_gain(case, best, top)}."
-
-
-def _gain(case: VerdictCase, best: Candidate, top: Candidate) -> str:
-    speedup = case.pairs.speedup(best, top)
-    stable = best.latency.stable and top.latency.stable
-    less = stable and speedup is not None and speedup.high < 1.0 and _family(best.deployment) == _SHARING
-    price = ", which is what sharing less costs" if less else ""
-    gain = f"{_accuracy(case, best, top)} and {_speed(case, best, top)}{price}"
-    return f"Against all frozen, {_it(best)} is {gain}{_shortfall(case, best)}"
+        if not frozen or not tried:
+            continue
+        best = subject if subject in tried else case.representative(tried, subject.row.precision)
+        top = next((one for one in frozen if one.row.precision == best.row.precision), frozen[0])
+        number = len({candidate.row.name for candidate in tried})
+        which = f"the best of {number} cuts for this budget is" if number > 1 else "the one cut measured is"
+        speedup = case.pairs.speedup(best, top)
+        stable = best.latency.stable and top.latency.stable
+        # Only branches share less the deeper they are tuned: a combined model runs the same layers at any cut.
+        less = stable and speedup is not None and speedup.high < 1.0 and family == _SHARING
+        price = ", which is what sharing less costs" if less else ""
+        gain = f"{_accuracy(case, best, top)} and {_speed(case, best, top)}{price}{_shortfall(case, best)}"
+        yield f"Freeze depth of {family}: {which} {cut_of(best.row.name)}. Against all frozen, {_it(best)} is {gain}."
 
 
 def _family(deployment: str) -> str:
-    """Deployments that differ in nothing but the cut: ``shared`` is ``branched`` at the top."""
+    """Return the deployment, or ``branched`` for ``shared``: the two differ in nothing but the cut."""
     return _SHARING if deployment == "shared" else deployment
 
 
 def int8(case: VerdictCase, name: str) -> str | None:
-    """What INT8 costs and gains in the deployment ``name``; None where there is nothing to compare."""
+    """Return what INT8 costs and gains in the deployment ``name``; None where there is nothing to compare."""
     by_precision = {candidate.row.precision: candidate for candidate in case.candidates if candidate.row.name == name}
     small, plain = by_precision.get("int8"), by_precision.get("fp32", by_precision.get("fp16"))
     if small is None or plain is None:
@@ -77,7 +75,7 @@ def int8(case: VerdictCase, name: str) -> str | None:
 
 
 def written(standing: LimitCheck) -> str:
-    """A figure beside its limit: ``latency 2.10 of at most 5.00 ms``."""
+    """Return a figure beside its limit: ``latency 2.10 of at most 5.00 ms``."""
     bound = "at most" if standing.at_most else "at least"
     limit = f"{bound} {standing.written(standing.limit)} {standing.unit}"
     if standing.value is None:
@@ -90,12 +88,12 @@ def _against_all(case: VerdictCase, subject: Candidate, rivals: list[Candidate])
 
 
 def _it(subject: Candidate) -> str:
-    """A name with cuts is too long to be said again: what is spoken of is clear."""
+    # A name with cuts is too long to be repeated in each sentence.
     return "it" if "@" in subject.row.name else subject.title
 
 
 def _against(case: VerdictCase, a: Candidate, b: Candidate) -> str:
-    """To follow "a is": speed, then accuracy."""
+    """Return speed, then accuracy, of ``a`` against ``b``: what follows "a is"."""
     return f"{_speed(case, a, b)} and {_accuracy(case, a, b)}"
 
 
@@ -106,6 +104,7 @@ def _speed(case: VerdictCase, a: Candidate, b: Candidate) -> str:
     if speedup is None:
         pair = f"{significant(a.latency.p50)} ms against {significant(b.latency.p50)} ms"
         return f"not proven faster or slower than {b.title} ({pair}, not timed side by side)"
+    # "0.8 times as fast" would have to be turned around by the reader.
     if speedup.high < 1.0:
         slower = speedup.inverted()
         factor, low, high = times(slower.value, slower.low, slower.high)
@@ -126,6 +125,7 @@ def _accuracy(case: VerdictCase, a: Candidate, b: Candidate) -> str:
     if difference.high < 0.0:
         less = difference.negated()
         return f"{points(less.value)} points {words.lower} ({_range(less)})"
+    # Both gave the same answer on every image.
     if difference.low == difference.high:
         return f"exactly {words.alike}"
     spread = f"between {points(-difference.low)} points less and {points(difference.high)} more"
@@ -137,6 +137,7 @@ def _range(difference: Interval) -> str:
 
 
 def _shortfall(case: VerdictCase, candidate: Candidate) -> str:
-    """What to add about a candidate that is out of the race; where all are, nobody needs telling."""
+    """Return the limits that a candidate misses, to follow a sentence about it."""
+    # Where no candidate qualifies, the reasons begin with that.
     missed = [written(standing) for standing in case.missed(candidate)]
     return f"; {candidate.title} misses the budget ({listed(missed)})" if missed and case.qualified else ""

@@ -1,4 +1,4 @@
-"""The figures of every report: accuracy (or what the study has for it) against latency, and in each group."""
+"""The figures of every report: accuracy (or a detector's mAP) against latency, and accuracy in each group."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from edgetl.report.cut_sweep import has_cuts
 from edgetl.report.drawing import (
     PlotlyFigure,
     accuracy_axis,
-    axis,
     colour,
     cost_axis,
     front,
@@ -20,6 +19,7 @@ from edgetl.report.drawing import (
     layout,
     narrow,
     ring,
+    row_axis,
     symbol,
     text,
     whiskers,
@@ -28,18 +28,22 @@ from edgetl.report.evidence import Candidate, candidates, most_accurate
 from edgetl.report.metric_words import MetricWords, terms
 from edgetl.report.wording import flops, percent, significant
 
-# Labels of a group's rows: characters wide, and pixels high in each line.
+# A label's line in characters and in pixels: a figure's height is set before plotly.js draws its text.
 _LABEL_WIDTH = 24
 _LINE_HEIGHT = 17
 
 
 def accuracy_against_latency(results: Results) -> PlotlyFigure | None:
-    """Every candidate with both intervals, the budget's limits, the Pareto front, and the chosen one ringed."""
+    """Return a figure of every candidate with its intervals, the limits, the front, and a ring around the chosen."""
     run = candidates(results.deployments)
     if not run:
         return None
     floor, ceiling = _accuracy_floor(run, results.budget), results.budget.get("max_latency_ms")
-    x_axis, x_end = _latency_axis(run, ceiling)
+    lowest, highest = min(one.latency.low for one in run), max(one.latency.high for one in run)
+    # A limit far beyond all points is not shown: it would press them together.
+    if ceiling is not None and ceiling < 2.0 * highest:
+        highest = max(highest, ceiling)
+    x_axis, x_end = cost_axis("Milliseconds for one image (p50)", lowest, highest)
     y_axis = _accuracy_axis(terms(results.metric), [candidate.accuracy.overall for candidate in run], floor)
     shapes, notes = [], []
     if ceiling is not None and ceiling < x_end:
@@ -64,28 +68,21 @@ def accuracy_against_latency(results: Results) -> PlotlyFigure | None:
 
 
 def frontier(results: Results) -> tuple[Candidate, ...]:
-    """The Pareto front, the fastest first: those that nobody beats in both, by their point estimates."""
+    """Return the Pareto front, the fastest first: those that nobody beats in both, by their point estimates."""
     run = candidates(results.deployments)
     places = front(_place(candidate) for candidate in run)
     return tuple(next(candidate for candidate in run if _place(candidate) == place) for place in places)
 
 
-def _featured(results: Results) -> tuple[Candidate, ...]:
-    """All candidates; of a study with cuts the front, the chosen one and those with all frozen, to see what matters."""
-    run = candidates(results.deployments)
-    if not has_cuts(results):
-        return run
-    best = frontier(results)
-    return tuple(c for c in run if c in best or c.frozen or _is_chosen(results, c))
-
-
 def group_accuracy(results: Results, group: str) -> PlotlyFigure:
-    """Accuracy of candidates in ``group``; where it has a masked one too, filled where all labels compete, hollow where
-    masked to the group's.
-    """
+    """Return a figure of accuracy in ``group``, with hollow points where it is masked to the group's own labels."""
     words = terms(results.metric)
     apart, height = (0.16, 44) if words.masked else (0.0, 32)
-    run = tuple(c for c in _featured(results) if group in c.accuracy.groups)
+    run = tuple(c for c in candidates(results.deployments) if group in c.accuracy.groups)
+    if has_cuts(results):
+        # A sweep has too many candidates to be read: only those that the verdict is about are drawn.
+        best = frontier(results)
+        run = tuple(c for c in run if c in best or c.frozen or _is_chosen(results, c))
     everywhere = [e for c in run for e in (*c.accuracy.groups.values(), *c.accuracy.masked.values())]
     unmasked = [(c, c.accuracy.groups[group], row - apart) for row, c in enumerate(run)]
     masked = [(c, c.accuracy.masked[group], row + apart) for row, c in enumerate(run) if group in c.accuracy.masked]
@@ -94,16 +91,8 @@ def group_accuracy(results: Results, group: str) -> PlotlyFigure:
         traces.append(_dots(masked, "masked to the group's labels", "-open"))
     labels = [narrow(candidate.title, _LABEL_WIDTH) for candidate in run]
     row_height = max(height, *(_LINE_HEIGHT * (label.count("<br>") + 1) for label in labels))
-    y_axis = axis("", [len(run) - 0.4, -0.6]) | {
-        "tickvals": list(range(len(run))),
-        "ticktext": labels,
-        "showgrid": False,
-        "automargin": True,
-    }
-    return {
-        "data": traces,
-        "layout": layout(90 + row_height * len(run), xaxis=_accuracy_axis(words, everywhere, None), yaxis=y_axis),
-    }
+    axes = {"xaxis": _accuracy_axis(words, everywhere, None), "yaxis": row_axis(labels)}
+    return {"data": traces, "layout": layout(90 + row_height * len(run), **axes)}
 
 
 def _is_chosen(results: Results, candidate: Candidate) -> bool:
@@ -112,14 +101,6 @@ def _is_chosen(results: Results, candidate: Candidate) -> bool:
 
 def _place(candidate: Candidate) -> tuple[float, float]:
     return candidate.latency.p50, candidate.overall_accuracy * 100
-
-
-def _latency_axis(run: Sequence[Candidate], ceiling: float | None) -> tuple[PlotlyFigure, float]:
-    """The axis and the latency where it ends."""
-    lowest, highest = min(c.latency.low for c in run), max(c.latency.high for c in run)
-    if ceiling is not None and ceiling < 2.0 * highest:
-        highest = max(highest, ceiling)
-    return cost_axis("Milliseconds for one image (p50)", lowest, highest)
 
 
 def _accuracy_axis(words: MetricWords, estimates: Sequence[AccuracyEstimate], floor: float | None) -> PlotlyFigure:
@@ -155,7 +136,8 @@ def _point(candidate: Candidate) -> PlotlyFigure:
 
 
 def _numbers(best: Sequence[Candidate]) -> PlotlyFigure:
-    """The rank of each above and to the left of it, where no other point can be: names would hide each other."""
+    """Return the rank of each candidate on the front as text beside its point."""
+    # Above and to the left, where no other point can be: names would hide each other.
     return {
         "type": "scatter",
         "mode": "text",
@@ -169,7 +151,7 @@ def _numbers(best: Sequence[Candidate]) -> PlotlyFigure:
 
 
 def _accuracy_floor(run: Sequence[Candidate], budget: dict[str, float]) -> float | None:
-    """The lowest accuracy that the budget allows."""
+    """Return the lowest accuracy that the budget allows."""
     floors = [budget["min_accuracy"]] if "min_accuracy" in budget else []
     if "max_accuracy_drop" in budget:
         floors.append(most_accurate(run).overall_accuracy - budget["max_accuracy_drop"])
@@ -177,7 +159,7 @@ def _accuracy_floor(run: Sequence[Candidate], budget: dict[str, float]) -> float
 
 
 def _beyond(along: str, limit: float, end: float) -> list[PlotlyFigure]:
-    """A line at a limit of the budget, and a shade over what is outside it."""
+    """Return a line at a limit of the budget, and a shade over what is outside it."""
     across = "y" if along == "x" else "x"
     whole = {f"{along}ref": along, f"{across}ref": "paper", f"{along}0": limit, f"{across}0": 0, f"{across}1": 1}
     shade = {"type": "rect", "layer": "below", "fillcolor": "--beyond", "line": {"width": 0}, f"{along}1": end}
@@ -186,20 +168,12 @@ def _beyond(along: str, limit: float, end: float) -> list[PlotlyFigure]:
 
 
 def _note(words: str, **place: Any) -> PlotlyFigure:
-    font = {"color": "--limit", "size": 12}
-    return {
-        "text": words,
-        "font": font,
-        "showarrow": False,
-        "borderpad": 4,
-        "xanchor": "left",
-        "yanchor": "top",
-        **place,
-    }
+    look = {"showarrow": False, "borderpad": 4, "xanchor": "left", "yanchor": "top"}
+    return {"text": words, "font": {"color": "--limit", "size": 12}, **look, **place}
 
 
 def _dots(dots: Sequence[tuple[Candidate, AccuracyEstimate, float]], kind: str, hollow: str) -> PlotlyFigure:
-    """Estimates with their intervals, each at its height."""
+    """Return estimates with their intervals, each at its height."""
     paints = [colour(candidate.row.name) for candidate, _, _ in dots]
     return {
         "type": "scatter",

@@ -1,10 +1,10 @@
-"""Why the verdict is what it is: full sentences with their numbers, for readers who are no statisticians."""
+"""The verdict's reasons: full sentences with their numbers, for readers who are no statisticians."""
 
 from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from edgetl.artifacts.results import DeploymentResult
 from edgetl.report.accuracy_control_section import accuracy_control_sentence
@@ -16,11 +16,12 @@ from edgetl.report.pairwise import freeze_depth, int8, one_or_several, written
 from edgetl.report.wording import MOST_LISTED, abridged, count, listed, percent, points, printable, significant
 
 _WHAT_TO_DO = "close other programs, pin the threads or measure more rounds, then run again"
+# A runtime's error may be pages long.
 _LONGEST_CAUSE = 200
 
 
 def why_chosen(case: VerdictCase, choice: Choice, rival: Candidate) -> tuple[str, ...]:
-    """The reasons for a winner. ``rival`` would have won if every latency were stable."""
+    """Return the reasons for a winner. ``rival`` would have won if every latency were stable."""
     winner = choice.winner
     return _sentences(
         _why_this_one(case, choice),
@@ -35,13 +36,21 @@ def why_chosen(case: VerdictCase, choice: Choice, rival: Candidate) -> tuple[str
 
 
 def why_nothing(case: VerdictCase, nearest: Candidate) -> tuple[str, ...]:
-    """The reasons where no candidate meets the budget."""
+    """Return the reasons where no candidate meets the budget."""
     number = len(case.candidates)
     all_miss = "the only candidate misses a limit" if number == 1 else f"each of {number} candidates misses a limit"
-    misses = listed([_miss(standing) for standing in case.missed(nearest)])
+    misses = []
+    for check in case.missed(nearest):
+        if check.value is None:
+            why = f": {printable(check.why_unknown)}" if check.why_unknown else ""
+            limit = f"the limit on {check.what} ({check.written(check.limit)} {check.unit})"
+            misses.append(f"{limit}, because it was not measured{why}")
+        else:
+            proven = "" if check.interval is None or check.proven else ", not proven"
+            misses.append(f"{written(check)} (by {check.written(abs(check.value - check.limit))}{proven})")
     return _sentences(
         f"Nothing meets the budget: {all_miss}.",
-        f"The nearest is {nearest.title} ({_key_figures(case, nearest)}), which misses {misses}.",
+        f"The nearest is {nearest.title} ({_key_figures(case, nearest)}), which misses {listed(misses)}.",
         _unstable(nearest, nearest),
         *one_or_several(case, nearest),
         *freeze_depth(case, nearest),
@@ -52,17 +61,15 @@ def why_nothing(case: VerdictCase, nearest: Candidate) -> tuple[str, ...]:
 
 
 def why_nothing_ran(rows: Iterable[DeploymentResult]) -> tuple[str, ...]:
-    """The reasons where there is no candidate at all."""
+    """Return the reasons where there is no candidate at all."""
     return _sentences("Nothing could be run, so there is nothing to choose from.", _why_not_run(rows))
 
 
 def _accuracy_control_reason(case: VerdictCase) -> str | None:
-    """Where the guard gave up, `_why_not_run` says so."""
-    return (
-        None
-        if case.accuracy_control is None or case.accuracy_control.why_not_met
-        else accuracy_control_sentence(case.accuracy_control, case.terms)
-    )
+    # Where accuracy control gave up, INT8 was not run, and `_why_not_run` gives the reason.
+    if case.accuracy_control is None or case.accuracy_control.why_not_met:
+        return None
+    return accuracy_control_sentence(case.accuracy_control, case.terms)
 
 
 def _sentences(*texts: str | None) -> tuple[str, ...]:
@@ -97,10 +104,12 @@ def _why_this_one(case: VerdictCase, choice: Choice) -> str:
 
 def _unstable(winner: Candidate, rival: Candidate) -> str | None:
     if not winner.latency.stable:
-        held = "ratios, which are taken side by side, hold unless they are marked"
+        held = "ratios are measured side by side and hold unless they are marked"
         return f"The latency of {winner.title} is UNSTABLE{_cause(winner)}; {held}: {_WHAT_TO_DO}."
     if rival != winner:
-        return f"{rival.title} may be the better choice, but what is UNSTABLE never wins{_cause(rival)}: {_WHAT_TO_DO}."
+        return (
+            f"{rival.title} may be the better choice, but an UNSTABLE latency never wins{_cause(rival)}: {_WHAT_TO_DO}."
+        )
     return None
 
 
@@ -111,11 +120,16 @@ def _cause(candidate: Candidate) -> str:
 
 def _limits_met(case: VerdictCase, winner: Candidate) -> str:
     clauses, costs = [], []
-    for standing in case.standings[winner.title]:
-        if standing.is_drop:
-            clauses.append(_drop(case, winner, standing))
-        else:
-            costs.append(written(standing) + _doubt(standing))
+    for check in case.standings[winner.title]:
+        if check.is_drop:
+            clauses.append(_drop(case, winner, check))
+            continue
+        doubt = ""
+        # The estimate meets the limit, but its interval does not.
+        if check.interval is not None and not check.proven:
+            worst = check.interval.high if check.at_most else check.interval.low
+            doubt = f", perhaps {check.written(worst)}{_more_images(check)}"
+        costs.append(written(check) + doubt)
     if costs:
         clauses.append(f"it keeps to {listed(costs)}")
     sentence = "; ".join(clauses)
@@ -139,14 +153,6 @@ def _drop(case: VerdictCase, winner: Candidate, standing: LimitCheck) -> str:
     return f"{lead}, within the {limit}, but it may be up to {points(high)} points{_more_images(standing)}"
 
 
-def _doubt(standing: LimitCheck) -> str:
-    """What to add where the estimate meets the limit and its interval does not."""
-    if standing.interval is None or standing.proven:
-        return ""
-    worst = standing.interval.high if standing.at_most else standing.interval.low
-    return f", perhaps {standing.written(worst)}{_more_images(standing)}"
-
-
 def _more_images(standing: LimitCheck) -> str:
     if standing.images is None:
         return ""
@@ -155,29 +161,17 @@ def _more_images(standing: LimitCheck) -> str:
     return f" ({advice})"
 
 
-def _miss(standing: LimitCheck) -> str:
-    if standing.value is None:
-        limit = f"{standing.written(standing.limit)} {standing.unit}"
-        why = f": {printable(standing.why_unknown)}" if standing.why_unknown else ""
-        return f"the limit on {standing.what} ({limit}), because it was not measured{why}"
-    excess = standing.written(abs(standing.value - standing.limit))
-    proven = "" if standing.interval is None or standing.proven else ", not proven"
-    return f"{written(standing)} (by {excess}{proven})"
-
-
 def _why_not_run(rows: Iterable[DeploymentResult]) -> str | None:
     by_cause: dict[str, list[DeploymentResult]] = {}
     for row in rows:
         cause = textwrap.shorten(row.unsupported or "not measured", _LONGEST_CAUSE, placeholder=" ...").rstrip(".")
         by_cause.setdefault(cause, []).append(row)
-    if not by_cause:
-        return None
-    return f"Not run: {'; '.join(f'{_named(alike)} ({cause})' for cause, alike in by_cause.items())}."
-
-
-def _named(alike: Sequence[DeploymentResult]) -> str:
-    """By title, or many by how many they are in each precision."""
-    if len(alike) <= MOST_LISTED:
-        return listed([row.title for row in alike])
-    numbers = Counter(row.precision for row in alike)
-    return listed([f"{count(number, 'deployment')} in {precision}" for precision, number in numbers.items()])
+    causes = []
+    for cause, alike in by_cause.items():
+        names = [row.title for row in alike]
+        # A sweep has dozens of rows with one cause: then their number in each precision is enough.
+        if len(alike) > MOST_LISTED:
+            numbers = Counter(row.precision for row in alike)
+            names = [f"{count(number, 'deployment')} in {precision}" for precision, number in numbers.items()]
+        causes.append(f"{listed(names)} ({cause})")
+    return f"Not run: {'; '.join(causes)}." if causes else None

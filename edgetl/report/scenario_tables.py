@@ -1,4 +1,4 @@
-"""Scenarios as tables: what the terminal and the HTML report both show."""
+"""Tables of scenarios, for the terminal and the HTML report."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ScenarioRow = tuple[str, ...]
 
 @dataclass(frozen=True)
 class ScenarioTable:
-    """Figures of one scenario, written out. The first column says of what; ``notes`` are what does not hold."""
+    """Figures of one scenario, written out. The first column names their subject; ``notes`` are what does not hold."""
 
     title: str
     lead: str
@@ -35,13 +35,13 @@ class ScenarioTable:
 
 
 def scenario_tables(scenarios: Sequence[Scenario]) -> tuple[ScenarioTable, ...]:
-    """One for each scenario, in the order in which they were measured."""
+    """Return a table for each scenario, in the order in which they were measured."""
     names = dict.fromkeys(one.scenario for one in scenarios)
     return tuple(_WRITERS[name]([one for one in scenarios if one.scenario == name]) for name in names)
 
 
 def render_scenarios(scenarios: Sequence[Scenario]) -> Iterator[Table | Text]:
-    """For a terminal: a title, the table, how to read it, and what does not hold."""
+    """Yield for a terminal a title, the table, how to read it, and what does not hold."""
     for one in scenario_tables(scenarios):
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
         for number, column in enumerate(one.columns):
@@ -81,56 +81,49 @@ def _offline(found: Sequence[OfflineResult]) -> ScenarioTable:
 
 
 def _cadence(found: Sequence[CadenceResult]) -> ScenarioTable:
+    rows: list[ScenarioRow] = []
+    for one in found:
+        missed = _fraction(one.missed) if one.missed else "-"
+        rows.append((printable(one.title), f"{one.utilisation.value:.0%}", "", "", missed, "", ""))
+        for part in one.parts:
+            worst, p99 = significant(part.response_worst_ms), significant(part.response_p99_ms.value)
+            rate, takes = f"{part.rate_hz:g}", significant(part.service_ms)
+            rows.append((f"  {printable(part.name)}", "", rate, takes, _fraction(part.missed), p99, worst))
     unmet = tuple(f"{printable(one.title)}: CANNOT BE MET: {printable(one.unmet)}" for one in found if one.unmet)
     return ScenarioTable(
         title="cadence: each engine at its own rate, on one device",
-        lead="In ms: what an inference takes, and how long after it was due it was done. It is missed if the next one "
-        "was due before that. The device runs each to its end, the earliest deadline first.",
+        lead="Takes: ms for one inference. p99, worst: ms from when an inference was due until it was done. Missed: it "
+        "was not done when the next one was due. The device runs each to its end, the earliest deadline first.",
         columns=("", "busy", "Hz", "takes", "missed", "p99", "worst"),
-        rows=tuple(row for one in found for row in _cadence_rows(one)),
+        rows=tuple(rows),
         notes=(*unmet, *_doubts(found)),
     )
 
 
-def _cadence_rows(one: CadenceResult) -> Iterator[ScenarioRow]:
-    missed = _fraction(one.missed) if one.missed else "-"
-    yield printable(one.title), f"{one.utilisation.value:.0%}", "", "", missed, "", ""
-    for part in one.parts:
-        yield (
-            f"  {printable(part.name)}",
-            "",
-            f"{part.rate_hz:g}",
-            significant(part.service_ms),
-            _fraction(part.missed),
-            significant(part.response_p99_ms.value),
-            significant(part.response_worst_ms),
-        )
-
-
 def _fraction(missed: MissFraction) -> str:
-    """With what may have gone unseen: no miss in few inferences proves little."""
+    # With its interval, because no miss in few inferences proves little.
     return f"{missed.value:.1%} ({missed.low:.1%}-{missed.high:.1%})"
 
 
 def _concurrent(found: Sequence[ConcurrentResult]) -> ScenarioTable:
+    rows: list[ScenarioRow] = []
+    for one in found:
+        rows.append((printable(one.title), "", "", "", ""))
+        for alone in one.alone:
+            name, took = f"  {printable(alone.name)}", significant(alone.p50_ms)
+            for pair in one.contention:
+                if pair.workload == alone.name:
+                    beside = printable(" + ".join(pair.concurrent_with))
+                    rows.append((name, took, beside, f"{pair.value:.2f}", f"{pair.low:.2f}-{pair.high:.2f}"))
+                    # A part's name stands in the first of its rows alone.
+                    name = took = ""
     return ScenarioTable(
         title="concurrent: several engines at once",
-        lead="How many times as long an inference takes beside others that run without a pause.",
+        lead="Times: how many times as long an inference takes while others run beside it without a pause.",
         columns=("", "alone ms", "beside", "times", "95 % interval"),
-        rows=tuple(row for one in found for row in _concurrent_rows(one)),
+        rows=tuple(rows),
         notes=_doubts(found),
     )
-
-
-def _concurrent_rows(one: ConcurrentResult) -> Iterator[ScenarioRow]:
-    yield printable(one.title), "", "", "", ""
-    for alone in one.alone:
-        name, took = f"  {printable(alone.name)}", significant(alone.p50_ms)
-        for pair in one.contention:
-            if pair.workload == alone.name:
-                beside = printable(" + ".join(pair.concurrent_with))
-                yield name, took, beside, f"{pair.value:.2f}", f"{pair.low:.2f}-{pair.high:.2f}"
-                name = took = ""
 
 
 def _figure(interval: FigureInterval) -> tuple[str, str]:

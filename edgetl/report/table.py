@@ -1,4 +1,4 @@
-"""The rows of the result table as written figures: what the terminal and the HTML report both show."""
+"""The rows of the result table as written figures, for the terminal and the HTML report."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class ResultRow:
 
 
 def rows(results: Results) -> tuple[ResultRow, ...]:
-    """In the order of the results."""
+    """Return the rows in the order of the results."""
     chosen = (results.verdict.deployment, results.verdict.precision)
     _, size = _flops_unit(results)
     return tuple(
@@ -53,7 +53,7 @@ def rows(results: Results) -> tuple[ResultRow, ...]:
 
 
 def unit_of_flops(results: Results) -> str:
-    """One for all rows, so that they can be compared."""
+    """Return one unit for all rows, so that they can be compared."""
     return _flops_unit(results)[0]
 
 
@@ -66,15 +66,18 @@ def _row(measured: DeploymentResult, chosen: bool, flops_size: float) -> ResultR
     accuracy, latency = measured.accuracy, measured.latency_ms
     if measured.unsupported is not None or accuracy is None or latency is None:
         return ResultRow(name, precision, chosen, printable(measured.unsupported or "not measured"))
+    groups = []
+    for group, unmasked in accuracy.groups.items():
+        known = [one for one in (unmasked, accuracy.masked.get(group)) if one is not None]
+        figures, intervals = tuple(percent(one.value) for one in known), tuple(map(interval, known))
+        groups.append(GroupAccuracy(name=printable(group), figures=figures, intervals=intervals))
     return ResultRow(
         name=name,
         precision=precision,
         chosen=chosen,
         accuracy=percent(accuracy.overall.value),
         accuracy_interval=interval(accuracy.overall),
-        groups=tuple(
-            _group(group, unmasked, accuracy.masked.get(group)) for group, unmasked in accuracy.groups.items()
-        ),
+        groups=tuple(groups),
         p50=significant(latency.p50),
         p50_interval=f"{significant(latency.low)}-{significant(latency.high)}",
         p90=significant(latency.p90),
@@ -88,19 +91,10 @@ def _row(measured: DeploymentResult, chosen: bool, flops_size: float) -> ResultR
     )
 
 
-def _group(name: str, *estimates: AccuracyEstimate | None) -> GroupAccuracy:
-    known = [estimate for estimate in estimates if estimate is not None]
-    return GroupAccuracy(
-        name=printable(name),
-        figures=tuple(percent(estimate.value) for estimate in known),
-        intervals=tuple(interval(estimate) for estimate in known),
-    )
-
-
 def _figure(value: float | None) -> str:
     return UNKNOWN if value is None else significant(value)
 
 
 def interval(estimate: AccuracyEstimate) -> str:
-    """In percent: ``92.0-94.2``."""
+    """Return an interval in percent: ``92.0-94.2``."""
     return f"{percent(estimate.low)}-{percent(estimate.high)}"

@@ -1,4 +1,4 @@
-"""The results on a terminal: a table that fits 80 columns, and the verdict as a list of reasons."""
+"""The results for a terminal: a table that fits 80 columns, and the verdict as a list of reasons."""
 
 from __future__ import annotations
 
@@ -16,30 +16,33 @@ from edgetl.report.table import UNKNOWN, ResultRow, rows, unit_of_flops
 from edgetl.report.training_facts import cascade_note
 from edgetl.report.wording import printable
 
-# Beside it, accuracy, two groups and the costs fit 80 columns.
+# Beside a name of this width, accuracy, two groups and the costs fit 80 columns.
 _NAME_WIDTH = 15
 
 _COSTS = "Latency: ms for one image. Memory: engine files, and what running them uses."
 
 
 def render_table(results: Results) -> Table:
-    """One row for each deployment and precision; the chosen one is marked ``>``. A long name is broken after ``@``.
+    """Return a table with a row for each deployment and precision; the chosen one is marked ``>``.
 
-    Every cell is a `Text`: names from a file are never read as markup.
+    A long name is broken after ``@``.
     """
+    # Every cell is a `Text`: rich would read a name in brackets as markup.
     shown, swept, words = rows(results), has_cuts(results), terms(results.metric)
     caption = Text(" ".join(filter(None, (words.caption, _COSTS, cascade_note(results)))))
     # One blank between columns and two lines in a row: the figures and the groups fit 80 columns.
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), caption=caption, caption_justify="left")
     energy = any(row.energy_mj != UNKNOWN for row in shown)
     _add_columns(table, words, unit_of_flops(results) if swept else "", energy)
-    told: set[str | None] = set()
+    reasons: set[str | None] = set()
     for position, row in enumerate(shown):
         if swept and row.name != shown[position - 1].name:
             table.add_section()
-        why_not = row.unsupported and ("as above" if row.unsupported in told else row.unsupported)
-        told.add(row.unsupported)
-        cells = [_title(row), *(_not_run(why_not) if why_not else _run(row, swept))]
+        title = Text(f"{'>' if row.chosen else ' '} " + "\n  ".join([*folded(row.name, _NAME_WIDTH), row.precision]))
+        why_not = row.unsupported and ("as above" if row.unsupported in reasons else row.unsupported)
+        reasons.add(row.unsupported)
+        not_run = [Text(UNKNOWN), Text(f"not run: {why_not}", style="dim"), *(Text(UNKNOWN) for _ in range(4))]
+        cells = [title, *(not_run if why_not else _run(row, swept))]
         table.add_row(*(cells if energy else cells[:6]), style="bold green" if row.chosen else None)
     return table
 
@@ -51,15 +54,6 @@ def _add_columns(table: Table, words: MetricWords, unit_of_flops: str, energy: b
     size = f"MB file\nMB used\n{unit_of_flops}".rstrip()
     for header in ("p50", "p90\np99", size, *(["mJ"] if energy else [])):
         table.add_column(header, justify="right", no_wrap=True)
-
-
-def _title(row: ResultRow) -> Text:
-    lines = [*folded(row.name, _NAME_WIDTH), row.precision]
-    return Text(f"{'>' if row.chosen else ' '} " + "\n  ".join(lines))
-
-
-def _not_run(why: str) -> list[Text]:
-    return [Text(UNKNOWN), Text(f"not run: {why}", style="dim"), *(Text(UNKNOWN) for _ in range(4))]
 
 
 def _run(row: ResultRow, swept: bool) -> list[Text]:
@@ -77,14 +71,14 @@ def _run(row: ResultRow, swept: bool) -> list[Text]:
 
 
 def headline(verdict: Verdict) -> str:
-    """The verdict in a few words: ``ship combined int8``."""
+    """Return the verdict in a few words: ``ship combined int8``."""
     if verdict.deployment is None:
         return "nothing meets the budget"
     return printable(f"ship {verdict.deployment} {verdict.precision}")
 
 
 def render_verdict(verdict: Verdict, width: int) -> str:
-    """The headline and the reasons as a list, wrapped to a terminal of so many columns."""
+    """Return the headline and the reasons as a list, wrapped to a terminal of so many columns."""
     reasons = (
         textwrap.fill(printable(reason), width, initial_indent="  - ", subsequent_indent="    ")
         for reason in verdict.reasons

@@ -1,4 +1,4 @@
-"""Where the time goes, on a terminal: the layers of engines, and the way from an image file to its answer."""
+"""Tables for a terminal of where the time goes: an engine's layers, and the steps from an image file to its answer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NAME_WIDTH = 44
 
 
 def where_time_goes(profile: Profile) -> Iterator[Table | Text]:
-    """Layers and ways of all candidates that have them."""
+    """Yield layers and steps of all candidates that have them."""
     for row in profile.deployments:
         for layers in row.layers:
             yield from layer_tables(layers)
@@ -28,29 +28,18 @@ def where_time_goes(profile: Profile) -> Iterator[Table | Text]:
 
 
 def layer_tables(layers: EngineLayers) -> Iterator[Table | Text]:
-    """Trunk against heads, blocks, and the layers that take longest, each by the ONNX node that it came from."""
-    yield Text(f"{printable(layers.engine)}: {_whole(layers)}")
+    """Yield trunk against heads, blocks, and the layers that take longest, each by the ONNX node that it came from."""
+    # Profiling slows an engine down: both latencies are given, so that the difference can be seen.
+    profiled = f"{significant(layers.profiled_ms)} ms with {layers.source}"
+    plain = "" if layers.latency_ms is None else f", {significant(layers.latency_ms)} ms without it"
+    yield Text(f"{printable(layers.engine)}: {significant(layers.sum_ms)} ms in layers of {profiled}{plain}")
     if layers.parts:
         yield _folded("trunk and heads", layers.parts)
     if layers.blocks:
         yield _folded("block", layers.blocks)
     longest = sorted(layers.layers, key=lambda layer: layer.ms, reverse=True)[:_TOP]
-    yield _rows(f"the longest of {count(len(layers.layers), 'layer')}", [(_title(one), one) for one in longest])
-
-
-def _whole(layers: EngineLayers) -> str:
-    """The sum against the whole, with the profiler and without."""
-    parts = [
-        f"{significant(layers.sum_ms)} ms in layers of {significant(layers.profiled_ms)} ms while "
-        f"{layers.source} looked on"
-    ]
-    if layers.latency_ms is not None:
-        parts.append(f"{significant(layers.latency_ms)} ms without it")
-    return ", ".join(parts)
-
-
-def _title(layer: LayerTime) -> str:
-    return f"{layer.node or layer.layer} ({layer.operator})" if layer.operator else layer.node or layer.layer
+    named = [((one.node or one.layer) + (f" ({one.operator})" if one.operator else ""), one) for one in longest]
+    yield _rows(f"the longest of {count(len(layers.layers), 'layer')}", named)
 
 
 def _folded(title: str, parts: Sequence[PartTime]) -> Table:
@@ -75,13 +64,14 @@ def _table(title: str) -> Table:
     return table
 
 
-def _bar(before: float, share: float) -> Text:
-    begin, end = round(before * _BAR), round((before + share) * _BAR)
-    return Text(" " * begin + "#" * max(end - begin, 1 if share > 0.0 else 0))
+def _bar(before: float, fraction: float) -> Text:
+    # What takes any time at all is one character wide.
+    begin, end = round(before * _BAR), round((before + fraction) * _BAR)
+    return Text(" " * begin + "#" * max(end - begin, 1 if fraction > 0.0 else 0))
 
 
 def waterfall_table(title: str, waterfall: Waterfall) -> Table:
-    """Each step's bar begins where the one before it ends."""
+    """Return a table of the steps; each step's bar begins where the one before it ends."""
     table, before = _table(f"{printable(title)}, from file to answer"), 0.0
     for step in waterfall.steps:
         row = (Text(step.name), Text(significant(step.ms)), Text(percent(step.fraction)), _bar(before, step.fraction))
@@ -91,7 +81,7 @@ def waterfall_table(title: str, waterfall: Waterfall) -> Table:
 
 
 def waterfall_sentence(waterfall: Waterfall) -> str:
-    """The whole, and what is not inference, where that is the larger part."""
+    """Return the time of a whole pass, and what is not inference, where that is the larger part."""
     whole = (
         f"one image takes {significant(waterfall.total_ms)} ms from file to answer "
         f"({count(waterfall.images, 'image')}, {waterfall.samples:,} passes)"

@@ -1,10 +1,8 @@
-"""What a report says of how the heads were trained: what tuning gained, and when a cascade's second level runs."""
+"""Facts on how the heads were trained: what tuning gained, and when a cascade's second level runs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -23,7 +21,7 @@ from edgetl.report.wording import flops, listed, percent, printable, signed, sig
 class TunedHead:
     """Validation accuracy of a head on frozen layers (its linear probe), and after the layers were tuned with it.
 
-    ``cost`` is that of a ``branched`` deployment with all groups at this cut, beyond that of ``shared``.
+    ``cost`` is how many FLOPs more than ``shared`` a ``branched`` deployment with all groups at this cut computes.
     """
 
     name: str
@@ -35,39 +33,36 @@ class TunedHead:
 
 
 class _Cascade(Artifact):
-    """When the second level runs: each group's share of the images, at this threshold."""
+    """When the second level runs: the fraction of the images for each group, at this threshold."""
 
     threshold: float
     fired: dict[str, float]
 
 
 def tuned_heads(results: Results) -> tuple[TunedHead, ...]:
-    """Those of the heads that were tuned, in their order."""
-    costs = shared_flops(results)
-    return tuple(
-        TunedHead(
-            name=printable(head["name"]),
-            probe=percent(head["probe_val_accuracy"]),
-            tuned=percent(head["val_accuracy"]),
-            gain=signed(head["val_accuracy"] - head["probe_val_accuracy"]),
-            epochs=UNKNOWN if head.get("epochs") is None else str(head["epochs"]),
-            cost=_cost(head, costs),
+    """Return the heads that were tuned, in their order."""
+    costs, tuned = shared_flops(results), []
+    for head in results.training.get("heads", ()):
+        if head.get("probe_val_accuracy") is None:
+            continue
+        # Only what several groups would run can be shared.
+        alone = head["name"].partition("@")[0] in {COMBINED, ONE_VS_REST}
+        known = not alone and {head["cut"], TOP} <= costs.keys()
+        tuned.append(
+            TunedHead(
+                name=printable(head["name"]),
+                probe=percent(head["probe_val_accuracy"]),
+                tuned=percent(head["val_accuracy"]),
+                gain=signed(head["val_accuracy"] - head["probe_val_accuracy"]),
+                epochs=UNKNOWN if head.get("epochs") is None else str(head["epochs"]),
+                cost=f"+{flops(costs[head['cut']] - costs[TOP])}" if known else UNKNOWN,
+            )
         )
-        for head in results.training.get("heads", ())
-        if head.get("probe_val_accuracy") is not None
-    )
-
-
-def _cost(head: Mapping[str, Any], costs: Mapping[str, int]) -> str:
-    """Only what several groups would run can be shared."""
-    alone = head["name"].partition("@")[0] in {COMBINED, ONE_VS_REST}
-    if alone or not {head["cut"], TOP} <= costs.keys():
-        return UNKNOWN
-    return f"+{flops(costs[head['cut']] - costs[TOP])}"
+    return tuple(tuned)
 
 
 def cascade_note(results: Results) -> str | None:
-    """How a cascade's latency is to be read; None where there is none.
+    """Return how to read a cascade's latency; None where there is none.
 
     Raises:
         EdgetlError: the study's facts on it have another shape.
@@ -79,7 +74,7 @@ def cascade_note(results: Results) -> str | None:
     except ValidationError as error:
         what = f"training.cascade has {error.error_count()} faults"
         raise EdgetlError(f"results.json: {what}, expected threshold and fired; run `edgetl report` again") from None
-    fired = listed([f"{printable(group)} on {percent(share)} %" for group, share in cascade.fired.items()])
+    fired = listed([f"{printable(group)} on {percent(fraction)} %" for group, fraction in cascade.fired.items()])
     words = terms(results.metric)
     where = words.fires.format(threshold=significant(cascade.threshold, 2))
     return (

@@ -22,7 +22,7 @@ What is unstable:
     trusting the unstable latencies would choose the same.
 
 Where nothing meets the budget, nothing is named: the reasons say which limits the nearest candidate misses and by how
-much. Nearest is who misses the fewest limits, then by the smallest share of them.
+much. Nearest is who misses the fewest limits, then by the smallest fraction of them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from collections.abc import Sequence
 from edgetl.artifacts.accuracy_control_record import AccuracyControlResult
 from edgetl.artifacts.results import Comparison, DeploymentResult, Metric, Verdict
 from edgetl.config import BudgetSettings
-from edgetl.report.case import VerdictCase, build_case
+from edgetl.report.case import build_case
 from edgetl.report.choice import choose_stable, choose_trusting
 from edgetl.report.metric_words import terms
 from edgetl.report.reasons import why_chosen, why_nothing, why_nothing_ran
@@ -45,19 +45,20 @@ def decide(
     metric: Metric = "top-1",
     guard: AccuracyControlResult | None = None,
 ) -> Verdict:
-    """What to ship, and why. Depends on nothing else, and not on the order of the rows.
+    """Return what to ship, and why. It depends on nothing else, and not on the order of the rows.
 
-    ``metric`` is what their accuracy is, ``guard`` how INT8 came about: they decide the words, not who wins.
+    ``metric`` is what their accuracy is, ``guard`` how accuracy control made INT8: they change the words, not who wins.
     """
     case = build_case(measured, comparisons, budget, terms(metric), guard)
     if case is None:
         reasons = why_nothing_ran(sorted(measured, key=lambda row: row.title))
         return Verdict(deployment=None, precision=None, budget_met=False, stable=False, reasons=reasons)
-    return _ship(case) if case.qualified else _ship_nothing(case)
-
-
-def _ship(case: VerdictCase) -> Verdict:
+    if not case.qualified:
+        nearest = case.nearest(case.candidates)
+        stable, reasons = nearest.latency.stable, why_nothing(case, nearest)
+        return Verdict(deployment=None, precision=None, budget_met=False, stable=stable, reasons=reasons)
     choice = choose_stable(case.qualified, case.pairs)
+    # If trusting the unstable latencies would choose another, the verdict rests on them.
     rival = choose_trusting(case.qualified, case.pairs)
     return Verdict(
         deployment=choice.winner.row.name,
@@ -65,15 +66,4 @@ def _ship(case: VerdictCase) -> Verdict:
         budget_met=True,
         stable=choice.winner.latency.stable and rival == choice.winner,
         reasons=why_chosen(case, choice, rival),
-    )
-
-
-def _ship_nothing(case: VerdictCase) -> Verdict:
-    nearest = case.nearest(case.candidates)
-    return Verdict(
-        deployment=None,
-        precision=None,
-        budget_met=False,
-        stable=nearest.latency.stable,
-        reasons=why_nothing(case, nearest),
     )

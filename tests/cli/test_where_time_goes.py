@@ -18,7 +18,7 @@ def test_a_models_layers_and_its_way_are_printed(call: Command, finished: Path, 
     graph = finished / "run" / "graphs" / "combined.fp32.onnx"
     done = call("profile", graph, "--layers", "--images", photos, "--threads", 1, "--seconds", 0.2)
     assert done.returncode == 0, done.stderr
-    assert "while ONNX Runtime's profiler looked on" in done.stdout
+    assert "with ONNX Runtime's profiler" in done.stdout
     assert "trunk and heads" in done.stdout
     assert "from file to answer" in done.stdout
     assert "memory: " in done.stdout and "energy: " in done.stdout

@@ -1,1 +1,1 @@
-"""Deployments under a load, as calls: this room knows nothing of engines."""
+"""Scenarios: deployments measured under a load. A deployment is a call here; engines are not known."""

@@ -1,4 +1,4 @@
-"""Several engines at once: how much each of them is slowed down by the others."""
+"""Concurrent engines: how much each of them is slowed down by the others."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LEAST_INFERENCES = 5
 def measure_contention(
     candidates: Mapping[str, ConcurrentWorkloads], plan: ScenarioPlan, on_progress: OnProgress = bool
 ) -> tuple[ConcurrentResult, ...]:
-    """Each part alone, each pair, and all at once, in interleaved rounds; ratios are taken round by round.
+    """Measure each part alone, each pair, and all at once, in interleaved rounds; ratios are taken round by round.
 
     Args:
         candidates: each has two parts or more.
@@ -44,7 +44,7 @@ def measure_contention(
 
 
 def companies(names: ConcurrentSet) -> tuple[ConcurrentSet, ...]:
-    """Who runs together: each alone, every pair, and all."""
+    """Return which parts run together: each alone, every pair, and all."""
     alone = [(name,) for name in names]
     return tuple(dict.fromkeys([*alone, *combinations(names, 2), names]))
 
@@ -73,5 +73,4 @@ def _summary(title: str, measured: Mapping[ConcurrentSet, tuple[Times, ...]]) ->
 
 
 def _medians(rounds: tuple[Times, ...], part: str) -> Float64Array:
-    """One for each round."""
     return np.array([float(np.median(times[part])) for times in rounds])

@@ -1,4 +1,4 @@
-"""Figures of several rounds, with their intervals and whether they are to be trusted."""
+"""Figures over several rounds, with their intervals and whether they can be trusted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _RESAMPLES = 1000
 
 
 def pooled(rounds: Sequence[Float64Array], statistic: Callable[[Float64Array], float], seed: int = 0) -> FigureInterval:
-    """A statistic of the samples of all rounds.
+    """Return a statistic of the samples of all rounds, with its interval.
 
     Samples of one round resemble each other, so whole rounds are drawn with replacement, not samples (the cluster
     bootstrap: Davison & Hinkley 1997, section 3.8).
@@ -27,23 +27,21 @@ def pooled(rounds: Sequence[Float64Array], statistic: Callable[[Float64Array], f
 
 
 def percentile(percent: int) -> Callable[[Float64Array], float]:
-    """As that of a latency is taken."""
+    """Return a function that takes a percentile as that of a latency is taken."""
     return lambda samples: latency.percentile(np.sort(samples), percent)
 
 
 def over_rounds(per_round: Sequence[float] | Float64Array) -> FigureInterval:
-    """The median of one figure per round."""
+    """Return the median of one figure per round, with its interval."""
     value, low, high = bootstrap.median(np.asarray(per_round, np.float64))
     return FigureInterval(value=value, low=low, high=high)
 
 
 def missed(rounds: Sequence[BoolArray]) -> MissFraction:
-    """The share of true values.
-
-    Where no round tells of any doubt, the exact bound on what so many jobs may not have shown takes the place of the
-    bootstrap's interval, as in `bootstrap.mean_of_hits`.
-    """
+    """Return the fraction of true values, with its interval."""
     every = np.concatenate(rounds)
+    # Where no round shows any doubt, the exact bound on what so many jobs may not have shown takes the place of the
+    # bootstrap's interval.
     if every.all() or not every.any():
         exact = bootstrap.mean_of_hits(every)
         return MissFraction(value=exact.value, low=exact.low, high=exact.high, n=exact.n)
@@ -52,6 +50,6 @@ def missed(rounds: Sequence[BoolArray]) -> MissFraction:
 
 
 def why_unstable(per_round: Sequence[float] | Float64Array) -> str | None:
-    """Why the median of a figure of which each round gave one is not to be trusted; None where it is."""
+    """Return why the median of a figure of which each round gave one is not to be trusted; None where it is."""
     found = over_rounds(per_round)
     return stability.why_unstable(np.asarray(per_round, np.float64), (found.low, found.high))

@@ -1,4 +1,4 @@
-"""What all scenarios share: rounds that are interleaved over the candidates."""
+"""Rounds that are interleaved over the candidates: what all scenarios share."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class ScenarioPlan:
 def interleave(
     trials: Mapping[Key, Callable[[], Result]], plan: ScenarioPlan, on_progress: OnProgress = bool
 ) -> dict[Key, tuple[Result, ...]]:
-    """Make every trial once in each round, in an order drawn anew.
+    """Run every trial once in each round, in an order drawn anew, and return its results.
 
     Args:
-        on_progress: is told the share of the work that is done after every round.
+        on_progress: gets the fraction of the work that is done after every round.
     """
     rng, names = np.random.default_rng(plan.seed), list(trials)
     results: dict[Key, list[Result]] = {name: [] for name in names}
@@ -40,15 +40,15 @@ def interleave(
         for position in rng.permutation(len(names)):
             results[names[position]].append(trials[names[position]]())
         number += 1
-        share = min((time.perf_counter() - begin) / plan.seconds, number / plan.min_rounds)
-        on_progress(min(share, 1.0))
-        if share >= 1.0:
+        done = min((time.perf_counter() - begin) / plan.seconds, number / plan.min_rounds)
+        on_progress(min(done, 1.0))
+        if done >= 1.0:
             break
     return {name: tuple(found) for name, found in results.items()}
 
 
 def warm_up(call: Callable[[], object], plan: ScenarioPlan) -> float:
-    """Run until warm; the median time of a call in seconds."""
+    """Call until warm, and return the median time of a call in seconds."""
     times: list[float] = []
     begin = time.perf_counter()
     while len(times) < 5 or (time.perf_counter() - begin) * 1e3 < plan.warmup_ms:

@@ -1,4 +1,4 @@
-"""How work is given to engines that run side by side.
+"""Engines run side by side: from one thread where they can queue work, else each in a thread of its own.
 
 An engine that can queue an inference is asked so, all of them from one thread: on an AGX Orin one thread with many
 streams beat many threads. Every other one gets a thread of its own: ONNX Runtime lets other threads run while it works.
@@ -22,19 +22,19 @@ Stamps = dict[str, list[float]]
 
 
 class PendingResult(Protocol):
-    """An inference under way."""
+    """An inference that is under way."""
 
     @property
     def ready(self) -> bool:
         """Whether it is done."""
 
     def result(self) -> object:
-        """Wait for it."""
+        """Wait for it, and return its result."""
 
 
 @dataclass(frozen=True)
 class ConcurrentWorkload:
-    """What can be asked for one inference: an engine, or several that follow on one another.
+    """A workload that is asked for one inference after another: an engine, or several that follow on one another.
 
     Attributes:
         call: runs one inference.
@@ -46,10 +46,9 @@ class ConcurrentWorkload:
 
 
 def side_by_side(parts: Mapping[str, ConcurrentWorkload], seconds: float, least: int = 3) -> dict[str, Float64Array]:
-    """Run all parts at once, each without a pause; the times of their inferences in milliseconds.
+    """Run all parts at once, each without a pause, and return the times of their inferences in milliseconds.
 
-    Ends when ``seconds`` are over and each part has done ``least`` inferences: no time is of a part that had lost its
-    company.
+    Ends when ``seconds`` are over and each part has done ``least`` inferences: all times are of parts in full company.
     """
     queued = {name: part.start for name, part in parts.items() if part.start is not None}
     loops = [partial(_repeat, name, part.call) for name, part in parts.items() if part.start is None]
@@ -57,14 +56,23 @@ def side_by_side(parts: Mapping[str, ConcurrentWorkload], seconds: float, least:
         loops.append(partial(_circulate, queued))
     end = _End(parts, least, seconds)
     ready = threading.Barrier(len(loops))
+
+    def run(loop: Callable[[_End], Stamps]) -> Stamps:
+        try:
+            ready.wait()
+            return loop(end)
+        except BaseException:
+            end.now()  # or the others would wait for ever for a part that failed
+            raise
+
     with ThreadPoolExecutor(len(loops)) as pool:
-        running = [pool.submit(_guarded, loop, ready, end) for loop in loops]
+        running = [pool.submit(run, loop) for loop in loops]
     stamps = {name: own for one in running for name, own in one.result().items()}
     return {name: np.diff(stamps[name]) * 1e3 for name in parts}
 
 
 class _End:
-    """Comes when the time is over and every part has done enough."""
+    """The end of a run: comes when the time is over and every part has done enough."""
 
     def __init__(self, parts: Iterable[str], least: int, seconds: float) -> None:
         self._missing, self._least = set(parts), least
@@ -76,7 +84,7 @@ class _End:
         return self._event.is_set()
 
     def tell(self, part: str, done: int) -> None:
-        """So many inferences of a part are done."""
+        """Note that so many inferences of a part are done."""
         if done < self._least or time.perf_counter() < self._over:
             return
         with self._lock:
@@ -88,17 +96,8 @@ class _End:
         self._event.set()
 
 
-def _guarded(loop: Callable[[_End], Stamps], ready: threading.Barrier, end: _End) -> Stamps:
-    try:
-        ready.wait()
-        return loop(end)
-    except BaseException:
-        end.now()  # or the others would wait for ever for a part that failed
-        raise
-
-
 def _repeat(name: str, call: Callable[[], object], end: _End) -> Stamps:
-    """One part in a thread of its own."""
+    """Run one part in a thread of its own."""
     stamps = [time.perf_counter()]
     while True:
         call()
@@ -109,7 +108,7 @@ def _repeat(name: str, call: Callable[[], object], end: _End) -> Stamps:
 
 
 def _circulate(parts: Mapping[str, Callable[[], PendingResult]], end: _End) -> Stamps:
-    """Several parts from one thread: what is ready is started again."""
+    """Run several parts from one thread: what is ready is started again."""
     stamps: Stamps = {name: [time.perf_counter()] for name in parts}
     pending = {name: start() for name, start in parts.items()}
     while not end.come:

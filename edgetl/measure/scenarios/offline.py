@@ -1,4 +1,4 @@
-"""All images are there from the start: throughput (MLPerf's offline)."""
+"""Offline: throughput where all images are there from the start (as MLPerf's offline)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edgetl.measure.scenarios.issue import ConcurrentWorkload, side_by_side
 
 @dataclass(frozen=True)
 class Streams:
-    """What works side by side through the images of a deployment; each inference takes ``batch`` of them."""
+    """Workloads that go through a deployment's images side by side; each inference takes ``batch`` of them."""
 
     parts: Sequence[ConcurrentWorkload]
     batch: int = 1
@@ -23,30 +23,28 @@ class Streams:
 def measure_offline(
     candidates: Mapping[str, Streams], plan: ScenarioPlan, on_progress: OnProgress = bool
 ) -> tuple[OfflineResult, ...]:
-    """Images per second, candidate by candidate in interleaved rounds."""
-    for one in candidates.values():
+    """Return images per second of each candidate, measured in interleaved rounds."""
+    trials = {}
+    for title, one in candidates.items():
         for part in one.parts:
             warm_up(part.call, plan)
-    trials = {title: partial(_throughput, one, plan) for title, one in candidates.items()}
-    measured = interleave(trials, plan, on_progress)
-    return tuple(_summary(title, candidates[title], per_round) for title, per_round in measured.items())
-
-
-def _throughput(streams: Streams, plan: ScenarioPlan) -> float:
-    """Each stream is busy without a pause, so its rate is inferences by the sum of their times; rates add up."""
-    parts = {str(number): part for number, part in enumerate(streams.parts)}
-    times = side_by_side(parts, plan.slice_ms / 1e3).values()
-    return sum(streams.batch * len(own) / (float(own.sum()) / 1e3) for own in times)
-
-
-def _summary(title: str, streams: Streams, per_round: tuple[float, ...]) -> OfflineResult:
-    why = why_unstable(per_round)
-    return OfflineResult(
-        title=title,
-        batch=streams.batch,
-        streams=len(streams.parts),
-        throughput_ips=over_rounds(per_round),
-        rounds=len(per_round),
-        stable=why is None,
-        why_unstable=why,
-    )
+        parts = {str(number): part for number, part in enumerate(one.parts)}
+        trials[title] = partial(side_by_side, parts, plan.slice_ms / 1e3)
+    results = []
+    for title, rounds in interleave(trials, plan, on_progress).items():
+        batch = candidates[title].batch
+        # Each stream is busy without a pause, so its rate is inferences by the sum of their times; rates add up.
+        per_round = [sum(batch * len(own) / (float(own.sum()) / 1e3) for own in times.values()) for times in rounds]
+        why = why_unstable(per_round)
+        results.append(
+            OfflineResult(
+                title=title,
+                batch=batch,
+                streams=len(candidates[title].parts),
+                throughput_ips=over_rounds(per_round),
+                rounds=len(per_round),
+                stable=why is None,
+                why_unstable=why,
+            )
+        )
+    return tuple(results)

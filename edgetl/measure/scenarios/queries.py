@@ -1,4 +1,4 @@
-"""One query after the other: MLPerf's single-stream and multi-stream.
+"""Single-stream and multi-stream, as MLPerf has them: one query after the other.
 
 The rules of MLPerf Inference since version 2.0: a query is issued when the one before it is done; what counts is the
 90th percentile of the latency of queries of one sample, and the 99th of queries of eight.
@@ -6,7 +6,6 @@ The rules of MLPerf Inference since version 2.0: a query is issued when the one 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -14,10 +13,10 @@ from typing import Literal
 
 import numpy as np
 
-from edgetl.arrays import Float64Array
 from edgetl.artifacts.measurements import QueryResult
 from edgetl.measure.scenarios.figures import percentile, pooled, why_unstable
 from edgetl.measure.scenarios.interleave import OnProgress, ScenarioPlan, interleave, warm_up
+from edgetl.measure.timing import time_calls
 
 Stream = Literal["single-stream", "multi-stream"]
 
@@ -36,39 +35,27 @@ class Query:
 def measure_queries(
     scenario: Stream, candidates: Mapping[str, Query], plan: ScenarioPlan, on_progress: OnProgress = bool
 ) -> tuple[QueryResult, ...]:
-    """Latency of queries, candidate by candidate in interleaved rounds."""
-    trials = {
-        title: partial(_slice, query.call, warm_up(query.call, plan), plan) for title, query in candidates.items()
-    }
-    measured = interleave(trials, plan, on_progress)
-    return tuple(_summary(scenario, title, candidates[title], rounds, plan) for title, rounds in measured.items())
-
-
-def _slice(call: Callable[[], object], expected: float, plan: ScenarioPlan) -> Float64Array:
-    """The times of as many queries as are expected to fit, in milliseconds."""
-    count = max(1, round(plan.slice_ms / 1e3 / expected))
-    stamps = np.empty(count + 1)
-    stamps[0] = time.perf_counter()
-    for number in range(1, count + 1):
-        call()
-        stamps[number] = time.perf_counter()
-    result: Float64Array = np.diff(stamps) * 1e3
-    return result
-
-
-def _summary(
-    scenario: Stream, title: str, query: Query, rounds: tuple[Float64Array, ...], plan: ScenarioPlan
-) -> QueryResult:
-    why = why_unstable([float(np.median(one)) for one in rounds])
-    return QueryResult(
-        scenario=scenario,
-        title=title,
-        query_size=query.size,
-        batch=query.batch,
-        percentile=PERCENTILES[scenario],
-        latency_ms=pooled(rounds, percentile(PERCENTILES[scenario]), plan.seed),
-        queries=sum(len(one) for one in rounds),
-        rounds=len(rounds),
-        stable=why is None,
-        why_unstable=why,
-    )
+    """Return the latency of each candidate's queries, measured in interleaved rounds."""
+    trials = {}
+    for title, query in candidates.items():
+        # As many queries in a slice as are expected to fit.
+        count = max(1, round(plan.slice_ms / 1e3 / warm_up(query.call, plan)))
+        trials[title] = partial(time_calls, query.call, count)
+    results = []
+    for title, rounds in interleave(trials, plan, on_progress).items():
+        why = why_unstable([float(np.median(one)) for one in rounds])
+        results.append(
+            QueryResult(
+                scenario=scenario,
+                title=title,
+                query_size=candidates[title].size,
+                batch=candidates[title].batch,
+                percentile=PERCENTILES[scenario],
+                latency_ms=pooled(rounds, percentile(PERCENTILES[scenario]), plan.seed),
+                queries=sum(len(one) for one in rounds),
+                rounds=len(rounds),
+                stable=why is None,
+                why_unstable=why,
+            )
+        )
+    return tuple(results)

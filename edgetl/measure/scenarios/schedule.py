@@ -1,4 +1,4 @@
-"""When inferences are due, and what became of them. Times are in seconds from the beginning of the schedule."""
+"""When inferences are due, and when they ran. Times are in seconds from the beginning of the schedule."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Arrivals:
 
 
 def periodic(rates: Sequence[float], phases: Sequence[float], horizon: float) -> Arrivals:
-    """Each part at its own rate (Hz); a job has to be done when the next one of its part is due.
+    """Return the jobs of parts that each run at their own rate (Hz); a job's deadline is when the next one is due.
 
     Args:
-        phases: when the first job of each part is due, as a share of its period, 0 to 1.
+        phases: when the first job of each part is due, as a fraction of its period, 0 to 1.
     """
     times = [
         (phase + np.arange(np.ceil(horizon * rate - phase))) / rate for rate, phase in zip(rates, phases, strict=True)
@@ -60,12 +60,12 @@ class Trace:
 
     @property
     def response(self) -> Float64Array:
-        """From when a job was due, not from when it could begin: what waits is not left out."""
+        """Return the time from when a job was due, not from when it could begin, so that waiting counts."""
         return self.finish - self.arrivals.at
 
     @property
     def lateness(self) -> Float64Array:
-        """How long after its deadline a job was done; 0 where it was in time."""
+        """Return how long after its deadline a job was done; 0 where it was in time."""
         result: Float64Array = np.maximum(self.finish - self.arrivals.deadline, 0.0)
         return result
 
@@ -76,23 +76,21 @@ class Trace:
 
     @property
     def utilisation(self) -> float:
-        """Of periodic jobs, the share of the time that they keep the device busy; above 1 it cannot keep up.
-
-        Each part's mean service by its period: how many jobs of it happen to lie before the horizon does not matter.
-        """
+        """Return the fraction of the time that periodic jobs keep the device busy; above 1 it cannot keep up."""
+        # Each part's mean service by its period: how many of its jobs happen to lie before the horizon does not matter.
         periods = self.arrivals.deadline - self.arrivals.at
-        shares = self.service / periods
-        return sum(float(shares[self.arrivals.part == part].mean()) for part in np.unique(self.arrivals.part))
+        fractions = self.service / periods
+        return sum(float(fractions[self.arrivals.part == part].mean()) for part in np.unique(self.arrivals.part))
 
     @property
     def longest_queue(self) -> int:
-        """The most jobs that were due and not done at once."""
+        """Return the largest number of jobs that were due and not done at one time."""
         done = np.searchsorted(np.sort(self.finish), self.arrivals.at, side="right")
         due = np.arange(1, len(self.arrivals) + 1)
         return int((due - done).max(initial=0))
 
     def of(self, part: int) -> Trace:
-        """The jobs of one part."""
+        """Return the trace of one part's jobs."""
         own, all_of = self.arrivals.part == part, self.arrivals
         arrivals = Arrivals(all_of.part[own], all_of.at[own], all_of.deadline[own], all_of.horizon)
         return Trace(arrivals, self.start[own], self.finish[own])

@@ -1,4 +1,4 @@
-"""All scenarios at one door: what is asked of those that are measured."""
+"""Measures any scenario by its name, and says what it asks of the deployments."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ class Subjects(Protocol):
     """Deployments, or whatever else is measured side by side, by their titles."""
 
     def queries(self, scenario: ScenarioName) -> Mapping[str, Query]:
-        """A query of as many images as ``single-stream`` or ``multi-stream`` has."""
+        """Return queries of as many images as ``single-stream`` or ``multi-stream`` has."""
 
     def streams(self) -> Mapping[str, Streams]:
-        """What works through all images at once."""
+        """Return the workloads that go through all images at once."""
 
     def paced(self) -> Mapping[str, Mapping[str, PeriodicWorkload]]:
-        """Engines, each at its rate."""
+        """Return engines, each with its rate."""
 
     def parts(self) -> Mapping[str, Mapping[str, ConcurrentWorkload]]:
-        """Engines of those that have several."""
+        """Return the engines of those deployments that have several."""
 
 
 def measure_scenario(
     name: ScenarioName, subjects: Subjects, plan: ScenarioPlan, on_progress: OnProgress = bool
 ) -> Sequence[Scenario]:
-    """Measure all subjects in a scenario, side by side."""
+    """Measure all subjects side by side in the scenario ``name``, and return its results."""
     measures: Mapping[ScenarioName, Callable[[], Sequence[Scenario]]] = {
         "single-stream": lambda: measure_queries("single-stream", subjects.queries(name), plan, on_progress),
         "multi-stream": lambda: measure_queries("multi-stream", subjects.queries(name), plan, on_progress),

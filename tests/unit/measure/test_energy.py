@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgetl.measure.energy import EnergyPlan, measure_energy
+from edgetl.measure.energy import EnergyPlan, PowerReading, Sampler, mean_watts, measure_energy
 from edgetl.measure.power import Meter
-from edgetl.measure.sampler import PowerReading, Sampler, mean_watts
 
 QUICK = EnergyPlan(rounds=3, work=0.05, rest=0.03, settle=0.01, period=0.002)
 WATTS = Meter("a meter", {"VDD_IN": lambda: 5.0}, ("VDD_IN",))

@@ -55,7 +55,7 @@ def test_the_sentence_names_the_layers_their_price_and_what_is_left_of_the_loss(
     assert accuracy_control_sentence(guard, terms("top-1")) == (
         "INT8 by mse, weights fitted keeps its accuracy with 2 of 3 layers in fp16 (stem/<conv> and stem/short), "
         "which costs about 5.2 % of latency by estimate: -0.3 points against FP32, give or take 0.2, on 400 validation "
-        "images, where the guard lets it lose 0.5."
+        "images, where accuracy control allows a drop of 0.5."
     )
 
 

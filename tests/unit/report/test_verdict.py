@@ -160,7 +160,7 @@ def test_a_stable_ratio_of_unstable_latencies_proves_who_is_faster(make: SimpleN
     verdict = decide(rows, make.compare(rows), BudgetSettings())
     assert (chosen(verdict), verdict.stable) == ("combined int8", False)
     assert "times as fast as specialised fp32" in reason(verdict, "One combined model or several specialised ones?")
-    assert "ratios, which are taken side by side, hold" in reason(verdict, "UNSTABLE")
+    assert "ratios are measured side by side and hold" in reason(verdict, "UNSTABLE")
 
 
 def test_where_all_are_unstable_the_winner_is_marked_unstable(make: SimpleNamespace) -> None:

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from edgetl.measure.scenarios.cadence import PeriodicWorkload, measure_cadence, schedule
-from edgetl.measure.scenarios.clock import RealTimeRunner
-from edgetl.measure.scenarios.executor import execute
+from edgetl.measure.scenarios.executor import RealTimeRunner, execute
 from edgetl.measure.scenarios.interleave import ScenarioPlan
 from edgetl.measure.scenarios.schedule import Arrivals, periodic
 
