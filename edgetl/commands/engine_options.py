@@ -1,4 +1,4 @@
-"""Options of an engine that is built from a plain graph."""
+"""Options of `edgetl build-engine` for the engine of a single graph."""
 
 from __future__ import annotations
 
@@ -35,31 +35,28 @@ _OPTIONS = (
 
 
 def engine_options(command: _Command) -> _Command:
-    for option in reversed(_OPTIONS):
+    for option in reversed(_OPTIONS):  # the one that is applied last stands first in the help
         command = option(command)
     return command
 
 
 def given(values: dict[str, Any]) -> str | None:
-    """The first of these options that the user gave, as it is spelled."""
+    """The first of these options that the user gave, such as ``--dla-core``."""
     return next((f"--{name.replace('_', '-')}" for name, value in values.items() if value), None)
 
 
 def build_options(values: dict[str, Any], compute_capability: str | None) -> BuildOptions:
-    """What they come to."""
+    """The build options that these options state."""
     from edgetl.engine.options import BuildOptions
 
-    batches = _batches(values["batches"])
-    names = (
-        "workspace_mb",
-        "optimization_level",
-        "dla_core",
-        "gpu_fallback",
-        "sparse",
-        "version_compatible",
-        "hardware_compatible",
-    )
-    return BuildOptions(compute_capability, *batches, **{name: values[name] for name in names})
+    text = values["batches"] or "1,1,16"
+    parts = text.split(",")
+    if len(parts) not in {1, 3} or not all(part.strip().isdecimal() for part in parts):
+        raise click.UsageError(f"--batches takes N or MIN,OPT,MAX, not {text!r}")
+    least, usual, most = (int(part) for part in (parts * 3 if len(parts) == 1 else parts))
+    names = ["workspace_mb", "optimization_level", "dla_core", "gpu_fallback"]
+    names += ["sparse", "version_compatible", "hardware_compatible"]
+    return BuildOptions(compute_capability, least, usual, most, **{name: values[name] for name in names})
 
 
 def timing_caches(values: dict[str, Any]) -> Path:
@@ -67,11 +64,3 @@ def timing_caches(values: dict[str, Any]) -> Path:
 
     chosen: Path | None = values["timing_cache"]
     return chosen or cache_folder()
-
-
-def _batches(text: str | None) -> tuple[int, int, int]:
-    parts = (text or "1,1,16").split(",")
-    if len(parts) not in {1, 3} or not all(part.strip().isdecimal() for part in parts):
-        raise click.UsageError(f"--batches takes N or MIN,OPT,MAX, not {text!r}")
-    least, usual, most = (int(part) for part in (parts * 3 if len(parts) == 1 else parts))
-    return least, usual, most

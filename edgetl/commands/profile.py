@@ -105,7 +105,7 @@ def _show(profile: Profile, as_json: bool) -> None:
 
 
 def _show_loaded(profiles: Mapping[str, Profile], as_json: bool) -> None:
-    """One profile as if it had just been measured, several side by side."""
+    """Print one profile as if it had just been measured, or several side by side."""
     if len(profiles) == 1:
         _show(next(iter(profiles.values())), as_json)
         return

@@ -19,7 +19,7 @@ def command(
 ) -> None:
     """Do a whole study: from images to a verdict.
 
-    Every stage that is up to date is not done again, so a run that was killed goes on where it was.
+    Stages that are up to date are not run again, so a run that was killed goes on where it stopped.
 
     \b
     Example:  edgetl run configs/digits.yaml -o runs/digits

@@ -1,4 +1,4 @@
-"""What the commands on a study have in common: its arguments, and who watches."""
+"""What commands on a study share: arguments, options, running its stages, and progress on the terminal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PATH = click.Path(path_type=Path)
 
 
 def study_arguments(command: _Command) -> _Command:
-    """``STUDY.yaml -o DIR``."""
+    """Add the arguments ``STUDY.yaml -o DIR`` to a command."""
     command = click.option("-o", "--output", required=True, type=PATH, help="The study's run directory.")(command)
     return click.argument("study", type=PATH)(command)
 
@@ -54,10 +54,10 @@ def run_study(
     options: Options | None = None,
     change: Callable[[Study], Study] | None = None,
 ) -> Context:
-    """Run stages of a study, watched on the terminal.
+    """Run stages of a study, with progress on the terminal.
 
     Args:
-        change: what a command makes of the study that the file holds.
+        change: maps the study in the file to the one that is run.
 
     Raises:
         EdgetlError: the study file has faults, or a stage failed.
@@ -67,14 +67,14 @@ def run_study(
     from edgetl.stages.run_study import run_stages
     from edgetl.stages.stage import Context, Options
 
-    wanted = load_study(study) if change is None else change(load_study(study))
-    context = Context(wanted, study.parent, RunDirectory(output), TerminalReporter(), options or Options())
+    loaded = load_study(study) if change is None else change(load_study(study))
+    context = Context(loaded, study.parent, RunDirectory(output), TerminalReporter(), options or Options())
     run_stages(context, stages)
     return context
 
 
 class TerminalReporter:
-    """Lines on stderr; progress bars where stderr is a terminal, none in a pipe."""
+    """Prints messages to stderr, and progress bars where stderr is a terminal."""
 
     def message(self, text: str) -> None:
         click.echo(text, err=True)

@@ -1,9 +1,6 @@
 """A study file: YAML in, a frozen and validated `Study` out, every fault reported at once."""
 
-from edgetl.config.backbone import BackboneSettings
-from edgetl.config.data import FORMATS, GENERATED, DataSettings
 from edgetl.config.detection import AugmentationSettings, DetectionSettings, NmsSettings, TrunkFinetuneSettings
-from edgetl.config.engine import EngineSettings
 from edgetl.config.fields import (
     LARGEST_IMAGE,
     OTHER,
@@ -17,8 +14,19 @@ from edgetl.config.fields import (
 )
 from edgetl.config.preprocessing import CONTRACTS, Fit, InputContract, Interpolation, PixelValues, load_contract
 from edgetl.config.recipe import CalibrationRecipe, load_recipe
+from edgetl.config.sections import (
+    FORMATS,
+    GENERATED,
+    AccuracyControl,
+    BackboneSettings,
+    BudgetSettings,
+    DataSettings,
+    EngineSettings,
+    FinetuneSettings,
+    SearchSettings,
+    TrainingSettings,
+)
 from edgetl.config.study import Study, load_study
-from edgetl.config.training import AccuracyControl, BudgetSettings, FinetuneSettings, SearchSettings, TrainingSettings
 
 __all__ = [
     "CONTRACTS",

@@ -1,4 +1,4 @@
-"""The section ``detection`` of a study file: how a detector's ending is trained, and what becomes of its boxes."""
+"""The section ``detection`` of a study file: how detection heads are trained and their boxes suppressed."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from edgetl.yaml_file import Settings
 
 
 class NmsSettings(Settings):
-    """What becomes of overlapping boxes of one label (greedy non-maximum suppression, label by label).
+    """Greedy non-maximum suppression, label by label.
 
-    Boxes that score less than ``score_threshold`` are dropped; so are, of two that overlap more than ``iou_threshold``
-    (intersection over union), the one that scores less. At most ``max_detections`` are given for an image, the best
-    ones. A reader may apply a higher threshold to the result: what is left is the same.
+    Boxes that score less than ``score_threshold`` are dropped, and of two whose intersection over union is above
+    ``iou_threshold`` the one that scores less. The best ``max_detections`` of an image are kept.
     """
 
     FORMER_KEYS: ClassVar[Mapping[str, str]] = {
@@ -25,16 +24,17 @@ class NmsSettings(Settings):
         "detections": "max_detections",
     }
 
+    # So low for average precision; to apply a higher one to the result is the same as to suppress with it.
     score_threshold: float = Field(default=0.01, ge=0.0, lt=1.0)
     iou_threshold: float = Field(default=0.45, gt=0.0, le=1.0)
     max_detections: int = Field(default=100, ge=1, le=1000)
 
 
 class AugmentationSettings(Settings):
-    """Random views of an image beside the plain one, the same in every epoch, so that their features can be kept.
+    """Random views of an image in addition to the plain one, the same in every epoch so that features can be cached.
 
-    ``flip``: half of them are mirrored. ``scale``: zoomed in or out by up to this share. ``color_jitter``: brightness,
-    contrast and saturation within this share. ``mosaic``: four images in one (Bochkovskiy et al. 2020, YOLOv4).
+    ``flip``: half of them are mirrored. ``scale``: zoomed in or out by up to this fraction. ``color_jitter``: the same
+    for brightness, contrast and saturation. ``mosaic``: four images in one (Bochkovskiy et al. 2020, YOLOv4).
     """
 
     FORMER_KEYS: ClassVar[Mapping[str, str]] = {"colour": "color_jitter"}
@@ -47,7 +47,7 @@ class AugmentationSettings(Settings):
 
 
 class TrunkFinetuneSettings(Settings):
-    """How the last layers of the trunk are tuned together with a head that has been trained on them frozen."""
+    """How the last layers of the trunk are tuned together with a head that was trained on the frozen trunk."""
 
     FORMER_KEYS: ClassVar[Mapping[str, str]] = {"rate": "learning_rate"}
 
@@ -58,13 +58,13 @@ class TrunkFinetuneSettings(Settings):
 
 
 class DetectionSettings(Settings):
-    """How endings are trained. Validation mAP@0.5 chooses the epoch; ``patience`` epochs without a better one end it.
+    """How detection heads are trained. The epoch with the best mAP@0.5 on validation is kept; ``patience`` ends it.
 
-    ``anchors`` are the network's own, or fitted to the training boxes by k-means; left out, its own where it has any.
-    ``learning_rate`` left out is 0.01 for a pretrained ending, which is linear, 0.001 where it knows all labels
-    already, and 0.003 for a pyramid. ``unfreeze`` is the share of the trunk's layers, the last ones, that are tuned
-    afterwards; the result is reported beside the frozen one. ``cache_gb`` bounds the disk that features take: images
-    beyond it go through the trunk in every epoch.
+    ``anchors``: keep the network's own, or fit them to the training boxes by k-means; by default its own if it has any.
+    ``learning_rate`` is by default 0.01 for a pretrained head, which is linear, 0.001 where it knows all labels
+    already, and 0.003 for a pyramid. ``unfreeze`` is the fraction of the trunk's layers, counted from the end, that
+    are tuned afterwards; both results are reported. ``cache_gb`` limits the disk space of features: images beyond it
+    go through the trunk in every epoch.
     """
 
     FORMER_KEYS: ClassVar[Mapping[str, str]] = {"rate": "learning_rate", "suppression": "nms"}
