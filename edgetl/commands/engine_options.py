@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgetl.commands.study_command import PATH
+from edgetl.commands.study_command import PATH, with_options
 
 if TYPE_CHECKING:
     from edgetl.engine.options import BuildOptions
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-
-_OPTIONS = (
+engine_options = with_options(
     click.option("--batches", metavar="N|MIN,OPT,MAX", help="Range of a dynamic batch.", show_default="1,1,16"),
     click.option("--workspace-mb", type=click.IntRange(1), help="Scratch memory of a layer.", show_default="a quarter"),
     click.option("--optimization-level", type=click.IntRange(0, 5), help="How long the builder searches."),
@@ -32,12 +29,6 @@ _OPTIONS = (
     click.option("--timing-cache", type=PATH, help="Folder of kernels' times.", show_default="~/.cache/edgetl"),
     click.option("--print-trtexec", metavar="VERSION", help="Build nothing; print the command for this TensorRT."),
 )
-
-
-def engine_options(command: _Command) -> _Command:
-    for option in reversed(_OPTIONS):  # the one that is applied last stands first in the help
-        command = option(command)
-    return command
 
 
 def given(values: dict[str, Any]) -> str | None:

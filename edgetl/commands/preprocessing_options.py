@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgetl.commands.study_command import with_options
+
 if TYPE_CHECKING:
     from edgetl.config import InputContract
-
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 class _PerChannel(click.ParamType):  # type: ignore[type-arg]  # in some versions of click it takes none
@@ -30,7 +29,7 @@ class _PerChannel(click.ParamType):  # type: ignore[type-arg]  # in some version
         return numbers * (3 // len(numbers))
 
 
-_OPTIONS = (
+preprocessing_options = with_options(
     click.option(
         "--preprocessing",
         metavar="NAME|FILE.yaml",
@@ -43,12 +42,6 @@ _OPTIONS = (
     click.option("--fit", type=click.Choice(["crop", "letterbox", "stretch"]), help="How images get the input's size."),
 )
 _NAMES = ("preprocessing", "mean", "std", "scale", "bgr", "fit")
-
-
-def preprocessing_options(command: _Command) -> _Command:
-    for option in reversed(_OPTIONS):  # the one that is applied last stands first in the help
-        command = option(command)
-    return command
 
 
 def take_contract(values: dict[str, Any]) -> InputContract | None:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgetl.commands.console import echo
 from edgetl.commands.profile_options import profile_request
-from edgetl.commands.study_command import PATH, TerminalReporter
+from edgetl.commands.study_command import PATH, TerminalReporter, with_options
 
 if TYPE_CHECKING:
     from edgetl.artifacts.measurements import DeviceEstimate
     from edgetl.artifacts.results import Profile
     from edgetl.stages.remote import RemoteJob
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-
-_OPTIONS = (
+elsewhere_options = with_options(
     click.option(
         "--estimate",
         metavar="DEVICE[@MODE]",
@@ -48,12 +46,6 @@ _OPTIONS = (
 _PASSED = ("threads", "seconds", "interval_width", "batch")
 _FLAGS = ("cuda_graph", "spin_wait", "no_transfers", "share_scratch", "trust", "layers", "no_energy")
 _HERE_ALONE = {"scenarios": "scenario", "images": "images", "runtime_cache": "runtime-cache"}
-
-
-def elsewhere_options(command: _Command) -> _Command:
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
 
 
 def refuse_at_home(values: dict[str, Any]) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgetl.commands.study_command import PATH, provider_option, seconds_option, threads_option
+from edgetl.commands.study_command import PATH, provider_option, seconds_option, threads_option, with_options
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,8 +14,6 @@ if TYPE_CHECKING:
     from edgetl.engine.options import RunOptions
     from edgetl.stages.profile_files import ProfileRequest
     from edgetl.stages.scenario_request import ScenarioRequest
-
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 class FractionParam(click.ParamType):  # type: ignore[type-arg]  # in some versions of click it takes none
@@ -37,7 +34,7 @@ class FractionParam(click.ParamType):  # type: ignore[type-arg]  # in some versi
         return fraction
 
 
-_OPTIONS = (
+profile_options = with_options(
     click.option("-o", "--output", type=PATH, help="A study's run directory; a folder for the figures of files."),
     click.option("--against", type=PATH, help="One more model, to compare with."),
     click.option(
@@ -103,12 +100,6 @@ _OF_FILES = (
     "images",
     "trust",
 )
-
-
-def profile_options(command: _Command) -> _Command:
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
 
 
 def refuse_in_study(values: dict[str, Any]) -> None:

@@ -19,32 +19,34 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
 
 
-def study_arguments(command: _Command) -> _Command:
-    """Add the arguments ``STUDY.yaml -o DIR`` to a command."""
-    command = click.option("-o", "--output", required=True, type=PATH, help="The study's run directory.")(command)
-    return click.argument("study", type=PATH)(command)
+def with_options(*options: Callable[[Any], Any]) -> Callable[[_Command], _Command]:
+    """A decorator that adds arguments and options to a command, in the order of its help."""
+
+    def add(command: _Command) -> _Command:
+        for option in reversed(options):  # the one that is applied last stands first
+            command = option(command)
+        return command
+
+    return add
 
 
-def provider_option(command: _Command) -> _Command:
-    return click.option(
-        "--provider",
-        type=click.Choice(["cpu", "cuda", "tensorrt"]),
-        default="cpu",
-        show_default=True,
-        help="Where ONNX Runtime runs.",
-    )(command)
-
-
-def threads_option(command: _Command) -> _Command:
-    return click.option(
-        "--threads", type=click.IntRange(0), default=0, show_default="one per core", help="Threads of an engine."
-    )(command)
-
-
-def seconds_option(command: _Command) -> _Command:
-    return click.option(
-        "--seconds", type=click.FloatRange(0.1), default=10.0, show_default=True, help="How long to measure latency."
-    )(command)
+study_arguments = with_options(
+    click.argument("study", type=PATH),
+    click.option("-o", "--output", required=True, type=PATH, help="The study's run directory."),
+)
+provider_option = click.option(
+    "--provider",
+    type=click.Choice(["cpu", "cuda", "tensorrt"]),
+    default="cpu",
+    show_default=True,
+    help="Where ONNX Runtime runs.",
+)
+threads_option = click.option(
+    "--threads", type=click.IntRange(0), default=0, show_default="one per core", help="Threads of an engine."
+)
+seconds_option = click.option(
+    "--seconds", type=click.FloatRange(0.1), default=10.0, show_default=True, help="How long to measure latency."
+)
 
 
 def run_study(

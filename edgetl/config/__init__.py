@@ -1,6 +1,5 @@
 """A study file: YAML in, a frozen and validated `Study` out, every fault reported at once."""
 
-from edgetl.config.detection import AugmentationSettings, DetectionSettings, NmsSettings, TrunkFinetuneSettings
 from edgetl.config.fields import (
     LARGEST_IMAGE,
     OTHER,
@@ -18,13 +17,17 @@ from edgetl.config.sections import (
     FORMATS,
     GENERATED,
     AccuracyControl,
+    AugmentationSettings,
     BackboneSettings,
     BudgetSettings,
     DataSettings,
+    DetectionSettings,
     EngineSettings,
     FinetuneSettings,
+    NmsSettings,
     SearchSettings,
     TrainingSettings,
+    TrunkFinetuneSettings,
 )
 from edgetl.config.study import Study, load_study
 

@@ -8,7 +8,6 @@ from typing import ClassVar
 
 from pydantic import field_validator, model_validator
 
-from edgetl.config.detection import DetectionSettings
 from edgetl.config.fields import OTHER, DeploymentName, Label, Name, Precision, RuntimeName, Seed, TaskName
 from edgetl.config.sections import (
     FORMATS,
@@ -16,6 +15,7 @@ from edgetl.config.sections import (
     BackboneSettings,
     BudgetSettings,
     DataSettings,
+    DetectionSettings,
     EngineSettings,
     SearchSettings,
     TrainingSettings,

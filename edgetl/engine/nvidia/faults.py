@@ -32,10 +32,7 @@ _ADVICE: tuple[tuple[str, str], ...] = (
         r"must have the same type|same (data)?type|strongly typed|type mismatch",
         "the graph mixes types: give the FP32 graph to edgetl prepare, which sets them consistently",
     ),
-    (
-        r"zero[- ]?point|asymmetric",
-        "TensorRT takes symmetric INT8 alone: prepare the graph with --target tensorrt",
-    ),
+    (r"zero[- ]?point|asymmetric", "TensorRT takes symmetric INT8 alone: prepare the graph with --target tensorrt"),
     (
         r"opset|no importer|unsupported node|unsupported operator|plugin",
         "this TensorRT does not have the operator: export the model without it, or use --runtime onnxruntime",
