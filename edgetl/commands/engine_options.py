@@ -44,6 +44,7 @@ def build_options(values: dict[str, Any], compute_capability: str | None) -> Bui
     parts = text.split(",")
     if len(parts) not in {1, 3} or not all(part.strip().isdecimal() for part in parts):
         raise click.UsageError(f"--batches takes N or MIN,OPT,MAX, not {text!r}")
+    # One number is a fixed batch.
     least, usual, most = (int(part) for part in (parts * 3 if len(parts) == 1 else parts))
     names = ["workspace_mb", "optimization_level", "dla_core", "gpu_fallback"]
     names += ["sparse", "version_compatible", "hardware_compatible"]

@@ -26,5 +26,6 @@ def command(study: Path, output: Path, quantization_aware: bool) -> None:
     from edgetl.config import Study
 
     aware = Study.quantization_aware if quantization_aware else None
+    # The search too, which needs the heads alone: its shortlist is a part of the bundle.
     run_study(study, output, ["index", "finetune", "search"], change=aware)
     click.echo(output / "bundle" / "bundle.json")

@@ -65,7 +65,7 @@ def command(
     Examples:  edgetl prepare m.onnx --precision int8 --calibration-images photos -o m.int8.onnx
                edgetl prepare resnet.onnx --preprocessing imagenet --precision fp16 -o resnet.fp16.onnx
     """
-    # Their defaults are set below: here None means that the user did not give the option.
+    # The defaults are set below, so that None shows which options the user did not give.
     for_int8 = (recipe, target, max_accuracy_drop, eval_images, write_calibration_cache, calibration_cache)
     if precision == "fp16" and any(value is not None for value in for_int8):
         raise click.UsageError("of the options on calibration and accuracy, FP16 takes --calibration-images alone")
@@ -77,17 +77,14 @@ def command(
         raise click.UsageError("--tensorrt-version is for --write-calibration-cache")
     from edgetl.stages.prepare_file import PrepareRequest, prepare_file
 
+    int8 = (recipe or "default", max_accuracy_drop, eval_images, calibration_cache, write_calibration_cache)
     request = PrepareRequest(
-        precision=precision,
-        target=target or "tensorrt",
-        calibration_images=calibration_images,
-        recipe=recipe or "default",
-        max_accuracy_drop=max_accuracy_drop,
-        eval_images=eval_images,
-        scales=calibration_cache,
-        cache=write_calibration_cache,
-        tensorrt_version=tensorrt_version or "10.3.0",
-        contract=take_contract(preprocessing),
+        precision,
+        target or "tensorrt",
+        calibration_images,
+        *int8,
+        tensorrt_version or "10.3.0",
+        take_contract(preprocessing),
     )
     prepare_file(model, output, request, TerminalReporter())
     click.echo(output)

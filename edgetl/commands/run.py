@@ -24,6 +24,7 @@ def command(
     \b
     Example:  edgetl run configs/digits.yaml -o runs/digits
     """
+    # Imported here, as in every command: `edgetl run --help` and usage errors wait for none of it.
     from edgetl.commands.report import show
     from edgetl.stages.run_study import STAGES
     from edgetl.stages.stage import Options

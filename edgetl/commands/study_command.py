@@ -83,7 +83,7 @@ class TerminalReporter:
 
     @contextmanager
     def progress(self, title: str, total: float) -> Iterator[Callable[[float], object]]:
-        if not sys.stderr.isatty():
+        if not sys.stderr.isatty():  # a log would hold hundreds of bars
             yield bool  # takes a number and does nothing
             return
         from rich.console import Console
