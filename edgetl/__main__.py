@@ -1,12 +1,12 @@
-"""Where the program begins, as ``edgetl`` and as ``python -m edgetl``."""
+"""The entry point of ``edgetl`` and of ``python -m edgetl``."""
 
 import os
 import sys
 
 
 def main() -> None:
-    """Run a command and exit, by an interrupt while modules are still imported too."""
-    try:
+    """Run a command and exit."""
+    try:  # around the import too: an interrupt may come while modules are still imported
         from edgetl.cli import main as run
 
         run()
@@ -17,7 +17,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     try:
-        # With -m, Python looks for modules in the working directory first. What lies there is data.
+        # With -m, Python looks for modules in the working directory first, where data lie.
         if sys.path[:1] == [os.getcwd()]:  # noqa: PTH109
             del sys.path[0]
     except OSError:  # the working directory is gone

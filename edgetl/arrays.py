@@ -1,4 +1,4 @@
-"""The kinds of NumPy arrays that the code speaks of, each named once."""
+"""The types of NumPy arrays, each named once."""
 
 from __future__ import annotations
 

@@ -30,10 +30,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "build-engine": ("build_engine", "Build engines for this machine, or one for another."),
     "evaluate": ("evaluate", "Measure the accuracy of every deployment on the test set."),
     "profile": ("profile", "Measure the latency of every deployment, or of ONNX files, side by side."),
-    "predict": ("predict", "Say what is in images, or draw it."),
-    "report": ("report", "Decide, and write results.json and report.html."),
+    "predict": ("predict", "Print the labels or boxes of images, or draw them."),
+    "report": ("report", "Decide which candidate to ship, and write results.json and report.html."),
     "inspect": ("inspect", "Tell what a graph, an engine, a bundle or a run directory holds."),
-    "doctor": ("doctor", "Tell what is on this machine, and what mends what is missing."),
+    "doctor": ("doctor", "Tell what is on this machine, and how to install what is missing."),
 }
 
 
@@ -41,7 +41,7 @@ _INTERRUPTED = "interrupted; what was finished is kept, run the same command aga
 
 
 class _LazyGroup(click.Group):
-    """Imports a command's module when it is called, not before."""
+    """A group of commands that imports a command's module only when the command is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
@@ -75,9 +75,9 @@ class _LazyGroup(click.Group):
 @click.version_option(__version__, prog_name="edgetl")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def cli(debug: bool) -> None:
-    """Find out which vision models to ship to a small device: one combined model or several specialised ones, how
-    precise, on which trunk. edgetl trains the candidates, builds their engines, measures them side by side and says
-    which to take, with the evidence.
+    """Find out which vision models to ship to a small device: one combined model or several specialists, in which
+    precision, on which trunk. edgetl trains the candidates, builds their engines, measures them side by side and gives
+    a verdict with the evidence.
 
     \b
     Start with:  edgetl run STUDY.yaml -o DIR
@@ -92,15 +92,15 @@ def main(args: list[str] | None = None) -> None:
 
 
 class _Ended(KeyboardInterrupt):
-    """A signal that asks to end. What is done on the way out of Ctrl-C is done on its way out too."""
+    """A signal that asks the process to end; code that cleans up after Ctrl-C cleans up after it too."""
 
     def __init__(self, number: int) -> None:
         self.number = number
 
 
 @contextmanager
-def _ending_in_order() -> Iterator[None]:
-    """Let SIGINT, SIGTERM and SIGHUP raise for the block, unless they are ignored, as SIGHUP is under nohup."""
+def _signals_raise() -> Iterator[None]:
+    """Let SIGINT, SIGTERM and SIGHUP raise in the block, unless they are ignored, as SIGHUP is under nohup."""
 
     def end(number: int, frame: FrameType | None) -> None:
         while frame is not None:
@@ -126,9 +126,9 @@ def _ending_in_order() -> Iterator[None]:
 
 def _run(arguments: list[str], debug: bool) -> int:
     try:
-        with _ending_in_order():
+        with _signals_raise():
             result: Any = cli.main(arguments, prog_name="edgetl", standalone_mode=False)
-    except SystemExit:  # click's way out when a pipe was closed, and no other one without its standalone mode
+    except SystemExit:  # outside its standalone mode, click raises it only when the reader closed the pipe
         return 128 + signal.SIGPIPE
     except click.ClickException as error:
         error.show()
@@ -143,7 +143,8 @@ def _run(arguments: list[str], debug: bool) -> int:
 
 
 def _signal_behind(error: BaseException | None) -> int | None:
-    """The signal that led to an error: click, and imports that are interrupted, raise others in place of it."""
+    """The signal that led to an error, if any."""
+    # click raises Abort in place of it, and an interrupted import often an ImportError.
     while error is not None:
         if isinstance(error, KeyboardInterrupt):
             return error.number if isinstance(error, _Ended) else signal.SIGINT

@@ -1,4 +1,4 @@
-"""The errors a user can mend. Anything else that escapes is a bug in edgetl."""
+"""The errors that a user can fix. Any other exception that reaches the command line is a bug in edgetl."""
 
 from __future__ import annotations
 
@@ -37,6 +37,6 @@ class MissingExtraError(EdgetlError):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`` (did you mean X?)`` where a known word is near, else nothing."""
+    """The hint `` (did you mean X?)`` where a known word is similar, else an empty string."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" (did you mean {close[0]}?)" if close else ""

@@ -1,4 +1,4 @@
-"""A YAML file in, a frozen and validated model out, every fault reported at once, each with its line and key."""
+"""Read YAML files into validated models, and report all faults at once, each with its line and key."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from pydantic_core import ErrorDetails
 
 from edgetl.errors import EdgetlError, StudyError, did_you_mean
 
+# Far beyond any study; a few lines of aliases can unfold to billions of values.
 _MOST_VALUES = 100_000
 _LONGEST_VALUE = 1000
 _UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})  # controls, lone surrogates, line and paragraph separators
 
 
 class Settings(BaseModel):
-    """A part of a file: unknown keys, wrong types and NaN are faults. ``FORMER_KEYS``: what keys were called before."""
+    """A section of a file: unknown keys, wrong types and NaN are faults. ``FORMER_KEYS`` maps old keys to new ones."""
 
     FORMER_KEYS: ClassVar[Mapping[str, str]] = {}
 
@@ -33,7 +34,7 @@ def load_yaml(path: Path, model: type[_Model]) -> _Model:
     """Read and validate a file.
 
     Raises:
-        StudyError: with every fault of the file, each naming its line and key.
+        StudyError: the file has faults; it lists all, each with its line and key.
         EdgetlError: the file cannot be read or is no YAML.
     """
     try:
@@ -62,10 +63,10 @@ def load_yaml(path: Path, model: type[_Model]) -> _Model:
 
 
 def _index_lines(node: yaml.Node, at: tuple[str, ...], lines: dict[tuple[str, ...], int]) -> Iterator[str]:
-    """Record the line of every key; yield a fault for each key that a mapping holds twice.
+    """Record the line of every key in ``lines``; yield a fault for each key that a mapping holds twice.
 
     Raises:
-        ValueError: a value cannot be shown in one line, or aliases of aliases unfold to too many.
+        ValueError: a value cannot be shown in one line, or aliases unfold to too many values.
     """
     lines.setdefault(at, node.start_mark.line + 1)
     if len(lines) > _MOST_VALUES:
@@ -90,7 +91,7 @@ def _index_lines(node: yaml.Node, at: tuple[str, ...], lines: dict[tuple[str, ..
 
 
 def _refuse_unprintable(node: yaml.ScalarNode) -> None:
-    """Values end up in messages, file names and JSON."""
+    # Values end up in messages, file names and JSON.
     if len(node.value) > _LONGEST_VALUE:
         raise ValueError(f"line {node.start_mark.line + 1}: a value has {len(node.value)} characters")
     if any(unicodedata.category(character) in _UNPRINTABLE for character in node.value):
@@ -98,7 +99,7 @@ def _refuse_unprintable(node: yaml.ScalarNode) -> None:
 
 
 def _tuples(value: Any) -> Any:
-    """Lists as tuples: strict models take no list for a tuple."""
+    """A value with its lists turned into tuples: strict models take no list for a tuple."""
     if isinstance(value, dict):
         return {key: _tuples(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -108,7 +109,7 @@ def _tuples(value: Any) -> Any:
 
 def _explain(detail: ErrorDetails, lines: Mapping[tuple[str, ...], int], model: type[Settings]) -> str:
     location = tuple(str(part) for part in detail["loc"] if part != "[key]")
-    # Unions append the tried type to the location; the longest prefix that is in the file is the key.
+    # For a union, pydantic appends the type that it tried to the location: the longest prefix in the file is the key.
     known = next((location[:n] for n in range(len(location), 0, -1) if location[:n] in lines), ())
     missing = detail["type"] == "missing"
     shown = location if missing else known
@@ -136,7 +137,7 @@ def _fault(detail: ErrorDetails, model: type[Settings], location: tuple[str, ...
 
 
 def _section_at(model: type[Settings], location: tuple[str, ...]) -> type[Settings] | None:
-    """The model of a section, which may be left out of the file; None where something else is."""
+    """The model at a location; None where there is no section."""
     for part in location:
         field = model.model_fields.get(part)
         kinds = () if field is None else (field.annotation, *get_args(field.annotation))

@@ -1,1 +1,1 @@
-"""What lies on disk between the stages: each artifact's shape, lineage and way of being written whole."""
+"""The records that stages write and read: their fields, their lineage, and how files are written whole."""

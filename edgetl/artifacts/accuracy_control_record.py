@@ -1,4 +1,4 @@
-"""What the accuracy guard tried to keep INT8 within its budget, and what came of it."""
+"""The record of accuracy control: what it tried, and which layers it excluded from INT8."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from edgetl.artifacts.measurements import AccuracyEstimate
 
 
 class AccuracyControlAttempt(Artifact):
-    """What was tried to keep the accuracy, and what came of it: ``drop`` from FP32 over the same images.
+    """One attempt: the accuracy and its ``drop`` from FP32 on the same images, of the output that lost most.
 
-    ``excluded``: how many layers were not INT8. ``standard_error``: the standard error of the drop. Of several outputs,
-    that which lost most.
+    ``excluded`` is the number of layers that were not INT8, ``standard_error`` that of the drop.
     """
 
     variant: str
@@ -25,15 +24,16 @@ class AccuracyControlAttempt(Artifact):
 
     @property
     def pessimistic_drop(self) -> float:
-        """What a mix is taken to lose: the luckiest of several attempts is taken, so its luck is not counted on."""
+        """The drop that the attempt is judged by."""
+        # The best of several attempts was lucky, too: one standard error keeps that luck from being counted on.
         return self.drop + self.standard_error
 
 
 class LayerSensitivityRecord(Artifact):
-    """Layers that read one tensor, by the tensors they make. See `edgetl.graph.sensitivity.LayerSensitivity`.
+    """Layers that read one tensor, named by the tensors they make; see `edgetl.graph.sensitivity.LayerSensitivity`.
 
-    ``excluded``: they are not INT8 in the mix that was taken. ONNX Runtime's spelling takes along those that make what
-    such a layer reads.
+    ``excluded``: the chosen attempt does not compute them in INT8. In ONNX Runtime's QDQ format the layers that make
+    such a layer's input are excluded with it.
     """
 
     layers: tuple[str, ...]
@@ -45,10 +45,10 @@ class LayerSensitivityRecord(Artifact):
 class AccuracyControlResult(Artifact):
     """How the accuracy budget was met, on ``images`` labelled images: ``attempts`` in order, ``chosen`` counts from 0.
 
-    ``metric``: what the accuracy is. ``fp32``: of each output, or each deployment of a study, what the float graph is
-    worth. ``layers``: the most harmful first; empty where INT8 as a whole was good enough. ``excluded_precision``: what
-    the layers are in that are not INT8. ``why_not_met`` says how far it got where no attempt met the budget; ``chosen``
-    is then the nearest.
+    ``fp32`` is the float graph's accuracy at each output, or of each deployment of a study; ``metric`` names the kind
+    of accuracy. ``layers``: the most harmful first; none where INT8 as a whole was good enough. ``excluded_precision``
+    is the precision of excluded layers. Where no attempt met the budget, ``chosen`` came nearest, and ``why_not_met``
+    says how near.
     """
 
     max_accuracy_drop: float
@@ -63,7 +63,7 @@ class AccuracyControlResult(Artifact):
 
 
 class StudyAccuracyControl(Artifact):
-    """A study's: one for each spelling of INT8, because each runtime quantises in other places."""
+    """A study's accuracy control: a result for each QDQ format, because runtimes quantize in different places."""
 
     schema_version: Literal[2] = 2
     formats: dict[str, AccuracyControlResult]

@@ -11,8 +11,8 @@ from edgetl.artifacts.files import Artifact, sha256_json
 class Box(Artifact):
     """An object: its label, and left, top, right and bottom in pixels of the upright image.
 
-    Pixel edges, not centres: a box over the whole image is (0, 0, width, height). ``ignored`` marks a crowd or an
-    object that its annotator calls difficult: to find it is neither right nor wrong.
+    Coordinates are pixel edges: a box over the whole image is (0, 0, width, height). ``ignored`` marks a crowd or an
+    object that its annotator calls difficult: detecting it is neither right nor wrong.
     """
 
     label: str
@@ -34,7 +34,7 @@ class BoxedImage(Artifact):
 
 
 class BoxFault(Artifact):
-    """What was wrong with an annotation, and what was done about it. ``where`` names file, and line or id."""
+    """A fault of an annotation, and what was done about it. ``where`` names the file, and the line or id."""
 
     where: str
     kind: Literal[
@@ -52,7 +52,7 @@ class BoxFault(Artifact):
 
 
 class BoxIndex(Artifact):
-    """Every usable image of a detection study, split without leaks, and what was wrong with the rest."""
+    """Every usable image of a detection study, split without leaks, and the faults of the others."""
 
     schema_version: Literal[1] = 1
     generated: bool

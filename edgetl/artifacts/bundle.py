@@ -1,4 +1,4 @@
-"""What training writes: backbone reference, heads, labels, preprocessing, metrics."""
+"""The bundle that training writes: backbone reference, heads, labels, preprocessing, metrics."""
 
 from __future__ import annotations
 
@@ -12,21 +12,15 @@ from edgetl.config import LARGEST_IMAGE, CalibrationRecipe, Fit, Interpolation, 
 
 Activation = Literal["softmax", "sigmoid"]
 
+# The input of every graph: N x 3 x S x S, RGB in [0, 1]. As a cut: nothing is frozen.
 IMAGES = "images"
-"""Input of every graph: N x 3 x S x S, RGB in [0, 1]. As a cut: nothing is frozen."""
-
+# The cut above the pooled features: everything is frozen but the head.
 TOP = "top"
-"""The cut above the pooled features: everything is frozen but the head."""
-
+# Begins the name of a cut above which the layers were dropped.
 TRUNCATED = "truncated-"
-"""Begins the name of a cut above which the layers were dropped."""
-
+# The network in which all layers are frozen, and its pooled features, N x D, in the graph of all networks.
 TRUNK = "trunk"
-"""The network in which all layers are frozen."""
-
 FEATURES = f"{TRUNK}/features"
-"""Its pooled features, N x D, in the graph of all networks."""
-
 
 _UNIT = PixelValues()
 
@@ -35,8 +29,8 @@ class Preprocessing(PixelValues, Artifact):
     """How an image becomes a graph's input, N x 3 x height x width.
 
     ``fit`` is ``crop``: the short side is resized with Pillow and the centre cropped to a square; ``letterbox``: the
-    whole image is resized and stands between grey bars; or ``stretch``: it is resized without regard to its shape.
-    Graphs that edgetl trained take RGB in [0, 1], and normalise by themselves.
+    whole image is resized and put between grey bars; or ``stretch``: it is resized without keeping its aspect ratio.
+    Graphs that edgetl trained take RGB in [0, 1] and normalise it themselves.
     """
 
     width: int = Field(ge=1, le=LARGEST_IMAGE)
@@ -45,24 +39,24 @@ class Preprocessing(PixelValues, Artifact):
     interpolation: Interpolation = "bilinear"
 
     @model_serializer(mode="wrap")
-    def _usual_values_go_without_saying(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What is written stays the same for graphs that take RGB in [0, 1], which is nearly all."""
+    def _leave_out_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Digests are taken over this: a field that came later must not change what was written before it.
         fields: dict[str, Any] = serialize(self)
         values = {name: fields.pop(name) for name in PixelValues.model_fields if name in fields}
         return fields | {name: value for name, value in values.items() if getattr(self, name) != getattr(_UNIT, name)}
 
     @classmethod
     def square(cls, side: int, interpolation: Interpolation = "bilinear") -> Preprocessing:
-        """The centre of an image, as classification networks take it."""
+        """Preprocessing that crops the centre of an image to a square, as classification networks expect it."""
         return cls(width=side, height=side, interpolation=interpolation)
 
     def __str__(self) -> str:
-        """Such as ``RGB in [0, 1], crop to 224 x 224``."""
+        """For example ``RGB in [0, 1], crop to 224 x 224``."""
         return f"{super().__str__()}, {self.fit} to {self.width} x {self.height}"
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of one image as the graph takes it: channels, height, width."""
+        """The shape of one image as the graph takes it: channels, height, width."""
         return 3, self.height, self.width
 
     @model_validator(mode="after")
@@ -87,10 +81,10 @@ class BackboneReference(Artifact):
 class ClassificationHead(Artifact):
     """One trained head. ``classes`` are its outputs in order; a specialist's last one is ``other``.
 
-    ``cut`` is where the frozen layers under it end; above it they were tuned for this head, or dropped where it is
-    ``truncated``. ``features`` is the tensor of the trunk's graph that its linear layer reads, and ``first_level`` the
-    head whose probabilities it takes beside them: that is a cascade's second level. Of a tuned head,
-    ``probe_val_loss`` and ``probe_val_accuracy`` say what it was before, and ``epochs`` how long it was tuned.
+    ``cut`` is the layer where the frozen part ends; the layers above it were tuned for this head, or dropped where it
+    is ``truncated``. ``features`` is the tensor of the trunk's graph that its linear layer reads. In a cascade's second
+    level, ``first_level`` is the head whose probabilities it reads too. Of a tuned head, ``probe_val_loss`` and
+    ``probe_val_accuracy`` are those before tuning, which took ``epochs``.
     """
 
     name: str
@@ -110,26 +104,26 @@ class ClassificationHead(Artifact):
 
     @property
     def role(self) -> str:
-        """What it answers for, whatever its cut: a group, ``combined`` or ``one-vs-rest``."""
+        """What the head answers for, whatever its cut: a group, ``combined`` or ``one-vs-rest``."""
         return self.name.partition("@")[0]
 
     @property
     def place(self) -> str:
-        """Its cut, as it stands in names."""
+        """Its cut as names contain it."""
         return f"{TRUNCATED}{self.cut}" if self.truncated else self.cut
 
 
 class Int8TrainingRecord(Artifact):
-    """That heads learned from the features of the INT8 trunk: whose spelling it was, and how it was calibrated."""
+    """The QDQ format and calibration recipe of the INT8 trunk whose features the heads were trained on."""
 
     qdq_format: Literal["tensorrt", "onnxruntime"]
     recipe: CalibrationRecipe
 
 
 class Bundle(Artifact):
-    """The trained heads (weights in ``heads.safetensors``) and the trunk (``trunk.onnx``) they stand on.
+    """The trained heads (weights in ``heads.safetensors``) and their trunk (``trunk.onnx``).
 
-    Where they were trained for INT8, ``int8`` says for which, and ``calibration.json`` holds the ranges.
+    ``int8`` is there for heads trained for INT8; ``calibration.json`` then holds the ranges.
     """
 
     schema_version: Literal[2] = 2

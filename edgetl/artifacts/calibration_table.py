@@ -1,4 +1,4 @@
-"""The calibration table: one scale per tensor, found once, spelled twice."""
+"""The calibration table: the range of every tensor, found once and used for both QDQ formats."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from pydantic import computed_field, model_validator
 
 from edgetl.artifacts.files import Artifact
 
+# Steps of symmetric INT8 on either side of 0; -128 is not used.
 LEVELS = 127
-"""Steps of symmetric INT8 on either side of 0."""
 
 
 class MagnitudeHistogram(Artifact):
-    """A histogram of a tensor's magnitudes: how many lie in each bin of ``width``, from 0 to the last that has any."""
+    """A histogram of a tensor's magnitudes: the count in each bin of ``width``, from 0 to the last non-empty one."""
 
     width: float
     counts: tuple[int, ...]
 
 
 class TensorRange(Artifact):
-    """What calibration saw of one tensor and what it chose: values beyond ``low`` and ``high`` are clipped.
+    """The range of one tensor: values below ``low`` or above ``high`` are clipped, where ``low`` <= 0 <= ``high``.
 
-    ``minimum`` and ``maximum`` are the extremes seen; ``low`` <= 0 <= ``high`` are the chosen ends. ``amax`` and
-    ``scale`` (one step of symmetric INT8) follow from them and stand in the file for those who read it.
+    ``minimum`` and ``maximum`` are the extremes that calibration saw. ``amax`` and ``scale`` (one step of symmetric
+    INT8) are computed from ``low`` and ``high``; they are in the file for its readers.
     """
 
     name: str
@@ -36,7 +36,8 @@ class TensorRange(Artifact):
 
     @model_validator(mode="before")
     @classmethod
-    def _without_what_follows(cls, value: Any) -> Any:
+    def _without_computed_fields(cls, value: Any) -> Any:
+        # A record takes no unknown keys, and these two are only written.
         return {k: v for k, v in value.items() if k not in {"amax", "scale"}} if isinstance(value, dict) else value
 
     @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorated properties
@@ -56,9 +57,9 @@ class CalibrationImage(Artifact):
 
 
 class CalibrationTrial(Artifact):
-    """What a method (and what was done to the graph before it) came to on some calibration images.
+    """The result of one method on one variant of the graph, on calibration images.
 
-    ``snr_db``: signal to noise of the graph's results in INT8; ``accuracy``: top-1 in INT8.
+    ``snr_db``: signal-to-noise of the graph's outputs in INT8; ``accuracy``: top-1 in INT8.
     """
 
     method: str
@@ -67,11 +68,11 @@ class CalibrationTrial(Artifact):
 
 
 class FirstLayers(Artifact):
-    """The layers that images come to first, by the tensors they make, and whether they are INT8 like the others.
+    """The layers that read the images, named by the tensors they make, and whether they are INT8.
 
-    ``snr_db``: signal to noise of the graph's results with these layers in float and all others in INT8;
-    ``snr_db_int8``: with these in INT8 too. ``saved``: the share of the graph's estimated latency that this saves
-    against FP32; None where its sizes are not known, and the noise alone decides.
+    ``snr_db``: signal-to-noise of the graph's outputs with these layers in float and all others in INT8;
+    ``snr_db_int8``: with these in INT8 too. ``saved``: the fraction of the graph's estimated FP32 latency that INT8
+    saves here; None where sizes are unknown, and the noise alone decides.
     """
 
     layers: tuple[str, ...]
@@ -82,11 +83,11 @@ class FirstLayers(Artifact):
 
 
 class LastLayer(Artifact):
-    """The last layer before a result, by the tensor it makes, and whether it is INT8 like the others.
+    """The last layer before an output, named by the tensor it makes, and whether it is INT8.
 
-    ``snr_db``: signal to noise of that result with all other layers in INT8 and this one in float; ``snr_db_int8``:
-    with this one in INT8 too. ``saved``: the share of the graph's estimated latency that this saves against FP32; 0
-    where its sizes are not known.
+    ``snr_db``: signal-to-noise of that output with this layer in float and all others in INT8; ``snr_db_int8``: with
+    this one in INT8 too. ``saved``: the fraction of the graph's estimated FP32 latency that INT8 saves here; 0 where
+    sizes are unknown.
     """
 
     layer: str
@@ -97,11 +98,11 @@ class LastLayer(Artifact):
 
 
 class CalibrationTable(Artifact):
-    """Ranges of every activation that may be quantised, and exactly which images they came from.
+    """The ranges of all activations that may be quantized, and the images that they were found on.
 
-    ``variant``: what was done to the float graph first, if anything; ``graph_sha256`` is then of that graph.
-    ``trials``: where the method was chosen by ``auto``, what each of them came to, the best first. ``first``: what it
-    found of the first layers, which else are INT8; ``last``: of the last ones, of which those not named are float.
+    ``variant``: how the float graph was changed first, if at all; ``graph_sha256`` is that of the changed graph.
+    ``trials``: the results of all methods, best first, where ``auto`` chose among them. ``first``: the first layers,
+    which are INT8 where this is None; ``last``: the last layers, of which those that are not listed are float.
     """
 
     schema_version: Literal[2] = 2
@@ -118,13 +119,13 @@ class CalibrationTable(Artifact):
         return {tensor.name: tensor for tensor in self.tensors}
 
     def first_in_float(self) -> tuple[str, ...]:
-        """The first layers that are not INT8, by the tensor they make."""
+        """The first layers that are not INT8, named by the tensor they make."""
         return () if self.first is None or self.first.int8 else self.first.layers
 
     def with_last_in_float(self) -> CalibrationTable:
-        """The same table with no last layer in INT8."""
+        """A copy of the table with no last layer in INT8."""
         return self.model_copy(update={"last": tuple(note.model_copy(update={"int8": False}) for note in self.last)})
 
     def last_in_int8(self) -> frozenset[str]:
-        """The last layers that are INT8, by the tensor they make."""
+        """The last layers that are INT8, named by the tensor they make."""
         return frozenset(note.layer for note in self.last if note.int8)

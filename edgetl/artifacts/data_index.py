@@ -11,7 +11,7 @@ SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 
 
 class Sample(Artifact):
-    """One image. ``path`` is relative to the data root, or to the run directory where edgetl made the image."""
+    """One image. ``path`` is relative to the data root, or to the run directory for a generated image."""
 
     path: str
     label: str
@@ -26,7 +26,7 @@ class BrokenFile(Artifact):
 
 
 class DataIndex(Artifact):
-    """Every usable image of a study, split without leaks, and what was wrong with the rest."""
+    """Every usable image of a study, split without leaks, and the files that were left out."""
 
     schema_version: Literal[1] = 1
     generated: bool

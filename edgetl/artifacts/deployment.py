@@ -1,4 +1,4 @@
-"""Deployments: which heads stand in which graph, and how their outputs become one prediction."""
+"""Deployments: which heads are in which graph, and how their outputs become one prediction."""
 
 from __future__ import annotations
 
@@ -17,16 +17,15 @@ from edgetl.config import OTHER
 COMBINED = "combined"
 ONE_VS_REST = "one-vs-rest"
 CASCADE = "cascade"
+# In these, every head may have a cut of its own.
 TUNABLE = frozenset({COMBINED, "specialised", "branched"})
-"""Deployments of which every head may have a cut of its own."""
 
 
 class GraphSpec(Artifact):
-    """One graph of a deployment, to become one engine: a file stem, and the heads on its trunk.
+    """One graph of a deployment, which becomes one engine: a file stem, and the heads on its trunk.
 
-    ``inputs`` are the tensors it starts from. ``handed_on`` are tensors that it puts out beside its heads, because a
-    graph of a cascade's second level starts from them. Where it is ``runtime_specific``, its file differs between
-    runtimes in every precision; else in INT8 alone.
+    ``inputs`` are the tensors it reads. ``handed_on`` are extra outputs, which a graph of a cascade's second level
+    reads. A ``runtime_specific`` graph differs between runtimes in every precision, any other only in INT8.
     """
 
     stem: str
@@ -36,12 +35,12 @@ class GraphSpec(Artifact):
     runtime_specific: bool = False
 
     def file(self, precision: str, target: str) -> str:
-        """Name of the prepared graph."""
+        """The file name of the prepared graph."""
         return f"{self.stem}.{precision}{f'.{target}' if self.runtime_specific or precision == 'int8' else ''}.onnx"
 
 
 class HeadPlacement(Protocol):
-    """A head, as far as the layout of deployments goes: its name, and its cut as it stands in names."""
+    """What the layout of deployments needs of a head: its name, and its cut as names contain it."""
 
     @property
     def name(self) -> str: ...
@@ -51,9 +50,9 @@ class HeadPlacement(Protocol):
 
 
 class Deployment(Artifact):
-    """A way to serve all groups: one graph or several, one engine each. A cascade's first graph is its first level.
+    """A way to serve all groups: one or more graphs, each an engine. A cascade's first graph is its first level.
 
-    ``cuts`` maps a group (or ``combined``) to where the frozen layers under its head end.
+    ``cuts`` maps a group (or ``combined``) to the cut under its head.
     """
 
     name: str
@@ -68,16 +67,16 @@ class Deployment(Artifact):
 
 
 class GateFiring(Artifact):
-    """Which groups the first level of a cascade found in an image, and the share of images it is so for."""
+    """A set of groups that a cascade's first level finds, and the fraction of images in which it finds them."""
 
     groups: tuple[str, ...]
     fraction: float
 
 
 class Gate(Artifact):
-    """When the second level of a cascade runs: where the first gives a group's labels at least this much together.
+    """The gate of a cascade: the second level runs for a group where the first gives its labels ``threshold`` together.
 
-    ``threshold`` was chosen on validation; ``firings`` is what it does there.
+    ``threshold`` was chosen on validation; ``firings`` is how often each set of groups passes it there.
     """
 
     threshold: float
@@ -85,7 +84,7 @@ class Gate(Artifact):
 
 
 class Shortlist(Artifact):
-    """What is built and measured, of all the trees that were considered."""
+    """The deployments that are built and measured, and all trees that were considered."""
 
     schema_version: Literal[2] = 2
     deployments: tuple[Deployment, ...]
@@ -94,12 +93,12 @@ class Shortlist(Artifact):
 
     @property
     def graphs(self) -> tuple[GraphSpec, ...]:
-        """Those of all deployments, each once."""
+        """The graphs of all deployments, each once."""
         return tuple(dict.fromkeys(spec for deployment in self.deployments for spec in deployment.graphs))
 
 
 def distinct(deployments: Sequence[Deployment]) -> tuple[Deployment, ...]:
-    """Those that predict differently: the same heads in other graphs say the same. Of equals the first."""
+    """The deployments that predict differently; of those with the same heads in other graphs, the first."""
     found: dict[object, Deployment] = {}
     for one in deployments:
         found.setdefault((one.kind == CASCADE, frozenset(one.heads)), one)
@@ -107,14 +106,14 @@ def distinct(deployments: Sequence[Deployment]) -> tuple[Deployment, ...]:
 
 
 def roles(kind: str, groups: Sequence[str]) -> tuple[str, ...]:
-    """What the heads of a deployment answer for: all labels together, or a group each."""
+    """The roles of a deployment's heads: one for all labels, or a group each."""
     if kind in {COMBINED, ONE_VS_REST}:
         return (kind,)
     return (COMBINED, *groups) if kind == CASCADE else tuple(groups)
 
 
 def tree_name(kind: str, heads: Sequence[HeadPlacement]) -> str:
-    """``branched@features.7``: a cut for all heads, or one each in order; nothing where all are at the top."""
+    """The name of a deployment with its cuts, such as ``branched@features.7``: one for all heads, or one each."""
     places = [head.place for head in heads]
     if set(places) == {TOP}:
         return kind
@@ -122,10 +121,10 @@ def tree_name(kind: str, heads: Sequence[HeadPlacement]) -> str:
 
 
 def layout(kind: str, heads: Sequence[HeadPlacement]) -> tuple[GraphSpec, ...]:
-    """The graphs of a deployment of these heads, a cascade's left out.
+    """The graphs of a deployment of these heads, other than a cascade's.
 
-    ``specialised``: a graph for each head, with its own copy of the trunk. All others: one graph, in which what
-    the heads have in common is there once.
+    ``specialised``: a graph for each head, with its own copy of the trunk. All others: one graph, which holds shared
+    layers once.
     """
     if kind == "specialised":
         return tuple(GraphSpec(stem=file_stem(f"specialised.{head.name}"), heads=(head.name,)) for head in heads)
@@ -135,12 +134,11 @@ def layout(kind: str, heads: Sequence[HeadPlacement]) -> tuple[GraphSpec, ...]:
 def merge_probabilities(
     outputs: Mapping[str, Float32Array], heads: Mapping[str, ClassificationHead], labels: Sequence[str]
 ) -> Float32Array:
-    """One probability per label from the outputs of all heads of a deployment.
+    """Merge the outputs of all heads of a deployment into one probability per label.
 
     A specialist's calibrated probability of a label is P(label | image): if every specialist were right, those of
     all groups together would sum to one. So each label keeps its own specialist's probability, ``other`` is
-    dropped, and the rest is normalised to sum to one. A label wins where its specialist is surer of it than
-    every other specialist is of any of its own.
+    dropped, and the rest is normalised to sum to one.
 
     Args:
         outputs: head name to probabilities, N x (number of the head's classes).
@@ -159,7 +157,7 @@ def merge_probabilities(
 
 
 def fired_rows(combined: Float32Array, labels: Sequence[str], members: Sequence[str], threshold: float) -> BoolArray:
-    """In which images the first level found a group: N truth values from its N x len(labels) probabilities."""
+    """The images in which the first level finds a group: N booleans from its N x len(labels) probabilities."""
     columns = [labels.index(label) for label in members]
     result: BoolArray = combined[:, columns].sum(axis=1) >= threshold
     return result
@@ -168,14 +166,13 @@ def fired_rows(combined: Float32Array, labels: Sequence[str], members: Sequence[
 def apply_second_level(
     combined: Float32Array, labels: Sequence[str], second: Sequence[tuple[ClassificationHead, BoolArray, Float32Array]]
 ) -> Float32Array:
-    """A cascade's prediction: where a group fired, its labels have what the second level says of them.
+    """Replace the probabilities of groups that passed the gate with the second level's, and normalise again.
 
-    As in `merge_probabilities`, a specialist's probability of a label is P(label | image), so it takes the place of the
-    first level's, and the row is normalised again.
+    Both are P(label | image), as in `merge_probabilities`.
 
     Args:
         combined: the first level's probabilities, N x len(labels).
-        second: for each group its head, the images where it fired (N truth values), and its probabilities there.
+        second: for each group its head, the images that passed the gate (N booleans), and the head's probabilities.
     """
     refined = combined.astype(np.float64)
     for head, rows, probabilities in second:
@@ -186,7 +183,7 @@ def apply_second_level(
 
 
 def _normalised(values: npt.NDArray[np.floating]) -> Float32Array:
-    # All specialists may say `other` with certainty; float32 then leaves zeros, and every label is as likely.
+    # All specialists may say `other` with certainty: where float32 leaves only zeros, every label is equally likely.
     positive = values.astype(np.float64) + np.finfo(np.float64).tiny
     result: Float32Array = (positive / positive.sum(axis=1, keepdims=True)).astype(np.float32)
     return result

@@ -1,4 +1,4 @@
-"""What training a detector writes: trunk, heads, labels, preprocessing, metrics."""
+"""The bundle that training a detector writes: trunk, heads, labels, preprocessing, metrics."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from edgetl.artifacts.bundle import TOP, BackboneReference, Preprocessing
 from edgetl.artifacts.data_index import BrokenFile
 from edgetl.artifacts.files import Artifact
 
+# A detection is left, top, right, bottom (pixels of the network's input), score, and label position.
 VALUES = 6
-"""A detection is left, top, right, bottom (pixels of the network's input), score, and label position."""
 
 
 class YoloScale(Artifact):
@@ -19,9 +19,9 @@ class YoloScale(Artifact):
 
     Attributes:
         anchors: width and height of each, in pixels of the network's input.
-        scale_xy: Darknet's ``scale_x_y``: how far a box may leave its cell (Bochkovskiy et al. 2020, YOLOv4).
-        activated: Darknet's ``new_coords``: the network's last layer is a logistic one already, and sides are
-            ``(2 v)^2`` anchors (Wang et al. 2020, Scaled-YOLOv4).
+        scale_xy: Darknet's ``scale_x_y``: how far a box's centre may leave its cell (Bochkovskiy et al. 2020, YOLOv4).
+        activated: Darknet's ``new_coords``: the outputs went through a sigmoid already, and sides are ``(2 v)^2``
+            anchors (Wang et al. 2020, Scaled-YOLOv4).
         softmax: classes exclude each other (region layers, YOLOv2).
     """
 
@@ -32,11 +32,11 @@ class YoloScale(Artifact):
 
 
 class DetectionHead(Artifact):
-    """One trained ending of a detector; it answers for ``classes``.
+    """One trained detection head, which answers for ``classes``.
 
-    ``first_level`` names the head whose raw output it reads beside the trunk's features: that is a cascade's second
-    level. ``cut`` is where the frozen layers under it end. ``val_ap50`` is its mAP@0.5 on validation,
-    ``untrained_ap50`` what it was before training, ``frozen_ap50`` (of a tuned head) what it was on the frozen trunk.
+    In a cascade's second level, ``first_level`` names the head whose raw output it reads too. ``cut`` is the layer
+    where the frozen part ends. ``val_ap50`` is mAP@0.5 on validation, ``untrained_ap50`` that before training,
+    ``frozen_ap50`` that on the frozen trunk, for a tuned head.
     """
 
     name: str
@@ -52,12 +52,12 @@ class DetectionHead(Artifact):
 
     @property
     def role(self) -> str:
-        """What it answers for, whatever its cut: a group or ``combined``."""
+        """What the head answers for, whatever its cut: a group or ``combined``."""
         return self.name.partition("@")[0]
 
     @property
     def place(self) -> str:
-        """Its cut, as it stands in names."""
+        """Its cut as names contain it."""
         return self.cut
 
     @property

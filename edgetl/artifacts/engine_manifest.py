@@ -1,4 +1,4 @@
-"""The note beside every engine: what it was built from, for what, by what."""
+"""The manifest of an engine: from which graph it was built, for which machine, with which options."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any, Literal
 from edgetl.artifacts.files import Artifact, read_json, sha256_file
 from edgetl.errors import EdgetlError
 
+# A target's value may end in this: later versions and devices run the engine too.
 OR_NEWER = " or newer"
 
 
 class EngineLayer(Artifact):
-    """A layer, and the type that it computes in: fp32, fp16, int8 and so on."""
+    """A layer and its precision: fp32, fp16, int8 and so on."""
 
     name: str
     operator: str
@@ -21,7 +22,7 @@ class EngineLayer(Artifact):
 
 
 class EngineTensor(Artifact):
-    """An input or output. A size that is open has its name in the graph."""
+    """An input or output. A dynamic dimension has the name that the graph gives it."""
 
     name: str
     type: str
@@ -29,13 +30,11 @@ class EngineTensor(Artifact):
 
 
 class EngineManifest(Artifact):
-    """Identity of an engine.
+    """The record of an engine.
 
-    ``target`` holds what the engine is tied to: it runs nowhere else. A value may end in ``or newer``. ``built_on``
-    tells the machine that built it, as far as it is known, ``built_at`` when (ISO 8601, UTC, to the microsecond, so
-    that no two builds have one manifest: what was measured on one engine is not taken for another's). ``layers`` are
-    the engine's own where the runtime could be asked (``layers_of``), else those of the graph that it was built from.
-    ``build_peak_mb`` is how far the process grew while it built.
+    ``target``: what the engine is tied to; it runs nowhere else. ``built_on``: the machine that built it, as far as it
+    is known. ``built_at``: ISO 8601, UTC. ``layers`` are the engine's own where the runtime could list them
+    (``layers_of``), else those of its graph. ``build_peak_mb``: how far the building process grew.
     """
 
     schema_version: Literal[4] = 4
@@ -47,7 +46,7 @@ class EngineManifest(Artifact):
     target: dict[str, str]
     built_on: dict[str, str]
     options: dict[str, Any]
-    built_at: str
+    built_at: str  # to the microsecond: no two builds have one manifest, so none takes figures measured on the other
     build_seconds: float
     build_peak_mb: float | None
     inputs: tuple[EngineTensor, ...]
@@ -61,10 +60,10 @@ def manifest_path(engine: Path) -> Path:
 
 
 def read_manifest(engine: Path, trust: bool = False) -> EngineManifest:
-    """The manifest of an engine file.
+    """Read the manifest of an engine file.
 
     Args:
-        trust: take the engine though it is not the file that the manifest describes.
+        trust: accept an engine that is not the file that the manifest describes.
 
     Raises:
         EdgetlError: engine or manifest is missing, or the engine is not the file that the manifest describes.
@@ -72,6 +71,7 @@ def read_manifest(engine: Path, trust: bool = False) -> EngineManifest:
     if not engine.is_file():
         raise EdgetlError(f"{engine} does not exist; build it with edgetl build-engine")
     manifest = read_json(manifest_path(engine), EngineManifest)
+    # The size first: a file that was cut short is reported before hundreds of MB are hashed.
     if not trust and (found := engine.stat().st_size) != manifest.bytes:
         raise EdgetlError(
             f"{engine} is damaged: it has {found} bytes, its manifest says {manifest.bytes}; build it again"
@@ -85,7 +85,7 @@ def read_manifest(engine: Path, trust: bool = False) -> EngineManifest:
 
 
 def check_target(engine: Path, built_for: dict[str, str], here: dict[str, str]) -> None:
-    """Refuse an engine that was built for something else than what is here, naming both sides."""
+    """Raise EdgetlError, naming both sides, where an engine was built for another target than what is here."""
     differing = [key for key in built_for if not _fits(built_for[key], here.get(key))]
     if differing:
         theirs = ", ".join(f"{key} {built_for[key]}" for key in differing)
@@ -95,11 +95,8 @@ def check_target(engine: Path, built_for: dict[str, str], here: dict[str, str]) 
         )
 
 
-def _fits(wanted: str, found: str | None) -> bool:
-    if found is not None and wanted.endswith(OR_NEWER):
-        return _numbers(found) >= _numbers(wanted)
-    return found == wanted
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(digits) for digits in re.findall(r"\d+", version))
+def _fits(expected: str, found: str | None) -> bool:
+    if found is not None and expected.endswith(OR_NEWER):
+        numbers = ([int(digits) for digits in re.findall(r"\d+", version)] for version in (found, expected))
+        return next(numbers) >= next(numbers)
+    return found == expected

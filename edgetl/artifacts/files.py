@@ -1,4 +1,4 @@
-"""Files that are whole or not there: temporary name, fsync, rename."""
+"""Reading files, and writing them whole or not at all: temporary name, fsync, rename."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from edgetl.errors import EdgetlError
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.partial", re.DOTALL)
-_LONGEST_STEM = 150
+_LONGEST_STEM = 150  # of the 255 bytes of a file name; prefixes, suffixes and a temporary name's need the rest
 
 # A list, not a context variable: threads write files too.
 _told: list[Callable[[Path], object]] = []
@@ -34,7 +34,7 @@ _Artifact = TypeVar("_Artifact", bound=Artifact)
 
 @contextmanager
 def telling(listener: Callable[[Path], object]) -> Iterator[None]:
-    """For the block, tell a listener of every temporary file and folder before it is made."""
+    """For the block, call a listener with every temporary file or folder before it is made."""
     _told.append(listener)
     try:
         yield
@@ -43,7 +43,8 @@ def telling(listener: Callable[[Path], object]) -> Iterator[None]:
 
 
 def temporary(path: Path) -> Path:
-    """A hidden name beside ``path`` for what is to become it. Nobody can guess it and lay a link there."""
+    """A hidden name in the folder of ``path``, for what is to become it."""
+    # Random: on a shared disk nobody can guess the name and put a link there.
     partial = path.with_name(f".{path.name}.{os.urandom(4).hex()}.partial")
     for listener in _told:
         listener(partial)
@@ -57,7 +58,7 @@ def is_temporary(name: str) -> bool:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that becomes ``path`` when the block ends well.
+    """Give the block a temporary path, and rename it to ``path`` when the block ends well.
 
     A reader sees the old file or the new one, never a part; a block that fails leaves nothing behind.
 
@@ -73,7 +74,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         raise cannot_write(path, error) from error
     try:
         yield partial
-        _sync(partial)
+        _sync(partial)  # before the rename: after a power cut, the name must not point at an empty file
         partial.replace(path)
         _sync(path.parent)
     except OSError as error:
@@ -85,13 +86,13 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def _discard(partial: Path) -> None:
-    # On a read-only disk, or below a file, even the removal of what is not there fails.
+    # On a read-only disk, or below a file, even removing what does not exist fails.
     with suppress(OSError):
         partial.unlink()
 
 
 def file_stem(name: str) -> str:
-    """A name as a part of file names, which hold 255 bytes: of a longer one the beginning and a digest."""
+    """A name shortened for file names, which hold 255 bytes: a long one's beginning and a digest."""
     encoded = name.encode()
     if len(encoded) <= _LONGEST_STEM:
         return name
@@ -99,7 +100,7 @@ def file_stem(name: str) -> str:
 
 
 def cannot_write(path: Path, error: OSError) -> EdgetlError:
-    """The one line for a full disk, a read-only folder and their kin."""
+    """The error for a full disk, a read-only folder and the like."""
     return EdgetlError(f"cannot write {path}: {error.strerror or error}; free space or choose another directory")
 
 
@@ -122,7 +123,7 @@ def write_json(path: Path, content: Artifact | dict[str, Any]) -> None:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a file.
+    """Read a file.
 
     Raises:
         EdgetlError: the file is missing or cannot be read.

@@ -1,4 +1,4 @@
-"""What fusing came to: what was shared, where sharing ends and why, and how that was verified."""
+"""The report of fusing graphs: what they share, where sharing ends and why, and how the result was verified."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class GraphSize:
-    """A part of a graph, in nodes that run for every image, parameters, FLOPs and relative latency (see `Cost`).
+    """The size of a part of a graph: nodes that run for every image, parameters, FLOPs, relative latency (see `Cost`).
 
-    Nodes that only copy do not count. All but ``layers`` is None where the graph does not tell its costs.
+    Nodes that only copy do not count. All but ``layers`` is None where the graph's costs are unknown.
     """
 
     layers: int
@@ -21,10 +21,10 @@ class GraphSize:
 
 @dataclass(frozen=True)
 class Sharing:
-    """What each graph consists of, what of it another one has too, and what all come to as one.
+    """The size of each graph, of its part that another graph has too, and of the fused graph.
 
-    ``gain``: the estimated cost of the graphs one after another over that of all as one; None where that cannot be
-    told, and ``why_unknown`` says why.
+    ``gain``: the estimated cost of all graphs one after another, divided by that of the fused one; None where it is
+    unknown, and ``why_unknown`` says why.
     """
 
     own: Mapping[str, GraphSize]
@@ -36,11 +36,11 @@ class Sharing:
 
 @dataclass(frozen=True)
 class Divergence:
-    """Where a graph parts from an earlier one, the one that it has most in common with.
+    """Where a graph diverges from the earlier graph that it shares most with.
 
-    ``shared`` of its ``layers`` are the other's too: nodes that run for every image, so Constant, Identity and what is
-    computed from constants do not count. ``layer`` is the first that is not shared, None if there is no such layer,
-    and ``reason`` says what sets it apart.
+    The other graph has ``shared`` of its ``layers`` too: nodes that run for every image, so Constant, Identity and what
+    is computed from constants do not count. ``layer`` is the first that is not shared, None if all are, and ``reason``
+    says how it differs.
     """
 
     model: str
@@ -53,9 +53,9 @@ class Divergence:
 
 @dataclass(frozen=True)
 class ScaleConflict:
-    """A tensor that graphs have in common but quantise with different scales.
+    """A tensor that graphs share but quantize with different scales.
 
-    ``tensor``: its name in the first of them. ``scales``: the scale in each; where it is per channel, the largest.
+    ``tensor``: its name in the first graph. ``scales``: the scale in each graph, the largest where it is per channel.
     """
 
     tensor: str
@@ -64,10 +64,10 @@ class ScaleConflict:
 
 @dataclass(frozen=True)
 class Verification:
-    """What a comparison found.
+    """The result of comparing the fused graph with the originals.
 
-    ``difference``: the largest absolute one over all outputs. ``wrong``: an output that is further from the original
-    than rounding explains, if there is one. ``random``: outputs that are not even equal in two runs of the original.
+    ``difference``: the largest absolute one over all outputs. ``wrong``: an output that differs by more than rounding,
+    if any. ``random``: outputs that differ between two runs of the original.
     """
 
     difference: float
@@ -77,10 +77,10 @@ class Verification:
 
 @dataclass(frozen=True)
 class Fusion:
-    """What came of fusing.
+    """The report of fusing.
 
-    ``bytes``: sizes of the files, ``fused_bytes`` that of the new one. ``recalibration_difference``: how far
-    recalibration moved an output away from what the files compute; None where it was not asked for.
+    ``bytes``: sizes of the files, ``fused_bytes`` that of the new one. ``recalibration_difference``: by how much
+    recalibration changed an output at most; None without recalibration.
     """
 
     sharing: Sharing

@@ -1,4 +1,4 @@
-"""What several machines measured of the same files."""
+"""Profiles of the same files from several machines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from edgetl.artifacts.results import Profile
 
 
 class HostProfile(Artifact):
-    """One machine's figures, or the one line that says why there are none. ``device`` is its board, where it tells."""
+    """One machine's profile, or the error that prevented it. ``device`` is its board, where it is known."""
 
     host: str
     device: str | None = None

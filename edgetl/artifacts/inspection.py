@@ -1,4 +1,4 @@
-"""What a file is and holds, and what a machine can do: what `edgetl inspect` and `edgetl doctor` print."""
+"""What `edgetl inspect` prints of a file, and `edgetl doctor` of a machine."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from edgetl.artifacts.files import Artifact
 
 
 class Inspection(Artifact):
-    """A graph, an engine, a bundle or a run directory.
+    """The contents of a graph, an engine, a bundle or a run directory.
 
-    ``precisions`` counts the layers of each; ``figures`` are sizes and costs; ``notes`` what it says of itself;
-    ``lineage`` what it was made from, by digest.
+    ``precisions`` counts the layers of each; ``figures`` are sizes and costs; ``notes`` its metadata; ``lineage`` what
+    it was made from, by digest.
     """
 
     kind: Literal["graph", "engine", "bundle", "run"]
@@ -29,7 +29,7 @@ class Inspection(Artifact):
 
 
 class Capability(Artifact):
-    """Whether something can be done: what is ``missing`` for it, and the command that ``mends`` that."""
+    """Something that a machine can do, or what is ``missing`` for it and the command to ``fix`` that."""
 
     what: str
     missing: str | None
@@ -37,7 +37,7 @@ class Capability(Artifact):
 
 
 class DoctorReport(Artifact):
-    """``facts`` in the order in which they are read: a group, then a name and a value each; null where unknown."""
+    """The facts of a machine: group, name, and value, null where unknown; and what it can do."""
 
     facts: dict[str, dict[str, Any]]
     capabilities: tuple[Capability, ...]

@@ -1,4 +1,4 @@
-"""One process at a time at a file that several may want to write."""
+"""File locks: one process at a time writes a file."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ _EMPTY = re.compile(rb"")
 def locked(path: Path) -> Iterator[None]:
     """Wait until no other process holds the lock of ``path``, and hold it for the block.
 
-    The lock is a hidden file beside ``path``, gone when nobody holds it. A process that dies lets go of it.
+    The lock is a hidden file in the folder of ``path`` and is removed when nobody holds it. The kernel releases it
+    when its process dies.
 
     Raises:
-        EdgetlError: the directory cannot be written, or another thing has the lock's name.
+        EdgetlError: the directory cannot be written, or something else has the lock's name.
     """
     lock = path.with_name(f".{path.name}.lock")
     try:
@@ -36,20 +37,18 @@ def locked(path: Path) -> Iterator[None]:
         yield
     finally:
         with suppress(OSError):
-            lock.unlink()  # before it is let go of: whoever waits sees that the name is another file now
+            lock.unlink()  # before it is released: a process that waits sees that the name is another file now
         os.close(descriptor)
 
 
 def open_lock(lock: Path, content: re.Pattern[bytes] = _EMPTY) -> int:
-    """A descriptor, for reading and appending, of a lock file that is made where there is none.
-
-    Nothing is written through a link, into a pipe, or into a file of another program.
+    """Open a lock file for reading and appending, and make it where there is none.
 
     Args:
-        content: what such a lock begins with, up to 64 bytes.
+        content: matches the first 64 bytes of such a lock.
 
     Raises:
-        EdgetlError: what lies there is no lock of edgetl's.
+        EdgetlError: what lies there is no lock of edgetl's: a link, a pipe, or a file of another program.
         OSError: it cannot be opened.
     """
     foreign = EdgetlError(f"{lock} is no lock of edgetl's; move it away, or choose another -o")
@@ -61,6 +60,7 @@ def open_lock(lock: Path, content: re.Pattern[bytes] = _EMPTY) -> int:
             raise foreign from None
         raise
     found = os.fstat(descriptor)
+    # A file with a second name may be anyone's: what is written to it would appear there.
     if stat.S_ISREG(found.st_mode) and found.st_nlink <= 1 and content.fullmatch(os.pread(descriptor, 64, 0)):
         return descriptor
     os.close(descriptor)
@@ -72,19 +72,12 @@ def _acquire(lock: Path) -> int:
         descriptor = open_lock(lock)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if _is_at(lock, descriptor):
-                return descriptor
+            # The holder before may have removed the file: then the lock is of no use, and the next one is tried.
+            with suppress(FileNotFoundError):
+                named, held = lock.lstat(), os.fstat(descriptor)
+                if (named.st_dev, named.st_ino) == (held.st_dev, held.st_ino):
+                    return descriptor
         except BaseException:
             os.close(descriptor)
             raise
         os.close(descriptor)
-
-
-def _is_at(lock: Path, descriptor: int) -> bool:
-    """Whether the file that was locked is still the one of that name."""
-    try:
-        named = lock.lstat()
-    except FileNotFoundError:
-        return False
-    held = os.fstat(descriptor)
-    return (named.st_dev, named.st_ino) == (held.st_dev, held.st_ino)

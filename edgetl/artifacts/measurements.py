@@ -1,4 +1,4 @@
-"""What is measured of deployments: accuracy, latency layer by layer and end to end, memory, energy, scenarios."""
+"""Measurements of deployments: accuracy, latency of layers and end to end, memory, energy, scenarios."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from edgetl.artifacts.files import Artifact
 
 
 class DeviceEstimate(Artifact):
-    """One image through all engines of a deployment, one after another, on a device in one of its power modes.
+    """The estimated latency of one image through all engines of a deployment, on a device in one of its power modes.
 
-    ``low`` and ``high`` (milliseconds) bound the latency as `docs/measuring.md` tells; ``middle`` is the calibrated
-    model's own figure. ``memory_mb`` is what weights and activations take; the system and the runtime need more.
-    ``unverified`` names the figures of the device whose source could not be read. ``left_out`` are operators whose work
-    depends on what is to be seen; they and what follows them are not counted.
+    ``low`` and ``high`` (milliseconds) bound the latency as `docs/measuring.md` explains; ``middle`` is the calibrated
+    model's own figure. ``memory_mb`` is the size of weights and activations; system and runtime need more.
+    ``unverified`` names figures of the device whose source could not be read. ``left_out`` are operators whose work
+    depends on the image; neither they nor what follows them is counted.
     """
 
     name: str
@@ -37,7 +37,7 @@ class DeviceEstimate(Artifact):
 
 
 class RailPower(Artifact):
-    """A supply rail, or a part that counts its own energy: watts without and with the inferences running."""
+    """A supply rail, or a part that counts its own energy: watts when idle and during inferences."""
 
     name: str
     idle_w: float
@@ -45,10 +45,10 @@ class RailPower(Artifact):
 
 
 class Energy(Artifact):
-    """Millijoules of one inference over what the idle machine takes, with the 95 % interval over rounds.
+    """Millijoules of one inference above the idle machine's, with the 95 % interval over rounds.
 
-    ``total_of`` are the rails that add up to the whole; the others are parts of them. Where the machine cannot tell,
-    ``reason`` says why and the figures are null.
+    ``total_of`` are the rails that add up to the whole; the others are parts of them. Where the machine cannot measure
+    energy, ``reason`` says why, and the figures are null.
     """
 
     mj: float | None = None
@@ -65,7 +65,7 @@ class Energy(Artifact):
 
 
 class AccuracyEstimate(Artifact):
-    """A share, or a mean average precision, of ``n`` images with its 95 % bootstrap interval."""
+    """An accuracy or mean average precision on ``n`` images, with its 95 % bootstrap interval."""
 
     value: float
     low: float
@@ -74,9 +74,9 @@ class AccuracyEstimate(Artifact):
 
 
 class LayerTime(Artifact):
-    """A layer of an engine. ``node`` is the ONNX node that it came from, null where the runtime put it in by itself.
+    """The time of a layer of an engine. ``node`` is the ONNX node that it came from, null where the runtime added it.
 
-    ``part`` is ``trunk`` for what every output needs, else the outputs that need it.
+    ``part`` is ``trunk`` for layers that every output needs, else the outputs that need it.
     """
 
     layer: str
@@ -88,7 +88,7 @@ class LayerTime(Artifact):
 
 
 class PartTime(Artifact):
-    """Some layers together: a block by the prefix of its nodes' names, the trunk, a head."""
+    """The time of several layers: of a block by the prefix of its nodes' names, of the trunk, or of a head."""
 
     name: str
     layers: int
@@ -97,10 +97,10 @@ class PartTime(Artifact):
 
 
 class EngineLayers(Artifact):
-    """The layers of an engine, in their order, each with the median over ``runs``; shares are those of ``sum_ms``.
+    """The layers of an engine in order, each with the median over ``runs``; fractions are those of ``sum_ms``.
 
-    ``profiled_ms`` is the whole inference while the profiler looked on, ``latency_ms`` the one without it: what is
-    between them is the profiler's own cost, what is between ``sum_ms`` and ``profiled_ms`` is spent between layers.
+    ``profiled_ms`` is the whole inference with the profiler on, ``latency_ms`` without it: their difference is the
+    profiler's own cost. The difference of ``sum_ms`` and ``profiled_ms`` is spent between layers.
     """
 
     engine: str
@@ -115,13 +115,13 @@ class EngineLayers(Artifact):
 
 
 class Memory(Artifact):
-    """Growth from before the engines are loaded, in a process of its own that runs each once, in MiB.
+    """By how many MiB memory grows when engines are loaded and each runs once, in a process of its own.
 
     ``process_mb`` is resident memory at its peak. ``device_loaded_mb`` is what loading takes on the GPU, ``device_mb``
-    what is held there after running, ``device_scratch_mb`` what the runtime itself says its execution contexts need.
-    ``system_mb`` is by how much less the whole machine has available, other programs included: where the GPU shares the
-    processor's memory (``shared``), what it takes is in that figure and not in ``process_mb``. ``reason`` says why
-    figures of a GPU are missing.
+    what is held there after running, ``device_scratch_mb`` what the runtime says its execution contexts need.
+    ``system_mb`` is the decrease of the machine's available memory, other programs included: where the GPU shares the
+    processor's memory (``shared``), its part is in that figure and not in ``process_mb``. ``reason`` says why a GPU's
+    figures are missing.
     """
 
     process_mb: float | None = None
@@ -145,13 +145,13 @@ class FigureInterval(Artifact):
 
 
 class MissFraction(FigureInterval):
-    """The share of ``n`` inferences that were finished after their deadline."""
+    """The fraction of ``n`` inferences that ended after their deadline."""
 
     n: int
 
 
 class _Scenario(Artifact):
-    """``title`` is the deployment and its precision, or the files. Figures that are not ``stable`` prove nothing."""
+    """The fields of all scenarios. ``title`` names the candidate or files; unless ``stable``, figures prove nothing."""
 
     title: str
     rounds: int
@@ -160,9 +160,9 @@ class _Scenario(Artifact):
 
 
 class QueryResult(_Scenario):
-    """One query after the other, each of ``query_size`` images (MLPerf Inference: p90 of one, p99 of eight).
+    """Latency of queries of ``query_size`` images, one after another (MLPerf Inference: p90 of one, p99 of eight).
 
-    ``batch`` is how many of its images an inference takes: all of them, or 1 where the engines take no more.
+    ``batch`` is the number of images in an inference: the whole query, or 1 where the engines take no more.
     """
 
     scenario: Literal["single-stream", "multi-stream"]
@@ -174,7 +174,7 @@ class QueryResult(_Scenario):
 
 
 class OfflineResult(_Scenario):
-    """Images per second where all of them are there from the start, by ``streams`` that each run batches one by one."""
+    """Images per second when all are available from the start, by ``streams`` that each run one batch at a time."""
 
     scenario: Literal["offline"] = "offline"
     batch: int
@@ -185,8 +185,8 @@ class OfflineResult(_Scenario):
 class CadencePart(Artifact):
     """An engine at its own rate.
 
-    Response is from when an inference was due to its end, whenever it did begin; its deadline is when the next one is
-    due, and lateness how long after that the end was. ``service_ms`` is the median of the execution alone.
+    The response time of an inference begins when it is due and not when it starts. Its deadline is when the next one is
+    due; lateness is the time from there to its end. ``service_ms`` is the median of the execution alone.
     """
 
     name: str
@@ -202,9 +202,9 @@ class CadencePart(Artifact):
 class CadenceResult(_Scenario):
     """Periodic inferences on one device, which runs each to its end, the earliest deadline first.
 
-    ``utilisation`` is the share of the time in which the device is busy; ``longest_queue`` the most inferences that
-    were due and not done at once. Where the device cannot keep up, ``unmet`` says so, ``utilisation`` is what would be
-    needed, and there are no other figures.
+    ``utilisation`` is the fraction of time in which the device is busy; ``longest_queue`` the most inferences that were
+    due at once. Where the device cannot keep up, ``unmet`` says so, ``utilisation`` is what would be needed, and there
+    are no other figures.
     """
 
     scenario: Literal["cadence"] = "cadence"
@@ -217,21 +217,21 @@ class CadenceResult(_Scenario):
 
 
 class IsolatedLatency(Artifact):
-    """The median time of an inference of an engine that has the device to itself."""
+    """The median time of an inference while no other engine runs."""
 
     name: str
     p50_ms: float
 
 
 class Contention(FigureInterval):
-    """How many times as long ``workload`` takes while ``concurrent_with`` run without a pause."""
+    """The factor by which ``workload`` takes longer while ``concurrent_with`` run without a pause."""
 
     workload: str
     concurrent_with: tuple[str, ...]
 
 
 class ConcurrentResult(_Scenario):
-    """Several engines at once: every pair, and, of more than two, all together."""
+    """Several engines at once: every pair, and all together where there are more than two."""
 
     scenario: Literal["concurrent"] = "concurrent"
     alone: tuple[IsolatedLatency, ...]
@@ -242,7 +242,7 @@ Scenario = Annotated[QueryResult | OfflineResult | CadenceResult | ConcurrentRes
 
 
 class StepTime(Artifact):
-    """A step of the way, in milliseconds for one image: the median, and its share of all the time that was taken."""
+    """A step from an image's file to its result: median milliseconds for one image, and its fraction of all time."""
 
     name: str
     ms: float
@@ -250,9 +250,9 @@ class StepTime(Artifact):
 
 
 class Waterfall(Artifact):
-    """The steps in their order, over ``samples`` passes of ``images`` different images.
+    """The time from image files to results, step by step, over ``samples`` passes of ``images`` different images.
 
-    ``total_ms`` is the median of a whole pass; medians of steps need not add up to it, shares do add up to one.
+    ``total_ms`` is the median of a whole pass. Medians of steps need not add up to it; fractions add up to one.
     """
 
     images: int
@@ -262,5 +262,5 @@ class Waterfall(Artifact):
 
     @property
     def not_inference(self) -> float:
-        """The share of all that is not inference."""
+        """The fraction of time that is not inference."""
         return 1.0 - sum(step.fraction for step in self.steps if step.name == "inference")

@@ -1,4 +1,4 @@
-"""Detections as graphs give them, and what `edgetl predict` prints."""
+"""The predictions that `edgetl predict` prints, and detections as graphs return them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edgetl.config import NmsSettings
 
 
 class Detection(Artifact):
-    """An object that was found: left, top, right and bottom in pixels of the upright image."""
+    """A detected object: left, top, right and bottom in pixels of the upright image."""
 
     label: str
     score: float
@@ -31,9 +31,9 @@ class Classification(Artifact):
 
 
 class Prediction(Artifact):
-    """What is said of one upright image, or of one frame of a video; the first frame is 0.
+    """The prediction for one upright image, or one frame of a video, counted from 0.
 
-    ``detections``, best first, where the model detects, and ``labels``, head by head, where it classifies.
+    A detector gives ``detections``, best first; a classifier gives ``labels``, head by head.
     """
 
     path: str
@@ -46,7 +46,7 @@ class Prediction(Artifact):
 
 
 class Predictions(Artifact):
-    """What is said of some images, and which could not be read."""
+    """The predictions for some images, and the files that could not be read."""
 
     schema_version: Literal[1] = 1
     model: str
@@ -54,38 +54,37 @@ class Predictions(Artifact):
     broken: tuple[BrokenFile, ...] = ()
 
 
+# A graph ends with ONNX's NonMaxSuppression; with the same as a Loop, for runtimes that lack the operator; or with all
+# boxes and scores, for suppression outside the graph.
 NmsImplementation = Literal["operator", "loop", "none"]
-"""How a graph ends: with ONNX's NonMaxSuppression; with the same as a Loop, for runtimes that lack that operator; or
-with every box and its scores, for those who suppress outside."""
 
 
 class DetectionOutput(Artifact):
-    """What a graph's metadata say of an output with detections. Without a suppression (form ``none``) it has all."""
+    """The metadata of a graph's output with detections; ``nms`` is None where it has all boxes."""
 
     implementation: NmsImplementation
     nms: NmsSettings | None = None
 
 
 def listed_detections(output: Float32Array) -> list[Float32Array]:
-    """The detections of every image, K x 6, from N x M x 6 filled up with empty ones."""
+    """The detections of each image, K x 6, without the empty ones that fill up ``output``, N x M x 6."""
     return [image[image[:, 4] > 0.0] for image in output]
 
 
 def merge_detections(parts: Sequence[Float32Array], iou_threshold: float, max_detections: int) -> Float32Array:
-    """One list of detections from the lists of several engines: greedy non-maximum suppression, label by label.
-
-    Where scores are equal, what comes first in ``parts`` is the better one.
+    """Merge the detections of several engines by greedy non-maximum suppression, label by label.
 
     Args:
         parts: K x 6 each (see `VALUES`), with labels in one numbering and boxes in one frame; empty ones may be left.
-        iou_threshold: of two boxes of a label whose intersection over union is above this, the one that scores less
-            goes.
-        max_detections: how many are kept, the best ones.
+        iou_threshold: of two boxes of a label with a higher intersection over union, the one that scores less is
+            dropped.
+        max_detections: how many of the best are kept.
 
     Returns:
         K x 6, best first.
     """
     every = np.concatenate([np.zeros((0, VALUES), np.float32), *parts])
+    # Stable: of equal scores, the one that comes first in ``parts`` is the better one.
     every = every[np.argsort(-every[:, 4], kind="stable")]
     areas = (every[:, 2] - every[:, 0]) * (every[:, 3] - every[:, 1])
     kept: list[int] = []
@@ -99,7 +98,7 @@ def merge_detections(parts: Sequence[Float32Array], iou_threshold: float, max_de
 
 
 def _intersections(box: Float32Array, boxes: Float32Array, area: np.float32, areas: Float32Array) -> Float32Array:
-    """Over unions, of one box with others; none with a box that has no area."""
+    """Intersection over union of one box with others; 0 where both have no area."""
     sides = np.minimum(box[2:4], boxes[:, 2:4]) - np.maximum(box[:2], boxes[:, :2])
     common = np.maximum(sides, 0).prod(axis=1)
     union = area + areas - common

@@ -1,4 +1,4 @@
-"""What is noted beside a prepared graph, and how two graphs compare."""
+"""The record of a prepared graph, and the comparison of two graphs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgetl.errors import EdgetlError
 
 
 class LayerDifference(Artifact):
-    """A layer that both graphs have, by the tensor it makes. ``snr_db``: signal to noise of b's against a's."""
+    """A layer that both graphs have, named by the tensor it makes. ``snr_db``: signal-to-noise of b's against a's."""
 
     layer: str
     op: str
@@ -21,9 +21,9 @@ class LayerDifference(Artifact):
 
 
 class OutputDifference(Artifact):
-    """An output of both. ``snr_db`` and ``max_abs_difference`` are None where its shape depends on values.
+    """An output of both graphs. ``snr_db`` and ``max_abs_difference`` are None where its shape depends on values.
 
-    ``top1_agreement``: the share of images for which both name the same class; None where it does not classify.
+    ``top1_agreement``: the fraction of images that get the same class; None where the output gives no classes.
     """
 
     output: str
@@ -50,11 +50,11 @@ class GraphComparison(Artifact):
 
 
 class PreparedRecord(Artifact):
-    """What a graph was prepared from and how. ``graph_sha256`` is that of the original file.
+    """The record of a prepared graph. ``graph_sha256`` is that of the original file.
 
-    ``preprocessing``: how images became its input. ``excluded``: layers that are not in the precision, by the tensor
-    they make, each with the reason. ``parity``: against the original, on calibration images, or on random ones where
-    none were given (``parity_on``).
+    ``preprocessing``: how images became its input. ``excluded``: the reason for each layer that is not in the
+    precision, by the tensor it makes. ``parity``: the comparison with the original, on calibration images, or on random
+    ones without any (``parity_on``).
     """
 
     schema_version: Literal[2] = 2
@@ -76,7 +76,8 @@ def record_path(prepared: Path) -> Path:
 
 
 def is_prepared(graph: Path) -> bool:
-    """Whether what lies beside a file says how it was prepared: the manifest of an engine has the same name."""
+    """Whether a graph has the record of a prepared graph."""
+    # That the file is there says nothing: an engine that is an ONNX file has its manifest under the same name.
     try:
         read_json(record_path(graph), PreparedRecord)
     except EdgetlError:

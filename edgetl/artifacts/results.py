@@ -1,4 +1,4 @@
-"""`results.json`: what other programs read. `schema_version` comes first and changes with the shape."""
+"""`results.json`, which other programs read: `schema_version` comes first and changes with the shape."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from edgetl.artifacts.measurements import (
     Waterfall,
 )
 
+# What ``accuracy`` means in a study.
 Metric = Literal["top-1", "mAP@0.5"]
-"""What ``accuracy`` is, in a whole study."""
 
 
 class EngineFile(Artifact):
@@ -34,8 +34,8 @@ class EngineFile(Artifact):
 class Accuracy(Artifact):
     """Top-1 accuracy, or mAP@0.5. In ``groups`` all labels compete; in ``masked`` only those of the image's own group.
 
-    In JSON it is flat: ``overall`` and each group by name, each an estimate, a group's with its ``masked`` one inside.
-    Detection has no ``masked``.
+    JSON is flat: ``overall`` and each group by name are estimates; a group's holds its ``masked`` one, which detection
+    lacks.
     """
 
     overall: AccuracyEstimate
@@ -52,7 +52,11 @@ class Accuracy(Artifact):
     @model_validator(mode="before")
     @classmethod
     def _from_flat(cls, content: Any) -> Any:
-        if not isinstance(content, dict) or _holds_groups(content.get("groups")):
+        if not isinstance(content, dict):
+            return content
+        # In flat JSON a group may be called "groups", and is then an estimate, not the field of that name.
+        groups = content.get("groups")
+        if isinstance(groups, dict) and not isinstance(groups.get("value"), int | float):
             return content
         groups = {name: estimate for name, estimate in content.items() if name != "overall"}
         if not all(isinstance(estimate, dict) for estimate in groups.values()):
@@ -60,11 +64,6 @@ class Accuracy(Artifact):
         masked = {name: estimate["masked"] for name, estimate in groups.items() if "masked" in estimate}
         groups = {name: {k: v for k, v in estimate.items() if k != "masked"} for name, estimate in groups.items()}
         return {"overall": content.get("overall"), "groups": groups, "masked": masked}
-
-
-def _holds_groups(groups: Any) -> bool:
-    """Whether this is the field of that name: in flat JSON a group may have that name, and is then an estimate."""
-    return isinstance(groups, dict) and not isinstance(groups.get("value"), int | float)
 
 
 class MeanAveragePrecision(Artifact):
@@ -75,7 +74,7 @@ class MeanAveragePrecision(Artifact):
 
 
 class LabelPrecision(Artifact):
-    """Average precision of a label that has so many test objects; without any there is none."""
+    """Average precision of a label and its number of test objects; null where it has none."""
 
     objects: int
     ap50: AccuracyEstimate | None = None
@@ -83,7 +82,7 @@ class LabelPrecision(Artifact):
 
 
 class AveragePrecision(Artifact):
-    """What a detector is measured by. A group without test objects is left out."""
+    """Average precision of a detector: overall, by group and by label. A group without test objects is left out."""
 
     overall: MeanAveragePrecision
     groups: dict[str, MeanAveragePrecision]
@@ -91,7 +90,7 @@ class AveragePrecision(Artifact):
 
 
 class Percentiles(Artifact):
-    """A part of a latency, in milliseconds."""
+    """Percentiles and mean of a time, in milliseconds."""
 
     p50: float
     p90: float
@@ -100,7 +99,7 @@ class Percentiles(Artifact):
 
 
 class DeviceTimes(Artifact):
-    """What CUDA events tell of an inference, as trtexec defines it: ``latency`` is ``h2d`` + ``compute`` + ``d2h``.
+    """The times of an inference by CUDA events, as trtexec defines them: ``latency`` = ``h2d`` + ``compute`` + ``d2h``.
 
     ``h2d`` and ``d2h`` are the copies to the device and back; ``enqueue`` is the host's time to queue the execution.
     """
@@ -116,8 +115,8 @@ class Latency(Artifact):
     """Milliseconds for one image through all engines of the deployment, one after another, by the host's clock.
 
     ``low`` and ``high`` bound ``p50`` (95 % bootstrap interval over rounds). ``stable`` is false where they are too far
-    apart or the machine's speed drifted; such a figure is never a win. ``device`` is there for engines on a GPU, and
-    ``raw`` where the samples were kept: rounds x repeats in an npy file, its path relative to the run directory.
+    apart or the machine's speed drifted; such a figure proves nothing. Engines on a GPU have ``device``. ``raw`` is the
+    npy file of the samples, rounds x repeats, relative to the run directory, where they were kept.
     """
 
     p50: float
@@ -135,12 +134,11 @@ class Latency(Artifact):
 
 
 class DeploymentResult(Artifact):
-    """One deployment in one precision. Where it could not be run, ``unsupported`` says why and the figures are null.
+    """One deployment in one precision. Where it cannot run, ``unsupported`` says why, and the figures are null.
 
-    ``cuts`` says for each group (or ``combined``) where its frozen layers end; ``flops`` are those of one image.
-    ``average_precision`` is a detector's, in full. ``memory_mb`` is the process's part of ``memory``, ``energy_mj`` the
-    figure of ``energy``; ``layers`` are those of each engine, where they were asked for;
-    ``waterfall`` is the way from an image's file to its answer.
+    ``cuts`` maps each group (or ``combined``) to its cut; ``flops`` are those of one image. ``average_precision`` is a
+    detector's in full. ``memory_mb`` is the process's part of ``memory``, ``energy_mj`` the figure of ``energy``.
+    ``layers`` are those of each engine, where requested; ``waterfall`` is the time from an image's file to its result.
     """
 
     name: str
@@ -167,9 +165,9 @@ class DeploymentResult(Artifact):
 
 
 class Comparison(Artifact):
-    """``a`` against ``b``, paired: image by image for accuracy (difference), round by round for latency (ratio a/b).
+    """A paired comparison: accuracy image by image (difference a - b), latency round by round (ratio a/b).
 
-    The interval is one of 95 % for accuracy, of 99 % for latency. ``why_unstable``: the ratio itself changed.
+    The interval has 95 % for accuracy, 99 % for latency. ``why_unstable`` is there where the ratio itself drifted.
     """
 
     a: str
@@ -196,8 +194,8 @@ class Evaluation(Artifact):
 class Profile(Artifact):
     """Latency and memory of every deployment and precision: the part of `results.json` that `profile` writes.
 
-    ``disturbances`` say what was amiss with the machine meanwhile, and the command that would help. ``estimates`` are
-    of other devices, and never measured.
+    ``disturbances`` say what disturbed the measuring, and the command that helps. ``estimates`` are for other devices
+    and not measured.
     """
 
     schema_version: Literal[2] = 2
@@ -210,10 +208,10 @@ class Profile(Artifact):
 
 
 class Tree(Artifact):
-    """A deployment with a cut for each of its heads, as the search saw it before anything was built.
+    """A deployment with a cut for each of its heads, as the search estimates it before anything is built.
 
     ``cuts`` maps a group (or ``combined``) to a layer's name, ``top``, ``images``, or ``truncated-LAYER``.
-    ``relative_latency`` is a latency without a unit, to compare trees of one study by.
+    ``relative_latency`` has no unit; it compares trees of one study.
     """
 
     name: str
@@ -227,7 +225,7 @@ class Tree(Artifact):
 
 
 class Verdict(Artifact):
-    """What to ship, and why in plain sentences. ``deployment`` is null where nothing meets the budget."""
+    """The candidate to ship, with reasons as sentences. ``deployment`` is null where nothing meets the budget."""
 
     deployment: str | None
     precision: str | None
@@ -237,9 +235,7 @@ class Verdict(Artifact):
 
 
 class Results(Artifact):
-    """The whole answer of a study. ``accuracy_control``: that of the spelling of INT8 that was run, where the study has
-    one.
-    """
+    """All results of a study. ``accuracy_control`` is that of the QDQ format that was run, where the study has one."""
 
     schema_version: Literal[2] = 2
     study: str

@@ -1,4 +1,4 @@
-"""A run directory: where each stage's artifacts lie, what they were made from, and who is at work in it."""
+"""A run directory: the paths of artifacts, the records of finished stages, and the lock."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,16 +26,16 @@ from edgetl.artifacts.lock import open_lock
 from edgetl.errors import EdgetlError
 
 _MARKED = re.compile(rb"edgetl \d+\n.*", re.DOTALL)
+# The lock is empty while it is made, and was only a number in earlier run directories.
 _LOCK = re.compile(rb"((edgetl )?\d+\n.*)?", re.DOTALL)
-"""The lock of a run directory. It is empty while it is made, and was a number alone in earlier run directories."""
 
 
 class StageRecord(Artifact):
-    """What a finished stage was asked and what it wrote: written last, so its presence means the stage is whole.
+    """The record of a finished stage, written last: where it is, the stage is complete.
 
-    ``settings`` are the parts of the study that it depends on, ``inputs`` what else it depends on (files, the
-    machine), ``parents`` the digests of the records it read, ``outputs`` the sha256 of every file it wrote, relative
-    to the run directory.
+    ``settings`` are the parts of the study that the stage depends on, ``inputs`` other things (files, the machine),
+    ``parents`` the digests of the records that it read, ``outputs`` the sha256 of every file that it wrote, relative to
+    the run directory.
     """
 
     schema_version: Literal[2] = 2
@@ -48,55 +47,26 @@ class StageRecord(Artifact):
 
     @property
     def digest(self) -> str:
-        """Identifies what was made, wherever it was copied to."""
+        """A digest of what was made, independent of where it lies."""
         return sha256_json([self.stage, self.parents, self.outputs])
 
 
-@dataclass(frozen=True)
 class RunDirectory:
-    """The directory that a study writes into."""
+    """The directory that a study's stages write into, and the paths of what they write."""
 
-    path: Path
-
-    @property
-    def index(self) -> Path:
-        return self.path / "data" / "index.json"
-
-    @property
-    def cache(self) -> Path:
-        return self.path / "cache"
-
-    @property
-    def bundle(self) -> Path:
-        return self.path / "bundle"
-
-    @property
-    def shortlist(self) -> Path:
-        return self.bundle / "shortlist.json"
-
-    @property
-    def graphs(self) -> Path:
-        return self.path / "graphs"
-
-    @property
-    def accuracy_control(self) -> Path:
-        return self.graphs / "accuracy_control.json"
-
-    @property
-    def engines(self) -> Path:
-        return self.path / "engines"
-
-    @property
-    def measurements(self) -> Path:
-        return self.path / "measurements"
-
-    @property
-    def results(self) -> Path:
-        return self.path / "results.json"
-
-    @property
-    def report(self) -> Path:
-        return self.path / "report.html"
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.index = path / "data" / "index.json"
+        self.cache = path / "cache"
+        self.bundle = path / "bundle"
+        self.shortlist = self.bundle / "shortlist.json"
+        self.graphs = path / "graphs"
+        self.accuracy_control = self.graphs / "accuracy_control.json"
+        self.engines = path / "engines"
+        self.measurements = path / "measurements"
+        self.results = path / "results.json"
+        self.report = path / "report.html"
+        self._lock = path / ".lock"
 
     def relative(self, path: Path) -> str:
         return path.relative_to(self.path).as_posix()
@@ -105,7 +75,7 @@ class RunDirectory:
         return self.path / "stages" / f"{stage}.json"
 
     def record(self, stage: str) -> StageRecord | None:
-        """The record of a finished stage, or None where it has not finished or its files are gone."""
+        """The record of a stage; None where the stage has not finished or its files are gone."""
         try:
             record = read_json(self.record_path(stage), StageRecord)
         except EdgetlError:  # missing, damaged or of another version: the stage has to be done
@@ -113,11 +83,11 @@ class RunDirectory:
         return record if all((self.path / name).is_file() for name in record.outputs) else None
 
     def damaged(self, record: StageRecord) -> str | None:
-        """The first output whose content is no longer what the stage wrote."""
+        """The first output whose content has changed since the stage wrote it."""
         return next((name for name, digest in record.outputs.items() if sha256_file(self.path / name) != digest), None)
 
     def finish(self, record: StageRecord, outputs: Sequence[Path]) -> StageRecord:
-        """Write down that a stage is whole, with the digests of its files."""
+        """Write the record of a stage, with the digests of its files."""
         digests = {self.relative(path): sha256_file(path) for path in sorted(outputs)}
         finished = record.model_copy(update={"outputs": digests})
         write_json(self.record_path(record.stage), finished)
@@ -125,14 +95,13 @@ class RunDirectory:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Make the directory, keep other edgetl processes out, and clear away what a killed one left half-written.
-
-        The lock file names its holder, and below it, one JSON string a line, every temporary file that the holder was
-        about to make: those alone are cleared away.
+        """Make the directory, hold its lock for the block, and remove what a killed process left half-written.
 
         Raises:
             EdgetlError: the directory cannot be written, holds other things, or another process is at work in it.
         """
+        # The lock file names its holder, then, one JSON string a line, every temporary file that the holder was about
+        # to make. Only those are removed: a name that merely looks like one may be the user's file.
         try:
             self._refuse_foreign()
             self.path.mkdir(parents=True, exist_ok=True)
@@ -165,22 +134,19 @@ class RunDirectory:
         finally:
             os.close(descriptor)
 
-    @property
-    def _lock(self) -> Path:
-        return self.path / ".lock"
-
     def _refuse_foreign(self) -> None:
-        """Refuse a directory that is neither new nor empty nor a run directory: what is in it belongs to others."""
+        """Raise EdgetlError for a directory with other things in it: a stage would overwrite files of the user."""
         there = sorted(self.path.iterdir()) if self.path.exists() else []
         if set(there) <= {self._lock} or self._has_mark(there):
             return
-        first = min((path.name for path in there), key=lambda name: (name.startswith("."), name))
+        first = min((path.name for path in there), key=lambda name: (name.startswith("."), name))  # hidden files last
         raise EdgetlError(
             f"{self.path} holds other things ({first}) and is no run directory of edgetl; "
             "choose a new or an empty directory with -o"
         )
 
     def _has_mark(self, there: Sequence[Path]) -> bool:
+        """Whether a lock or a stage's record shows that edgetl made the directory."""
         if self._lock in there:
             with suppress(EdgetlError, OSError):
                 os.close(open_lock(self._lock, _MARKED))
@@ -192,7 +158,7 @@ class RunDirectory:
         return False
 
     def _clear(self, names: Iterable[str]) -> None:
-        """Remove temporary files and folders. Anyone may have written the names: others than such are passed over."""
+        """Remove temporary files and folders inside the directory; other names, which anyone may have written, stay."""
         root = self.path.resolve()
         for name in names:
             # It may be no JSON, no string, no path, or a circle of links.

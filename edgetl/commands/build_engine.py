@@ -20,6 +20,7 @@ _RUNTIMES = ["onnxruntime", "tensorrt", "tensorrt-rtx"]
 @click.option("-o", "--output", type=PATH, help="A study's run directory (required), or a model's engine file.")
 @click.option("--compute-capability", metavar="SMxx", help="Build for this device, such as SM86 (tensorrt-rtx).")
 @provider_option
+# No default here: an option that the user did not give must not be refused for a study.
 @click.option("--runtime", type=click.Choice(_RUNTIMES), help="For a model; a study names its own.")
 @click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), help="For a model; a study names its own.")
 @click.option("--calibration-images", type=PATH, help="For a model in INT8: folder of images like the real ones.")
@@ -52,17 +53,7 @@ def command(
     contract = take_contract(engine)
     if source.suffix == ".onnx":
         accuracy = (calibration_images, max_accuracy_drop, eval_images)
-        if any(value is not None for value in accuracy) and precision != "int8":
-            raise click.UsageError(
-                "--calibration-images, --max-accuracy-drop and --eval-images are for --precision int8"
-            )
-        if (max_accuracy_drop is None) != (eval_images is None):
-            raise click.UsageError("--max-accuracy-drop and --eval-images go together")
-        if contract is not None and precision not in {"fp16", "int8"}:
-            raise click.UsageError("--preprocessing and its kin are for --precision fp16 and int8")
-        if engine["print_trtexec"] and precision:
-            raise click.UsageError("trtexec is for a prepared graph: run edgetl prepare first and give no --precision")
-        chosen = (runtime or "onnxruntime", provider, precision or "fp32")
+        chosen = (runtime or "onnxruntime", provider, precision)
         _build_file(source, output, chosen, compute_capability, accuracy, contract, engine)
         return
     if output is None:
@@ -71,8 +62,8 @@ def command(
         raise click.UsageError(
             "--runtime, --precision and what belongs to it are for a MODEL.onnx; a study names its own"
         )
-    if (found := given(engine)) is not None:
-        raise click.UsageError(f"{found} is for a MODEL.onnx; a study file has the section engine")
+    if (option := given(engine)) is not None:
+        raise click.UsageError(f"{option} is for a MODEL.onnx; a study file has the section engine")
     from edgetl.stages.stage import Options
 
     run_study(source, output, ["build-engine"], Options(compute_capability=compute_capability, provider=provider))
@@ -82,32 +73,39 @@ def command(
 def _build_file(
     graph: Path,
     output: Path | None,
-    chosen: tuple[str, str, str],
+    chosen: tuple[str, str, str | None],
     compute_capability: str | None,
     accuracy: tuple[Path | None, float | None, Path | None],
     contract: InputContract | None,
     engine: dict[str, Any],
 ) -> None:
+    runtime, provider, precision = chosen
+    calibration_images, max_accuracy_drop, eval_images = accuracy
+    if any(value is not None for value in accuracy) and precision != "int8":
+        raise click.UsageError("--calibration-images, --max-accuracy-drop and --eval-images are for --precision int8")
+    if (max_accuracy_drop is None) != (eval_images is None):
+        raise click.UsageError("--max-accuracy-drop and --eval-images go together")
+    if contract is not None and precision not in {"fp16", "int8"}:
+        raise click.UsageError("--preprocessing and its kin are for --precision fp16 and int8")
+    if engine["print_trtexec"] and precision:
+        raise click.UsageError("trtexec is for a prepared graph: run edgetl prepare first and give no --precision")
     from edgetl.engine.runtime import get_runtime
     from edgetl.stages.build_file import EngineRequest, build_file, trtexec_lines
     from edgetl.stages.prepare_file import PrepareRequest
     from edgetl.stages.stage import with_provider
 
-    runtime, provider, precision = chosen
     name = with_provider(runtime, provider)
-    calibration_images, max_accuracy_drop, eval_images = accuracy
     preparation = PrepareRequest(
-        precision,
+        precision or "fp32",
         get_runtime(name).QDQ_FORMAT,
         calibration_images,
         max_accuracy_drop=max_accuracy_drop,
         eval_images=eval_images,
         contract=contract,
     )
-    options = build_options(engine, compute_capability)
-    order = EngineRequest(graph, output, name, options, preparation, engine["calibration_cache"], timing_caches(engine))
+    options, caches = build_options(engine, compute_capability), timing_caches(engine)
+    request = EngineRequest(graph, output, name, options, preparation, engine["calibration_cache"], caches)
     if engine["print_trtexec"]:
-        for line in trtexec_lines(order, engine["print_trtexec"]):
-            click.echo(line)
-        return
-    click.echo(build_file(order, TerminalReporter()))
+        click.echo("\n".join(trtexec_lines(request, engine["print_trtexec"])))
+    else:
+        click.echo(build_file(request, TerminalReporter()))

@@ -17,7 +17,7 @@ from edgetl.commands.study_command import PATH, TerminalReporter
 @click.option("--json", "as_json", is_flag=True, help="Print the figures for programs.")
 @preprocessing_options
 def command(a: Path, b: Path, images: Path, limit: int, as_json: bool, **preprocessing: Any) -> None:
-    """Find where B leaves A: two precisions of one network on the same images.
+    """Find where B differs from A: two precisions of one network on the same images.
 
     Prints the agreement of the outputs, the layers with the lowest signal-to-noise ratio, and the images that differ
     most.
@@ -28,9 +28,5 @@ def command(a: Path, b: Path, images: Path, limit: int, as_json: bool, **preproc
     from edgetl.report.terminal import comparison_lines
     from edgetl.stages.compare_files import CompareRequest, compare_files
 
-    found = compare_files(CompareRequest(a, b, images, limit, take_contract(preprocessing)), TerminalReporter())
-    if as_json:
-        click.echo(found.model_dump_json(indent=1))
-        return
-    for line in comparison_lines(found):
-        click.echo(line)
+    comparison = compare_files(CompareRequest(a, b, images, limit, take_contract(preprocessing)), TerminalReporter())
+    click.echo(comparison.model_dump_json(indent=1) if as_json else "\n".join(comparison_lines(comparison)))

@@ -1,4 +1,4 @@
-"""Tables on a terminal or in a pipe."""
+"""Print tables to a terminal or a pipe."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ _PIPE_WIDTH = 100
 
 
 def text_width() -> int:
-    """Columns for sentences, which are hard to read across a whole screen."""
+    """The number of columns for sentences: at most 100, because longer lines are hard to read."""
     from rich.console import Console
 
     return min(Console(width=_width()).width, _PIPE_WIDTH)
 
 
 def echo(*renderables: RenderableType) -> None:
-    """Print tables, each below the one before; unlike rich's own way, fit for names that ASCII cannot encode."""
+    """Print tables, each below the one before."""
     from rich.console import Console
 
+    # By way of click, which replaces what the terminal's encoding lacks: rich would fail on such names.
     console = Console(width=_width())
     with console.capture() as captured:
         for one in renderables:
@@ -32,5 +33,5 @@ def echo(*renderables: RenderableType) -> None:
 
 
 def _width() -> int | None:
-    """A pipe has no width."""
+    # None lets rich ask the terminal; of a pipe it would take 80.
     return None if sys.stdout.isatty() else _PIPE_WIDTH

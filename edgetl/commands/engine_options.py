@@ -1,21 +1,18 @@
-"""Options of an engine that is built from a plain graph."""
+"""Options of `edgetl build-engine` for the engine of a single graph."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgetl.commands.study_command import PATH
+from edgetl.commands.study_command import PATH, with_options
 
 if TYPE_CHECKING:
     from edgetl.engine.options import BuildOptions
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-
-_OPTIONS = (
+engine_options = with_options(
     click.option("--batches", metavar="N|MIN,OPT,MAX", help="Range of a dynamic batch.", show_default="1,1,16"),
     click.option("--workspace-mb", type=click.IntRange(1), help="Scratch memory of a layer.", show_default="a quarter"),
     click.option("--optimization-level", type=click.IntRange(0, 5), help="How long the builder searches."),
@@ -34,32 +31,24 @@ _OPTIONS = (
 )
 
 
-def engine_options(command: _Command) -> _Command:
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
-
 def given(values: dict[str, Any]) -> str | None:
-    """The first of these options that the user gave, as it is spelled."""
+    """The first of these options that the user gave, such as ``--dla-core``."""
     return next((f"--{name.replace('_', '-')}" for name, value in values.items() if value), None)
 
 
 def build_options(values: dict[str, Any], compute_capability: str | None) -> BuildOptions:
-    """What they come to."""
+    """The build options that these options state."""
     from edgetl.engine.options import BuildOptions
 
-    batches = _batches(values["batches"])
-    names = (
-        "workspace_mb",
-        "optimization_level",
-        "dla_core",
-        "gpu_fallback",
-        "sparse",
-        "version_compatible",
-        "hardware_compatible",
-    )
-    return BuildOptions(compute_capability, *batches, **{name: values[name] for name in names})
+    text = values["batches"] or "1,1,16"
+    parts = text.split(",")
+    if len(parts) not in {1, 3} or not all(part.strip().isdecimal() for part in parts):
+        raise click.UsageError(f"--batches takes N or MIN,OPT,MAX, not {text!r}")
+    # One number is a fixed batch.
+    least, usual, most = (int(part) for part in (parts * 3 if len(parts) == 1 else parts))
+    names = ["workspace_mb", "optimization_level", "dla_core", "gpu_fallback"]
+    names += ["sparse", "version_compatible", "hardware_compatible"]
+    return BuildOptions(compute_capability, least, usual, most, **{name: values[name] for name in names})
 
 
 def timing_caches(values: dict[str, Any]) -> Path:
@@ -67,11 +56,3 @@ def timing_caches(values: dict[str, Any]) -> Path:
 
     chosen: Path | None = values["timing_cache"]
     return chosen or cache_folder()
-
-
-def _batches(text: str | None) -> tuple[int, int, int]:
-    parts = (text or "1,1,16").split(",")
-    if len(parts) not in {1, 3} or not all(part.strip().isdecimal() for part in parts):
-        raise click.UsageError(f"--batches takes N or MIN,OPT,MAX, not {text!r}")
-    least, usual, most = (int(part) for part in (parts * 3 if len(parts) == 1 else parts))
-    return least, usual, most

@@ -17,6 +17,7 @@ def _size(context: click.Context, parameter: click.Parameter, value: str | None)
     del context, parameter
     if value is None:
         return None
+    # Not \d, which takes the digits of every script; the study's own limits come later.
     found = re.fullmatch(r"([0-9]{1,5})(?:x([0-9]{1,5}))?", value)
     if found is None:
         raise click.BadParameter(f"{value!r} is neither a side such as 416 nor WIDTHxHEIGHT such as 640x384")
@@ -66,18 +67,14 @@ def command(
     """Write ONNX graphs: a study's, prepared in every precision, or that of a Darknet network.
 
     Each graph is checked against PyTorch, a study's on real images; INT8 is calibrated on images drawn from train. The
-    graph of a detector gives boxes, and of overlapping ones the best.
+    graph of a detector returns boxes after suppression.
 
     \b
     Examples:  edgetl export configs/digits.yaml -o runs/digits
                edgetl export yolov3.cfg --weights yolov3.weights --labels coco.names -o m.onnx
     """
-    nms_settings = {
-        "score_threshold": score_threshold,
-        "iou_threshold": iou_threshold,
-        "max_detections": max_detections,
-    }
-    chosen = {key: value for key, value in nms_settings.items() if value is not None}
+    chosen: dict[str, float | None] = {"score_threshold": score_threshold, "iou_threshold": iou_threshold}
+    chosen = {key: value for key, value in (chosen | {"max_detections": max_detections}).items() if value is not None}
     if source.suffix != ".cfg":
         if any(value is not None for value in (weights, labels, nms, image_size, fit)) or chosen:
             raise click.UsageError("-o is the only option for a study; the others are for a Darknet NETWORK.cfg")
@@ -91,12 +88,11 @@ def command(
     from edgetl.config import NmsSettings
     from edgetl.errors import MissingExtraError
 
-    try:
+    try:  # it imports torch, which the core package does without
         from edgetl.stages.export_darknet import DarknetExportRequest, export_darknet
     except ModuleNotFoundError as error:
         raise MissingExtraError("edgetl export", "train", error) from error
-    order = DarknetExportRequest(
-        source, weights, labels, output, image_size, fit, nms or "operator", NmsSettings.model_validate(chosen)
-    )
-    export_darknet(order, TerminalReporter())
+    settings = NmsSettings.model_validate(chosen)
+    request = DarknetExportRequest(source, weights, labels, output, image_size, fit, nms or "operator", settings)
+    export_darknet(request, TerminalReporter())
     click.echo(output)

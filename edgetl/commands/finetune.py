@@ -12,7 +12,7 @@ from edgetl.commands.study_command import run_study, study_arguments
 @click.option(
     "--quantization-aware",
     is_flag=True,
-    help="Train for INT8: on what the backbone hands on in it, layers above a cut rounded; a study can say so too.",
+    help="Train for INT8: heads on the INT8 trunk's features, tuned layers rounded as INT8 rounds them.",
 )
 def command(study: Path, output: Path, quantization_aware: bool) -> None:
     """Train the heads of every deployment on the frozen backbone.
@@ -26,5 +26,6 @@ def command(study: Path, output: Path, quantization_aware: bool) -> None:
     from edgetl.config import Study
 
     aware = Study.quantization_aware if quantization_aware else None
+    # The search too, which needs the heads alone: its shortlist is a part of the bundle.
     run_study(study, output, ["index", "finetune", "search"], change=aware)
     click.echo(output / "bundle" / "bundle.json")

@@ -28,12 +28,12 @@ def command(
     as_json: bool,
     **preprocessing: Any,
 ) -> None:
-    """Merge models that share layers into one ONNX file, which computes what they do.
+    """Merge models that share layers into one ONNX file, which computes the same.
 
-    Layers are the same where operator, attributes, weights and inputs are; each is kept once. Prints where sharing ends
-    and why. The result is written only if it has the models' outputs, named MODEL/OUTPUT.
+    Layers with the same operator, attributes, weights and inputs are kept once. Prints where sharing ends and why. The
+    result is written only if it computes the models' outputs, named MODEL/OUTPUT.
 
-    --recalibrate changes what the models compute: all else is lossless.
+    Only --recalibrate changes what the models compute: everything else is lossless.
 
     \b
     Example:  edgetl fuse vehicles.onnx signs.onnx -o fused.onnx --images photos
@@ -41,8 +41,8 @@ def command(
     from edgetl.report.fusion import fusion_lines
     from edgetl.stages.fuse_files import FuseRequest, fuse_files
 
-    order = FuseRequest(_named(models, names), output, images, recalibrate, take_contract(preprocessing))
-    fusion = fuse_files(order, TerminalReporter())
+    request = FuseRequest(_named(models, names), output, images, recalibrate, take_contract(preprocessing))
+    fusion = fuse_files(request, TerminalReporter())
     if as_json:
         click.echo(json.dumps(asdict(fusion), indent=1, ensure_ascii=False))
         return
@@ -52,6 +52,7 @@ def command(
 
 
 def _named(models: tuple[Path, ...], names: str | None) -> dict[str, Path]:
+    """The models by the names of ``--names``, or of their files."""
     from edgetl.errors import EdgetlError
 
     if len(models) < 2:
@@ -62,6 +63,7 @@ def _named(models: tuple[Path, ...], names: str | None) -> dict[str, Path]:
     twice = next((name for name in chosen if chosen.count(name) > 1), None)
     if twice is not None:
         raise EdgetlError(f"two models are called {twice!r}; tell them apart with --names NAME,NAME")
+    # A slash stands between a model's name and an output's.
     unfit = next((name for name in chosen if not name or "/" in name), None)
     if unfit is not None:
         raise EdgetlError(f"a model cannot be called {unfit!r}; give --names without / and none empty")

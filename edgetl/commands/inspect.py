@@ -9,7 +9,7 @@ from edgetl.commands.study_command import PATH
 
 @click.command("inspect")
 @click.argument("path", metavar="FILE|DIR", type=PATH)
-@click.option("--trust", is_flag=True, help="Describe an engine though it is not the file that its manifest speaks of.")
+@click.option("--trust", is_flag=True, help="Describe an engine that is not the file that its manifest describes.")
 @click.option("--json", "as_json", is_flag=True, help="Print it for programs, each layer by name.")
 def command(path: Path, trust: bool, as_json: bool) -> None:
     """Tell what a graph, an engine, a bundle or a run directory holds: inputs, outputs, layers, precisions, lineage.
@@ -22,9 +22,5 @@ def command(path: Path, trust: bool, as_json: bool) -> None:
     from edgetl.report.terminal import inspection_lines
     from edgetl.stages.inspect_file import inspect
 
-    found = inspect(path, trust)
-    if as_json:
-        click.echo(found.model_dump_json(indent=1))
-        return
-    for line in inspection_lines(found):
-        click.echo(line)
+    inspection = inspect(path, trust)
+    click.echo(inspection.model_dump_json(indent=1) if as_json else "\n".join(inspection_lines(inspection)))

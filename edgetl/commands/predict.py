@@ -33,7 +33,7 @@ def command(
     top: int,
     as_json: bool,
 ) -> None:
-    """Say what is in images, or draw it.
+    """Print the labels or boxes of images, or draw them.
 
     Boxes are left, top, right and bottom in pixels of the image. Files that cannot be read are named on stderr.
 
@@ -46,6 +46,7 @@ def command(
     from edgetl.stages.predict_files import PredictRequest, predict
 
     results = predict(PredictRequest(model, sources, output, score_threshold, top))
+    # One document needs all results at once; of a video they could fill the memory.
     if as_json and not any(is_video(source) for source in sources):
         _print_document(model, results)
         return
@@ -74,14 +75,14 @@ def _warn(broken: BrokenFile) -> None:
     click.echo(f"{broken.path} is left out: {broken.reason}", err=True)
 
 
-def _lines(said: Prediction) -> Iterable[str]:
-    frame = "" if said.frame is None else f" frame {said.frame} ({said.seconds:.3f} s)"
-    yield f"{said.path}{frame}: {said.width} x {said.height}"
-    for found in said.detections or ():
-        corners = " ".join(f"{edge:.1f}" for edge in found.xyxy)
-        yield f"  {found.score:.3f}  {found.label}  {corners}"
-    if said.detections == ():
+def _lines(prediction: Prediction) -> Iterable[str]:
+    frame = "" if prediction.frame is None else f" frame {prediction.frame} ({prediction.seconds:.3f} s)"
+    yield f"{prediction.path}{frame}: {prediction.width} x {prediction.height}"
+    for detection in prediction.detections or ():
+        corners = " ".join(f"{edge:.1f}" for edge in detection.xyxy)
+        yield f"  {detection.score:.3f}  {detection.label}  {corners}"
+    if prediction.detections == ():  # None where the model does not detect
         yield "  nothing found"
-    several = len({guess.head for guess in said.labels or ()}) > 1
-    for guess in said.labels or ():
+    several = len({guess.head for guess in prediction.labels or ()}) > 1
+    for guess in prediction.labels or ():
         yield f"  {guess.probability:.3f}  {f'{guess.head}: ' if several else ''}{guess.label}"

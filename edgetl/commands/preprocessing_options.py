@@ -1,20 +1,19 @@
-"""Options that say how a picture becomes a model's input, for files that do not say it themselves."""
+"""Options that state the input contract of a file that does not state it itself."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from edgetl.commands.study_command import with_options
 
 if TYPE_CHECKING:
     from edgetl.config import InputContract
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-
 
 class _PerChannel(click.ParamType):  # type: ignore[type-arg]  # in some versions of click it takes none
-    """``0.485,0.456,0.406``, or one number for all three channels."""
+    """The type of an option such as ``0.485,0.456,0.406``, or one number for all three channels."""
 
     name = "number,number,number"
 
@@ -30,7 +29,7 @@ class _PerChannel(click.ParamType):  # type: ignore[type-arg]  # in some version
         return numbers * (3 // len(numbers))
 
 
-_OPTIONS = (
+preprocessing_options = with_options(
     click.option(
         "--preprocessing",
         metavar="NAME|FILE.yaml",
@@ -45,14 +44,8 @@ _OPTIONS = (
 _NAMES = ("preprocessing", "mean", "std", "scale", "bgr", "fit")
 
 
-def preprocessing_options(command: _Command) -> _Command:
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
-
 def take_contract(values: dict[str, Any]) -> InputContract | None:
-    """The input contract that these options state, taken out of a command's values; None where none was given.
+    """Take these options out of a command's values and return the input contract that they state; None without any.
 
     Raises:
         EdgetlError: the name is not known, the file has faults, or a number is out of its range.
@@ -60,8 +53,8 @@ def take_contract(values: dict[str, Any]) -> InputContract | None:
     given = {name: values.pop(name) for name in _NAMES}
     name = given.pop("preprocessing")
     color = "bgr" if given.pop("bgr") else None
-    said = {key: value for key, value in {**given, "color": color}.items() if value is not None}
-    if name is None and not said:
+    stated = {key: value for key, value in {**given, "color": color}.items() if value is not None}
+    if name is None and not stated:
         return None
     from pydantic import ValidationError
 
@@ -70,7 +63,8 @@ def take_contract(values: dict[str, Any]) -> InputContract | None:
 
     base = InputContract() if name is None else load_contract(name)
     try:
-        return InputContract(**{**base.model_dump(), **said})
+        # Made anew, because a copy with changes would not be validated.
+        return InputContract(**{**base.model_dump(), **stated})
     except ValidationError as error:
         first = error.errors()[0]
-        raise EdgetlError(f"--{first['loc'][0]} {said[str(first['loc'][0])]}: {first['msg']}") from None
+        raise EdgetlError(f"--{first['loc'][0]} {stated[str(first['loc'][0])]}: {first['msg']}") from None

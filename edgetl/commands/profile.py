@@ -34,6 +34,7 @@ def command(sources: tuple[Path, ...], as_json: bool, **values: Any) -> None:
                edgetl profile model.onnx --estimate "Orin Nano 8GB" --precision int8
     """
     refuse_at_home(values)
+    # Five modes, told apart by their options; usage errors come before anything heavy is imported.
     if sum(bool(values[name]) for name in ("load", "on", "estimate")) > 1:
         raise click.UsageError("--load, --on and --estimate exclude each other")
     if values["estimate"]:
@@ -80,6 +81,7 @@ def _profile_study(sources: tuple[Path, ...], values: dict[str, Any], as_json: b
         scenarios=scenario_request(values),
     )
     run_study(sources[0], output, ["profile"], options)
+    # The file is read again and not the context: an up-to-date stage measured nothing in this process.
     written = output / "measurements" / "latency.json"
     profile = read_json(written, Profile)
     if as_json:
@@ -105,7 +107,7 @@ def _show(profile: Profile, as_json: bool) -> None:
 
 
 def _show_loaded(profiles: Mapping[str, Profile], as_json: bool) -> None:
-    """One profile as if it had just been measured, several side by side."""
+    """Print one profile as if it had just been measured, or several side by side."""
     if len(profiles) == 1:
         _show(next(iter(profiles.values())), as_json)
         return

@@ -1,26 +1,23 @@
-"""`edgetl profile` on other machines: those that ssh reaches, and those that are not at hand."""
+"""`edgetl profile` for other machines: measured through ssh, or estimated."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgetl.commands.console import echo
 from edgetl.commands.profile_options import profile_request
-from edgetl.commands.study_command import PATH, TerminalReporter
+from edgetl.commands.study_command import PATH, TerminalReporter, with_options
 
 if TYPE_CHECKING:
-    from edgetl.artifacts.hosts import HostProfiles
     from edgetl.artifacts.measurements import DeviceEstimate
     from edgetl.artifacts.results import Profile
     from edgetl.stages.remote import RemoteJob
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-
-_OPTIONS = (
+elsewhere_options = with_options(
     click.option(
         "--estimate",
         metavar="DEVICE[@MODE]",
@@ -43,23 +40,19 @@ _OPTIONS = (
     click.option("--remote-python", default="python3", show_default=True, help="With --on: the hosts' Python."),
     click.option("--ssh-config", type=PATH, help="With --on: a configuration for ssh instead of ~/.ssh/config."),
 )
+# Options that the hosts' edgetl gets too, with a value and as flags; and those that only work on this machine.
 _PASSED = ("threads", "seconds", "width", "batch")
 _FLAGS = ("cuda_graph", "spin_wait", "no_transfers", "share_scratch", "trust", "layers", "no_energy")
 _HERE_ALONE = {"scenarios": "scenario", "images": "images", "runtime_cache": "runtime-cache"}
 
 
-def elsewhere_options(command: _Command) -> _Command:
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
-
 def refuse_at_home(values: dict[str, Any]) -> None:
-    """What says nothing where it is measured here, and what is measured here alone."""
+    """Refuse options of --on and --estimate without these, and with these the options that need this machine."""
     elsewhere = next((option for option in ("on", "estimate") if values[option]), None)
     given = next((option for name, option in _HERE_ALONE.items() if values[name]), None)
     if elsewhere and given:
         raise click.UsageError(f"--{given} is not for --{elsewhere}; run edgetl on that device for it")
+    # click gives defaults for these two, so that only another value shows that the user gave them.
     unused = {"precision": values["precision"], "ssh-config": values["ssh_config"]}
     unused |= {"runtime": values["runtime"] != "auto", "remote-python": values["remote_python"] != "python3"}
     for name, given in unused.items():
@@ -68,7 +61,7 @@ def refuse_at_home(values: dict[str, Any]) -> None:
 
 
 def show_estimates(sources: tuple[Path, ...], values: dict[str, Any], as_json: bool) -> None:
-    """Of a study's deployments, or of models."""
+    """Print estimates for a study's deployments, or for models."""
     rows = _estimates(sources, values)
     if as_json:
         from edgetl.artifacts.results import Profile
@@ -82,31 +75,26 @@ def show_estimates(sources: tuple[Path, ...], values: dict[str, Any], as_json: b
 
 
 def profile_on_hosts(sources: tuple[Path, ...], values: dict[str, Any], as_json: bool) -> Iterator[Profile]:
-    """Show what all hosts measured; then give their profiles, or fail where one did.
+    """Print what all hosts measured, then yield their profiles.
 
     Raises:
         EdgetlError: a host failed.
     """
     from edgetl.errors import EdgetlError
+    from edgetl.report.terminal import failures, host_table
     from edgetl.stages.remote import Hosts, profile_on
 
     hosts = Hosts(values["on"], values["remote_python"], values["ssh_config"])
-    found = profile_on(hosts, _job(sources, values), TerminalReporter())
-    _show_hosts(found, as_json)
-    if found.failed:
-        raise EdgetlError(f"{len(found.failed)} of {len(found.hosts)} hosts failed, as said above")
-    yield from (one.profile for one in found.hosts if one.profile is not None)
-
-
-def _show_hosts(found: HostProfiles, as_json: bool) -> None:
-    from edgetl.report.terminal import failures, host_table
-
+    profiles = profile_on(hosts, _job(sources, values), TerminalReporter())
     if as_json:
-        click.echo(found.model_dump_json(indent=1))
+        click.echo(profiles.model_dump_json(indent=1))
     else:
-        echo(host_table(found))
-    for line in failures(found):
+        echo(host_table(profiles))
+    for line in failures(profiles):
         click.echo(line, err=True)
+    if profiles.failed:  # only now: what the other hosts measured is shown all the same
+        raise EdgetlError(f"{len(profiles.failed)} of {len(profiles.hosts)} hosts failed; the lines above say why")
+    yield from (one.profile for one in profiles.hosts if one.profile is not None)
 
 
 def _estimates(sources: tuple[Path, ...], values: dict[str, Any]) -> tuple[DeviceEstimate, ...]:
@@ -145,7 +133,7 @@ def _job(sources: tuple[Path, ...], values: dict[str, Any]) -> RemoteJob:
 def _study(sources: tuple[Path, ...], values: dict[str, Any], option: str) -> tuple[Path, Path]:
     if len(sources) != 1 or sources[0].suffix == ".engine" or values["output"] is None:
         raise click.UsageError(
-            f"{option} takes MODEL.onnx files, or STUDY.yaml with -o DIR; engines are built over there"
+            f"{option} takes MODEL.onnx files, or STUDY.yaml with -o DIR; engines are built on the host"
         )
     return sources[0], values["output"]
 

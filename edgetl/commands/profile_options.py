@@ -1,13 +1,12 @@
-"""Options of `edgetl profile`."""
+"""Options of `edgetl profile` on this machine."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgetl.commands.study_command import PATH, provider_option, seconds_option, threads_option
+from edgetl.commands.study_command import PATH, provider_option, seconds_option, threads_option, with_options
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,28 +15,26 @@ if TYPE_CHECKING:
     from edgetl.stages.profile_files import ProfileRequest
     from edgetl.stages.scenario_request import ScenarioRequest
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-
 
 class FractionParam(click.ParamType):  # type: ignore[type-arg]  # in some versions of click it takes none
-    """``5%`` or ``0.05``, as a share."""
+    """The type of an option such as ``5%`` or ``0.05``: a fraction."""
 
     name = "percent"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, float):
+        if isinstance(value, float):  # the default
             return value
         text = str(value).strip()
         try:
-            share = float(text.removesuffix("%")) / (100.0 if text.endswith("%") else 1.0)
+            fraction = float(text.removesuffix("%")) / (100.0 if text.endswith("%") else 1.0)
         except ValueError:
-            share = -1.0
-        if not 0.0 < share < 1.0:
-            self.fail(f"{value!r} is no share above 0 % and below 100 %; write it as 5% or 0.05", param, ctx)
-        return share
+            fraction = -1.0
+        if not 0.0 < fraction < 1.0:  # nan is refused too
+            self.fail(f"{value!r} is no fraction above 0 % and below 100 %; write it as 5% or 0.05", param, ctx)
+        return fraction
 
 
-_OPTIONS = (
+profile_options = with_options(
     click.option("-o", "--output", type=PATH, help="A study's run directory; a folder for the figures of files."),
     click.option("--against", type=PATH, help="One more model, to compare with."),
     click.option(
@@ -66,7 +63,7 @@ _OPTIONS = (
         "rates",
         metavar="NAME=HZ",
         multiple=True,
-        help="For cadence, how often a group's engine, or a file, is asked in a second. Repeatable.",
+        help="For cadence: how many times a second a group's engine, or a file, runs. Repeatable.",
     ),
     click.option(
         "--query-size", type=click.IntRange(1), default=8, show_default=True, help="Images of a query of multi-stream."
@@ -81,10 +78,10 @@ _OPTIONS = (
     click.option(
         "--runtime-cache", type=PATH, help="Folder of what TensorRT-RTX compiles.", show_default="~/.cache/edgetl"
     ),
-    click.option("--layers", is_flag=True, help="Tell where the time goes, layer by layer."),
-    click.option("--images", type=PATH, help="Folder: measure the way from its images to MODEL.onnx's answers."),
+    click.option("--layers", is_flag=True, help="Time every layer."),
+    click.option("--images", type=PATH, help="Folder: time every step from its images to MODEL.onnx's results."),
     click.option("--no-energy", is_flag=True, help="Leave out energy, which takes as long again as latency."),
-    click.option("--trust", is_flag=True, help="Load FILE.engine though it is not what its manifest speaks of."),
+    click.option("--trust", is_flag=True, help="Load a FILE.engine that is not the file that its manifest describes."),
     click.option(
         "--load", type=PATH, multiple=True, help="Measure nothing: recompute from a results.json. Repeatable."
     ),
@@ -105,14 +102,8 @@ _OF_FILES = (
 )
 
 
-def profile_options(command: _Command) -> _Command:
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
-
 def refuse_in_study(values: dict[str, Any]) -> None:
-    """What a study has no use for."""
+    """Refuse options that are only for models."""
     given = next((name for name in _OF_FILES if values[name]), None)
     if given is None and values["batch"] > 1 and "offline" not in values["scenarios"]:
         given = "batch"
@@ -121,7 +112,7 @@ def refuse_in_study(values: dict[str, Any]) -> None:
 
 
 def profile_request(files: tuple[Path, ...], values: dict[str, Any]) -> ProfileRequest:
-    """What the options come to for models."""
+    """The request that the options make for models."""
     from edgetl.stages.measuring import StoppingRule
     from edgetl.stages.profile_files import ProfileRequest
 
@@ -145,10 +136,10 @@ def profile_request(files: tuple[Path, ...], values: dict[str, Any]) -> ProfileR
 
 
 def scenario_request(values: dict[str, Any]) -> ScenarioRequest:
-    """What the options ask of scenarios."""
+    """The scenarios that the options ask for."""
     from edgetl.stages.scenario_request import ScenarioRequest, read_rates
 
-    scenarios = tuple(dict.fromkeys(values["scenarios"]))
+    scenarios = tuple(dict.fromkeys(values["scenarios"]))  # each once, in the order in which they were given
     if values["rates"] and "cadence" not in scenarios:
         raise click.UsageError("--rate is for --scenario cadence")
     return ScenarioRequest(
@@ -165,6 +156,6 @@ def _run_options(values: dict[str, Any]) -> RunOptions:
         cuda_graph=values["cuda_graph"],
         spin_wait=values["spin_wait"],
         transfers=not values["no_transfers"],
-        scratch="profile" if values["share_scratch"] else None,
+        scratch="profile" if values["share_scratch"] else None,  # any name: all files get the same
         runtime_caches=values["runtime_cache"] or cache_folder(),
     )

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 @click.option("--strict", is_flag=True, help="Exit with 4 if the budget is not met or the result is unstable.")
 @click.option("--json", "as_json", is_flag=True, help="Print results.json instead of the table.")
 def command(study: Path, output: Path, strict: bool, as_json: bool) -> None:
-    """Decide, and write results.json and report.html.
+    """Decide which candidate to ship, and write results.json and report.html.
 
-    A new budget in the study file needs only this command: nothing is measured again.
+    After a change of the budget only this command is needed: nothing is measured again.
 
     \b
     Example:  edgetl report configs/digits.yaml -o runs/digits
@@ -29,7 +29,11 @@ def command(study: Path, output: Path, strict: bool, as_json: bool) -> None:
 
 
 def show(run: RunDirectory, strict: bool, as_json: bool) -> None:
-    """Print what the report stage wrote, and hold it against ``--strict``."""
+    """Print what the report stage wrote.
+
+    Raises:
+        NotMetError: with ``strict``, the budget is not met or the result is unstable.
+    """
     from edgetl.artifacts.files import read_json
     from edgetl.artifacts.results import Results
     from edgetl.errors import NotMetError

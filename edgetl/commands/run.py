@@ -19,11 +19,12 @@ def command(
 ) -> None:
     """Do a whole study: from images to a verdict.
 
-    Every stage that is up to date is not done again, so a run that was killed goes on where it was.
+    Stages that are up to date are not run again, so a run that was killed goes on where it stopped.
 
     \b
     Example:  edgetl run configs/digits.yaml -o runs/digits
     """
+    # Imported here, as in every command: `edgetl run --help` and usage errors wait for none of it.
     from edgetl.commands.report import show
     from edgetl.stages.run_study import STAGES
     from edgetl.stages.stage import Options

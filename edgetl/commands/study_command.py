@@ -1,4 +1,4 @@
-"""What the commands on a study have in common: its arguments, and who watches."""
+"""What commands on a study share: arguments, options, running its stages, and progress on the terminal."""
 
 from __future__ import annotations
 
@@ -19,32 +19,34 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
 
 
-def study_arguments(command: _Command) -> _Command:
-    """``STUDY.yaml -o DIR``."""
-    command = click.option("-o", "--output", required=True, type=PATH, help="The study's run directory.")(command)
-    return click.argument("study", type=PATH)(command)
+def with_options(*options: Callable[[Any], Any]) -> Callable[[_Command], _Command]:
+    """A decorator that adds arguments and options to a command, in the order of its help."""
+
+    def add(command: _Command) -> _Command:
+        for option in reversed(options):  # the one that is applied last stands first
+            command = option(command)
+        return command
+
+    return add
 
 
-def provider_option(command: _Command) -> _Command:
-    return click.option(
-        "--provider",
-        type=click.Choice(["cpu", "cuda", "tensorrt"]),
-        default="cpu",
-        show_default=True,
-        help="Where ONNX Runtime runs.",
-    )(command)
-
-
-def threads_option(command: _Command) -> _Command:
-    return click.option(
-        "--threads", type=click.IntRange(0), default=0, show_default="one per core", help="Threads of an engine."
-    )(command)
-
-
-def seconds_option(command: _Command) -> _Command:
-    return click.option(
-        "--seconds", type=click.FloatRange(0.1), default=10.0, show_default=True, help="How long to measure latency."
-    )(command)
+study_arguments = with_options(
+    click.argument("study", type=PATH),
+    click.option("-o", "--output", required=True, type=PATH, help="The study's run directory."),
+)
+provider_option = click.option(
+    "--provider",
+    type=click.Choice(["cpu", "cuda", "tensorrt"]),
+    default="cpu",
+    show_default=True,
+    help="Where ONNX Runtime runs.",
+)
+threads_option = click.option(
+    "--threads", type=click.IntRange(0), default=0, show_default="one per core", help="Threads of an engine."
+)
+seconds_option = click.option(
+    "--seconds", type=click.FloatRange(0.1), default=10.0, show_default=True, help="How long to measure latency."
+)
 
 
 def run_study(
@@ -54,10 +56,10 @@ def run_study(
     options: Options | None = None,
     change: Callable[[Study], Study] | None = None,
 ) -> Context:
-    """Run stages of a study, watched on the terminal.
+    """Run stages of a study, with progress on the terminal.
 
     Args:
-        change: what a command makes of the study that the file holds.
+        change: maps the study in the file to the one that is run.
 
     Raises:
         EdgetlError: the study file has faults, or a stage failed.
@@ -67,21 +69,21 @@ def run_study(
     from edgetl.stages.run_study import run_stages
     from edgetl.stages.stage import Context, Options
 
-    wanted = load_study(study) if change is None else change(load_study(study))
-    context = Context(wanted, study.parent, RunDirectory(output), TerminalReporter(), options or Options())
+    loaded = load_study(study) if change is None else change(load_study(study))
+    context = Context(loaded, study.parent, RunDirectory(output), TerminalReporter(), options or Options())
     run_stages(context, stages)
     return context
 
 
 class TerminalReporter:
-    """Lines on stderr; progress bars where stderr is a terminal, none in a pipe."""
+    """Prints messages to stderr, and progress bars where stderr is a terminal."""
 
     def message(self, text: str) -> None:
         click.echo(text, err=True)
 
     @contextmanager
     def progress(self, title: str, total: float) -> Iterator[Callable[[float], object]]:
-        if not sys.stderr.isatty():
+        if not sys.stderr.isatty():  # a log would hold hundreds of bars
             yield bool  # takes a number and does nothing
             return
         from rich.console import Console

@@ -1,9 +1,5 @@
 """A study file: YAML in, a frozen and validated `Study` out, every fault reported at once."""
 
-from edgetl.config.backbone import BackboneSettings
-from edgetl.config.data import FORMATS, GENERATED, DataSettings
-from edgetl.config.detection import AugmentationSettings, DetectionSettings, NmsSettings, TrunkFinetuneSettings
-from edgetl.config.engine import EngineSettings
 from edgetl.config.fields import (
     LARGEST_IMAGE,
     OTHER,
@@ -17,8 +13,23 @@ from edgetl.config.fields import (
 )
 from edgetl.config.preprocessing import CONTRACTS, Fit, InputContract, Interpolation, PixelValues, load_contract
 from edgetl.config.recipe import CalibrationRecipe, load_recipe
+from edgetl.config.sections import (
+    FORMATS,
+    GENERATED,
+    AccuracyControl,
+    AugmentationSettings,
+    BackboneSettings,
+    BudgetSettings,
+    DataSettings,
+    DetectionSettings,
+    EngineSettings,
+    FinetuneSettings,
+    NmsSettings,
+    SearchSettings,
+    TrainingSettings,
+    TrunkFinetuneSettings,
+)
 from edgetl.config.study import Study, load_study
-from edgetl.config.training import AccuracyControl, BudgetSettings, FinetuneSettings, SearchSettings, TrainingSettings
 
 __all__ = [
     "CONTRACTS",

@@ -1,4 +1,4 @@
-"""The kinds of values that a study file holds."""
+"""The types of values in a study file, with their validation: names, cuts, fractions, image sizes."""
 
 from __future__ import annotations
 
@@ -9,23 +9,22 @@ from pydantic import AfterValidator, BeforeValidator, Field
 DeploymentName = Literal["combined", "specialised", "shared", "branched", "cascade", "one-vs-rest"]
 Precision = Literal["fp32", "fp16", "int8"]
 RuntimeName = Literal["auto", "onnxruntime", "tensorrt", "tensorrt-rtx"]
+# Where Q/DQ nodes go and of which type they are: each runtime is fast on a graph of its own format only.
 QdqFormat = Literal["tensorrt", "onnxruntime"]
-"""In whose way INT8 is written as Q/DQ nodes: the two place them differently and run fast on different graphs."""
 DataFormat = Literal["image-folder", "csv", "digits", "synthetic", "coco", "yolo", "voc"]
 TaskName = Literal["classify", "detect"]
 CalibrationMethod = Literal["max", "percentile", "entropy", "mse", "auto"]
 
+# The class that a specialist's head gives to images of the other groups.
 OTHER = "other"
-"""The class that a specialist's head gives to images of the other groups."""
 
+# Pixels on a side. A larger input is an attack or a mistake, no network that a small device can run.
 SMALLEST_IMAGE = 16
-
 LARGEST_IMAGE = 4096
-"""Pixels on a side: beyond it a file is hostile rather than a network that a small device can run."""
 
 
 def _safe_name(value: str) -> str:
-    """Names become parts of file names and of tensor names."""
+    # Names become parts of file names, also on Windows, and of tensor names.
     if not value or value in {".", ".."} or any(c in value for c in '/\\\0:*?"<>|\n\r\t'):
         raise ValueError('is used in file names: it may not be empty or hold / \\ : * ? " < > | or control characters')
     return value
@@ -38,14 +37,14 @@ def _path_or_fraction(value: object) -> object:
 
 
 def _label(value: object) -> object:
-    """Digits and years are labels too; but YAML reads a bare yes, no, on or off as a truth value."""
+    # YAML reads digits and years as numbers, which are fine labels, but a bare yes, no, on or off as a truth value.
     if isinstance(value, bool):
         raise ValueError(f"is the YAML truth value {value}: quote the label")
     return str(value) if isinstance(value, int) else value
 
 
 def _cut(value: object) -> object:
-    """A layer's name, ``top`` (only the head is trained), ``images`` (nothing is frozen), or several of them."""
+    """A layer's name, ``top`` (only the head is trained), ``images`` (nothing is frozen), several, or a number."""
     several = isinstance(value, tuple) and bool(value) and all(isinstance(name, str) and name for name in value)
     number = isinstance(value, int) and not isinstance(value, bool) and value > 0
     if value is None or several or number or (isinstance(value, str) and value):
@@ -54,7 +53,7 @@ def _cut(value: object) -> object:
 
 
 def _percent(value: object) -> object:
-    """A share: 20%, or 0.2."""
+    """A fraction from 20% or 0.2."""
     if isinstance(value, str) and value.endswith("%"):
         try:
             return float(value[:-1]) / 100
@@ -62,7 +61,7 @@ def _percent(value: object) -> object:
             pass
     if isinstance(value, float):
         return value
-    raise ValueError(f"is {value!r}, expected a share such as 20% or 0.2")
+    raise ValueError(f"is {value!r}, expected a fraction such as 20% or 0.2")
 
 
 def _image_size(value: object) -> object:
@@ -78,9 +77,8 @@ def _image_size(value: object) -> object:
 
 Name = Annotated[str, AfterValidator(_safe_name)]
 Label = Annotated[str, Field(min_length=1), BeforeValidator(_label)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]  # what torch and numpy both take
+Seed = Annotated[int, Field(ge=0, lt=2**63)]  # torch takes 64 bits with a sign, numpy none below 0
 CutSetting = Annotated[str | int | tuple[str, ...] | None, BeforeValidator(_cut)]
 PathOrFraction = Annotated[str | float, BeforeValidator(_path_or_fraction)]
 Fraction = Annotated[float, BeforeValidator(_percent), Field(gt=0.0, lt=1.0)]
-ImageSize = Annotated[int | tuple[int, int] | None, BeforeValidator(_image_size)]
-"""A square's side, or width and height."""
+ImageSize = Annotated[int | tuple[int, int] | None, BeforeValidator(_image_size)]  # a square's side, or width, height

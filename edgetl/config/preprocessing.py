@@ -1,4 +1,4 @@
-"""What a user says of a model's input: how the pixels of a picture become its numbers."""
+"""The input contract of a model: how the pixels of a picture become the numbers of its input."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from edgetl.yaml_file import Settings, load_yaml
 Fit = Literal["crop", "letterbox", "stretch"]
 Interpolation = Literal["bilinear", "bicubic"]
 
-UNIT_SCALE = 1 / 255
-"""The scale that takes 8-bit pixels to [0, 1]."""
+UNIT_SCALE = 1 / 255  # takes 8-bit pixels to [0, 1]
+# Wide enough for the mean of 16-bit pixels.
 
 _Mean = Annotated[float, Field(ge=-65536, le=65536)]
 _Std = Annotated[float, Field(gt=1e-6, le=65536)]
 
 
 class PixelValues(Settings):
-    """The numbers of a tensor: ``(pixel * scale - mean) / std``, with pixels from 0 to 255.
+    """How pixels from 0 to 255 become numbers: ``(pixel * scale - mean) / std``. The default is RGB in [0, 1].
 
-    ``mean`` and ``std`` have one number for each channel, in the order of the tensor's channels, ``color``. Without any
-    setting a tensor is RGB in [0, 1].
+    ``mean`` and ``std`` have one number for each channel, in the order of the tensor's channels, ``color``.
     """
 
     color: Literal["rgb", "bgr"] = "rgb"
@@ -33,27 +32,28 @@ class PixelValues(Settings):
     std: tuple[_Std, _Std, _Std] = (1.0, 1.0, 1.0)
 
     def __str__(self) -> str:
-        """Such as ``BGR in 0..255 minus 103.9, 116.8, 123.7``."""
-        reach = {UNIT_SCALE: "[0, 1]", 1.0: "0..255"}.get(self.scale, f"0..{255 * self.scale:g}")
-        said = f"{self.color.upper()} in {reach}"
+        """For example ``BGR in 0..255, minus mean 103.9, 116.8, 123.7``."""
+        interval = {UNIT_SCALE: "[0, 1]", 1.0: "0..255"}.get(self.scale, f"0..{255 * self.scale:g}")
+        text = f"{self.color.upper()} in {interval}"
         if any(self.mean):
-            said += f", minus mean {', '.join(f'{value:g}' for value in self.mean)}"
+            text += f", minus mean {', '.join(f'{value:g}' for value in self.mean)}"
         if self.std != (1.0, 1.0, 1.0):
-            said += f", over std {', '.join(f'{value:g}' for value in self.std)}"
-        return said
+            text += f", over std {', '.join(f'{value:g}' for value in self.std)}"
+        return text
 
 
 class InputContract(PixelValues):
-    """How a picture becomes a model's input, except for the size, which the model's file tells. See `Preprocessing`."""
+    """How a picture becomes a model's input, except for the size, which the model's file holds. See `Preprocessing`."""
 
     fit: Fit = "crop"
     interpolation: Interpolation = "bilinear"
 
 
+# The usual contracts, by name.
 CONTRACTS = {
     # torchvision.transforms.Normalize as its model zoo and timm's default use it.
     "imagenet": InputContract(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
-    # The model normalises by itself; Ultralytics' models take this, too.
+    # For models that normalise by themselves; Ultralytics' models take this, too.
     "unit": InputContract(),
     # timm's Inception and ViT weights, and Keras' mode "tf": [-1, 1].
     "symmetric": InputContract(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
@@ -61,7 +61,6 @@ CONTRACTS = {
     # Keras' mode "caffe".
     "caffe": InputContract(color="bgr", scale=1.0, mean=(103.939, 116.779, 123.68)),
 }
-"""The usual ways, by name."""
 
 
 def load_contract(name: str) -> InputContract:

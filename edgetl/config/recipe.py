@@ -12,7 +12,7 @@ from edgetl.yaml_file import Settings, load_yaml
 
 
 class CalibrationRecipe(Settings):
-    """How INT8 ranges are found: a file in ``calibration/``. The defaults are ``calibration/default.yaml``."""
+    """How calibration finds INT8 ranges. The defaults are those of ``calibration/default.yaml``."""
 
     method: CalibrationMethod = "auto"
     percentile: float = Field(default=99.99, gt=50.0, le=100.0)
@@ -21,9 +21,12 @@ class CalibrationRecipe(Settings):
 
 
 def load_recipe(name: str, base_dir: Path) -> CalibrationRecipe:
-    """The calibration recipe ``name``: a path, or a name in a ``calibration/`` folder.
+    """Load the calibration recipe ``name``: a path, or a name in a ``calibration/`` folder.
 
-    The folder is looked for beside the study file, then in the working directory. ``default`` needs no file.
+    The folder is in the study file's directory, or else in the working directory. ``default`` needs no file.
+
+    Raises:
+        EdgetlError: the recipe was not found, or its file has faults.
     """
     candidates = (
         [base_dir / name]

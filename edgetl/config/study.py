@@ -8,23 +8,29 @@ from typing import ClassVar
 
 from pydantic import field_validator, model_validator
 
-from edgetl.config.backbone import BackboneSettings
-from edgetl.config.data import FORMATS, DataSettings
-from edgetl.config.detection import DetectionSettings
-from edgetl.config.engine import EngineSettings
 from edgetl.config.fields import OTHER, DeploymentName, Label, Name, Precision, RuntimeName, Seed, TaskName
-from edgetl.config.training import AccuracyControl, BudgetSettings, SearchSettings, TrainingSettings
+from edgetl.config.sections import (
+    FORMATS,
+    AccuracyControl,
+    BackboneSettings,
+    BudgetSettings,
+    DataSettings,
+    DetectionSettings,
+    EngineSettings,
+    SearchSettings,
+    TrainingSettings,
+)
 from edgetl.errors import EdgetlError
 from edgetl.yaml_file import Settings, load_yaml
 
-# Heads of other deployments, the input of every graph, and a key of results.json beside the groups.
+# Heads of other deployments, the input of every graph, and a key of results.json on the level of the groups.
 _TAKEN = frozenset({"combined", "one-vs-rest", "images", "overall"})
 
 _DETECTORS = ("combined", "specialised", "shared", "cascade")
 
 
 class Study(Settings):
-    """One question asked of one data set."""
+    """A study: a data set, its groups of labels, a backbone, what to compare, and limits."""
 
     FORMER_KEYS: ClassVar[Mapping[str, str]] = {"guard": "accuracy_control"}
 
@@ -53,7 +59,21 @@ class Study(Settings):
     @field_validator("groups")
     @classmethod
     def _groups_are_disjoint(cls, groups: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-        faults = list(_group_faults(groups))
+        faults = [] if groups else ["no group is named"]
+        seen: dict[str, str] = {}
+        for group, labels in groups.items():
+            if not labels:
+                faults.append(f"group {group!r} has no labels")
+            if group in _TAKEN:
+                faults.append(f"group name {group!r} is taken: it means something else in graphs or results")
+            if "@" in group:
+                faults.append(f"group name {group!r} holds an @, which stands between a head and its cut")
+            for label in labels:
+                if label == OTHER:
+                    faults.append(f"label {OTHER!r} in group {group!r} is reserved for images of the other groups")
+                elif label in seen:
+                    faults.append(f"label {label!r} is in group {seen[label]!r} and again in group {group!r}")
+                seen.setdefault(label, group)
         if faults:
             raise ValueError("; ".join(faults))
         return groups
@@ -70,18 +90,15 @@ class Study(Settings):
 
     @model_validator(mode="after")
     def _sections_belong_to_the_task(self) -> Study:
-        faults = [*self._wrong_format(), *(self._not_for_detection() if self.task == "detect" else self._for_boxes())]
+        faults = list(self._faults_of_detection() if self.task == "detect" else self._faults_of_classification())
+        if self.data.format not in FORMATS[self.task]:
+            known = f"expected one of {', '.join(sorted(FORMATS[self.task]))}"
+            faults.insert(0, f"has data.format {self.data.format}, which task {self.task} does not read; {known}")
         if faults:
             raise ValueError("; ".join(faults))
         return self
 
-    def _wrong_format(self) -> Iterator[str]:
-        if self.data.format not in FORMATS[self.task]:
-            known = ", ".join(sorted(FORMATS[self.task]))
-            yield f"has data.format {self.data.format}, which task {self.task} does not read; expected one of {known}"
-
-    def _not_for_detection(self) -> Iterator[str]:
-        """What only a classification study has."""
+    def _faults_of_detection(self) -> Iterator[str]:
         for section in ("training", "search"):
             if section in self.model_fields_set:
                 yield f"has {section}, which is for task classify; the section detection says how a detector is trained"
@@ -91,8 +108,7 @@ class Study(Settings):
         if odd:
             yield f"has deployment {' and '.join(odd)}, which task detect has not; it has {', '.join(_DETECTORS)}"
 
-    def _for_boxes(self) -> Iterator[str]:
-        """What only a detection study has."""
+    def _faults_of_classification(self) -> Iterator[str]:
         if "detection" in self.model_fields_set:
             yield "has detection, which is for task detect; leave it out, or say task: detect"
         if isinstance(self.backbone.image_size, tuple):
@@ -101,26 +117,26 @@ class Study(Settings):
             yield "has backbone.fit or labels, which are for task detect; leave them out"
 
     @model_validator(mode="after")
-    def _can_be_aware(self) -> Study:
-        faults = list(self._unaware()) if self.training.quantization_aware else []
+    def _quantization_aware_needs_int8(self) -> Study:
+        faults = list(self._not_quantization_aware()) if self.training.quantization_aware else []
         if faults:
             raise ValueError(f"has training.quantization_aware, which {'; and '.join(faults)}")
         return self
 
-    def _unaware(self) -> Iterator[str]:
-        """What stands in the way of training for INT8."""
+    def _not_quantization_aware(self) -> Iterator[str]:
+        """Why the study cannot train for INT8."""
         if self.task != "classify":
             yield "is for task classify: a detector's convolutions are quantised themselves, and are not trained for it"
         if "int8" not in self.precisions:
             yield "is for int8; add int8 to precisions"
 
     def quantization_aware(self) -> Study:
-        """The same study with ``training.quantization_aware``.
+        """A copy of the study with ``training.quantization_aware``.
 
         Raises:
-            EdgetlError: it cannot be had in this study.
+            EdgetlError: the study cannot train for INT8.
         """
-        faults = list(self._unaware())
+        faults = list(self._not_quantization_aware())
         if faults:
             raise EdgetlError(f"quantization-aware training {'; and '.join(faults)}")
         return self.model_copy(update={"training": self.training.model_copy(update={"quantization_aware": True})})
@@ -164,25 +180,6 @@ class Study(Settings):
                 "calibration cache; leave int8 out, or build that engine with edgetl build-engine MODEL.onnx --dla-core"
             )
         return self
-
-
-def _group_faults(groups: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
-    if not groups:
-        yield "no group is named"
-    seen: dict[str, str] = {}
-    for group, labels in groups.items():
-        if not labels:
-            yield f"group {group!r} has no labels"
-        if group in _TAKEN:
-            yield f"group name {group!r} is taken: it means something else in graphs or results"
-        if "@" in group:
-            yield f"group name {group!r} holds an @, which stands between a head and its cut"
-        for label in labels:
-            if label == OTHER:
-                yield f"label {OTHER!r} in group {group!r} is reserved for images of the other groups"
-            elif label in seen:
-                yield f"label {label!r} is in group {seen[label]!r} and again in group {group!r}"
-            seen.setdefault(label, group)
 
 
 def load_study(path: Path) -> Study:

@@ -1,4 +1,4 @@
-"""Times of an engine's layers, and the ONNX nodes that they came from."""
+"""Times of an engine's layers, and the ONNX nodes that the layers came from."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from statistics import median
 
 import onnx
 
+# How TensorRT joins the names of the nodes that a layer was made of, over all versions; \x1e is its record separator.
 _BETWEEN_NODES = re.compile(
     r" \+ | \|\| |\.\.\.|[(),{}]|\[ONNX Layer: |\]|\x1e|ForeignNode\[| to | for Input Tensor \d+"
 )
 _MULTIPLY = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-_SUFFIX = re.compile(r"_nchwc$|_token_\d+$")
-_MOST_STEPS = 8
+_SUFFIX = re.compile(r"_nchwc$|_token_\d+$")  # what ONNX Runtime's optimiser appends to the name of a tensor
+_MOST_STEPS = 8  # from the tensor that names a fused layer up to its operator: activations and Q/DQ nodes take fewer
 
 
 @dataclass(frozen=True)
 class TimedLayer:
-    """``ms`` is the median over the runs; ``operator`` is the runtime's word for it, empty where it has none."""
+    """A layer and its time: ``ms`` is the median over the runs. ``operator`` is empty where the runtime names none."""
 
     name: str
     operator: str
@@ -28,7 +29,7 @@ class TimedLayer:
 
 @dataclass(frozen=True)
 class LayerTimes:
-    """Layers in their order, and the median of the whole inference while the profiler looked on, in milliseconds."""
+    """Layers in their order, and the median of the whole inference while the profiler was on, in milliseconds."""
 
     source: str
     runs: int
@@ -37,7 +38,7 @@ class LayerTimes:
 
 
 def from_runs(source: str, runs: Iterable[Mapping[tuple[str, str], float]], whole_ms: Iterable[float]) -> LayerTimes:
-    """Medians over runs of the milliseconds of (name, operator)."""
+    """Take medians over runs, each of which maps (name, operator) to milliseconds."""
     collected: dict[tuple[str, str], list[float]] = {}
     count = 0
     for run in runs:
@@ -49,16 +50,16 @@ def from_runs(source: str, runs: Iterable[Mapping[tuple[str, str], float]], whol
 
 
 def origins(graph: onnx.ModelProto) -> Callable[[TimedLayer], str | None]:
-    """Tells the node of a graph that a layer of its engine came from; None where the runtime made the layer itself.
+    """A function from a layer to the graph's node that it came from; to None where the runtime made the layer itself.
 
-    Of several nodes that were fused, the one that multiplies. ONNX Runtime keeps a node's name, or names a fused layer
-    by the tensor that it makes (``relu_out_nchwc``); TensorRT joins the names of what it fused (``a + b``).
+    Of several fused nodes it takes the one that multiplies. ONNX Runtime keeps a node's name, or names a fused layer
+    after the tensor that it makes (``relu_out_nchwc``); TensorRT joins the names of the fused nodes (``a + b``).
     """
     nodes = {node.name: node for node in graph.graph.node if node.name}
     makers = {name: node for node in graph.graph.node for name in node.output}
 
     def find(layer: TimedLayer) -> str | None:
-        for name in _names(layer.name):
+        for name in (layer.name, _SUFFIX.sub("", layer.name)):
             if name in nodes:
                 return name
             if name in makers:
@@ -70,13 +71,8 @@ def origins(graph: onnx.ModelProto) -> Callable[[TimedLayer], str | None]:
     return find
 
 
-def _names(layer: str) -> Iterable[str]:
-    yield layer
-    yield _SUFFIX.sub("", layer)
-
-
 def _multiplying(node: onnx.NodeProto, makers: Mapping[str, onnx.NodeProto], operator: str) -> onnx.NodeProto:
-    """The node of the operator, a few steps before the one whose output gave the layer its name; else that one."""
+    """The node with the layer's operator a few steps above ``node``, which named the layer; else ``node``."""
     wanted, found = operator.removeprefix("Fused").removeprefix("QLinear"), node
     for _ in range(_MOST_STEPS):
         if found.op_type == wanted:

@@ -1,4 +1,4 @@
-"""What an engine is asked to be, and what its build may use."""
+"""How an engine is built, what its build may use, and how it is run."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from edgetl.errors import EdgetlError
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """How an engine is built. All of it is part of the engine's identity.
+    """How an engine is built. All fields are part of the engine's identity.
 
-    ``compute_capability`` (such as SM86) is for runtimes that build ahead of time for another device. The batches bound
-    a dynamic batch: it runs in ``min_batch`` to ``max_batch``, fastest in ``opt_batch``. ``workspace_mb`` bounds the
-    scratch memory of a layer. ``optimization_level`` is how long the builder searches, 0 to 5. ``calibration_sha256``
-    identifies the calibration cache that INT8 on a DLA core takes its scales from. ``hardware_compatible`` is
-    ``ampere-plus`` or ``same-compute-capability``.
+    ``compute_capability`` (such as SM86) is for runtimes that build ahead of time for another device. A dynamic batch
+    runs from ``min_batch`` to ``max_batch``, fastest at ``opt_batch``. ``workspace_mb`` limits the scratch memory of a
+    layer. ``optimization_level``, 0 to 5, is how long the builder searches. ``calibration_sha256`` identifies the
+    calibration cache that gives INT8 on a DLA core its scales. ``hardware_compatible`` is ``ampere-plus`` or
+    ``same-compute-capability``.
     """
 
     compute_capability: str | None = None
@@ -43,7 +43,7 @@ BATCHES = frozenset({"min_batch", "opt_batch", "max_batch"})
 
 
 def refuse_options(runtime: str, options: BuildOptions, known: Collection[str], instead: str) -> None:
-    """Refuse what a runtime cannot do rather than leave it out."""
+    """Raise EdgetlError where an option is set that a runtime does not know, rather than ignore it."""
     for field in fields(options):
         value = getattr(options, field.name)
         if value != field.default and field.name not in known:
@@ -54,10 +54,10 @@ def refuse_options(runtime: str, options: BuildOptions, known: Collection[str], 
 
 @dataclass(frozen=True)
 class BuildResources:
-    """What a build may use that makes no other engine of it.
+    """What a build may use without making another engine.
 
-    ``timing_caches`` is the folder of what builders remember of kernels' times; None: nothing is kept. ``on_progress``
-    is told the share of the work that is done.
+    ``timing_caches`` is the folder where builders keep measured times of kernels; with None they keep nothing.
+    ``on_progress`` is called with the fraction of the work that is done.
     """
 
     timing_caches: Path | None = None
@@ -67,13 +67,13 @@ class BuildResources:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How an engine is run. None of it changes what it computes.
+    """How an engine is run. No field changes what it computes.
 
-    ``threads`` are those of ONNX Runtime on the CPU; 0 means one per core. ``timed``: an engine on a GPU keeps the
-    times of its parts. ``spin_wait``: the host looks again and again whether the device is done, where it would sleep.
-    Without ``transfers`` the inputs of the first inference stay on the device, and no outputs come back. Engines with
-    the same name for ``scratch`` share their scratch memory and never run at once. ``runtime_caches`` is the folder of
-    what TensorRT-RTX compiled on the device; None: nothing is kept.
+    ``threads`` are those of ONNX Runtime on the CPU; 0 means one per core. With ``timed``, an engine on a GPU keeps the
+    times of its parts. With ``spin_wait`` the host polls the device and does not sleep. Without ``transfers`` the
+    inputs of the first inference stay on the device, and no outputs come back. Engines with the same name for
+    ``scratch`` share scratch memory and never run at once. ``runtime_caches`` is the folder where TensorRT-RTX keeps
+    what it compiled on the device; with None it keeps nothing.
     """
 
     threads: int = 0

@@ -27,9 +27,8 @@ SUFFIX = ".onnx"
 QDQ_FORMAT: QdqFormat = "onnxruntime"
 
 _CPU = ("CPUExecutionProvider",)
-_ERRORS_ONLY = 3
-_WARM = 3
-"""Runs before those that count."""
+ERRORS_ONLY = 3  # of ONNX Runtime's levels of severity: 0 verbose to 4 fatal
+_WARM_UP_RUNS = 3  # the first ones allocate the arena and fault in the weights
 
 
 def target(options: BuildOptions) -> dict[str, str]:
@@ -48,15 +47,15 @@ def unsupported(precision: str) -> str | None:
     return None
 
 
-def build(graph: Path, engine: Path, options: BuildOptions, workshop: BuildResources) -> BuildInfo:
-    del options, workshop
+def build(graph: Path, engine: Path, options: BuildOptions, resources: BuildResources) -> BuildInfo:
+    del options, resources
     settings = _session_options(threads=1)
     settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     settings.optimized_model_filepath = str(engine)
     try:
         session(graph, settings)
     except EdgetlError as error:
-        session(graph, _session_options(threads=1))  # where the graph is at fault, this fails too
+        session(graph, _session_options(threads=1))  # this fails too, and says why, where the graph is at fault
         raise OSError("ONNX Runtime failed to write the engine") from error
     return BuildInfo({}, graph_layers(read_structure(engine)))
 
@@ -64,7 +63,7 @@ def build(graph: Path, engine: Path, options: BuildOptions, workshop: BuildResou
 def load(engine: Path, options: BuildOptions, run: RunOptions) -> Engine:
     del options
     settings = _session_options(run.threads)
-    # The file is what the optimiser left: to optimise it once more would cost start-up time and change nothing.
+    # The optimiser wrote this file: to optimise it again would cost start-up time and change nothing.
     settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return OrtEngine(engine.name, session(engine, settings))
 
@@ -81,17 +80,17 @@ def layer_times(
         watched = session(engine, settings)
         loaded = OrtEngine(engine.name, watched)
         try:
-            for _ in range(_WARM + runs):
+            for _ in range(_WARM_UP_RUNS + runs):
                 loaded.infer(*inputs)
         finally:
             profile = Path(watched.end_profiling())
-        return read_profile(profile, _WARM)
+        return read_profile(profile, _WARM_UP_RUNS)
 
 
 def _session_options(threads: int) -> onnxruntime.SessionOptions:
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = threads
-    settings.log_severity_level = _ERRORS_ONLY
+    settings.log_severity_level = ERRORS_ONLY
     # Threads of one engine that spin while another runs would falsify both engines' times.
     settings.add_session_config_entry("session.force_spinning_stop", "1")
     if not multiplies_bytes_exactly():
@@ -103,7 +102,7 @@ def _session_options(threads: int) -> onnxruntime.SessionOptions:
 def session(
     path: Path, settings: onnxruntime.SessionOptions, providers: Sequence[Any] = _CPU
 ) -> onnxruntime.InferenceSession:
-    """A session of a graph.
+    """Make a session of a graph.
 
     Raises:
         EdgetlError: ONNX Runtime does not take the graph.
@@ -119,7 +118,7 @@ def _one_line(error: Exception) -> str:
 
 
 class OrtEngine:
-    """A session behind the Protocol of engines."""
+    """An `Engine` that runs a session of ONNX Runtime."""
 
     def __init__(self, name: str, session: onnxruntime.InferenceSession) -> None:
         self._name = name
@@ -137,7 +136,7 @@ class OrtEngine:
     def infer(self, *inputs: Float32Array) -> dict[str, Float32Array]:
         try:
             values = self._session.run(None, dict(zip(self._inputs, inputs, strict=True)))
-        except Exception as error:  # as in session
+        except Exception as error:  # see `session`
             found = " and ".join(str(list(value.shape)) for value in inputs)
             raise EdgetlError(f"{self._name} cannot run on inputs of {found}: {_one_line(error)}") from error
         return dict(zip(self._outputs, values, strict=True))

@@ -17,16 +17,14 @@ from edgetl.engine.layer_times import LayerTimes
 from edgetl.engine.nvidia.device import find_device
 from edgetl.engine.nvidia.timing_cache import cache_folder
 from edgetl.engine.options import BATCHES, BuildOptions, BuildResources, RunOptions, refuse_options
-from edgetl.engine.ort import OrtEngine, session
+from edgetl.engine.ort import ERRORS_ONLY, OrtEngine, session
 from edgetl.engine.runtime import BuildInfo, Engine
 from edgetl.errors import EdgetlError
-
-_ERRORS_ONLY = 3
 
 
 @dataclass(frozen=True)
 class GpuProvider:
-    """One of ONNX Runtime's providers as a runtime. What it cannot run is refused, never given to the CPU."""
+    """A `Runtime` that uses one of ONNX Runtime's providers and refuses graphs that need the CPU too."""
 
     NAME: str
     provider: str
@@ -57,9 +55,9 @@ class GpuProvider:
             return "ONNX Runtime's CUDA provider has no INT8 convolutions: it would compute between Q/DQ nodes in FP32"
         return None
 
-    def build(self, graph: Path, engine: Path, options: BuildOptions, workshop: BuildResources) -> BuildInfo:
-        """The graph that the provider optimised. TensorRT's compiles when it is loaded and takes the graph as it is."""
-        del options, workshop
+    def build(self, graph: Path, engine: Path, options: BuildOptions, resources: BuildResources) -> BuildInfo:
+        """Write the optimised graph. TensorRT's provider compiles at loading, and its engine is the graph itself."""
+        del options, resources
         settings = self._settings()
         if self.QDQ_FORMAT == "onnxruntime":
             settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
@@ -67,7 +65,7 @@ class GpuProvider:
             self._session(graph, settings)
         else:
             shutil.copyfile(graph, engine)
-            self._session(engine, settings)
+            self._session(engine, settings)  # what the provider refuses, it refuses now and not at the first load
         return BuildInfo({"device": find_device().title}, graph_layers(read_structure(engine)))
 
     def load(self, engine: Path, options: BuildOptions, run: RunOptions) -> Engine:
@@ -87,29 +85,28 @@ class GpuProvider:
 
     def _settings(self) -> onnxruntime.SessionOptions:
         settings = onnxruntime.SessionOptions()
-        settings.log_severity_level = _ERRORS_ONLY
+        settings.log_severity_level = ERRORS_ONLY
         settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         return settings
 
     def _session(self, path: Path, settings: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
-        loaded = session(path, settings, [(self.provider, self._options(path))])
+        options: dict[str, Any] = {}
+        if self.QDQ_FORMAT == "tensorrt":
+            precisions = graph_precisions(read_structure(path))
+            options = {
+                "trt_fp16_enable": "fp16" in precisions,
+                "trt_int8_enable": "int8" in precisions,
+                "trt_engine_cache_enable": True,
+                "trt_engine_cache_path": str(cache_folder() / "onnxruntime"),
+            }
+        loaded = session(path, settings, [(self.provider, options)])
+        # Where a provider's libraries are missing, ONNX Runtime warns and takes the CPU.
         if loaded.get_providers()[0] != self.provider:
             raise EdgetlError(
                 f"ONNX Runtime {onnxruntime.__version__} cannot start {self.provider} and took "
                 f"{loaded.get_providers()[0]} instead; see edgetl doctor"
             )
         return loaded
-
-    def _options(self, path: Path) -> dict[str, Any]:
-        if self.QDQ_FORMAT == "onnxruntime":
-            return {}
-        precisions = graph_precisions(read_structure(path))
-        return {
-            "trt_fp16_enable": "fp16" in precisions,
-            "trt_int8_enable": "int8" in precisions,
-            "trt_engine_cache_enable": True,
-            "trt_engine_cache_path": str(cache_folder() / "onnxruntime"),
-        }
 
 
 CUDA = GpuProvider("onnxruntime-cuda", "CUDAExecutionProvider", "onnxruntime")

@@ -12,16 +12,16 @@ from edgetl.engine.layer_times import LayerTimes, from_runs
 from edgetl.errors import EdgetlError
 
 _KERNEL = "_kernel_time"
+# Their time is that of the layers inside, which have events of their own.
 _HOLD_OTHERS = frozenset({"Loop", "If", "Scan"})
-"""Their time is that of the layers within, which have events of their own."""
 _US_PER_MS = 1e3
 
 
 def read_profile(path: Path, warm: int) -> LayerTimes:
-    """Medians over all runs but the first ``warm``.
+    """Read the medians over all runs but the first ``warm``.
 
     Raises:
-        EdgetlError: the file is no profile, or tells of no layer.
+        EdgetlError: the file is no profile, or holds no layer.
     """
     try:
         events = [event for event in json.loads(path.read_bytes()) if isinstance(event, dict)]
@@ -29,16 +29,17 @@ def read_profile(path: Path, warm: int) -> LayerTimes:
         raise EdgetlError(f"ONNX Runtime's profile cannot be read: {' '.join(str(error).split())}") from error
     runs = sorted((_span(event) for event in events if event.get("name") == "model_run"), key=lambda span: span[0])
     if len(runs) <= warm:
-        raise EdgetlError(f"ONNX Runtime's profile tells of {len(runs)} runs, expected more than {warm}")
+        raise EdgetlError(f"ONNX Runtime's profile holds {len(runs)} runs, expected more than {warm}")
     starts = [start for start, _ in runs]
     kernels: list[dict[tuple[str, str], float]] = [{} for _ in runs]
     for name, operator, start, microseconds in _kernels(events):
+        # Events do not name their run: it is the last one that began before them, unless that had ended.
         number = bisect_right(starts, start) - 1
         if number >= 0 and start <= runs[number][0] + runs[number][1]:
             key = (name, operator)
             kernels[number][key] = kernels[number].get(key, 0.0) + microseconds / _US_PER_MS
     if not any(kernels[warm:]):
-        raise EdgetlError("ONNX Runtime's profile tells of no layer")
+        raise EdgetlError("ONNX Runtime's profile holds no layer")
     whole = [microseconds / _US_PER_MS for _, microseconds in runs[warm:]]
     return from_runs("ONNX Runtime's profiler", kernels[warm:], whole)
 

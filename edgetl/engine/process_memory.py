@@ -1,4 +1,4 @@
-"""Memory that this process holds, as Linux tells it."""
+"""Memory of this process and of the machine, from Linux' /proc."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def status_mb(field: str) -> float | None:
-    """A field of /proc/self/status such as VmRSS or VmHWM (the peak); None where the system does not tell."""
+    """A field of /proc/self/status in MiB, such as VmRSS or VmHWM (the peak); None where the system has none."""
     try:
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -16,7 +16,7 @@ def status_mb(field: str) -> float | None:
 
 
 def available_mb() -> float | None:
-    """Memory that the machine can still give to programs."""
+    """MiB that the machine can still give to programs; None where the system does not say."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -25,7 +25,7 @@ def available_mb() -> float | None:
 
 
 def forget_peak() -> None:
-    """Let the peak begin anew with what is held now: man 5 proc, clear_refs."""
+    """Reset the peak, VmHWM, to what is held now (man 5 proc, clear_refs)."""
     path = Path("/proc/self/clear_refs")
     if os.access(path, os.W_OK):
         path.write_text("5", encoding="ascii")

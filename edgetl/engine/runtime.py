@@ -1,4 +1,4 @@
-"""What every runtime can be asked, and the one table of those there are."""
+"""The Protocol of runtimes, the table of all of them, and building and loading engines through them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib
 import platform
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from functools import reduce
@@ -47,22 +48,22 @@ class Engine(Protocol):
         """The shape of each input for one image."""
 
     def infer(self, *inputs: Float32Array) -> dict[str, Float32Array]:
-        """Outputs by name. The one input of most engines are images, N x 3 x S x S in [0, 1]."""
+        """Run the engine; outputs by name. Most have one input: images, N x 3 x S x S in [0, 1]."""
 
 
 @dataclass(frozen=True)
 class BuildInfo:
-    """What a runtime can tell of a build: the machine, and the engine's layers where it could be asked for them."""
+    """What a runtime says about a build: the machine, and the engine's layers where it could list them."""
 
     on: Mapping[str, str]
     layers: tuple[EngineLayer, ...] | None
 
 
 class Runtime(Protocol):
-    """A module of this room, or an object in one.
+    """A module of this package, or an object in one.
 
-    All of its functions raise EdgetlError where the machine lacks what they need, or where the options ask for what the
-    runtime cannot do.
+    All functions raise EdgetlError where the machine lacks what they need, or the runtime cannot do what the options
+    ask for.
     """
 
     @property
@@ -73,24 +74,24 @@ class Runtime(Protocol):
     def QDQ_FORMAT(self) -> QdqFormat: ...  # noqa: N802
 
     def target(self, options: BuildOptions) -> dict[str, str]:
-        """What an engine built here is tied to."""
+        """What an engine that is built here is tied to, by name."""
 
     def here(self, options: BuildOptions) -> dict[str, str]:
-        """What this machine is, to be held against an engine's target."""
+        """What this machine is, to compare with an engine's target."""
 
     def unsupported(self, precision: str) -> str | None:
         """Why a precision cannot run, or None where it can."""
 
-    def build(self, graph: Path, engine: Path, options: BuildOptions, workshop: BuildResources) -> BuildInfo:
+    def build(self, graph: Path, engine: Path, options: BuildOptions, resources: BuildResources) -> BuildInfo:
         """Write an engine file from a prepared graph."""
 
     def load(self, engine: Path, options: BuildOptions, run: RunOptions) -> Engine:
-        """Load an engine file that was built with some options."""
+        """Load an engine file that was built with ``options``."""
 
     def layer_times(
         self, engine: Path, options: BuildOptions, run: RunOptions, inputs: Sequence[Float32Array], runs: int
     ) -> LayerTimes:
-        """Run an engine file on some inputs with the runtime's own profiler looking on."""
+        """Time the layers of an engine file with the runtime's own profiler."""
 
 
 RUNTIMES: Mapping[str, str] = {
@@ -103,7 +104,7 @@ RUNTIMES: Mapping[str, str] = {
 
 
 def get_runtime(name: str) -> Runtime:
-    """The runtime of a name.
+    """The runtime with a name of `RUNTIMES`.
 
     Raises:
         EdgetlError: this version has no such runtime.
@@ -115,39 +116,45 @@ def get_runtime(name: str) -> Runtime:
 
 
 def build_engine(
-    runtime: Runtime, graph: Path, engine: Path, options: BuildOptions, workshop: BuildResources | None = None
+    runtime: Runtime, graph: Path, engine: Path, options: BuildOptions, resources: BuildResources | None = None
 ) -> bool:
-    """Build an engine and its manifest, unless the one that lies there is the very one.
+    """Build an engine and its manifest, unless the engine that lies there is up to date.
 
-    Of two processes that are asked for one engine, one builds it and the other waits and takes it.
+    Of two processes that want one engine, one builds it, and the other waits and takes it.
 
     Returns:
-        True where it was built, False where the engine there was up to date.
+        Whether it was built.
     """
-    graph_sha256, target = sha256_file(graph), runtime.target(options)
+    identity = EngineIdentity(sha256_file(graph), runtime.target(options), options)
     with locked(engine):
-        if _is_current(engine, graph_sha256, target, options):
-            return False
-        _build(runtime, graph, engine, EngineIdentity(graph_sha256, target, options), workshop or BuildResources())
+        if manifest_path(engine).is_file():
+            with suppress(EdgetlError):  # an engine that is damaged or of another version is built again
+                there = read_manifest(engine)
+                # As dictionaries: options that this version does not know make another engine, no error.
+                same = (there.graph_sha256, there.target) == (identity.graph_sha256, identity.target)
+                if same and there.options == asdict(options):
+                    return False
+        _build(runtime, graph, engine, identity, resources or BuildResources())
     return True
 
 
 @dataclass(frozen=True)
 class EngineIdentity:
-    """What makes an engine the one that it is."""
+    """What tells engines apart: two builds with the same identity give the same engine."""
 
     graph_sha256: str
     target: dict[str, str]
     options: BuildOptions
 
 
-def _build(runtime: Runtime, graph: Path, engine: Path, identity: EngineIdentity, workshop: BuildResources) -> None:
+def _build(runtime: Runtime, graph: Path, engine: Path, identity: EngineIdentity, resources: BuildResources) -> None:
     forget_peak()
     begin, before = time.perf_counter(), status_mb("VmRSS")
     with whole_file(engine) as partial:
+        # Before anything else: a build that is killed must leave no manifest that speaks of another build.
         manifest_path(engine).unlink(missing_ok=True)
-        built = runtime.build(graph, partial, identity.options, workshop)
-    # The kernel counts pages on each core and sums them up loosely: the peak may read a little below the beginning.
+        built = runtime.build(graph, partial, identity.options, resources)
+    # The kernel sums the pages of all cores only now and then: the peak may read a little below the beginning.
     peak, structure = status_mb("VmHWM"), read_structure(graph)
     inputs, outputs = graph_tensors(structure)
     manifest = EngineManifest(
@@ -170,23 +177,13 @@ def _build(runtime: Runtime, graph: Path, engine: Path, identity: EngineIdentity
     write_json(manifest_path(engine), manifest)
 
 
-def _is_current(engine: Path, graph_sha256: str, target: dict[str, str], options: BuildOptions) -> bool:
-    if not manifest_path(engine).is_file():
-        return False
-    try:
-        manifest = read_manifest(engine)
-    except EdgetlError:  # damaged or of another version: it is built anew
-        return False
-    return (manifest.graph_sha256, manifest.target, manifest.options) == (graph_sha256, target, asdict(options))
-
-
 def time_layers(
     engine: Path, inputs: Sequence[Float32Array], runs: int = 30, trust: bool = False, run: RunOptions | None = None
 ) -> LayerTimes:
-    """Milliseconds of each layer of an engine.
+    """Measure the milliseconds of each layer of an engine.
 
     Raises:
-        EdgetlError: as `load_engine` does, or the runtime tells no times of layers.
+        EdgetlError: as `load_engine` does, or the runtime cannot time layers.
     """
     runtime, options = _checked(engine, trust)
     return runtime.layer_times(engine, options, run or RunOptions(), inputs, runs)
@@ -196,8 +193,8 @@ def load_engine(engine: Path, threads: int = 0, trust: bool = False, run: RunOpt
     """Load an engine after checking that it is whole and was built for this machine.
 
     Args:
-        threads: of ONNX Runtime, 0 for one per core; with ``run``, that says it.
-        trust: load it though it is not the file that its manifest describes. An engine can run code.
+        threads: those of ONNX Runtime, 0 for one per core; ``run`` overrides it.
+        trust: load a file that its manifest does not describe. An engine can run code.
 
     Raises:
         EdgetlError: the engine is missing, damaged, or was built for something else.
@@ -207,7 +204,7 @@ def load_engine(engine: Path, threads: int = 0, trust: bool = False, run: RunOpt
 
 
 def _checked(engine: Path, trust: bool) -> tuple[Runtime, BuildOptions]:
-    """The runtime of an engine that is whole and was built for this machine, and what it was built with."""
+    """The runtime and build options of an engine, after checking that it is whole and was built for this machine."""
     manifest = read_manifest(engine, trust)
     runtime = get_runtime(manifest.runtime)
     try:

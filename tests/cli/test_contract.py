@@ -71,8 +71,8 @@ def test_help_and_version_end_with_0(call: Command) -> None:
         (["profile"], "give a STUDY.yaml with -o DIR, models, or --load FILE"),
         (["profile", "a.onnx", "--load", "x.json"], "--load measures nothing"),
         (["profile", "a.onnx", "--fail-if-slower", "5%"], "needs --against"),
-        (["profile", "a.onnx", "--against", "b.onnx", "--fail-if-slower", "five"], "is no share above 0 %"),
-        (["profile", "a.onnx", "--width", "nan%"], "is no share above 0 %"),
+        (["profile", "a.onnx", "--against", "b.onnx", "--fail-if-slower", "five"], "is no fraction above 0 %"),
+        (["profile", "a.onnx", "--width", "nan%"], "is no fraction above 0 %"),
         (["profile", "a.onnx", "--provider", "cuda"], "ONNX files are measured on the CPU"),
         (
             ["prepare", "a.onnx", "--precision", "fp16", "--target", "tensorrt", "-o", "b.onnx"],

@@ -359,7 +359,7 @@ def test_labels_that_the_pretrained_ending_knows_are_found_before_any_training(c
         ({"task": "classify"}, "has detection, which is for task detect; leave it out, or say task: detect"),
         ({"groups": {"all": ["car", "bus"]}}, "specialised, shared, branched and cascade need at least two groups"),
         ({"detection": {"epocs": 3}}, "detection.epocs is not a known key (did you mean epochs?)"),
-        ({"detection": {"unfreeze": 20}}, "detection.unfreeze is 20, expected a share such as 20% or 0.2"),
+        ({"detection": {"unfreeze": 20}}, "detection.unfreeze is 20, expected a fraction such as 20% or 0.2"),
         ({"backbone": {"name": "darknet/yolo.cfg"}}, "a Darknet cfg needs weights: its .weights file, or null"),
         ({"backbone": {"name": "edgetl/nano", "labels": "coco.names"}}, "labels is for a Darknet detector"),
     ],

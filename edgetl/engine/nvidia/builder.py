@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import onnx
-
 from edgetl.engine.layer_precisions import graph_precisions, read_structure
 from edgetl.engine.nvidia import timing_cache
 from edgetl.engine.nvidia.device import CudaDevice
@@ -21,19 +19,19 @@ from edgetl.engine.options import BuildOptions, BuildResources
 from edgetl.errors import EdgetlError
 
 _MB = 2**20
-_WORKSPACE_SHARE = 4
-"""A layer's scratch memory is a quarter of the device's unless it is set: a Jetson's is the system's too."""
+# Unless it is set, a layer's scratch memory is at most a quarter of the device's: on a Jetson the system needs it too.
+_WORKSPACE_DIVISOR = 4
 
 
 @dataclass(frozen=True)
 class BuildJob:
-    """One build: what to build with, from what, for what. ``device`` is None where the engine is for another one."""
+    """One build. ``device`` is the GPU of this machine, None where it has none."""
 
     product: TensorRTPackage
     trt: Any
     graph: Path
     options: BuildOptions
-    workshop: BuildResources
+    resources: BuildResources
     device: CudaDevice | None
 
     @property
@@ -42,10 +40,10 @@ class BuildJob:
 
 
 def build(job: BuildJob) -> bytes:
-    """The serialised engine.
+    """Build an engine and return it serialised.
 
-    Networks are strongly typed: the precision is in the prepared graph, and no builder flag changes it. TensorRT 8,
-    and DLA cores up to TensorRT 10, know weak typing alone; there the flags allow what is in the graph.
+    Networks are strongly typed: the prepared graph holds the precision, and no builder flag changes it. TensorRT 8, and
+    DLA cores up to TensorRT 10, know weak typing only; there the flags allow the precisions that are in the graph.
 
     Raises:
         EdgetlError: TensorRT does not take the graph or the options, or runs out of memory.
@@ -55,15 +53,17 @@ def build(job: BuildJob) -> bytes:
     weak = _is_weak(job, precisions)
     log = Log(job.trt)
     builder = job.trt.Builder(log.logger)
-    if builder is None:  # TensorRT gives no object where it finds no driver
+    if builder is None:  # the bindings return None where TensorRT finds no driver
         raise EdgetlError(f"{job.title} does not start: {explain_builder(log.errors, model)}")
     network = builder.create_network(network_flags(job.trt, weak))
-    _parse(job, network, log, model)
+    parser = job.trt.OnnxParser(network, log.logger)
+    if not parser.parse_from_file(str(job.graph)):
+        raise EdgetlError(f"{job.title} cannot read {job.graph}: {explain_parser(parser, job.trt, model, log.errors)}")
     config = builder.create_builder_config()
     _configure(job, builder, config)
     config.add_optimization_profile(_profile(builder, network, job.options))
     calibrator = _allow_precisions(job, config, precisions) if weak else None
-    with _watched(job, config), _timing(job, config):
+    with _progress(job, config), _timing(job, config):
         serialised = builder.build_serialized_network(network, config)
         if serialised is None:
             raise EdgetlError(f"{job.title} cannot build {job.graph}: {explain_builder(log.errors, model)}")
@@ -72,13 +72,12 @@ def build(job: BuildJob) -> bytes:
 
 
 def _is_weak(job: BuildJob, precisions: frozenset[str]) -> bool:
-    """Whether the network is weakly typed.
+    """Whether the network has to be weakly typed.
 
     Raises:
-        EdgetlError: this TensorRT's DLA or calibration does not do what is asked.
+        EdgetlError: this TensorRT's DLA or calibration cannot do what the job asks for.
     """
-    weakly = has(job.trt, "weak typing")
-    if job.workshop.calibration_cache is not None:
+    if job.resources.calibration_cache is not None:
         if not has(job.trt, "calibration"):
             raise EdgetlError(
                 f"{job.title} takes no calibration cache; give it a graph in INT8 (edgetl prepare --precision int8)"
@@ -86,13 +85,8 @@ def _is_weak(job: BuildJob, precisions: frozenset[str]) -> bool:
         if "int8" in precisions:
             raise EdgetlError(f"{job.graph} is INT8 already; give the FP32 or FP16 graph with --calibration-cache")
         return True
-    if job.options.dla_core is not None and weakly:
-        _refuse_for_dla(job, precisions)
-        return True
-    return not has(job.trt, "strong typing")
-
-
-def _refuse_for_dla(job: BuildJob, precisions: frozenset[str]) -> None:
+    if job.options.dla_core is None or not has(job.trt, "weak typing"):
+        return not has(job.trt, "strong typing")
     if "int8" in precisions:
         raise EdgetlError(
             f"a DLA core takes no Q/DQ nodes from {job.title}, and {job.graph} has some; give the FP16 graph, with "
@@ -103,27 +97,28 @@ def _refuse_for_dla(job: BuildJob, precisions: frozenset[str]) -> None:
             f"{job.graph} is FP32 and a DLA core computes in FP16 or INT8; prepare it with --precision fp16, or give "
             "--calibration-cache"
         )
-
-
-def _parse(job: BuildJob, network: Any, log: Log, model: onnx.ModelProto) -> None:
-    parser = job.trt.OnnxParser(network, log.logger)
-    if not parser.parse_from_file(str(job.graph)):
-        raise EdgetlError(f"{job.title} cannot read {job.graph}: {explain_parser(parser, job.trt, model, log.errors)}")
+    return True
 
 
 def _configure(job: BuildJob, builder: Any, config: Any) -> None:
     trt, options = job.trt, job.options
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # or no one could tell the layers' precisions
+    # Without details the engine inspector lists the layers' names alone, and no precisions.
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if options.optimization_level is not None:
         config.builder_optimization_level = options.optimization_level
-    if (workspace := _workspace_mb(job)) is not None:
-        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace * _MB)
+    workspace_mb = options.workspace_mb
+    if workspace_mb is None and job.device is not None:
+        workspace_mb = job.device.memory_mb // _WORKSPACE_DIVISOR
+    if workspace_mb is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_mb * _MB)
     if options.sparse:
         config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)
     if options.version_compatible:
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
-    if options.hardware_compatible is not None:
-        config.hardware_compatibility_level = _compatibility(job, options.hardware_compatible)
+    if (level := options.hardware_compatible) is not None:
+        if level == "same-compute-capability" and not has(trt, "same compute capability"):
+            raise EdgetlError(f"{job.title} cannot build for every device of a compute capability; leave it out")
+        config.hardware_compatibility_level = getattr(trt.HardwareCompatibilityLevel, level.replace("-", "_").upper())
     if job.product.ahead_of_time:
         config.num_compute_capabilities = 1
         config.set_compute_capability(getattr(trt.ComputeCapability, str(options.compute_capability)), 0)
@@ -131,21 +126,8 @@ def _configure(job: BuildJob, builder: Any, config: Any) -> None:
         _use_dla(job, builder, config, options.dla_core)
 
 
-def _workspace_mb(job: BuildJob) -> int | None:
-    if job.options.workspace_mb is not None or job.device is None:
-        return job.options.workspace_mb
-    return job.device.memory_mb // _WORKSPACE_SHARE
-
-
-def _compatibility(job: BuildJob, wanted: str) -> Any:
-    levels = job.trt.HardwareCompatibilityLevel
-    if wanted == "same-compute-capability" and not has(job.trt, "same compute capability"):
-        raise EdgetlError(f"{job.title} cannot build for every device of a compute capability; leave it out")
-    return getattr(levels, wanted.replace("-", "_").upper())
-
-
 def _use_dla(job: BuildJob, builder: Any, config: Any, core: int) -> None:
-    if core >= builder.num_DLA_cores:
+    if core >= builder.num_DLA_cores:  # they are counted from 0
         raise EdgetlError(f"DLA core {core} is asked for, and {job.title} finds {builder.num_DLA_cores} on this device")
     if job.options.min_batch != job.options.max_batch:
         raise EdgetlError("a DLA core takes one batch size alone; give --batches with one number, such as --batches 1")
@@ -156,8 +138,9 @@ def _use_dla(job: BuildJob, builder: Any, config: Any, core: int) -> None:
 
 
 def _allow_precisions(job: BuildJob, config: Any, precisions: frozenset[str]) -> Any:
-    """On a weakly typed network, allow what is in the graph; return what must live as long as the build."""
-    flags, cache = job.trt.BuilderFlag, job.workshop.calibration_cache
+    """Allow a weakly typed network's precisions; return the calibrator, which must live as long as the build."""
+    flags, cache = job.trt.BuilderFlag, job.resources.calibration_cache
+    # With a cache, FP16 too: a DLA core has no FP32 for the layers that the cache gives no scale.
     if "fp16" in precisions or cache is not None:
         config.set_flag(flags.FP16)
     if "int8" in precisions or cache is not None:
@@ -169,10 +152,10 @@ def _allow_precisions(job: BuildJob, config: Any, precisions: frozenset[str]) ->
 
 
 def _profile(builder: Any, network: Any, options: BuildOptions) -> Any:
-    """The range of a dynamic batch. A graph with a fixed batch keeps it.
+    """An optimization profile with the range of a dynamic batch; a fixed batch keeps its size.
 
     Raises:
-        EdgetlError: another dimension than the batch is open.
+        EdgetlError: a dimension besides the batch is dynamic.
     """
     profile = builder.create_optimization_profile()
     for number in range(network.num_inputs):
@@ -187,14 +170,14 @@ def _profile(builder: Any, network: Any, options: BuildOptions) -> Any:
 
 
 @contextmanager
-def _watched(job: BuildJob, config: Any) -> Iterator[None]:
-    """Progress where the builder tells it; an interrupted build ends as any interrupted command."""
+def _progress(job: BuildJob, config: Any) -> Iterator[None]:
+    """Report progress where the builder can; raise KeyboardInterrupt where the user interrupted the build."""
     monitor = None
     if has(job.trt, "progress"):
-        config.progress_monitor = monitor = make_monitor(job.trt, job.workshop.on_progress)
+        config.progress_monitor = monitor = make_monitor(job.trt, job.resources.on_progress)
     try:
         yield
-    except EdgetlError:
+    except EdgetlError:  # a cancelled build returns no engine, as a failed one does
         if monitor is None or not monitor.interrupted:
             raise
     if monitor is not None and monitor.interrupted:
@@ -203,11 +186,12 @@ def _watched(job: BuildJob, config: Any) -> Iterator[None]:
 
 @contextmanager
 def _timing(job: BuildJob, config: Any) -> Iterator[None]:
-    if job.workshop.timing_caches is None or job.device is None or not job.product.times_kernels:
+    """Let the build use the timing cache of this device and version, and add what it measured."""
+    if job.resources.timing_caches is None or job.device is None or not job.product.times_kernels:
         yield
         return
     identity = (job.product.runtime, job.trt.__version__, job.device.title, job.device.capability, job.device.driver)
-    path = timing_cache.cache_file(job.workshop.timing_caches, *identity)
+    path = timing_cache.cache_file(job.resources.timing_caches, *identity)
     timing_cache.use(config, path)
     yield
     timing_cache.keep(config, path)

@@ -1,4 +1,4 @@
-"""CUDA graphs: what an engine queues is recorded once and launched as one. PyCUDA has none; cuda-bindings do."""
+"""CUDA graphs: an engine's work is recorded once and launched as one. PyCUDA lacks them; cuda-bindings have them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from edgetl.errors import EdgetlError
 
 
 class CapturedGraph:
-    """Work on a stream, recorded.
+    """Recorded work of a stream.
 
     Args:
-        handle: the stream's, as an integer.
-        queue: queues the work; it has to have been run once, because libraries allocate on the first run.
+        handle: the stream's handle.
+        queue: queues the work. It must have run once before, because libraries allocate memory on the first run.
 
     Raises:
         EdgetlError: cuda-bindings are not installed, or the work cannot be captured.
@@ -22,12 +22,12 @@ class CapturedGraph:
     def __init__(self, handle: int, queue: Callable[[], object]) -> None:
         self._cuda = cuda = _bindings()
         self._stream = cuda.CUstream(handle)
-        # Relaxed: other threads may allocate meanwhile.
+        # Relaxed: in the other modes an allocation by any thread would break the capture off.
         mode = cuda.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
         self._ask(cuda.cuStreamBeginCapture(self._stream, mode))
         try:
             queue()
-        finally:
+        finally:  # after a failure too: a stream that is being captured runs nothing
             (graph,) = self._ask(cuda.cuStreamEndCapture(self._stream))
         try:
             (self._graph,) = self._ask(cuda.cuGraphInstantiate(graph, 0))
@@ -41,7 +41,7 @@ class CapturedGraph:
         self._cuda.cuGraphExecDestroy(self._graph)
 
     def _ask(self, answer: tuple[Any, ...]) -> tuple[Any, ...]:
-        """The bindings answer with a code and what was asked for."""
+        """The results in an answer of the bindings, which begins with an error code."""
         code, *results = answer
         if code != self._cuda.CUresult.CUDA_SUCCESS:
             raise EdgetlError(f"a CUDA graph cannot be captured or launched: {code.name}; leave --cuda-graph out")

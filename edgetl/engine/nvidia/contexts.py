@@ -1,4 +1,4 @@
-"""Execution contexts as each generation makes them, and what lives beside one."""
+"""Execution contexts as each TensorRT makes them, their output allocators, and TensorRT-RTX's runtime cache."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from edgetl.errors import EdgetlError
 
 
 def make_context(plan: DeserializedEngine, run: RunOptions, cache: RuntimeCache | None) -> Any:
-    """An execution context; None where TensorRT has no memory for it."""
+    """Make an execution context; None where TensorRT has no memory for it."""
     trt, engine = plan.trt, plan.engine
     managed = run.scratch is not None
     if has(trt, "graph strategy"):
@@ -38,18 +38,16 @@ def make_context(plan: DeserializedEngine, run: RunOptions, cache: RuntimeCache 
 
 
 def scratch_size(plan: DeserializedEngine) -> int:
-    """Bytes of device memory that an engine needs for its insides."""
+    """Bytes of device memory that an engine needs for intermediate results."""
     engine = plan.engine
     return int(engine.device_memory_size_v2 if has(plan.trt, "device memory in 64 bits") else engine.device_memory_size)
 
 
 class OutputShapes:
-    """Outputs whose size only the data tell: TensorRT asks for memory, is given the buffer, and tells the shape.
-
-    They are those that are still open when all inputs have their shapes.
-    """
+    """Outputs whose shape depends on the data, such as a detector's: TensorRT asks for memory and reports the shape."""
 
     def __init__(self, trt: Any, context: Any, outputs: Sequence[str]) -> None:
+        # The inputs have their shapes by now: what is still open is known only after running.
         late = [name for name in outputs if -1 in tuple(context.get_tensor_shape(name))]
         self._allocators = {name: make_allocator(trt) for name in late}
         for name, allocator in self._allocators.items():
@@ -71,7 +69,7 @@ class OutputShapes:
 
 
 def make_allocator(trt: Any) -> Any:
-    """Hands over one buffer, which is as large as TensorRT says the output may become."""
+    """An output allocator that always returns one buffer, as large as TensorRT says the output may become."""
 
     class Allocator(trt.IOutputAllocator):  # type: ignore[misc]  # the bindings have no types
         def __init__(self) -> None:
@@ -95,7 +93,7 @@ def make_allocator(trt: Any) -> Any:
 
 
 class RuntimeCache:
-    """Kernels that TensorRT-RTX compiled when it first ran, kept on disk: one file per device and version."""
+    """The kernels that TensorRT-RTX compiled at the first run, kept on disk: one file per device and version."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -112,12 +110,12 @@ class RuntimeCache:
     def use(self, config: Any) -> None:
         self._cache = config.create_runtime_cache()
         if self._path.is_file():
-            # What TensorRT-RTX does not take it compiles again.
+            # Its answer does not matter: kernels that TensorRT-RTX does not take, it compiles again.
             self._cache.deserialize(self._path.read_bytes())
         config.set_runtime_cache(self._cache)
 
     def keep(self) -> None:
-        """Write down what was compiled. A cache that cannot be written costs time, no result."""
+        """Write the compiled kernels to the file. A failure only costs time at the next load, so it is no error."""
         content = bytes(memoryview(self._cache.serialize()))
         with suppress(EdgetlError), locked(self._path):
             if not self._path.is_file() or self._path.read_bytes() != content:

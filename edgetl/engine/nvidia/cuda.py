@@ -1,6 +1,6 @@
-"""The device's primary context through PyCUDA: the one that torch and TensorRT use too, so that all can share memory.
+"""The device's primary context through PyCUDA: torch and TensorRT use it too, so that all can share memory.
 
-``pycuda.autoinit`` makes a context of its own, in which TensorRT beside torch crashes.
+``pycuda.autoinit`` makes another context, in which TensorRT crashes when torch is loaded.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from types import ModuleType
 from typing import Any
 
 from edgetl.errors import EdgetlError, MissingExtraError
@@ -23,25 +22,19 @@ def primary_context() -> Cuda:
     Raises:
         EdgetlError: PyCUDA is not installed, or there is no usable GPU.
     """
-    return Cuda(_driver())
-
-
-def _driver() -> ModuleType:
     try:
         import pycuda.driver as driver
     except ModuleNotFoundError as error:
         raise MissingExtraError("running TensorRT engines", "tensorrt", error) from error
     except ImportError as error:
         raise EdgetlError(f"PyCUDA does not load: {' '.join(str(error).split())}; see edgetl doctor") from error
-    module: ModuleType = driver
-    return module
+    return Cuda(driver)
 
 
 class Cuda:
     """Memory, streams and events in the primary context.
 
-    PyCUDA frees what it allocated only in a thread in which the context is current: all that is made here is to be
-    used, and freed, inside ``current``.
+    Use and free what is made here inside ``current``: PyCUDA frees memory only in a thread whose current context it is.
     """
 
     def __init__(self, driver: Any) -> None:
@@ -52,7 +45,7 @@ class Cuda:
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """Make the context current for this thread; what torch has current comes back afterwards."""
+        """Make the context current in this thread for the block; torch's context comes back afterwards."""
         self._context.push()
         try:
             yield
@@ -61,21 +54,17 @@ class Cuda:
 
     @contextmanager
     def explained(self, what: str) -> Iterator[None]:
-        """CUDA's errors as the user's: what failed, and on memory how much there is."""
+        """Turn CUDA's errors in the block into EdgetlError, with the free memory where it ran out."""
         try:
             yield
         except self.driver.MemoryError as error:
-            free, total = self._memory_mb()
+            try:
+                free, total = self.driver.mem_get_info()
+            except self.driver.Error:  # after an asynchronous failure every call fails
+                free, total = 0, 0
             raise EdgetlError(
-                f"{what}: out of memory on the device ({free} of {total} MB are free); close other programs, or build "
-                "the engine with a smaller batch"
+                f"{what}: out of memory on the device ({free // _MB} of {total // _MB} MB are free); close other "
+                "programs, or build the engine with a smaller batch"
             ) from error
         except self.driver.Error as error:
             raise EdgetlError(f"{what}: CUDA says {' '.join(str(error).split())}") from error
-
-    def _memory_mb(self) -> tuple[int, int]:
-        try:
-            free, total = self.driver.mem_get_info()
-        except self.driver.Error:
-            return 0, 0
-        return free // _MB, total // _MB

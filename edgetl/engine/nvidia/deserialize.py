@@ -1,10 +1,10 @@
-"""Engine files to engines in memory, and what TensorRT can tell of them."""
+"""Load engine files into TensorRT, and list their layers."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from edgetl.engine.nvidia.monitor import Log
 from edgetl.engine.options import BuildOptions
 from edgetl.errors import EdgetlError
 
+# The first pattern that is found counts: a tensor's entry names its memory format too.
 _TYPES = (
     (r"int8|kint8", "int8"),
     (r"fp16|half|float16", "fp16"),
@@ -30,7 +31,7 @@ _TYPES = (
 
 @dataclass(frozen=True)
 class DeserializedEngine:
-    """A deserialised engine, with what must live as long as it does."""
+    """A deserialised engine, with the objects that must live as long as it does."""
 
     product: TensorRTPackage
     trt: Any
@@ -40,7 +41,7 @@ class DeserializedEngine:
 
 
 def deserialise(product: TensorRTPackage, path: Path, options: BuildOptions) -> DeserializedEngine:
-    """Hand an engine file to TensorRT. What it is was checked before: TensorRT trusts what it is given.
+    """Load an engine file into TensorRT, which trusts it: the caller has checked what the file is.
 
     Raises:
         EdgetlError: TensorRT does not take it.
@@ -65,42 +66,37 @@ def _reason(log: Log) -> str:
 
 
 def layers(plan: DeserializedEngine) -> tuple[EngineLayer, ...]:
-    """The layers that the builder made of the graph, and the type that each computes in."""
+    """List the layers that the builder made of the graph, and the precision of each."""
     text = plan.engine.create_engine_inspector().get_engine_information(plan.trt.LayerInformationFormat.JSON)
     return parse_layers(text)
 
 
 def parse_layers(text: str) -> tuple[EngineLayer, ...]:
-    """Layers in the JSON of the engine inspector.
+    """Read the layers from the JSON of the engine inspector.
 
     Up to TensorRT 10 a tensor has one field ``Format/Datatype``, from 11 on two. A layer that was built without details
-    is its name alone.
+    is only a name.
     """
     try:
         listed = json.loads(text).get("Layers", [])
     except (ValueError, AttributeError):
         return ()
-    return tuple(_layers_in(listed))
-
-
-def _layers_in(listed: list[Any]) -> Iterator[EngineLayer]:
+    found = []
     for layer in listed:
         if isinstance(layer, str):
-            yield EngineLayer(name=layer, operator="unknown", precision="unknown")
+            found.append(EngineLayer(name=layer, operator="unknown", precision="unknown"))
         elif isinstance(layer, dict):
-            yield EngineLayer(
-                name=str(layer.get("Name", "")),
-                operator=str(layer.get("LayerType", "unknown")),
-                precision=_precision(layer),
-            )
+            name, operator = str(layer.get("Name", "")), str(layer.get("LayerType", "unknown"))
+            found.append(EngineLayer(name=name, operator=operator, precision=_precision(layer)))
+    return tuple(found)
 
 
 def _precision(layer: Mapping[str, Any]) -> str:
-    """The type of the first input; where there is none, of the first output."""
+    """The type of the first input or, without one, of the first output; "unknown" where no type is given."""
     for tensor in (*layer.get("Inputs", []), *layer.get("Outputs", [])):
         if isinstance(tensor, dict):
-            said = " ".join(str(value) for key, value in tensor.items() if re.search("format|type", key, re.I)).lower()
-            found = next((name for pattern, name in _TYPES if re.search(pattern, said)), None)
+            types = " ".join(str(value) for key, value in tensor.items() if re.search("format|type", key, re.I)).lower()
+            found = next((name for pattern, name in _TYPES if re.search(pattern, types)), None)
             if found is not None:
                 return found
     return "unknown"

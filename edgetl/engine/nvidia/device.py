@@ -1,8 +1,9 @@
-"""The GPU that is here, asked of its driver: no package is needed for that, and no context is made."""
+"""The GPU of this machine and its free memory, from the driver's own library: no package is needed for that."""
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgetl.errors import EdgetlError
@@ -14,7 +15,7 @@ _MB = 2**20
 
 @dataclass(frozen=True)
 class CudaDevice:
-    """A GPU. ``capability`` is such as SM87, ``driver`` the newest CUDA that its driver can do, such as 12.6."""
+    """A GPU. ``capability`` is for example SM87, ``driver`` the newest CUDA that the driver supports, such as 12.6."""
 
     name: str
     capability: str
@@ -25,12 +26,12 @@ class CudaDevice:
 
     @property
     def title(self) -> str:
-        """Tells apart what has one name: every Jetson Orin is called Orin."""
+        """The name with the number of multiprocessors: every Jetson Orin is called Orin."""
         return f"{self.name} ({self.multiprocessors} SMs)"
 
 
 def find_device() -> CudaDevice:
-    """The first GPU that CUDA shows; ``CUDA_VISIBLE_DEVICES`` chooses.
+    """The first GPU that CUDA shows; ``CUDA_VISIBLE_DEVICES`` chooses it. No context is made.
 
     Raises:
         EdgetlError: there is none, or no driver for it.
@@ -48,6 +49,7 @@ def find_device() -> CudaDevice:
     ask_driver(cuda, "cuDriverGetVersion", ctypes.byref(driver))
     name, memory = ctypes.create_string_buffer(256), ctypes.c_size_t()
     ask_driver(cuda, "cuDeviceGetName", name, len(name), device)
+    # Without _v2 the driver still has the function of CUDA 3.1, with sizes of 32 bits.
     ask_driver(cuda, "cuDeviceTotalMem_v2", ctypes.byref(memory), device)
     return CudaDevice(
         name=name.value.decode("utf-8", "replace"),
@@ -69,7 +71,7 @@ def ask_driver(cuda: ctypes.CDLL, function: str, *arguments: object) -> None:
     """Call a function of the driver's.
 
     Raises:
-        EdgetlError: it answers with an error.
+        EdgetlError: it returns an error.
     """
     code = getattr(cuda, function)(*arguments)
     if code:
@@ -77,3 +79,26 @@ def ask_driver(cuda: ctypes.CDLL, function: str, *arguments: object) -> None:
         cuda.cuGetErrorString(code, ctypes.byref(text))
         reason = text.value.decode() if text.value else "unknown"
         raise EdgetlError(f"the NVIDIA driver cannot be used: {function} says {reason} (error {code})")
+
+
+def device_memory() -> tuple[Callable[[], float], bool]:
+    """A function that returns how many MiB are free on the first GPU, and whether that is the processor's memory too.
+
+    Raises:
+        EdgetlError: there is no GPU, or its driver cannot be used.
+    """
+    device = find_device()
+    cuda, context = ctypes.CDLL("libcuda.so.1"), ctypes.c_void_p()
+    # The primary context is the one that runtimes use. Made now, its own memory does not count as an engine's.
+    ask_driver(cuda, "cuDevicePrimaryCtxRetain", ctypes.byref(context), 0)
+
+    def free() -> float:
+        left, total, popped = ctypes.c_size_t(), ctypes.c_size_t(), ctypes.c_void_p()
+        ask_driver(cuda, "cuCtxPushCurrent_v2", context)
+        try:
+            ask_driver(cuda, "cuMemGetInfo_v2", ctypes.byref(left), ctypes.byref(total))
+        finally:
+            ask_driver(cuda, "cuCtxPopCurrent_v2", ctypes.byref(popped))
+        return left.value / _MB
+
+    return free, device.integrated

@@ -1,4 +1,4 @@
-"""What goes into an engine and what comes out: names, types, shapes."""
+"""An engine's inputs and outputs: names, types, shapes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _DTYPES: Mapping[str, npt.DTypeLike] = {
 
 @dataclass(frozen=True)
 class EngineIO:
-    """An input with its least and greatest shape; of an output both are what the engine tells, -1 where it is open."""
+    """An input with its least and greatest shape; both are an output's declared shape, with -1 where it is dynamic."""
 
     name: str
     dtype: np.dtype[Any]
@@ -52,7 +52,7 @@ class EngineIO:
 
 
 def read_ports(plan: DeserializedEngine) -> tuple[tuple[EngineIO, ...], tuple[EngineIO, ...]]:
-    """An engine's inputs and outputs, in its order.
+    """Read an engine's inputs and its outputs, each in the engine's order.
 
     Raises:
         EdgetlError: numpy has no such type.
@@ -70,10 +70,10 @@ def read_ports(plan: DeserializedEngine) -> tuple[tuple[EngineIO, ...], tuple[En
 
 
 def check_inputs(engine: str, ports: Sequence[EngineIO], inputs: Sequence[AnyArray]) -> Shapes:
-    """The shapes of the inputs.
+    """Check the inputs and return their shapes.
 
     Raises:
-        EdgetlError: their number, type or shape is not what the engine takes.
+        EdgetlError: the engine does not take inputs of their number, type or shape.
     """
     if len(inputs) != len(ports):
         names = ", ".join(port.name for port in ports)
@@ -85,7 +85,7 @@ def check_inputs(engine: str, ports: Sequence[EngineIO], inputs: Sequence[AnyArr
 
 
 def _dtype(plan: DeserializedEngine, name: str) -> np.dtype[Any]:
-    # TensorRT's own table of numpy's types breaks with newer numpy in 8.6.
+    # Not trt.nptype: that of TensorRT 8.6 reads np.bool, which newer numpy removed.
     kind = plan.engine.get_tensor_dtype(name).name
     if kind not in _DTYPES:
         raise EdgetlError(f"{name} is {kind}, which numpy does not have; export the model with FP32 inputs and outputs")

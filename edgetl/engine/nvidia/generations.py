@@ -1,7 +1,7 @@
-"""What one TensorRT can do and another cannot: looked up in its bindings, never told from its version.
+"""What one TensorRT can do and another cannot: looked up in its bindings, never derived from its version.
 
-TensorRT 8.6 is JetPack 6.0's, 10.x that of JetPack 6.1 to 7.2, 11 that of servers; TensorRT-RTX is for PCs. The tests
-hold this table against the bindings of each.
+JetPack 6.0 has TensorRT 8.6, JetPack 6.1 to 7.2 have 10.x, servers 11; TensorRT-RTX is for PCs. The tests compare this
+table with the bindings of each.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ DIFFERENCES = {
 
 @dataclass(frozen=True)
 class TensorRTPackage:
-    """A TensorRT that may be installed: what it is called, its module, and the extra that it comes with."""
+    """A TensorRT that may be installed: its names, its Python module, and the extra that installs it."""
 
     title: str
     runtime: str
@@ -43,7 +43,7 @@ class TensorRTPackage:
     times_kernels: bool
 
     def load(self) -> ModuleType:
-        """Its Python module.
+        """Import its Python module.
 
         Raises:
             EdgetlError: it is not installed, or it does not load.
@@ -51,18 +51,17 @@ class TensorRTPackage:
         try:
             return importlib.import_module(self.module_name)
         except ModuleNotFoundError as error:
-            raise self._missing(error) from error
+            if self.ahead_of_time:
+                raise MissingExtraError(f"runtime {self.runtime}", self.extra, error) from error
+            # No extra here: on a Jetson pip would install a TensorRT that does not fit JetPack's CUDA.
+            raise EdgetlError(
+                f"runtime {self.runtime} needs the module tensorrt, which is not installed; on a Jetson install "
+                "JetPack's (sudo apt install python3-libnvinfer) and make the virtual environment with "
+                "--system-site-packages"
+            ) from error
         except (ImportError, OSError) as error:  # bindings without their libraries
             reason = " ".join(str(error).split())
             raise EdgetlError(f"{self.title} is installed but does not load: {reason}; see edgetl doctor") from error
-
-    def _missing(self, error: ModuleNotFoundError) -> EdgetlError:
-        if self.ahead_of_time:
-            return MissingExtraError(f"runtime {self.runtime}", self.extra, error)
-        return EdgetlError(
-            f"runtime {self.runtime} needs the module tensorrt, which is not installed; on a Jetson install JetPack's "
-            "(sudo apt install python3-libnvinfer) and make the virtual environment with --system-site-packages"
-        )
 
 
 TENSORRT = TensorRTPackage("TensorRT", "tensorrt", "tensorrt", "tensorrt", ahead_of_time=False, times_kernels=True)
@@ -72,7 +71,7 @@ TENSORRT_RTX = TensorRTPackage(
 
 
 def has(trt: Any, what: str) -> bool:
-    """Whether bindings have what the table calls so."""
+    """Whether bindings have an entry of `DIFFERENCES`."""
     found = trt
     for name in DIFFERENCES[what].split("."):
         if not hasattr(found, name):
@@ -82,7 +81,7 @@ def has(trt: Any, what: str) -> bool:
 
 
 def network_flags(trt: Any, weak: bool) -> int:
-    """Flags of a network whose types are those of the graph; of a weakly typed one where ``weak``."""
+    """The flags that create a strongly typed network, where this TensorRT has it and ``weak`` is false."""
     flags = trt.NetworkDefinitionCreationFlag
     if has(trt, "strong typing") and not weak:
         return 1 << int(flags.STRONGLY_TYPED)

@@ -12,7 +12,7 @@ _FIRST_LINE = b"TRT-"
 
 
 def read_cache(path: Path) -> bytes:
-    """A calibration cache: ``TRT-<version>-EntropyCalibration2``, then ``name: <scale as 8 hex digits>`` per tensor.
+    """Read a calibration cache: ``TRT-<version>-EntropyCalibration2``, then ``name: <scale in hex>`` for each tensor.
 
     Raises:
         EdgetlError: the file is missing or is no calibration cache.
@@ -27,7 +27,7 @@ def read_cache(path: Path) -> bytes:
 
 
 def make_calibrator(trt: Any, cache: bytes) -> Any:
-    """A calibrator that hands over a cache and never runs a batch."""
+    """A calibrator that gives TensorRT a cache and never runs a batch."""
 
     class Calibrator(trt.IInt8EntropyCalibrator2):  # type: ignore[misc]  # the bindings have no types
         def __init__(self) -> None:
@@ -37,12 +37,12 @@ def make_calibrator(trt: Any, cache: bytes) -> Any:
             return 1
 
         def get_batch(self, names: list[str]) -> None:
-            """None ends calibration: there is nothing to be run."""
+            """Return None, which ends calibration: nothing has to run."""
 
         def read_calibration_cache(self) -> bytes:
             return cache
 
         def write_calibration_cache(self, cache: bytes) -> None:
-            """What is written would be what was read."""
+            """Write nothing: TensorRT would write what it has just read."""
 
     return Calibrator()

@@ -1,4 +1,4 @@
-"""Buffers that are allocated once, and scratch memory that engines share."""
+"""Buffers for inputs and outputs, and scratch memory that engines share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from edgetl.arrays import AnyArray
 from edgetl.engine.nvidia.cuda import Cuda
 
-_ALIGNMENT = 256
+_ALIGNMENT = 256  # bytes, which TensorRT expects of scratch memory
 
 
 class Buffer:
@@ -21,7 +21,7 @@ class Buffer:
 
     def __init__(self, cuda: Cuda, dtype: npt.DTypeLike, elements: int) -> None:
         self._driver = cuda.driver
-        count = max(elements, 1)
+        count = max(elements, 1)  # CUDA allocates no empty memory, and an output may be empty
         self._host = cuda.driver.pagelocked_empty(count, dtype)
         self._device = cuda.driver.mem_alloc(count * np.dtype(dtype).itemsize)
 
@@ -48,9 +48,9 @@ class Buffer:
 
 
 class Scratch:
-    """Device memory for the insides of engines of which no two run at once.
+    """Device memory for intermediate results of engines that never run at once.
 
-    Each engine waits, on the device, until the one before it is done: that keeps the promise even on several streams.
+    Each engine waits on the device until the one before it is done, even on another stream.
     """
 
     def __init__(self, cuda: Cuda) -> None:
@@ -65,21 +65,19 @@ class Scratch:
         return self._size
 
     def join(self, user: int, size: int, place: Callable[[int, int], object]) -> None:
-        """Take part with a need of ``size`` bytes; ``place`` is told address and size, again whenever they change."""
+        """Share memory of ``size`` bytes or more; ``place`` is called with address and size whenever they change."""
         self._users[user] = place
-        if size > self._size:
-            self._grow(size)
-        elif self._memory is not None:
-            place(int(self._memory), self._size)
-
-    def _grow(self, size: int) -> None:
+        if size <= self._size:
+            if self._memory is not None:
+                place(int(self._memory), self._size)
+            return
         self.wait()
-        wanted = -(-size // _ALIGNMENT) * _ALIGNMENT
-        fresh = self._cuda.driver.mem_alloc(wanted)
-        old, self._memory, self._size = self._memory, fresh, wanted
-        for place in self._users.values():
-            place(int(fresh), wanted)
-        if old is not None:
+        rounded = -(-size // _ALIGNMENT) * _ALIGNMENT
+        fresh = self._cuda.driver.mem_alloc(rounded)
+        old, self._memory, self._size = self._memory, fresh, rounded
+        for tell in self._users.values():
+            tell(int(fresh), rounded)
+        if old is not None:  # only now: every engine has the new address
             old.free()
 
     def enter(self, stream: Any) -> None:
@@ -87,7 +85,7 @@ class Scratch:
             stream.wait_for_event(self._last)
 
     def leave(self, done: Any) -> None:
-        """What was queued up to the event ``done`` uses the memory."""
+        """Note that the work queued before the event ``done`` uses the memory."""
         self._last = done
 
     def wait(self) -> None:
@@ -95,7 +93,7 @@ class Scratch:
             self._last.synchronize()
 
     def part(self, user: int) -> None:
-        """An engine is unloaded; with the last one the memory goes."""
+        """Remove an engine; with the last one the memory is freed."""
         self.wait()
         self._users.pop(user, None)
         if not self._users and self._memory is not None:
@@ -103,6 +101,7 @@ class Scratch:
             self._memory, self._size, self._last = None, 0, None
 
 
+# Weak: a group is forgotten when its last engine is.
 _groups: WeakValueDictionary[str, Scratch] = WeakValueDictionary()
 
 

@@ -1,4 +1,4 @@
-"""What a builder says while it works: errors for the one line that the user sees, and how far it is."""
+"""A builder's log and progress: its errors for the message that the user sees, and how far it is."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Log:
-    """Keeps the errors that TensorRT logs, and its chatter off the terminal."""
+    """A logger for TensorRT that keeps the errors and prints nothing."""
 
     def __init__(self, trt: Any) -> None:
         errors: list[str] = []
@@ -30,26 +30,26 @@ class Log:
 
 @dataclass
 class Phase:
-    """A phase of a build: its steps, those that are done, and the phases inside the step at work."""
+    """A phase of a build: its steps, those that are done, and the phases inside the current step."""
 
     steps: int
     done: int = 0
     inside: dict[str, Phase] = field(default_factory=dict)
 
     def fraction(self) -> float:
-        """How much of it is done. A phase inside is a part of the step at work."""
-        at_work = max((phase.fraction() for phase in self.inside.values()), default=0.0)
-        return min(1.0, (self.done + at_work) / max(self.steps, 1))
+        """How much of the phase is done; the phases inside are a part of the current step."""
+        current = max((phase.fraction() for phase in self.inside.values()), default=0.0)
+        return min(1.0, (self.done + current) / max(self.steps, 1))
 
 
 class Progress:
-    """Turns phases and steps into one share of the work, which never goes back."""
+    """Turns phases and steps into one fraction of the work, which never decreases."""
 
-    def __init__(self, watch: Callable[[float], object]) -> None:
-        self._watch = watch
+    def __init__(self, report: Callable[[float], object]) -> None:
+        self._report = report
         self._phases: dict[str, Phase] = {}
         self._root: Phase | None = None
-        self._told = 0.0
+        self._reported = 0.0
 
     def start(self, name: str, parent: str | None, steps: int) -> None:
         phase = self._phases[name] = Phase(steps)
@@ -63,27 +63,26 @@ class Progress:
         if phase is not None:
             phase.done = max(phase.done, step + 1)
             phase.inside.clear()
-            self._tell()
+            self._update()
 
     def finish(self, name: str) -> None:
         phase = self._phases.pop(name, None)
         if phase is not None:
             phase.done = phase.steps
-            self._tell()
+            self._update()
 
-    def _tell(self) -> None:
-        share = self._root.fraction() if self._root else 0.0
-        if share > self._told:
-            self._told = share
-            self._watch(share)
+    def _update(self) -> None:
+        fraction = self._root.fraction() if self._root else 0.0
+        # A phase that begins inside a step that seemed further would turn the bar back.
+        if fraction > self._reported:
+            self._reported = fraction
+            self._report(fraction)
 
 
-def make_monitor(trt: Any, watch: Callable[[float], object]) -> Any:
-    """An object for ``IBuilderConfig.progress_monitor``. It cancels the build when the user interrupts it.
-
-    Builders call it from threads of their own, never two at once for one phase.
-    """
-    progress, lock = Progress(watch), threading.Lock()
+def make_monitor(trt: Any, report: Callable[[float], object]) -> Any:
+    """An object for ``IBuilderConfig.progress_monitor``. It cancels the build when the user interrupts it."""
+    # Builders call it from threads of their own, though never twice at once for one phase.
+    progress, lock = Progress(report), threading.Lock()
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:

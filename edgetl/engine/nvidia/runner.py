@@ -1,4 +1,4 @@
-"""The one runner for every TensorRT: pinned buffers allocated once, a stream and events of its own for each engine."""
+"""Run engines of every TensorRT: each has buffers that are allocated once, and a stream and events of its own."""
 
 from __future__ import annotations
 
@@ -16,16 +16,15 @@ from edgetl.engine.nvidia.capture import CapturedGraph
 from edgetl.engine.nvidia.contexts import OutputShapes, RuntimeCache, make_context, scratch_size
 from edgetl.engine.nvidia.cuda import Cuda, primary_context
 from edgetl.engine.nvidia.deserialize import DeserializedEngine, deserialise
+from edgetl.engine.nvidia.device_times import CudaEventTimer, make_profiler
 from edgetl.engine.nvidia.engine_io import EngineIO, Shapes, check_inputs, read_ports
-from edgetl.engine.nvidia.event_timer import CudaEventTimer
 from edgetl.engine.nvidia.generations import TensorRTPackage, has
 from edgetl.engine.nvidia.memory import Buffer, Scratch, shared_scratch
-from edgetl.engine.nvidia.profiler import make_profiler
 from edgetl.engine.options import BuildOptions, RunOptions
 from edgetl.errors import EdgetlError
 
+# How far a captured graph may be from the plain run, relative to the largest output: kernels may add in another order.
 _ROUNDING = 1e-3
-"""How far a captured graph may be from the uncaptured run, of the largest output: kernels may add in another order."""
 
 
 def load(product: TensorRTPackage, path: Path, options: BuildOptions, run: RunOptions) -> NvidiaEngine:
@@ -52,7 +51,7 @@ class NvidiaEngine:
         self._inputs, self._outputs = read_ports(plan)
         self._buffers = {port.name: Buffer(cuda, port.dtype, port.elements) for port in self._inputs}
         self._stream = cuda.driver.Stream()
-        # Who waits for a blocking event sleeps; who waits for another one spins. So does trtexec.
+        # The host sleeps while it waits for a blocking event, and spins for another one, as in trtexec.
         waiting = () if run.spin_wait else (cuda.driver.event_flags.BLOCKING_SYNC,)
         self._begun, self._done = cuda.driver.Event(), cuda.driver.Event(*waiting)
         self._stopwatch = CudaEventTimer(cuda.driver) if run.timed else None
@@ -63,10 +62,15 @@ class NvidiaEngine:
         self._under_way: PendingInference | None = None
         for port in self._inputs:
             self._context.set_tensor_address(port.name, self._buffers[port.name].address)
+        # With the largest inputs, TensorRT can tell how large the outputs become.
         self._set_shapes(tuple(port.most for port in self._inputs))
         self._late = OutputShapes(plan.trt, self._context, [port.name for port in self._outputs])
         for port in self._outputs:
-            self._buffers[port.name] = Buffer(cuda, port.dtype, self._most_elements(port))
+            shape = self._shape_of(port)
+            elements = prod(shape)
+            if -1 in shape:
+                elements = int(self._context.get_max_output_size(port.name)) // port.dtype.itemsize
+            self._buffers[port.name] = Buffer(cuda, port.dtype, elements)
             self._context.set_tensor_address(port.name, self._buffers[port.name].address)
             self._late.place(port.name, self._buffers[port.name].address)
 
@@ -76,17 +80,17 @@ class NvidiaEngine:
 
     @property
     def scratch_mb(self) -> float:
-        """What TensorRT says the engine's insides need on the device."""
+        """MiB that TensorRT says intermediate results need on the device."""
         return scratch_size(self._plan) / 2**20
 
     def infer(self, *inputs: AnyArray) -> dict[str, AnyArray]:
         return self.start(*inputs).result()
 
     def start(self, *inputs: AnyArray) -> PendingInference:
-        """Queue an inference and return at once: engines that are started one after another run at the same time.
+        """Queue an inference and return at once, so that several engines can run at the same time.
 
         Raises:
-            EdgetlError: an inference is under way, or the inputs have another shape or type than the engine takes.
+            EdgetlError: an inference is under way, or the engine does not take inputs of this shape or type.
         """
         if self._under_way is not None:
             raise EdgetlError(f"{self.name} is at work; take the result of its last inference first")
@@ -96,6 +100,7 @@ class NvidiaEngine:
             if self._scratch is not None:
                 self._scratch.enter(self._stream)
             self._mark(0)
+            # Without transfers, inputs that lie on the device already are not copied again.
             self._copy_in(inputs, shapes)
             self._mark(1)
             if self._stopwatch is None:
@@ -131,16 +136,17 @@ class NvidiaEngine:
                     self._buffers[port.name].to_host(shape, self._stream)
 
     def take_device_times(self) -> Float64Array:
-        """Of every inference since the last time, for engines that are ``timed``; see `CudaEventTimer.take`."""
+        """Times of every inference since the last call, for engines that are ``timed``; see `CudaEventTimer.take`."""
         assert self._stopwatch is not None, "RunOptions(timed=True) keeps them"
         return self._stopwatch.take()
 
     def time_layers(self, inputs: Sequence[AnyArray], runs: int) -> LayerTimes:
-        """As trtexec does with ``--dumpProfile``: each run is waited for, then its layers are asked for."""
-        self.infer(*inputs)
+        """Time each layer over ``runs`` inferences, as trtexec does with ``--dumpProfile``."""
+        self.infer(*inputs)  # which also leaves the inputs on the device
         profiler, whole = make_profiler(self._plan.trt), []
         with self._cuda.current(), self._cuda.explained(f"{self.name} cannot run"):
             self._context.profiler = profiler
+            # Otherwise queueing would wait for the device, and the whole inference would take longer.
             self._context.enqueue_emits_profile = False
             for _ in range(runs):
                 profiler.begin()
@@ -154,7 +160,7 @@ class NvidiaEngine:
         return from_runs("TensorRT's profiler", profiler.runs, whole)
 
     def close(self) -> None:
-        """Give back all memory. TensorRT's objects go before the context that they live in."""
+        """Free all memory; a second call does nothing."""
         if self._context is None:
             return
         with self._cuda.current(), self._cuda.explained(f"{self.name} cannot be unloaded"):
@@ -164,6 +170,7 @@ class NvidiaEngine:
             for graph in self._graphs.values():
                 graph.free()
             self._graphs.clear()
+            # TensorRT's objects before the buffers: the context still knows their addresses.
             self._late.forget()
             self._context = None
             if self._scratch is not None:
@@ -179,7 +186,7 @@ class NvidiaEngine:
         self.close()
 
     def __del__(self) -> None:
-        # At the end of the process CUDA may be gone before the engine is.
+        # At the end of the process CUDA may be unloaded before the engine.
         with suppress(Exception):
             self.close()
 
@@ -189,7 +196,7 @@ class NvidiaEngine:
             return bool(self._done.query())
 
     def collect(self) -> dict[str, AnyArray]:
-        """Wait for the inference under way; outputs by name. They are copies."""
+        """Wait for the inference under way and return copies of its outputs by name."""
         with self._cuda.current(), self._cuda.explained(f"{self.name} failed"):
             self._under_way = None
             self._done.synchronize()
@@ -197,17 +204,15 @@ class NvidiaEngine:
                 self._stopwatch.done()
             if not self._run.transfers:
                 return {}
-            return {port.name: self._fetched(port) for port in self._outputs}
-
-    def _fetched(self, port: EngineIO) -> AnyArray:
-        shape = self._known_shape(port)
-        if shape is None:
-            # Only now does the device know how much it found.
-            shape = self._late.shape(port.name)
-            self._buffers[port.name].to_host(shape, self._stream)
-            self._stream.synchronize()
-        value: AnyArray = self._buffers[port.name].on_host(shape).copy()
-        return value
+            outputs = {}
+            for port in self._outputs:
+                buffer, shape = self._buffers[port.name], self._known_shape(port)
+                if shape is None:  # only now, after running, is it known
+                    shape = self._late.shape(port.name)
+                    buffer.to_host(shape, self._stream)
+                    self._stream.synchronize()
+                outputs[port.name] = buffer.on_host(shape).copy()
+            return outputs
 
     def _set_shapes(self, shapes: Shapes) -> None:
         if shapes == self._shapes:
@@ -221,7 +226,7 @@ class NvidiaEngine:
         graph = self._graphs.get(shapes)
         if graph is not None:
             graph.launch()
-        elif self._run.cuda_graph and not has(self._plan.trt, "graph strategy"):
+        elif self._run.cuda_graph and not has(self._plan.trt, "graph strategy"):  # else TensorRT-RTX captures by itself
             self._capture(shapes)
         else:
             self._enqueue()
@@ -231,7 +236,7 @@ class NvidiaEngine:
             raise EdgetlError(f"{self.name} cannot run: {_reason(self._plan)}")
 
     def _capture(self, shapes: Shapes) -> None:
-        """Run as it is, capture, run what was captured, and hold the two against one another."""
+        """Run plainly, capture a CUDA graph, run that too, and compare the outputs."""
         if self._late.names:
             raise EdgetlError(f"{self.name} has outputs whose size only the data tell; leave --cuda-graph out")
         self._enqueue()
@@ -256,12 +261,6 @@ class NvidiaEngine:
     def _known_shape(self, port: EngineIO) -> tuple[int, ...] | None:
         return None if port.name in self._late.names else self._shape_of(port)
 
-    def _most_elements(self, port: EngineIO) -> int:
-        shape = self._shape_of(port)
-        if -1 not in shape:
-            return prod(shape)
-        return int(self._context.get_max_output_size(port.name)) // port.dtype.itemsize
-
     def _join_scratch(self) -> Scratch | None:
         if self._run.scratch is None:
             return None
@@ -278,7 +277,7 @@ class NvidiaEngine:
 
 
 class PendingInference:
-    """An inference under way."""
+    """An inference that was started."""
 
     def __init__(self, engine: NvidiaEngine) -> None:
         self._engine = engine
@@ -290,7 +289,7 @@ class PendingInference:
         return self._outputs is not None or self._engine.is_done()
 
     def result(self) -> dict[str, AnyArray]:
-        """Wait for it; outputs by name."""
+        """Wait for the inference and return its outputs by name."""
         if self._outputs is None:
             self._outputs = self._engine.collect()
         return self._outputs

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgetl.arrays import Float32Array
-from edgetl.artifacts.engine_manifest import OR_NEWER, EngineLayer
+from edgetl.artifacts.engine_manifest import OR_NEWER
 from edgetl.config import QdqFormat
 from edgetl.engine.layer_times import LayerTimes
 from edgetl.engine.nvidia import builder
@@ -18,7 +18,7 @@ from edgetl.engine.options import BATCHES, BuildOptions, BuildResources, RunOpti
 from edgetl.engine.runtime import BuildInfo, Engine
 from edgetl.errors import EdgetlError
 
-_DEFAULT_CAPABILITY = "SM86"
+_DEFAULT_CAPABILITY = "SM86"  # the RTX 30 series, where there is no GPU to build for
 _ANYWHERE = BATCHES | {"workspace_mb", "optimization_level", "sparse"}
 _ON_THE_DEVICE = _ANYWHERE | {
     "dla_core", "gpu_fallback", "calibration_sha256", "version_compatible", "hardware_compatible"
@@ -28,7 +28,7 @@ _FIRST_AMPERE = 80
 
 @dataclass(frozen=True)
 class NvidiaRuntime:
-    """A product of NVIDIA's behind the Protocol of runtimes."""
+    """A `Runtime` that uses TensorRT or TensorRT-RTX."""
 
     product: TensorRTPackage
     SUFFIX: str = ".engine"
@@ -58,13 +58,19 @@ class NvidiaRuntime:
         del precision
         return None
 
-    def build(self, graph: Path, engine: Path, options: BuildOptions, workshop: BuildResources) -> BuildInfo:
+    def build(self, graph: Path, engine: Path, options: BuildOptions, resources: BuildResources) -> BuildInfo:
         trt, device = self.product.load(), _device_or_none()
         if self.product.ahead_of_time:
             options = replace(options, compute_capability=self._capability(trt, options))
-        engine.write_bytes(builder.build(builder.BuildJob(self.product, trt, graph, options, workshop, device)))
+        engine.write_bytes(builder.build(builder.BuildJob(self.product, trt, graph, options, resources, device)))
         built_on = {} if device is None else {"device": device.title, "CUDA driver": device.driver}
-        return BuildInfo(built_on, self._layers(engine, options) if self._runs_here(device, options) else None)
+        # An engine can be asked for its layers only where it can be loaded.
+        elsewhere = self.product.ahead_of_time and device and options.compute_capability != device.capability
+        if device is None or elsewhere:
+            return BuildInfo(built_on, None)
+        from edgetl.engine.nvidia.deserialize import deserialise, layers
+
+        return BuildInfo(built_on, layers(deserialise(self.product, engine, options)))
 
     def load(self, engine: Path, options: BuildOptions, run: RunOptions) -> Engine:
         from edgetl.engine.nvidia.runner import load  # needs PyCUDA, which building does not
@@ -81,11 +87,6 @@ class NvidiaRuntime:
         with load(self.product, engine, options, run) as loaded:
             return loaded.time_layers(inputs, runs)
 
-    def _runs_here(self, device: CudaDevice | None, options: BuildOptions) -> bool:
-        if device is None:
-            return False
-        return not self.product.ahead_of_time or options.compute_capability == device.capability
-
     def _device(self, purpose: str) -> CudaDevice:
         try:
             return find_device()
@@ -93,7 +94,7 @@ class NvidiaRuntime:
             raise EdgetlError(f"{self.product.title} needs an NVIDIA GPU to {purpose}: {error}") from None
 
     def _capability(self, trt: Any, options: BuildOptions) -> str:
-        """What to build for: what is asked for, else the GPU that is here, else a common one.
+        """The compute capability to build for: the one in ``options``, else this machine's GPU's, else a common one.
 
         Raises:
             EdgetlError: this TensorRT-RTX cannot build for it.
@@ -110,13 +111,9 @@ class NvidiaRuntime:
             )
         return wanted
 
-    def _layers(self, engine: Path, options: BuildOptions) -> tuple[EngineLayer, ...]:
-        from edgetl.engine.nvidia.deserialize import deserialise, layers  # only where there is a device
-
-        return layers(deserialise(self.product, engine, options))
-
 
 def _tied_to(device: CudaDevice, options: BuildOptions) -> dict[str, str]:
+    """The devices that an engine runs on: this one, unless ``hardware_compatible`` allows more."""
     if options.hardware_compatible == "ampere-plus":
         if int(device.capability[2:]) < _FIRST_AMPERE:
             raise EdgetlError(

@@ -1,8 +1,6 @@
-"""The trtexec command that builds what edgetl would: for JetPack 5, whose Python is too old, or by preference.
+"""The trtexec commands that build and time what edgetl would: for JetPack 5, whose Python is too old, or by preference.
 
-The flags are those of NVIDIA's samples/common/sampleOptions.cpp of each version. TensorRT 11 took the precision flags
-away and turned the defaults of measuring round: no transfers, CUDA graphs, spinning. The second command measures one
-thing on every version: transfers included, no graph, spinning.
+The flags are those of NVIDIA's samples/common/sampleOptions.cpp of each version.
 """
 
 from __future__ import annotations
@@ -18,7 +16,8 @@ from edgetl.engine.layer_precisions import graph_precisions, read_structure
 from edgetl.engine.options import BuildOptions
 from edgetl.errors import EdgetlError
 
-_FIRST, _LAST_MAJOR = (8, 5), 11
+_FIRST, _LAST_MAJOR = (8, 5), 11  # JetPack 5 has 8.5
+# The versions that brought builder levels with compatible engines, and engines for a whole compute capability.
 _LEVELS = (8, 6)
 _SAME_CAPABILITY = (10, 13)
 _HARDWARE = {"ampere-plus": "ampere+", "same-compute-capability": "sameComputeCapability"}
@@ -28,7 +27,7 @@ def parse_version(text: str) -> tuple[int, int]:
     """``10.3`` or ``8.6.1`` as major and minor.
 
     Raises:
-        EdgetlError: it is no version, or no one knows its flags here.
+        EdgetlError: it is no version, or one whose flags are not known here.
     """
     found = re.fullmatch(r"(\d+)\.(\d+)(\.\d+)*", text)
     if found is None:
@@ -49,10 +48,19 @@ def commands(
     """
     number = parse_version(version)
     model = read_structure(graph)
-    build = ["trtexec", f"--onnx={graph}", f"--saveEngine={engine}", *_shapes(model, options)]
+    dynamic = _dynamic_inputs(model)
+
+    def shapes(batch: int) -> str:
+        return ",".join(f"{name}:{'x'.join(map(str, (batch, *shape)))}" for name, shape in dynamic)
+
+    build = ["trtexec", f"--onnx={graph}", f"--saveEngine={engine}"]
+    if dynamic:  # trtexec refuses shapes for a graph with a fixed batch
+        sizes = {"min": options.min_batch, "opt": options.opt_batch, "max": options.max_batch}
+        build += [f"--{bound}Shapes={shapes(batch)}" for bound, batch in sizes.items()]
     build += [*_precision(model, number, options, calibration_cache), *_building(options, number)]
     build += ["--skipInference" if number >= _LEVELS else "--buildOnly"]
-    time = ["trtexec", f"--loadEngine={engine}", *_batch(model)]
+    time = ["trtexec", f"--loadEngine={engine}", *([f"--shapes={shapes(1)}"] if dynamic else [])]
+    # One thing on every version: transfers, no CUDA graph, spinning. TensorRT 11 turned all three defaults round.
     time += ["--includeDataTransfers", "--noCudaGraph"] if number[0] >= 11 else ["--useSpinWait"]
     if options.dla_core is not None:
         time.append(f"--useDLACore={options.dla_core}")
@@ -62,7 +70,7 @@ def commands(
 def _precision(
     model: onnx.ModelProto, number: tuple[int, int], options: BuildOptions, cache: Path | None
 ) -> Iterator[str]:
-    """Types are in the graph: TensorRT 10 is told to keep them, 8 to allow them, 11 knows nothing else."""
+    """The flags of precision. Types are in the graph: TensorRT 10 has to keep them, 8 to allow them, 11 always does."""
     precisions = graph_precisions(model)
     if cache is not None and number[0] >= 11:
         raise EdgetlError("TensorRT 11 takes no calibration cache; give it a graph in INT8 instead")
@@ -101,24 +109,8 @@ def _refuse_before(number: tuple[int, int], first: tuple[int, int], what: str) -
         raise EdgetlError(f"trtexec does {what} from TensorRT {first[0]}.{first[1]} on; leave it out")
 
 
-def _shapes(model: onnx.ModelProto, options: BuildOptions) -> Iterator[str]:
-    """The range of a dynamic batch; a graph with a fixed one takes no shapes."""
-    dynamic = _inputs(model)
-    sizes = {"min": options.min_batch, "opt": options.opt_batch, "max": options.max_batch}
-    for title, batch in sizes.items():
-        if dynamic:
-            yield f"--{title}Shapes=" + ",".join(f"{name}:{'x'.join(map(str, (batch, *s)))}" for name, s in dynamic)
-
-
-def _batch(model: onnx.ModelProto) -> Iterator[str]:
-    """One image is what is timed."""
-    dynamic = _inputs(model)
-    if dynamic:
-        yield "--shapes=" + ",".join(f"{name}:{'x'.join(map(str, (1, *shape)))}" for name, shape in dynamic)
-
-
-def _inputs(model: onnx.ModelProto) -> list[tuple[str, tuple[int, ...]]]:
-    """Inputs with a dynamic batch, and their other sizes."""
+def _dynamic_inputs(model: onnx.ModelProto) -> list[tuple[str, tuple[int, ...]]]:
+    """The inputs with a dynamic batch, each with its other sizes."""
     constants = {tensor.name for tensor in model.graph.initializer}
     found = []
     for value in model.graph.input:

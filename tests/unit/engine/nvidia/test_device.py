@@ -31,7 +31,7 @@ int cuMemGetInfo_v2(size_t *free, size_t *total) {
 int cuGetErrorString(int error, const char **text) { *text = "no CUDA-capable device is detected"; return 0; }
 """
 ASK_MEMORY = """
-from edgetl.engine.nvidia.free_memory import device_memory
+from edgetl.engine.nvidia.device import device_memory
 free, shared = device_memory()
 print(free(), free(), shared)
 """
