@@ -11,7 +11,7 @@ _MOST_BYTES = 1 << 20
 
 
 def read_names(path: Path, repeated: bool = False) -> tuple[str, ...]:
-    """The names, in the order of their class numbers; blank lines at the end do not count.
+    """The class names of a file, in the order of their numbers; blank lines at the end do not count.
 
     Args:
         repeated: whether a name may stand for several classes, as two cranes do in Darknet's list of ImageNet's.

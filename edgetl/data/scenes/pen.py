@@ -1,4 +1,4 @@
-"""The tools that synthetic scenes are drawn with: repeatable choices, colours, a pose and a pen."""
+"""The drawing tools of synthetic scenes: repeatable choices, colours, a pose and a pen."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def scaled(colour: Colour, factor: float) -> Colour:
 
 
 class Dice:
-    """Random choices from `random.Random.random` alone: the one stream Python promises to keep between versions."""
+    """Random choices by `random.Random.random` alone: the only stream that Python promises to keep between versions."""
 
     def __init__(self, key: str) -> None:
         self._source = random.Random(key)
@@ -46,7 +46,7 @@ class Dice:
         return 1 if self.chance(0.5) else -1
 
     def shade(self, colour: Colour, spread: float = 26) -> Colour:
-        """The colour, lighter or darker and off its hue by up to ``spread`` and a third of it."""
+        """The colour, lighter or darker by up to ``spread`` and off its hue by up to a third of it."""
         light = self.between(-spread, spread)
         red, green, blue = (min(255, max(0, round(c + light + self.between(-spread, spread) / 3))) for c in colour)
         return red, green, blue
@@ -57,7 +57,7 @@ class Dice:
 
 @dataclass(frozen=True)
 class Pose:
-    """Where an object stands: centre and half-size in canvas pixels, turn in radians, tilt as perspective.
+    """The pose of an object: centre and half-size in canvas pixels, turn in radians, tilt as perspective.
 
     ``squeeze`` narrows the object, as seen from an angle.
     """
@@ -79,7 +79,7 @@ class Pose:
 
 @dataclass(frozen=True)
 class Marks:
-    """A map beside the picture that says of every pixel which object is seen there: its number, or 0 for none."""
+    """A map beside the picture with the number of the object that is seen at every pixel, or 0 for none."""
 
     canvas: ImageDraw
     number: int = 0
@@ -111,7 +111,7 @@ class Pen:
         self.polygon(colour, *((x + rx * cos, y + ry * sin) for cos, sin in CIRCLE))
 
     def line(self, colour: Colour, width: float, *points: CanvasPoint) -> None:
-        """A stroke through the points, ``width`` wide in object coordinates."""
+        """Draw a stroke through the points, ``width`` wide in object coordinates."""
         ends, pixels = [self._pose(x, y) for x, y in points], max(1, round(width * self._pose.half))
         self._canvas.line(ends, fill=colour, width=pixels, joint="curve")
         if self._marks:
@@ -122,4 +122,4 @@ class Pen:
 
 
 Artist = Callable[[Pen, Dice], None]
-"""Draws one object, which spans about -1 to 1 in x (right) and y (down)."""
+"""A function that draws one object, which spans about -1 to 1 in x (right) and y (down)."""
