@@ -24,8 +24,26 @@ _FOLDER = "data/road-scenes"
 
 def digits(study: Study, _root: Path, run: Path) -> Listing:
     """scikit-learn's handwritten digits, at most ``per_label`` of each, 8 x 8 enlarged to 32 x 32."""
-    per_label = study.data.per_label
-    return _generated(run, "digits", lambda directory: _render_digits(directory, per_label))
+
+    def render(directory: Path) -> Iterator[tuple[str, str]]:
+        try:
+            from sklearn.datasets import load_digits
+        except ImportError as error:
+            raise MissingExtraError("data.format digits", "train", error) from error
+        images, targets = load_digits(return_X_y=True)  # 8 x 8 values from 0 to 16 in rows of 64
+        taken: Counter[str] = Counter()
+        for image, label in zip(images.reshape(-1, 8, 8), map(str, targets), strict=True):
+            if taken[label] == study.data.per_label:
+                continue
+            path = f"{label}/{taken[label]:03d}.png"
+            taken[label] += 1
+            (directory / label).mkdir(exist_ok=True)
+            grey = Image.fromarray(np.rint(image * (255 / 16)).astype(np.uint8))
+            # Nearest: enlarged smoothly, the pixels would be made up.
+            grey.resize((32, 32), Image.Resampling.NEAREST).save(directory / path)
+            yield path, label
+
+    return _generated(run, "digits", render)
 
 
 def synthetic(study: Study, _root: Path, run: Path) -> Listing:
@@ -81,24 +99,6 @@ def _refuse_strangers(path: Path) -> None:
 
 def _files(folder: Path) -> list[str]:
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_symlink() or not p.is_dir())
-
-
-def _render_digits(directory: Path, per_label: int) -> Iterator[tuple[str, str]]:
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise MissingExtraError("data.format digits", "train", error) from error
-    images, targets = load_digits(return_X_y=True)  # 8 x 8 values from 0 to 16 in rows of 64
-    taken: Counter[str] = Counter()
-    for image, label in zip(images.reshape(-1, 8, 8), map(str, targets), strict=True):
-        if taken[label] == per_label:
-            continue
-        path = f"{label}/{taken[label]:03d}.png"
-        taken[label] += 1
-        (directory / label).mkdir(exist_ok=True)
-        grey = Image.fromarray(np.rint(image * (255 / 16)).astype(np.uint8))
-        grey.resize((32, 32), Image.Resampling.NEAREST).save(directory / path)
-        yield path, label
 
 
 def synthetic_boxes(study: Study, run: Path) -> BoxListing:

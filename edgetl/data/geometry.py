@@ -36,6 +36,7 @@ class ImagePlacement:
     def detail(self) -> int:
         """The short side, in pixels, of the smallest image of this shape that need not be enlarged to ``size``."""
         short = min(self.image)
+        # The quotients are rounded up, in whole numbers.
         return max(-(-side * short // whole) for side, whole in zip(self.size, self.image, strict=True))
 
     def to_input(self, boxes: npt.ArrayLike) -> Boxes:

@@ -48,12 +48,7 @@ def csv_files(study: Study, root: Path, _run: Path) -> Listing:
     return Listing(entries["train"], entries.get("val"), entries.get("test"))
 
 
-READERS: dict[str, Reader] = {
-    "image-folder": image_folder,
-    "csv": csv_files,
-    "digits": digits,
-    "synthetic": synthetic,
-}
+READERS: dict[str, Reader] = {"image-folder": image_folder, "csv": csv_files, "digits": digits, "synthetic": synthetic}
 
 
 def read_csv(file: Path, root: Path) -> Entries:
@@ -90,6 +85,7 @@ def read_csv(file: Path, root: Path) -> Entries:
 def _rows(file: Path) -> list[tuple[int, str, str]]:
     """Line number, normalised path and label of every row."""
     try:
+        # csv needs line ends as they are: quoted fields may hold some.
         with file.open(newline="", encoding="utf-8-sig") as stream:
             table = csv.DictReader(stream)
             header = table.fieldnames or ()
@@ -105,7 +101,7 @@ def _rows(file: Path) -> list[tuple[int, str, str]]:
         raise EdgetlError(f"{file} cannot be read as CSV: {error}") from error
 
 
-def _scan(folder: Path, wanted: Iterable[str]) -> tuple[Entries, Counter[str]]:
+def _scan(folder: Path, labels: Iterable[str]) -> tuple[Entries, Counter[str]]:
     """The images below the label folders, and the number of other files of each kind."""
     found: list[tuple[str, str]] = []
     odd: Counter[str] = Counter()
@@ -118,7 +114,7 @@ def _scan(folder: Path, wanted: Iterable[str]) -> tuple[Entries, Counter[str]]:
         files = list(files_below(child))
         kinds = Counter(file.suffix.lower() or "no extension" for file in files)
         images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
-        if not images and child.name in wanted:
+        if not images and child.name in labels:
             raise EdgetlError(
                 f"label {child.name!r} has no image: {child} holds 0 images among {len(files)} files; "
                 "add images or take the label out of groups"

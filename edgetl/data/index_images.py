@@ -122,10 +122,10 @@ def _listing(study: Study, root: Path, run: Path) -> Listing:
     except OSError as error:
         raise EdgetlError(f"cannot read {error.filename}: {error.strerror}; make it readable") from error
     refuse_unknown_labels(study, {label for _, label in listing.train})
-    wanted = frozenset(study.labels)
-    kept = {name: tuple(e for e in entries if e[1] in wanted) for name, entries in listing.parts().items()}
+    labels = frozenset(study.labels)
+    kept = {name: tuple(e for e in entries if e[1] in labels) for name, entries in listing.parts().items()}
     _refuse_small_labels(study, kept)
-    odd = Counter(label for entries in listing.parts().values() for _, label in entries if label not in wanted)
+    odd = Counter(label for entries in listing.parts().values() for _, label in entries if label not in labels)
     note = f"{odd.total()} images of {len(odd)} labels in no group were left out: {listed(sorted(odd))}"
     notes = (*listing.notes, note) if odd else listing.notes
     return Listing(kept["train"], kept.get("val"), kept.get("test"), listing.generated, notes)

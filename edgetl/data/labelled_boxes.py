@@ -101,8 +101,8 @@ def _meant(source: Path) -> tuple[DataSettings, Path]:
     )
 
 
-def _data(form: str, root: Path, part: str, names: str | None = None) -> tuple[DataSettings, Path]:
-    return DataSettings.model_validate({"format": form, "root": str(root), "train": part, "names": names}), root
+def _data(format_name: str, root: Path, part: str, names: str | None = None) -> tuple[DataSettings, Path]:
+    return DataSettings.model_validate({"format": format_name, "root": str(root), "train": part, "names": names}), root
 
 
 def _is_voc_list(source: Path) -> bool:

@@ -43,6 +43,7 @@ def must_exist(path: Path, key: str, kind: Literal["folder", "file"]) -> None:
     """Raise EdgetlError where there is no such file or folder, naming the study's key and the nearest name."""
     if path.is_dir() if kind == "folder" else path.is_file():
         return
+    # Suggests names from the deepest folder of the path that exists.
     near = next(parent for parent in path.parents if parent.is_dir())
     there = sorted(p.name for p in near.iterdir() if not p.name.startswith(".") and p.is_dir() == (kind == "folder"))
     hint = did_you_mean(path.relative_to(near).parts[0], there)

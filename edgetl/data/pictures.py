@@ -17,16 +17,16 @@ _LETTERS = 45
 _THINNEST, _SMALLEST = 2, 12
 
 
-def annotated(image: Image.Image, said: Prediction) -> Image.Image:
+def annotated(image: Image.Image, prediction: Prediction) -> Image.Image:
     """A copy of an upright RGB image with boxes and labels on it.
 
     A label has the same colour in every picture. The best boxes are drawn last, so they lie above the others.
     """
     picture = image.copy()
     pen = _Pen(picture)
-    for detection in reversed(said.detections or ()):
+    for detection in reversed(prediction.detections or ()):
         pen.box(detection)
-    pen.list(said.labels or ())
+    pen.list(prediction.labels or ())
     return picture
 
 

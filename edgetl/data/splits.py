@@ -17,11 +17,11 @@ LabelledSamples = tuple[Sample, ...]
 _PRECEDENCE = (("test", "train"), ("test", "val"), ("val", "train"))
 
 
-def ambiguous(files: Iterable[ImageFileT], said: Callable[[ImageFileT], Hashable]) -> frozenset[str]:
-    """The contents whose copies differ in ``said``, such as their label: nobody knows which one is right."""
+def ambiguous(files: Iterable[ImageFileT], annotation: Callable[[ImageFileT], Hashable]) -> frozenset[str]:
+    """The contents whose copies differ in ``annotation``, such as their label: nobody knows which one is right."""
     every: dict[str, set[Hashable]] = defaultdict(set)
     for file in files:
-        every[file.sha256].add(said(file))
+        every[file.sha256].add(annotation(file))
     return frozenset(content for content, found in every.items() if len(found) > 1)
 
 

@@ -91,6 +91,7 @@ def stream(
 
     def work(start: int) -> BatchResult[T] | tuple[BrokenFile, ...]:
         found = {row: pixels(file) for row, file in enumerate(files[start : start + batch_size], start)}
+        # Pixels are stacked without gaps; the rows tell which images they are.
         images = {row: image for row, image in found.items() if not isinstance(image, BrokenFile)}
         broken = tuple(file for file in found.values() if isinstance(file, BrokenFile))
         if not images:
@@ -139,6 +140,7 @@ def to_input(images: Pixels, values: PixelValues = _UNIT) -> Float32Array:
         np.divide(ordered.transpose(0, 3, 1, 2), np.float32(255), out=result, dtype=np.float32)
     else:
         np.multiply(ordered.transpose(0, 3, 1, 2), np.float32(values.scale), out=result, dtype=np.float32)
+    # Each saves a pass over the batch where it would change nothing.
     if values.mean != _UNIT.mean:
         result -= np.array(values.mean, np.float32).reshape(-1, 1, 1)
     if values.std != _UNIT.std:

@@ -88,6 +88,7 @@ def _random_crop(size: tuple[int, int], random: np.random.Generator) -> tuple[in
     width, height = size
     for _ in range(10):
         area = width * height * random.uniform(*_CROP_AREA)
+        # Drawn on a logarithmic scale: wide and tall crops are equally likely.
         aspect = math.exp(random.uniform(math.log(_CROP_ASPECT[0]), math.log(_CROP_ASPECT[1])))
         w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < w <= width and 0 < h <= height:

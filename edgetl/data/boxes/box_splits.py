@@ -61,16 +61,18 @@ def _wants(counts: Mapping[str, int], shares: Mapping[str, float], requested: Se
     """How many images of every label each split should get."""
     wants: dict[str, Counter[str]] = {name: Counter() for name in requested}
     for label, count in counts.items():
+        # At most as many as leave one image for each other split.
         test = count_of(count, shares["test"], at_most=count - len(requested) + 1)
         val = count_of(count, shares["val"], at_most=count - test - 1)
-        for name, wanted in {"train": count - val - test, "val": val, "test": test}.items():
+        for name, images in {"train": count - val - test, "val": val, "test": test}.items():
             if name in wants:
-                wants[name][label] = wanted
+                wants[name][label] = images
     return wants
 
 
 def _rarest_first(carried: Mapping[str, frozenset[str]]) -> Iterator[tuple[str, str]]:
     """Every content once, under the label that fewest of those left carry; at the end those without a label."""
+    # Dicts as ordered sets: the order of sets of strings differs from process to process.
     waiting: dict[str, dict[str, None]] = defaultdict(dict)
     for content, labels in carried.items():
         for label in labels:
@@ -92,6 +94,7 @@ def _repair(dealt: dict[str, str], carried: Mapping[str, frozenset[str]], reques
     labels = sorted({label for own in carried.values() for label in own})
     missing = [(label, name) for label in labels for name in requested if not held[name][label]]
     for label, name in missing:
+        # Its old split must keep an image of every label that the image carries.
         spare = [c for c, own in carried.items() if label in own and all(held[dealt[c]][other] > 1 for other in own)]
         if spare and not held[name][label]:
             held[dealt[spare[0]]].subtract(carried[spare[0]])

@@ -90,7 +90,17 @@ def coco(data: DataSettings, root: Path) -> BoxListing:
         must_exist(root / part, f"data.{split}", "file")
         content = read_coco(root / part)
         labels.update((category.name, None) for category in content.categories)
-        parts[split] = tuple(_described(content, part, finder, faults))
+        images = []
+        marks = _marks(content, part, {category.id: category.name for category in content.categories}, faults)
+        for image in _single(content.images, part, faults):
+            where = f"{part}: image {image.id!r}"
+            # Some tools write 0 x 0 where they do not know the size.
+            size = (image.width, image.height) if image.width and image.height else None
+            try:
+                images.append(AnnotatedImage(finder(image.file_name), where, tuple(marks[image.id]), size))
+            except UnreadableError as error:
+                faults.append(BoxFault(where=where, kind="missing image", detail=error.reason, done="left out"))
+        parts[split] = tuple(images)
     return BoxListing(parts, tuple(labels), tuple(faults))
 
 
@@ -157,20 +167,6 @@ class _Finder:
                 f"{len(fitting)} files end in {name!r}; name their folder in file_name, or in data.images"
             )
         raise UnreadableError(f"there is no file {name!r} below {self.folder}")
-
-
-def _described(content: _Coco, part: str, find: _Finder, faults: list[BoxFault]) -> Iterator[AnnotatedImage]:
-    named = {category.id: category.name for category in content.categories}
-    marks = _marks(content, part, named, faults)
-    for image in _single(content.images, part, faults):
-        where = f"{part}: image {image.id!r}"
-        try:
-            path = find(image.file_name)
-        except UnreadableError as error:
-            faults.append(BoxFault(where=where, kind="missing image", detail=error.reason, done="left out"))
-            continue
-        size = (image.width, image.height) if image.width and image.height else None
-        yield AnnotatedImage(path, where, tuple(marks[image.id]), size)
 
 
 def _marks(content: _Coco, part: str, named: Mapping[Id, str], faults: list[BoxFault]) -> Mapping[Id, Sequence[RawBox]]:

@@ -88,29 +88,23 @@ def _placed(labels: Sequence[str], dice: Dice, side: int, horizon: float) -> lis
         label = dice.pick(labels)
         for _ in range(_TRIES):
             depth = dice.between(0.0, 1.0)
-            pose = _pose(label, depth, dice, side, horizon)
+            # On the ground, the nearer the lower and the larger: the depth is 0 far away and 1 in front.
+            half = (0.1 + 0.12 * depth) * _SMALL.get(label, 1.0) * side
+            ground = horizon + (side - horizon) * (0.25 + 0.7 * depth)
+            height = 2.6 if label in SIGNS else 0.95  # of the centre, in half-sizes: signs are on poles
+            pose = Pose(
+                x=dice.between(0.4 * half, side - 0.4 * half),
+                y=max(ground - height * half, 0.7 * half),
+                half=half,
+                turn=dice.between(-0.1, 0.1),
+                tilt=(dice.between(-0.18, 0.18), dice.between(-0.1, 0.1)),
+                mirrored=label not in SIGNS and dice.chance(0.5),
+                squeeze=dice.between(0.78, 1.0),
+            )
             if not any(_covered(pose, other) > _CROWDED for _, _, other in placed):
                 placed.append((depth, label, pose))
                 break
     return [(label, pose) for _, label, pose in sorted(placed, key=lambda thing: thing[0])]
-
-
-def _pose(label: str, depth: float, dice: Dice, side: int, horizon: float) -> Pose:
-    """The pose of an object on the ground, the nearer the lower and the larger: ``depth`` is 0 far away and 1 in
-    front.
-    """
-    half = (0.1 + 0.12 * depth) * _SMALL.get(label, 1.0) * side
-    ground = horizon + (side - horizon) * (0.25 + 0.7 * depth)
-    height = 2.6 if label in SIGNS else 0.95
-    return Pose(
-        x=dice.between(0.4 * half, side - 0.4 * half),
-        y=max(ground - height * half, 0.7 * half),
-        half=half,
-        turn=dice.between(-0.1, 0.1),
-        tilt=(dice.between(-0.18, 0.18), dice.between(-0.1, 0.1)),
-        mirrored=label not in SIGNS and dice.chance(0.5),
-        squeeze=dice.between(0.78, 1.0),
-    )
 
 
 def _covered(a: Pose, b: Pose) -> float:

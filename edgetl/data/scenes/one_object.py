@@ -26,6 +26,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
 LABELS: tuple[str, ...] = tuple(label for labels in GROUPS.values() for label in labels)
 
 _ARTISTS = {**VEHICLES, **SIGNS, **PEOPLE_AND_ANIMALS}
+# Pillow draws without antialiasing: scenes are drawn twice as large and reduced.
 SUPERSAMPLING = 2
 
 

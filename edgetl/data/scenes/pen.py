@@ -19,6 +19,7 @@ GREY, RUBBER, GLASS = (128, 130, 134), (34, 34, 38), (112, 142, 166)
 CLOTHES = ((178, 44, 48), (44, 72, 142), (52, 116, 66), (210, 170, 60), (86, 60, 112), (56, 58, 64), (196, 196, 190))
 PAINT = (*CLOTHES, (216, 218, 220), (156, 32, 36), (36, 92, 150), (70, 72, 78), (212, 120, 40))
 GREENS = ((74, 116, 52), (96, 124, 60), (58, 92, 50), (124, 118, 70))
+# Circles are polygons: Pillow's ellipses follow neither turn nor perspective.
 CIRCLE: tuple[CanvasPoint, ...] = tuple((math.cos(math.tau * k / 20), math.sin(math.tau * k / 20)) for k in range(20))
 
 
@@ -72,6 +73,7 @@ class Pose:
 
     def __call__(self, x: float, y: float) -> CanvasPoint:
         x = -x * self.squeeze if self.mirrored else x * self.squeeze
+        # Perspective: the side that is tilted away is drawn smaller.
         depth = self.half / (1 + self.tilt[0] * x + self.tilt[1] * y)
         cos, sin = math.cos(self.turn), math.sin(self.turn)
         return self.x + depth * (cos * x - sin * y), self.y + depth * (sin * x + cos * y)
@@ -113,6 +115,7 @@ class Pen:
     def line(self, colour: Colour, width: float, *points: CanvasPoint) -> None:
         """Draw a stroke through the points, ``width`` wide in object coordinates."""
         ends, pixels = [self._pose(x, y) for x, y in points], max(1, round(width * self._pose.half))
+        # Without joints, thick strokes have notches at their corners.
         self._canvas.line(ends, fill=colour, width=pixels, joint="curve")
         if self._marks:
             self._marks.canvas.line(ends, fill=self._marks.number, width=pixels, joint="curve")

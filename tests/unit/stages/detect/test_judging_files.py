@@ -83,7 +83,7 @@ def test_int8_within_a_budget_is_judged_by_boxes_and_the_record_says_so(
     prepared = load_model(output)
     assert qdq_format(prepared) == target
     assert detecting_outputs(prepared) == detecting_outputs(load_model(graph))
-    assert any(line.startswith("judging by mAP@0.5 on 12 images") for line in listener.lines)
+    assert any(line.startswith("measuring mAP@0.5 on 12 images") for line in listener.lines)
 
 
 @pytest.mark.slow
