@@ -143,5 +143,5 @@ def _refuse_lost_labels(study: Study, parts: Mapping[str, BoxedImages], faults: 
             first = f" ({len(lost)} faulty ones are, the first: {lost[0].where}: {lost[0].detail})" if lost else ""
             raise EdgetlError(
                 f"{name} has no object left of {listed(gone)}, once crowds, difficult and faulty ones are out{first}; "
-                f"add images to {name}, mend the annotations or take these labels out of groups"
+                f"add images to {name}, correct the annotations or take these labels out of groups"
             )

@@ -90,7 +90,7 @@ def check_broken_fraction(broken: Sequence[BrokenFile], total: int, limit: float
     raise EdgetlError(
         f"{len(broken)} of {total} images are broken, a share of {len(broken) / total:.3g}, more than "
         f"data.max_broken_fraction {limit:g}; the first: {first}; "
-        "mend or remove them, or raise data.max_broken_fraction"
+        "repair or remove them, or raise data.max_broken_fraction"
     )
 
 

@@ -96,8 +96,8 @@ def _meant(source: Path) -> tuple[DataSettings, Path]:
             "give the path of that"
         )
     raise EdgetlError(
-        f"{source} is nothing with boxes that edgetl knows, and a detector is judged by boxes; give a COCO .json file, "
-        "YOLO's data.yaml, or a VOC folder with Annotations"
+        f"{source} is nothing with boxes that edgetl knows, and a detector is evaluated on boxes; give a COCO "
+        ".json file, YOLO's data.yaml, or a VOC folder with Annotations"
     )
 
 
@@ -123,8 +123,8 @@ def _yolo(file: Path) -> tuple[DataSettings, Path]:
     path, part = content.get("path", "."), content.get("val")
     if not isinstance(path, str) or not isinstance(part, str):
         raise EdgetlError(
-            f"{file} has path {path!r} and val {part!r}, expected under val one folder with the images to judge by, or "
-            "one file that lists them, below path"
+            f"{file} has path {path!r} and val {part!r}, expected under val one folder with the images to evaluate on, "
+            "or one file that lists them, below path"
         )
     root = file.parent / path
     must_exist(root, f"path of {file}", "folder")

@@ -184,6 +184,5 @@ def _with_stray_broken(done: Iterable[BatchResult[T] | tuple[BrokenFile, ...]]) 
     if held is not None:
         yield replace(held, broken=held.broken + stray)
     elif stray:
-        raise EdgetlError(
-            f"none of {len(stray)} images can be decoded; the first: {stray[0].path} ({stray[0].reason}); mend the data"
-        )
+        first = f"{stray[0].path} ({stray[0].reason})"
+        raise EdgetlError(f"none of {len(stray)} images can be decoded; the first: {first}; repair the files")

@@ -81,8 +81,7 @@ class AccuracyControlSearch:
         if best.loss > self.budget and best.assignment.table.last_in_int8():
             bare = replace(best.variant, table=best.assignment.table.with_last_in_float())
             best = self._try(replace(bare, description=f"{bare.description}, last layers in float"))
-        # Variants with images have fitted weights already.
-        if best.loss > self.budget and all(variant.images is None for variant in variants):
+        if best.loss > self.budget and all(variant.images is None for variant in variants):  # not fitted already
             best = min(best, self._try(self.refine(best.variant, seen, self.target)), key=_loss)
         ranked: tuple[LayerSensitivity, ...] = ()
         if best.loss > self.budget:

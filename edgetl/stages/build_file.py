@@ -49,17 +49,16 @@ def build_file(request: EngineRequest, reporter: ProgressReporter) -> Path:
         prepared = request.graph
         if precision != "fp32":
             prepared = Path(scratch) / request.graph.name
-            note = engine.with_name(f"{engine.name}.prepared.json")
-            prepare_file(request.graph, prepared, request.preparation, reporter, note)
+            record = engine.with_name(f"{engine.name}.prepared.json")
+            prepare_file(request.graph, prepared, request.preparation, reporter, record)
         with reporter.progress(f"building {engine.name}", 1.0) as advance:
             resources = BuildResources(request.timing_caches, request.calibration_cache, advance_to(advance))
             built = build_engine(runtime, prepared, engine, options, resources)
-    if not built:
-        reporter.message("build-engine: up to date, the engine that is there is used again")
-        return engine
-    manifest = read_manifest(engine)
-    grown = "" if manifest.build_peak_mb is None else f", {manifest.build_peak_mb:.0f} MB of memory"
-    reporter.message(f"build-engine: built in {manifest.build_seconds:.1f} s{grown}: {manifest.bytes / 1e6:.1f} MB")
+    state, manifest = "up to date, the engine that is there is used again", read_manifest(engine)
+    if built:
+        memory = "" if manifest.build_peak_mb is None else f", {manifest.build_peak_mb:.0f} MB of memory"
+        state = f"built in {manifest.build_seconds:.1f} s{memory}: {manifest.bytes / 1e6:.1f} MB"
+    reporter.message(f"build-engine: {state}")
     return engine
 
 

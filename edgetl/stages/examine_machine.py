@@ -1,4 +1,4 @@
-"""Reports what this machine has, what each command lacks on it, and how to mend that."""
+"""Reports what this machine has, what each command lacks on it, and how to get it."""
 
 from __future__ import annotations
 
@@ -91,8 +91,8 @@ def _capabilities(device: CudaDevice | None, why: str, root: Path) -> Iterator[C
     gpu = None if device is not None else (why or "no GPU", "install NVIDIA's driver, then reboot")
     tensorrt = lacks(["tensorrt"], "sudo apt install python3-libnvinfer (a Jetson), or see docs/jetson.md")
     if tensorrt is not None and any(root.glob(_JETPACK_PYTHON)):
-        mend = f"{sys.executable} -m venv --system-site-packages .venv"
-        tensorrt = "tensorrt is the system's and this environment does not see it", mend
+        fix = f"{sys.executable} -m venv --system-site-packages .venv"
+        tensorrt = "tensorrt is the system's and this environment does not see it", fix
     pycuda = lacks(["pycuda"], _BUILD_PYCUDA if _toolkit(root) else _NO_TOOLKIT)
     no_cuda = "this onnxruntime has no CUDA provider", "pip uninstall onnxruntime; pip install onnxruntime-gpu"
     cuda = device.driver.partition(".")[0] if device is not None else "13"

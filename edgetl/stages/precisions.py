@@ -206,7 +206,7 @@ class StudyPreparation:
         variants: Mapping[QdqFormat, Sequence[QuantizationVariant]],
     ) -> dict[QdqFormat, PrecisionAssignment]:
         """The assignments that meet the budget, by QDQ format; how they were found is written beside the graphs."""
-        graphs, reporter = self.graphs, self.context.reporter
+        graphs, reporter, refine = self.graphs, self.context.reporter, calibration.refined
         evaluator = self.make_evaluator([graphs.part(spec)(graphs.whole) for spec in self.judged])
         assignments, results = {}, {}
         for target in TARGETS:
@@ -215,9 +215,7 @@ class StudyPreparation:
                 return [int8(graphs, spec, target, assignment, float32) for spec in self.judged]
 
             reporter.message(f"export: INT8 for {target}, evaluated on {evaluator.images} validation images")
-            search = AccuracyControlSearch(
-                evaluator, budget, target, calibration.refined, written, reporter, graphs.subgraph
-            )
+            search = AccuracyControlSearch(evaluator, budget, target, refine, written, reporter, graphs.subgraph)
             chosen, results[str(target)] = search.search(seen, variants[target])
             if chosen is None:
                 reporter.message(f"export: no INT8 for {target}: {results[target].why_not_met}")

@@ -39,7 +39,7 @@ from edgetl.stages.quantization_variants import PrecisionAssignment, Quantizatio
 from edgetl.stages.stage import ProgressReporter
 
 _RANDOM_IMAGES = 8
-_WHAT_TO_DO = "judge by more images, allow more with --max-accuracy-drop, calibrate on more images, or take fp16"
+_WHAT_TO_DO = "evaluate on more images, allow more with --max-accuracy-drop, calibrate on more images, or take fp16"
 
 
 @dataclass(frozen=True)

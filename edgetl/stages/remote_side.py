@@ -35,7 +35,9 @@ def main() -> int:
     try:
         answer = actions[action](*arguments)
     except OSError as error:
-        answer = {"error": f"{error.strerror or error} ({error.filename or 'no file'}); free space or mend the folder"}
+        answer = {
+            "error": f"{error.strerror or error} ({error.filename or 'no file'}); free space or repair the folder"
+        }
     print(json.dumps(answer), flush=True)
     return 1 if "error" in answer else 0
 

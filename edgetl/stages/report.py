@@ -34,11 +34,11 @@ class Facts(Protocol):
 def work(context: Context) -> list[Path]:
     evaluation = read_json(context.run.measurements / "accuracy.json", Evaluation)
     profile = read_json(context.run.measurements / "latency.json", Profile)
-    judged = {one.title: one for one in evaluation.deployments}
-    measured = tuple(
-        one.model_copy(update={key: getattr(judged[one.title], key) for key in ("accuracy", "average_precision")})
-        for one in profile.deployments
-    )
+    scores = {
+        one.title: {"accuracy": one.accuracy, "average_precision": one.average_precision}
+        for one in evaluation.deployments
+    }
+    measured = tuple(one.model_copy(update=scores[one.title]) for one in profile.deployments)
     comparisons = (*evaluation.comparisons, *profile.comparisons)
     shortlist = read_json(context.run.shortlist, Shortlist)
     budget, controlled = context.study.budget, accuracy_control_result(context)

@@ -65,11 +65,9 @@ class Connections:
             with self._lock:
                 self._running.discard(process)
         code, last = process.returncode, (errors.decode(errors="replace").strip().splitlines() or [""])[-1].strip()
-        try:
-            # The last line: a login script may print others before it.
+        answer = None
+        with suppress(ValueError):  # the last line: a login script may print others before it
             answer = json.loads(output.splitlines()[-1]) if output.strip() else None
-        except ValueError:
-            answer = None
         if isinstance(answer, dict) and "error" in answer:
             raise EdgetlError(str(answer["error"]))
         if isinstance(answer, dict) and code == 0:

@@ -197,7 +197,7 @@ def test_a_detector_is_built_in_int8_within_a_budget_judged_by_boxes(
     assert built.returncode == 0, built.stderr
     assert json.loads((tmp_path / "engine.onnx.prepared.json").read_text())["accuracy_control"]["metric"] == "mAP@0.5"
     line = fault(call("prepare", graph, *int8, "--eval-images", tmp_path / "val", "-o", tmp_path / "j.onnx"))
-    assert "a detector is judged by boxes; give a COCO .json file" in line
+    assert "a detector is evaluated on boxes; give a COCO .json file" in line
     assert not (tmp_path / "j.onnx").exists()
 
 
