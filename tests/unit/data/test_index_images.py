@@ -204,7 +204,7 @@ def test_the_first_three_broken_files_are_named() -> None:
     check_broken_fraction(broken, 10, 0.5)
     check_broken_fraction([], 0, 0.0)
     check_broken_fraction(broken[:1] * 29, 100, 0.29)  # a limit that is met exactly
-    with pytest.raises(EdgetlError, match=r"5 of 5 .*2\.png \(empty file\); mend"):
+    with pytest.raises(EdgetlError, match=r"5 of 5 .*2\.png \(empty file\); repair"):
         check_broken_fraction(broken, 5, 0.5)
 
 
