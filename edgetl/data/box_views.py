@@ -1,4 +1,4 @@
-"""Views of images with boxes: what a view does to the boxes is known without a pixel, so features may be kept.
+"""Augmented views of images with boxes. Where a view puts boxes is computed without decoding its images.
 
 A view lays one image, or four of them (a mosaic, Bochkovskiy et al. 2020, YOLOv4, section 3.4), on the network's input.
 Everything that chance decides follows from the seed, the view's number and the image's content.
@@ -23,17 +23,18 @@ from edgetl.data.images import BARS, BrokenImageError, Pixels, decode, generator
 from edgetl.data.stream import verified
 
 LEAST_VISIBLE = 0.3
-"""An object of which a view shows a smaller share than this is neither to be found nor to be missed."""
+"""Objects of which a view shows a smaller share of their area are ignored in training."""
 
+_ENHANCERS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
 _MOSAIC_SHARE = 0.5
 _MOSAIC_CENTRE = (0.35, 0.65)
 _MOST_FILLING = 3.0
-"""Slivers of images are not enlarged without end."""
+"""A very narrow image is enlarged by no more than this to fill its window of a mosaic."""
 
 
 @dataclass(frozen=True)
 class BoxView:
-    """Which rendering of boxed images: 0 is the plain one, others are augmented.
+    """The settings of one rendering of boxed images: number 0 is the plain one, others are augmented.
 
     Attributes:
         preprocessing: letterbox or stretch: the plain view shows the whole image.
@@ -60,7 +61,7 @@ class ViewBoxes(NamedTuple):
 
 @dataclass(frozen=True)
 class MosaicTile:
-    """An image, where it lands in the input, the window of the input through which it is seen, and its light.
+    """A tile of a view: an image, where it lands in the input, the window in which it is seen, and its light.
 
     ``light`` are factors of brightness, contrast and saturation.
     """
@@ -72,37 +73,50 @@ class MosaicTile:
 
 
 def tiles(image: BoxedImage, view: BoxView) -> tuple[MosaicTile, ...]:
-    """What a view of an image is made of; windows do not overlap."""
+    """The tiles that a view of an image consists of; their windows do not overlap."""
     assert view.preprocessing.fit != "crop", "boxes may lie outside a crop"
     frame = (0, 0, view.preprocessing.width, view.preprocessing.height)
     if view.number == 0:
         return (MosaicTile(image, image_placement((image.width, image.height), view.preprocessing), frame),)
+    # Seeded by the content: the order of images and the number of threads change nothing.
     random = generator(f"{view.seed}:{view.number}:{image.sha256}")
     if not (view.augmentation.mosaic and random.random() < _MOSAIC_SHARE):
         return (_tile(image, frame, view, random),)
     x, y = (round(side * random.uniform(*_MOSAIC_CENTRE)) for side in frame[2:])
     windows = ((0, 0, x, y), (x, 0, frame[2], y), (0, y, x, frame[3]), (x, y, *frame[2:]))
-    images = [image, *_partners(image, view, random)]
+    # One more than a mosaic takes: the image itself may be among them. It stands in where there are too few.
+    drawn = random.choice(len(view.others), min(4, len(view.others)), replace=False) if view.others else ()
+    partners = [view.others[position] for position in drawn if view.others[position].sha256 != image.sha256]
+    images = [image, *[*partners, image, image, image][:3]]
     order = random.permutation(len(windows))
     return tuple(_tile(images[k], window, view, random, filled=True) for k, window in zip(order, windows, strict=True))
 
 
 def view_boxes(image: BoxedImage, view: BoxView) -> ViewBoxes:
-    """What is to be found in a view of an image.
+    """The boxes of a view of an image.
 
     Boxes are clipped to what can be seen of the image. Those with nothing left are not there; those with less than
     `LEAST_VISIBLE` left are ignored.
     """
-    found = [_seen(tile) for tile in tiles(image, view)]
-    return ViewBoxes(
-        np.concatenate([part.boxes for part in found]),
-        tuple(label for part in found for label in part.labels),
-        np.concatenate([part.ignored for part in found]),
-    )
+    boxes: list[Float32Array] = []
+    labels: list[str] = []
+    ignored: list[BoolArray] = []
+    for tile in tiles(image, view):
+        own = tile.image.boxes
+        placed = tile.place.to_input([(box.x1, box.y1, box.x2, box.y2) for box in own])
+        seen = clipped(placed, tile.window)
+        rest = areas(seen)
+        kept = np.flatnonzero(rest > 0)
+        boxes.append(seen[kept].astype(np.float32))
+        labels += (own[row].label for row in kept)
+        marks = np.array([box.ignored for box in own], np.bool_) | (rest < LEAST_VISIBLE * areas(placed))
+        ignored.append(marks[kept])
+    return ViewBoxes(np.concatenate(boxes), tuple(labels), np.concatenate(ignored))
 
 
 def box_renderer(view: BoxView, root: Path) -> Callable[[bytes, BoxedImage], Pixels]:
-    """Renders a view for `edgetl.data.stream`: height x width x 3, RGB, with grey bars where no image is.
+    """A function that renders a view for `edgetl.data.stream`: height x width x 3, RGB, with grey bars where no image
+    is.
 
     Args:
         view: which one.
@@ -113,10 +127,17 @@ def box_renderer(view: BoxView, root: Path) -> Callable[[bytes, BoxedImage], Pix
     def render(content: bytes, image: BoxedImage) -> Pixels:
         canvas = Image.new("RGB", (preprocessing.width, preprocessing.height), BARS)
         for tile in tiles(image, view):
-            own = tile.image is image
-            picture = decode(content, tile.place.detail) if own else _partner(tile, root)
+            try:
+                file = content if tile.image is image else verified(root, tile.image)
+                picture = decode(file, tile.place.detail)
+            except BrokenImageError as error:
+                if tile.image is image:
+                    raise
+                raise BrokenImageError(f"a mosaic with {tile.image.path}, which is broken: {error.reason}") from error
             part, corner = visible(picture, tile.place, tile.window, preprocessing)
-            canvas.paste(_lit(part, tile.light), corner)
+            for enhancer, factor in zip(_ENHANCERS, tile.light or (), strict=False):
+                part = enhancer(part).enhance(factor)
+            canvas.paste(part, corner)
         return np.asarray(canvas)
 
     return render
@@ -125,9 +146,9 @@ def box_renderer(view: BoxView, root: Path) -> Callable[[bytes, BoxedImage], Pix
 def _tile(
     image: BoxedImage, window: Window, view: BoxView, random: np.random.Generator, filled: bool = False
 ) -> MosaicTile:
-    """An image in a window: zoomed in or out of where it would stand plainly, mirrored, and in another light.
+    """A tile with the image zoomed around its plain placement, shifted, perhaps mirrored, and in another light.
 
-    Where the window is to be ``filled``, the image stands there plainly when its bars are outside.
+    With ``filled``, zoom 1 is where the image covers the whole window, its bars outside.
     """
     augmentation = view.augmentation
     left, top, right, bottom = window
@@ -149,36 +170,3 @@ def _tile(
     )
     brightness, contrast, saturation = 1.0 + random.uniform(-augmentation.color_jitter, augmentation.color_jitter, 3)
     return MosaicTile(image, place, window, (float(brightness), float(contrast), float(saturation)))
-
-
-def _partners(image: BoxedImage, view: BoxView, random: np.random.Generator) -> list[BoxedImage]:
-    """Three different ones, while there are so many; then the image itself stands in."""
-    positions = random.choice(len(view.others), min(4, len(view.others)), replace=False) if view.others else ()
-    drawn = [view.others[position] for position in positions]
-    return [*(other for other in drawn if other.sha256 != image.sha256), image, image, image][:3]
-
-
-def _seen(tile: MosaicTile) -> ViewBoxes:
-    boxes = tile.image.boxes
-    placed = tile.place.to_input([(box.x1, box.y1, box.x2, box.y2) for box in boxes])
-    seen = clipped(placed, tile.window)
-    rest = areas(seen)
-    marks = np.array([box.ignored for box in boxes], np.bool_) | (rest < LEAST_VISIBLE * areas(placed))
-    kept = np.flatnonzero(rest > 0)
-    return ViewBoxes(seen[kept].astype(np.float32), tuple(boxes[row].label for row in kept), marks[kept])
-
-
-def _partner(tile: MosaicTile, root: Path) -> Image.Image:
-    try:
-        return decode(verified(root, tile.image), tile.place.detail)
-    except BrokenImageError as error:
-        raise BrokenImageError(f"a mosaic with {tile.image.path}, which is broken: {error.reason}") from error
-
-
-def _lit(picture: Image.Image, light: tuple[float, float, float] | None) -> Image.Image:
-    for enhancer, factor in zip(_ENHANCERS, light or (), strict=False):
-        picture = enhancer(picture).enhance(factor)
-    return picture
-
-
-_ENHANCERS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)

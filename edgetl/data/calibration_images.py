@@ -1,4 +1,4 @@
-"""Which images INT8 ranges are found on."""
+"""Draws the images that INT8 ranges are calibrated on, from an index, a folder or a list."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from edgetl.errors import EdgetlError
 
 
 def draw(files: Sequence[ImageFileT], recipe: CalibrationRecipe) -> tuple[ImageFileT, ...]:
-    """As many images as the recipe asks for (all, where there are fewer), whatever order the files are in."""
+    """As many images as the recipe asks for, or all where there are fewer; the order of ``files`` does not matter."""
     ordered = sorted(files, key=lambda file: (file.sha256, file.path))
     chosen = np.random.default_rng(recipe.seed).permutation(len(ordered))[: recipe.images]
+    # In order of their contents: float sums over images, and so tables, are the same on every machine.
     return tuple(ordered[position] for position in sorted(chosen))
 
 
 def image_samples(source: Path) -> tuple[tuple[Sample, ...], Path]:
-    """The images of a folder, or of a text file that lists one path on each line; and what their paths are relative to.
+    """The images of a folder, or of a text file with one path on each line, and the folder that their paths are
+    relative to.
 
     Raises:
         EdgetlError: there is no such folder or list, or no image in it; a listed file is missing or no image.
@@ -34,7 +36,9 @@ def image_samples(source: Path) -> tuple[tuple[Sample, ...], Path]:
 
 
 def listed_samples(listing: Path) -> tuple[Sample, ...]:
-    """The images that a text file lists, relative to its folder; empty lines and those that begin with # are none."""
+    """The images that a text file lists, relative to its folder. Empty lines and lines that begin with # are
+    skipped.
+    """
     try:
         lines = [line.strip() for line in listing.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
@@ -58,7 +62,7 @@ def listed_samples(listing: Path) -> tuple[Sample, ...]:
 
 
 def folder_samples(folder: Path) -> tuple[Sample, ...]:
-    """All images below a folder, unlabelled. What is no image (a licence, a list) is passed over.
+    """All images below a folder, unlabelled. Other files (a licence, a list) are skipped.
 
     Raises:
         EdgetlError: there is no such folder, or no image in it.

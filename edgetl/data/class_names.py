@@ -11,7 +11,7 @@ _MOST_BYTES = 1 << 20
 
 
 def read_names(path: Path, repeated: bool = False) -> tuple[str, ...]:
-    """The names, in the order of their class numbers; blank lines at the end do not count.
+    """The class names of a file, in the order of their numbers; blank lines at the end do not count.
 
     Args:
         repeated: whether a name may stand for several classes, as two cranes do in Darknet's list of ImageNet's.
@@ -23,6 +23,7 @@ def read_names(path: Path, repeated: bool = False) -> tuple[str, ...]:
     if len(content) > _MOST_BYTES:
         raise EdgetlError(f"{path} has {len(content)} bytes, expected a class name on every line")
     try:
+        # Editors on Windows begin a file with a byte order mark.
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise EdgetlError(f"{path} is not UTF-8, expected a class name on every line") from None

@@ -1,6 +1,4 @@
-"""Readers of the sets that edgetl makes itself: real digits written out, and drawn road scenes with one object or
-several.
-"""
+"""The data sets that edgetl makes itself: scikit-learn's digits, and drawn road scenes with one object or several."""
 
 from __future__ import annotations
 
@@ -21,16 +19,35 @@ from edgetl.data.listing import Listing, refuse_unknown_labels
 from edgetl.errors import EdgetlError, MissingExtraError
 
 _MADE = ".made-by-edgetl"
+_FOLDER = "data/road-scenes"
 
 
 def digits(study: Study, _root: Path, run: Path) -> Listing:
     """scikit-learn's handwritten digits, at most ``per_label`` of each, 8 x 8 enlarged to 32 x 32."""
-    per_label = study.data.per_label
-    return _generated(run, "digits", lambda directory: _render_digits(directory, per_label))
+
+    def render(directory: Path) -> Iterator[tuple[str, str]]:
+        try:
+            from sklearn.datasets import load_digits
+        except ImportError as error:
+            raise MissingExtraError("data.format digits", "train", error) from error
+        images, targets = load_digits(return_X_y=True)  # 8 x 8 values from 0 to 16 in rows of 64
+        taken: Counter[str] = Counter()
+        for image, label in zip(images.reshape(-1, 8, 8), map(str, targets), strict=True):
+            if taken[label] == study.data.per_label:
+                continue
+            path = f"{label}/{taken[label]:03d}.png"
+            taken[label] += 1
+            (directory / label).mkdir(exist_ok=True)
+            grey = Image.fromarray(np.rint(image * (255 / 16)).astype(np.uint8))
+            # Nearest: enlarged smoothly, the pixels would be made up.
+            grey.resize((32, 32), Image.Resampling.NEAREST).save(directory / path)
+            yield path, label
+
+    return _generated(run, "digits", render)
 
 
 def synthetic(study: Study, _root: Path, run: Path) -> Listing:
-    """Drawn road scenes, ``per_label`` of every label of the study."""
+    """Drawn road scenes, ``per_label`` of every label of the study, with one object each."""
     # Imported here: only this format draws, and the drawing is a large module.
     from edgetl.data.scenes.one_object import LABELS, render_scenes
 
@@ -40,7 +57,7 @@ def synthetic(study: Study, _root: Path, run: Path) -> Listing:
 
 
 def _generated(run: Path, name: str, render: Callable[[Path], Iterable[tuple[str, str]]]) -> Listing:
-    """A set that edgetl makes in the run directory, anew whenever it is listed: what lies there may be damaged."""
+    """The listing of a set that is made in the run directory, anew at every call: what lies there may be damaged."""
     directory = run / "data" / name
     with whole_folder(directory) as partial:
         rows = tuple((f"data/{name}/{path}", label) for path, label in render(partial))
@@ -63,7 +80,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
         try:
             yield partial
             (partial / _MADE).write_text("".join(f"{name}\n" for name in _files(partial)), encoding="utf-8")
-            _refuse_strangers(path)
+            _refuse_strangers(path)  # again: drawing takes a while, in which somebody may have put a file there
             if path.exists():
                 shutil.rmtree(path)
             partial.rename(path)
@@ -84,29 +101,8 @@ def _files(folder: Path) -> list[str]:
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_symlink() or not p.is_dir())
 
 
-def _render_digits(directory: Path, per_label: int) -> Iterator[tuple[str, str]]:
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise MissingExtraError("data.format digits", "train", error) from error
-    images, targets = load_digits(return_X_y=True)  # 8 x 8 values from 0 to 16 in rows of 64
-    taken: Counter[str] = Counter()
-    for image, label in zip(images.reshape(-1, 8, 8), map(str, targets), strict=True):
-        if taken[label] == per_label:
-            continue
-        path = f"{label}/{taken[label]:03d}.png"
-        taken[label] += 1
-        (directory / label).mkdir(exist_ok=True)
-        grey = Image.fromarray(np.rint(image * (255 / 16)).astype(np.uint8))
-        grey.resize((32, 32), Image.Resampling.NEAREST).save(directory / path)
-        yield path, label
-
-
-_FOLDER = "data/road-scenes"
-
-
 def synthetic_boxes(study: Study, run: Path) -> BoxListing:
-    """``data.scenes`` scenes with objects of the study's labels, anew whenever they are listed."""
+    """``data.scenes`` drawn road scenes with objects of the study's labels, drawn anew at every call."""
     # Imported here: only this format draws, and the drawing is a large module.
     from edgetl.data.scenes.many_objects import render_boxed_scenes
     from edgetl.data.scenes.one_object import LABELS

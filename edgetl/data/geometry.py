@@ -1,4 +1,4 @@
-"""Where an image lands in the network's input, and its boxes with it."""
+"""The placement of an image in the network's input, and of its boxes with it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Window = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class ImagePlacement:
-    """An upright image of ``image`` pixels is resized to ``size``, and its left top corner put at ``corner``.
+    """The placement of an upright image of ``image`` pixels: resized to ``size``, its left top corner at ``corner``.
 
     ``size`` and ``corner`` are whole pixels of the network's input; what leaves the input is cut off.
     """
@@ -36,28 +36,29 @@ class ImagePlacement:
     def detail(self) -> int:
         """The short side, in pixels, of the smallest image of this shape that need not be enlarged to ``size``."""
         short = min(self.image)
+        # The quotients are rounded up, in whole numbers.
         return max(-(-side * short // whole) for side, whole in zip(self.size, self.image, strict=True))
 
     def to_input(self, boxes: npt.ArrayLike) -> Boxes:
-        """Boxes in pixels of the image to pixels of the input, M x 4 each. Nothing is clipped."""
+        """Boxes in pixels of the input, M x 4, from boxes in pixels of the image. Nothing is clipped."""
         resized: Boxes = _table(boxes) * np.tile(np.divide(self.size, self.image), 2)
         result: Boxes = self._turned(resized) + np.tile(self.corner, 2)
         return result
 
     def to_image(self, boxes: npt.ArrayLike) -> Boxes:
-        """Boxes in pixels of the input to pixels of the image, M x 4 each, clipped to the image."""
+        """Boxes in pixels of the image, M x 4 and clipped to it, from boxes in pixels of the input."""
         result = self._turned(_table(boxes) - np.tile(self.corner, 2)) * np.tile(np.divide(self.image, self.size), 2)
         return clipped(result, (0, 0, *self.image))
 
     def _turned(self, boxes: Boxes) -> Boxes:
-        """Mirrored, within the resized image, where the image is."""
+        """The boxes, mirrored within the resized image where the image is mirrored."""
         if self.mirrored:
             boxes[:, [0, 2]] = self.size[0] - boxes[:, [2, 0]]
         return boxes
 
 
 def image_placement(image: Size, preprocessing: Preprocessing) -> ImagePlacement:
-    """Where the whole of an upright image lands under ``preprocessing.fit``.
+    """The placement of the whole of an upright image under ``preprocessing.fit``.
 
     A letterbox is Darknet's: both sides scaled by one factor, truncated to whole pixels (but to one at least), and
     centred.
@@ -69,6 +70,7 @@ def image_placement(image: Size, preprocessing: Preprocessing) -> ImagePlacement
     if preprocessing.fit == "letterbox":
         size = letterboxed(image, frame)
         return ImagePlacement(image, ((frame[0] - size[0]) // 2, (frame[1] - size[1]) // 2), size)
+    # A crop: torchvision's Resize truncates the long side, and its CenterCrop rounds half to even. So does this.
     side, (short, long) = preprocessing.width, sorted(image)
     long = int(side * long / short)
     size = (side, long) if width <= height else (long, side)
@@ -84,14 +86,14 @@ def letterboxed(image: Size, frame: Size) -> Size:
 
 
 def clipped(boxes: Boxes, window: Window) -> Boxes:
-    """What of every box lies in a window; a box outside has no area left."""
+    """The part of every box that lies in a window; a box outside has no area left."""
     left, top, right, bottom = window
     result: Boxes = np.clip(boxes, (left, top, left, top), (right, bottom, right, bottom))
     return result
 
 
 def areas(boxes: Boxes) -> Float64Array:
-    """Of M x 4 boxes, in square pixels."""
+    """The areas of M x 4 boxes, in square pixels."""
     result: Float64Array = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     return result
 

@@ -1,4 +1,4 @@
-"""Readers: which images a study has and what they show, before any of them is opened."""
+"""Readers of labelled images: each lists a study's images and labels before any image is opened."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _COLUMNS = ("path", "label")
 
 
 def image_folder(study: Study, root: Path, _run: Path) -> Listing:
-    """``root/train/LABEL/**/IMAGE``; without ``data.train`` the label folders lie in ``root`` itself."""
+    """The images in ``root/train/LABEL/**/IMAGE``; without ``data.train``, label folders lie in ``root`` itself."""
     data = study.data
     if data.train is None and (isinstance(data.val, str) or isinstance(data.test, str)):
         raise EdgetlError(
@@ -39,7 +39,7 @@ def image_folder(study: Study, root: Path, _run: Path) -> Listing:
 
 
 def csv_files(study: Study, root: Path, _run: Path) -> Listing:
-    """Files with the columns path,label and paths relative to ``root``."""
+    """The images of CSV files with the columns path,label and paths relative to ``root``."""
     must_exist(root, "data.root", "folder")
     entries: dict[str, Entries] = {}
     for name, part in named_parts(study.data).items():
@@ -48,12 +48,7 @@ def csv_files(study: Study, root: Path, _run: Path) -> Listing:
     return Listing(entries["train"], entries.get("val"), entries.get("test"))
 
 
-READERS: dict[str, Reader] = {
-    "image-folder": image_folder,
-    "csv": csv_files,
-    "digits": digits,
-    "synthetic": synthetic,
-}
+READERS: dict[str, Reader] = {"image-folder": image_folder, "csv": csv_files, "digits": digits, "synthetic": synthetic}
 
 
 def read_csv(file: Path, root: Path) -> Entries:
@@ -63,7 +58,12 @@ def read_csv(file: Path, root: Path) -> Entries:
         EdgetlError: the file is no such CSV, a row is at fault, or a path names no file below ``root``.
     """
     rows = _rows(file)
-    faults = [f"line {line}: {fault}" for line, path, label in rows if (fault := _row_fault(path, label))]
+    faults = []
+    for line, path, label in rows:
+        if not path or not label:
+            faults.append(f"line {line}: {'label' if path else 'path'} is empty")
+        elif leaves(path):
+            faults.append(f"line {line}: path {path!r} leaves data.root")
     first_line: dict[str, int] = {}
     for line, path, _ in rows:
         first = first_line.setdefault(path, line)
@@ -85,6 +85,7 @@ def read_csv(file: Path, root: Path) -> Entries:
 def _rows(file: Path) -> list[tuple[int, str, str]]:
     """Line number, normalised path and label of every row."""
     try:
+        # csv needs line ends as they are: quoted fields may hold some.
         with file.open(newline="", encoding="utf-8-sig") as stream:
             table = csv.DictReader(stream)
             header = table.fieldnames or ()
@@ -100,16 +101,8 @@ def _rows(file: Path) -> list[tuple[int, str, str]]:
         raise EdgetlError(f"{file} cannot be read as CSV: {error}") from error
 
 
-def _row_fault(path: str, label: str) -> str | None:
-    if not path:
-        return "path is empty"
-    if not label:
-        return "label is empty"
-    return f"path {path!r} leaves data.root" if leaves(path) else None
-
-
-def _scan(folder: Path, wanted: Iterable[str]) -> tuple[Entries, Counter[str]]:
-    """The images below the label folders, and how many other files there are of which kind."""
+def _scan(folder: Path, labels: Iterable[str]) -> tuple[Entries, Counter[str]]:
+    """The images below the label folders, and the number of other files of each kind."""
     found: list[tuple[str, str]] = []
     odd: Counter[str] = Counter()
     for child in sorted(folder.iterdir()):
@@ -121,7 +114,7 @@ def _scan(folder: Path, wanted: Iterable[str]) -> tuple[Entries, Counter[str]]:
         files = list(files_below(child))
         kinds = Counter(file.suffix.lower() or "no extension" for file in files)
         images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
-        if not images and child.name in wanted:
+        if not images and child.name in labels:
             raise EdgetlError(
                 f"label {child.name!r} has no image: {child} holds 0 images among {len(files)} files; "
                 "add images or take the label out of groups"

@@ -22,13 +22,13 @@ from edgetl.data.geometry import ImagePlacement, Size, Window, image_placement
 Pixels = UInt8Array
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
-"""The only parsers that a file gets to see. Pillow's JPEG parser also takes MPO."""
+"""The only parsers that are tried on a file. Pillow's JPEG parser also takes MPO."""
 
 MAX_PIXELS = 178_956_970
 """Twice Pillow's own warning limit: half a gigabyte as RGB."""
 
 MAX_BYTES = 1 << 30
-"""No camera writes such a file; a sparse one costs nothing on disk and all memory when read."""
+"""The largest file that is read: no camera writes one, but a sparse file costs no disk and all memory when read."""
 
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
@@ -44,6 +44,7 @@ _UPRIGHT = {
 }
 
 _ON_THE_SIDE = frozenset({5, 6, 7, 8})
+_TIFF_SIDES = TiffImagePlugin.IMAGEWIDTH, TiffImagePlugin.IMAGELENGTH
 
 # The keywords of all chunks that Pillow reads an orientation from.
 _PNG_METADATA = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
@@ -56,7 +57,7 @@ _filters_lock = threading.Lock()
 
 
 class BrokenImageError(Exception):
-    """A file that gives no pixels. Callers collect these; a few do not end a study."""
+    """A file gives no pixels. Callers collect these errors; a few do not end a study."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -94,6 +95,7 @@ def decode(content: bytes, image_size: int | None = None) -> Image.Image:
     image = _open(content)
     with _faults():
         if image_size is not None:
+            # A JPEG decoded coarser costs a fraction; resized from twice its size, it looks the same to the network.
             image.draft(None, (2 * image_size, 2 * image_size))
         image.load()
         method = _UPRIGHT.get(_orientation(image))
@@ -102,7 +104,7 @@ def decode(content: bytes, image_size: int | None = None) -> Image.Image:
 
 
 def check(content: bytes) -> None:
-    """What can be told without decoding: the header is an image's, its size is sane, its end is there.
+    """Refuse what can be refused without decoding: no image header, an absurd size, a missing end.
 
     Raises:
         BrokenImageError: `decode` would refuse the file for the same reason.
@@ -111,7 +113,7 @@ def check(content: bytes) -> None:
 
 
 def upright_size(content: bytes) -> Size:
-    """Width and height of what `decode` makes of the whole file, told by its header.
+    """Width and height of the image that `decode` makes of the whole file, read from its header.
 
     Raises:
         BrokenImageError: as `check` does.
@@ -121,7 +123,10 @@ def upright_size(content: bytes) -> Size:
     plain = image.format == "PNG" and not any(mark in content for mark in _PNG_METADATA)
     with _faults():
         turned = not plain and _orientation(image) in _ON_THE_SIDE
-        width, height = _stored_size(image)
+        width, height = image.size
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            # Newer versions of Pillow give the upright size of a TIFF, older ones the stored one.
+            width, height = (int(image.tag_v2[side]) for side in _TIFF_SIDES)
     return (height, width) if turned else (width, height)
 
 
@@ -156,7 +161,7 @@ def fit(image: Image.Image, preprocessing: Preprocessing, place: ImagePlacement 
 def visible(
     image: Image.Image, place: ImagePlacement, window: Window, preprocessing: Preprocessing
 ) -> tuple[Image.Image, tuple[int, int]]:
-    """What can be seen of a placed image in a window of the input, and its left top corner.
+    """The part of a placed image that a window of the input shows, and its left top corner.
 
     The image may have been decoded smaller than ``place.image``. It has to be in the window with a pixel at least.
     """
@@ -170,7 +175,7 @@ def visible(
 
 
 def generator(seed_material: str) -> np.random.Generator:
-    """Random numbers that depend on a text alone."""
+    """A random generator whose numbers depend on a text alone."""
     return np.random.default_rng(int.from_bytes(hashlib.sha256(seed_material.encode()).digest(), "big"))
 
 
@@ -192,8 +197,14 @@ def _open(content: bytes) -> Image.Image:
 
 @contextmanager
 def _faults() -> Iterator[None]:
-    """Whatever Pillow raises on a hostile file, and it raises nearly everything, becomes a `BrokenImageError`."""
-    _ignore_pillow_warnings()
+    """Turn what Pillow raises on a hostile file, and it raises nearly everything, into a `BrokenImageError`.
+
+    Pillow's warnings on odd files are dropped: what matters of them is a reason here.
+    """
+    # `warnings.catch_warnings` per image will not do: it swaps state of the whole process under the other threads.
+    if warnings.filters[:1] != [_IGNORE_PILLOW]:
+        with _filters_lock:
+            warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         yield
     except BrokenImageError:
@@ -208,52 +219,30 @@ def _faults() -> Iterator[None]:
         raise BrokenImageError(f"damaged: {' '.join(str(error).split()) or type(error).__name__}") from error
 
 
-def _ignore_pillow_warnings() -> None:
-    """Pillow's warnings on odd files go nowhere: what matters of them is a reason here.
-
-    `warnings.catch_warnings` per image will not do: it swaps state of the whole process under the other threads.
-    """
-    if warnings.filters[:1] != [_IGNORE_PILLOW]:
-        with _filters_lock:
-            warnings.filterwarnings("ignore", module=r"PIL\.")
-
-
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:
-        return 1  # Damaged metadata says nothing against the pixels.
-
-
-def _stored_size(image: Image.Image) -> Size:
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        # Newer versions of Pillow tell the upright size of a TIFF, older ones the stored one.
-        tags = image.tag_v2
-        return int(tags[TiffImagePlugin.IMAGEWIDTH]), int(tags[TiffImagePlugin.IMAGELENGTH])
-    return image.size
+        return 1  # the pixels may be good though the metadata is damaged
 
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise BrokenImageError("floating-point pixels have no known range; store the image with 8 or 16 bits")
     if image.mode.startswith("I"):
-        return _grey(image).convert("RGB")
+        values = np.asarray(image)
+        low, high = int(values.min()), int(values.max())
+        if low < 0 or high > 65535:
+            raise BrokenImageError(
+                f"grey values from {low} to {high} do not fit 16 bits; store the image with 8 or 16 bits"
+            )
+        # Pillow would cut 16 bits off at 255. 65535 = 257 * 255; pixels of the transparent value become white.
+        grey = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        if "transparency" in image.info:
+            grey[values == image.info["transparency"]] = 255
+        return Image.fromarray(grey).convert("RGB")
     if image.has_transparency_data:
         opaque = Image.new("RGBA", image.size, "white")
         opaque.alpha_composite(image.convert("RGBA"))
         return opaque.convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _grey(image: Image.Image) -> Image.Image:
-    """16-bit grey to 8 bits: 65535 = 257 * 255. Pixels of the transparent value become white."""
-    values = np.asarray(image)
-    low, high = int(values.min()), int(values.max())
-    if low < 0 or high > 65535:
-        raise BrokenImageError(
-            f"grey values from {low} to {high} do not fit 16 bits; store the image with 8 or 16 bits"
-        )
-    grey = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    if "transparency" in image.info:
-        grey[values == image.info["transparency"]] = 255
-    return Image.fromarray(grey)

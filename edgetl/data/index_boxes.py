@@ -10,7 +10,7 @@ from edgetl.artifacts.box_index import BoxedImage, BoxFault, BoxIndex
 from edgetl.artifacts.data_index import SPLITS, BrokenFile
 from edgetl.artifacts.files import sha256_json
 from edgetl.config import GENERATED, Study
-from edgetl.data.boxes.box_listing import AnnotatedImage, BoxListing
+from edgetl.data.boxes.box_listing import BoxListing
 from edgetl.data.boxes.box_readers import read_annotations
 from edgetl.data.boxes.box_splits import BoxedImages, labels_of, split_boxes
 from edgetl.data.boxes.clean import clean
@@ -23,7 +23,7 @@ from edgetl.errors import EdgetlError
 
 
 def build_box_index(study: Study, base_dir: Path, run: Path) -> BoxIndex:
-    """Every usable image of the study with its objects, split without leaks, and what was wrong with the rest.
+    """The index of all usable images of the study with their objects, split without leaks, and the other ones' faults.
 
     Files are read and hashed, not decoded. Objects of labels in no group are background. Generated sets are made in
     the run directory first.
@@ -42,8 +42,12 @@ def build_box_index(study: Study, base_dir: Path, run: Path) -> BoxIndex:
     )
     share_val, share_test = (share if isinstance(share, float) else 0.0 for share in (study.data.val, study.data.test))
     every_fault = (*listing.faults, *faults)
+    # Before splitting too: of a label that is gone altogether, the splitter could only say that it has few images.
     _refuse_lost_labels(study, {"train": train}, every_fault)
     train, split_val, split_test = split_boxes(train, share_val, share_test, study.seed)
+    every = Counter(mark.label for images in listing.parts.values() for image in images for mark in image.marks)
+    odd = {label: count for label, count in every.items() if label not in study.labels}
+    background = f"{sum(odd.values())} boxes of {len(odd)} labels in no group are background: {listed(sorted(odd))}"
     index = BoxIndex(
         generated=listing.generated,
         labels=study.labels,
@@ -52,7 +56,7 @@ def build_box_index(study: Study, base_dir: Path, run: Path) -> BoxIndex:
         test=_ordered(split_test if share_test else parts["test"]),
         broken=broken,
         faults=every_fault,
-        notes=(*_other_labels(listing, study.labels), *doubtful, *notes),
+        notes=(*([background] if odd else []), *doubtful, *notes),
     )
     _refuse_lost_labels(study, {name: index.split(name) for name in SPLITS}, every_fault)
     return index
@@ -72,16 +76,15 @@ def box_listing_digest(study: Study, base_dir: Path) -> str:
         return sha256_json(settings)
     root = data_root(study, False, base_dir, base_dir)
     listing = _listing(study, root, base_dir)
-    parts = {
-        name: [[*size_and_time(root / image.path), _annotated(image)] for image in images]
-        for name, images in listing.parts.items()
-    }
+    parts: dict[str, list[list[object]]] = {}
+    for name, images in listing.parts.items():
+        parts[name] = []
+        for image in images:
+            # repr keeps every digit of a float, and tells NaN from null.
+            marks = [[mark.label, *map(repr, mark.corners), mark.ignored] for mark in image.marks]
+            annotated = [image.path, image.size and list(image.size), image.relative, marks]
+            parts[name].append([*size_and_time(root / image.path), annotated])
     return sha256_json([settings, [fault.model_dump() for fault in listing.faults], parts])
-
-
-def _annotated(image: AnnotatedImage) -> list[object]:
-    marks = [[mark.label, *map(repr, mark.corners), mark.ignored] for mark in image.marks]
-    return [image.path, image.size and list(image.size), image.relative, marks]
 
 
 def _listing(study: Study, root: Path, run: Path) -> BoxListing:
@@ -93,18 +96,18 @@ def _listing(study: Study, root: Path, run: Path) -> BoxListing:
 def cleaned(
     root: Path, listing: BoxListing, labels: Sequence[str]
 ) -> tuple[dict[str, BoxedImages], tuple[BrokenFile, ...], tuple[BoxFault, ...]]:
-    """Hash every image; put its boxes right, or leave them out."""
+    """The hashed images with usable boxes, the broken files, and the faults of boxes."""
     parts: dict[str, BoxedImages] = {}
     broken: list[BrokenFile] = []
     faults: list[BoxFault] = []
-    wanted = frozenset(labels)
+    known = frozenset(labels)
     for name, images in listing.parts.items():
         kept: list[BoxedImage] = []
         for image, found in zip(images, examine(root, [image.path for image in images]), strict=True):
             if isinstance(found, BrokenFile):
                 broken.append(found)
                 continue
-            boxed, wrong = clean(image, found, wanted)
+            boxed, wrong = clean(image, found, known)
             faults += wrong
             kept += [boxed] if boxed is not None else []
         parts[name] = tuple(kept)
@@ -112,7 +115,7 @@ def cleaned(
 
 
 def unambiguous(parts: dict[str, BoxedImages]) -> tuple[dict[str, BoxedImages], tuple[str, ...]]:
-    """Leave out images that stand somewhere with other boxes, in whichever splits they stand."""
+    """The splits without images of which copies have other boxes, in whichever splits they are, and a note on them."""
     every = [image for images in parts.values() for image in images]
     doubtful = ambiguous(every, lambda image: frozenset(image.boxes))
     copies = [image for image in every if image.sha256 in doubtful]
@@ -126,21 +129,12 @@ def unambiguous(parts: dict[str, BoxedImages]) -> tuple[dict[str, BoxedImages], 
     return kept, (note,)
 
 
-def _other_labels(listing: BoxListing, labels: Sequence[str]) -> tuple[str, ...]:
-    """A note on the objects that are background in this study."""
-    every = Counter(mark.label for images in listing.parts.values() for image in images for mark in image.marks)
-    odd = {label: count for label, count in every.items() if label not in labels}
-    if not odd:
-        return ()
-    return (f"{sum(odd.values())} boxes of {len(odd)} labels in no group are background: {listed(sorted(odd))}",)
-
-
 def _ordered(images: BoxedImages) -> BoxedImages:
     return tuple(sorted(images, key=lambda image: (image.sha256, image.path)))
 
 
 def _refuse_lost_labels(study: Study, parts: Mapping[str, BoxedImages], faults: Sequence[BoxFault]) -> None:
-    """Every label needs an object in every split: to learn from, to choose by and to measure on."""
+    """Raise EdgetlError where a label has no object in a split: training, choosing and measuring need one each."""
     for name, images in parts.items():
         there = frozenset(label for image in images for label in labels_of(image))
         gone = [repr(label) for label in study.labels if label not in there]
@@ -149,5 +143,5 @@ def _refuse_lost_labels(study: Study, parts: Mapping[str, BoxedImages], faults: 
             first = f" ({len(lost)} faulty ones are, the first: {lost[0].where}: {lost[0].detail})" if lost else ""
             raise EdgetlError(
                 f"{name} has no object left of {listed(gone)}, once crowds, difficult and faulty ones are out{first}; "
-                f"add images to {name}, mend the annotations or take these labels out of groups"
+                f"add images to {name}, correct the annotations or take these labels out of groups"
             )

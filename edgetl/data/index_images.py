@@ -29,7 +29,7 @@ def data_root(study: Study, index_generated: bool, base_dir: Path, run: Path) ->
 
 
 def build_index(study: Study, base_dir: Path, run: Path) -> DataIndex:
-    """Every usable image of the study by content, split without leaks.
+    """The index of every usable image of the study by content, split without leaks.
 
     Files are read and hashed, not decoded; what only decoding tells is found by `stream`. Generated sets are made in
     the run directory first.
@@ -62,12 +62,19 @@ def build_index(study: Study, base_dir: Path, run: Path) -> DataIndex:
         broken=broken,
         notes=(*listing.notes, *doubtful, *notes),
     )
-    _refuse_empty_labels(index)
+    for name in SPLITS:
+        there = {sample.label for sample in index.split(name)}
+        gone = [repr(label) for label in index.labels if label not in there]
+        if gone:
+            raise EdgetlError(
+                f"{name} has no image left of {', '.join(gone)}, once broken files, images under two labels and "
+                f"images shared between splits are out; add images to {name} or take these labels out of groups"
+            )
     return index
 
 
 def check_broken_fraction(broken: Sequence[BrokenFile], total: int, limit: float) -> None:
-    """Refuse data of which too much is broken.
+    """Refuse data of which too large a share is broken.
 
     Args:
         broken: the files that gave no pixels.
@@ -83,7 +90,7 @@ def check_broken_fraction(broken: Sequence[BrokenFile], total: int, limit: float
     raise EdgetlError(
         f"{len(broken)} of {total} images are broken, a share of {len(broken) / total:.3g}, more than "
         f"data.max_broken_fraction {limit:g}; the first: {first}; "
-        "mend or remove them, or raise data.max_broken_fraction"
+        "repair or remove them, or raise data.max_broken_fraction"
     )
 
 
@@ -109,23 +116,23 @@ def listing_digest(study: Study, base_dir: Path) -> str:
 
 
 def _listing(study: Study, root: Path, run: Path) -> Listing:
-    """The images of the study's labels; those of labels in no group are left out, with a note."""
+    """The images of the study's labels; images of labels in no group are left out, with a note."""
     try:
         listing = READERS[study.data.format](study, root, run)
     except OSError as error:
         raise EdgetlError(f"cannot read {error.filename}: {error.strerror}; make it readable") from error
     refuse_unknown_labels(study, {label for _, label in listing.train})
-    wanted = frozenset(study.labels)
-    kept = {name: tuple(e for e in entries if e[1] in wanted) for name, entries in listing.parts().items()}
+    labels = frozenset(study.labels)
+    kept = {name: tuple(e for e in entries if e[1] in labels) for name, entries in listing.parts().items()}
     _refuse_small_labels(study, kept)
-    odd = Counter(label for entries in listing.parts().values() for _, label in entries if label not in wanted)
+    odd = Counter(label for entries in listing.parts().values() for _, label in entries if label not in labels)
     note = f"{odd.total()} images of {len(odd)} labels in no group were left out: {listed(sorted(odd))}"
     notes = (*listing.notes, note) if odd else listing.notes
     return Listing(kept["train"], kept.get("val"), kept.get("test"), listing.generated, notes)
 
 
 def _refuse_small_labels(study: Study, parts: Mapping[str, Entries]) -> None:
-    """Every label needs an image in every split: to learn from, to choose by and to measure on."""
+    """Raise EdgetlError where a label has no image in a split: training, choosing and measuring need one each."""
     split_off = [name for name in ("val", "test") if name not in parts]
     for name, entries in parts.items():
         counts = Counter(label for _, label in entries)
@@ -139,20 +146,22 @@ def _refuse_small_labels(study: Study, parts: Mapping[str, Entries]) -> None:
 
 
 def _examine(root: Path, parts: dict[str, Entries]) -> tuple[dict[str, LabelledSamples], tuple[BrokenFile, ...]]:
-    """Hash every file; part those that a look at the bytes shows to be broken."""
-    samples: dict[str, list[Sample]] = {name: [] for name in parts}
+    """The hashed samples of every split, and the files whose bytes show that they are broken."""
+    samples: dict[str, LabelledSamples] = {}
     broken: list[BrokenFile] = []
     for name, entries in parts.items():
-        for (path, label), found in zip(entries, examine(root, [path for path, _ in entries]), strict=True):
-            if isinstance(found, BrokenFile):
-                broken.append(found)
-            else:
-                samples[name].append(Sample(path=path, label=label, sha256=found.sha256))
-    return {name: tuple(found) for name, found in samples.items()}, tuple(broken)
+        examined = examine(root, [path for path, _ in entries])
+        broken += (found for found in examined if isinstance(found, BrokenFile))
+        samples[name] = tuple(
+            Sample(path=path, label=label, sha256=found.sha256)
+            for (path, label), found in zip(entries, examined, strict=True)
+            if not isinstance(found, BrokenFile)
+        )
+    return samples, tuple(broken)
 
 
 def _unambiguous(parts: dict[str, LabelledSamples]) -> tuple[dict[str, LabelledSamples], tuple[str, ...]]:
-    """Leave out images that stand under two labels, in whichever splits they stand."""
+    """The splits without images that stand under two labels, in whichever splits they are, and a note on them."""
     every = [sample for samples in parts.values() for sample in samples]
     doubtful = ambiguous(every, lambda sample: sample.label)
     copies = [sample for sample in every if sample.sha256 in doubtful]
@@ -166,14 +175,3 @@ def _unambiguous(parts: dict[str, LabelledSamples]) -> tuple[dict[str, LabelledS
     )
     kept = {name: tuple(s for s in samples if s.sha256 not in doubtful) for name, samples in parts.items()}
     return kept, (note,)
-
-
-def _refuse_empty_labels(index: DataIndex) -> None:
-    for name in SPLITS:
-        there = {sample.label for sample in index.split(name)}
-        gone = [repr(label) for label in index.labels if label not in there]
-        if gone:
-            raise EdgetlError(
-                f"{name} has no image left of {', '.join(gone)}, once broken files, images under two labels and "
-                f"images shared between splits are out; add images to {name} or take these labels out of groups"
-            )

@@ -1,4 +1,4 @@
-"""Images with boxes to judge a plain detecting graph by: which annotations a path means, and what they hold."""
+"""Annotated images to evaluate a plain detecting graph on, read from COCO, YOLO or VOC files given by one path."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 from edgetl.artifacts.box_index import BoxedImage, BoxFault
 from edgetl.artifacts.data_index import BrokenFile
 from edgetl.config import DataSettings
-from edgetl.data.boxes.box_listing import BoxListing
 from edgetl.data.boxes.box_readers import read_annotations
 from edgetl.data.boxes.yolo import YAML_SUFFIXES, read_yaml
 from edgetl.data.index_boxes import cleaned, unambiguous
@@ -22,7 +21,7 @@ _VOC_LIST = "ImageSets/Main/val.txt"
 
 @dataclass(frozen=True)
 class LabelledBoxes:
-    """Usable images with paths relative to ``root``, and what was wrong with the rest."""
+    """Usable images with paths relative to ``root``, and the faults of the rest."""
 
     images: tuple[BoxedImage, ...]
     root: Path
@@ -32,14 +31,14 @@ class LabelledBoxes:
 
 
 def is_annotated(source: Path) -> bool:
-    """Whether a path is that of annotated boxes, by its name and by what is in it; see `labelled_boxes`."""
+    """Whether a path is that of annotated boxes, by its name and by its content; see `labelled_boxes`."""
     if source.is_dir():
         return (source / "Annotations").is_dir() or _is_yolo_folder(source)
     return source.suffix.lower() in {".json", *YAML_SUFFIXES} or _is_voc_list(source)
 
 
 def labelled_boxes(source: Path, labels: Sequence[str]) -> LabelledBoxes:
-    """The images of a data set that a graph is judged on, with their boxes.
+    """The images of a data set with their boxes, to evaluate a graph on.
 
     Args:
         source: a .json file is COCO's; its images are below its folder, or if that is called annotations, beside that.
@@ -48,12 +47,18 @@ def labelled_boxes(source: Path, labels: Sequence[str]) -> LabelledBoxes:
         labels: all that the graph knows.
 
     Raises:
-        EdgetlError: it is none of these, its files are missing or damaged, a box has another label, or no image is
-            left.
+        EdgetlError: it is none of these, files are missing or damaged, a box has another label, or no image is left.
     """
     data, root = _meant(source)
     listing = read_annotations(data, root)
-    _refuse_other_labels(source, listing, labels)
+    there = {mark.label for images in listing.parts.values() for image in images for mark in image.marks}
+    if other := sorted(there - set(labels)):
+        free, known = sorted(set(labels) - there), listed(sorted(labels), limit=10)
+        named = listed((f"{label!r}{did_you_mean(label, free)}" for label in other), limit=10)
+        raise EdgetlError(
+            f"{source} has boxes of {named}, which the graph does not know; it knows {known}; "
+            "rename these labels or take their boxes out, or export the graph with the names that the data has"
+        )
     parts, broken, faults = cleaned(root, listing, labels)
     parts, notes = unambiguous(parts)
     found = LabelledBoxes(parts["train"], root, (*listing.faults, *faults), broken, notes)
@@ -65,12 +70,15 @@ def labelled_boxes(source: Path, labels: Sequence[str]) -> LabelledBoxes:
 
 
 def _meant(source: Path) -> tuple[DataSettings, Path]:
-    """The data that a path means, as a study would name them, and their root."""
+    """The settings of the data that a path means, as a study would give them, and the data root."""
     if not source.exists():
         raise EdgetlError(f"{source} does not exist; give annotations with boxes (a COCO .json file, say)")
     suffix = source.suffix.lower()
     if source.is_file() and suffix == ".json":
-        return _coco(source.absolute())
+        file = source.absolute()
+        # COCO's usual layout: annotations/ beside the folders of images.
+        root = file.parent.parent if file.parent.name == "annotations" else file.parent
+        return _data("coco", root, file.relative_to(root).as_posix())
     if source.is_file() and suffix in YAML_SUFFIXES:
         return _yolo(source)
     if _is_voc_list(source):
@@ -79,20 +87,22 @@ def _meant(source: Path) -> tuple[DataSettings, Path]:
         must_exist(source / _VOC_LIST, f"the list of {source}'s validation images", "file")
         return _voc(source / _VOC_LIST)
     if _is_yolo_folder(source):
-        return _yolo(_only_yaml(source))
+        found = sorted(path for path in source.iterdir() if path.suffix.lower() in YAML_SUFFIXES)
+        if len(found) == 1:
+            return _yolo(found[0])
+        there = listed(path.name for path in found)
+        raise EdgetlError(
+            f"{source} looks like YOLO's and has {len(found)} .yaml files ({there}), expected one with names and val; "
+            "give the path of that"
+        )
     raise EdgetlError(
-        f"{source} is nothing with boxes that edgetl knows, and a detector is judged by boxes; give a COCO .json file, "
-        "YOLO's data.yaml, or a VOC folder with Annotations"
+        f"{source} is nothing with boxes that edgetl knows, and a detector is evaluated on boxes; give a COCO "
+        ".json file, YOLO's data.yaml, or a VOC folder with Annotations"
     )
 
 
-def _data(form: str, root: Path, part: str, names: str | None = None) -> tuple[DataSettings, Path]:
-    return DataSettings.model_validate({"format": form, "root": str(root), "train": part, "names": names}), root
-
-
-def _coco(file: Path) -> tuple[DataSettings, Path]:
-    root = file.parent.parent if file.parent.name == "annotations" else file.parent
-    return _data("coco", root, file.relative_to(root).as_posix())
+def _data(format_name: str, root: Path, part: str, names: str | None = None) -> tuple[DataSettings, Path]:
+    return DataSettings.model_validate({"format": format_name, "root": str(root), "train": part, "names": names}), root
 
 
 def _is_voc_list(source: Path) -> bool:
@@ -108,24 +118,13 @@ def _is_yolo_folder(source: Path) -> bool:
     return (source / "images").is_dir() and (source / "labels").is_dir()
 
 
-def _only_yaml(folder: Path) -> Path:
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in YAML_SUFFIXES)
-    if len(found) != 1:
-        there = listed(path.name for path in found)
-        raise EdgetlError(
-            f"{folder} looks like YOLO's and has {len(found)} .yaml files ({there}), expected one with names and val; "
-            "give the path of that"
-        )
-    return found[0]
-
-
 def _yolo(file: Path) -> tuple[DataSettings, Path]:
     content = read_yaml(file)
     path, part = content.get("path", "."), content.get("val")
     if not isinstance(path, str) or not isinstance(part, str):
         raise EdgetlError(
-            f"{file} has path {path!r} and val {part!r}, expected under val one folder with the images to judge by, or "
-            "one file that lists them, below path"
+            f"{file} has path {path!r} and val {part!r}, expected under val one folder with the images to evaluate on, "
+            "or one file that lists them, below path"
         )
     root = file.parent / path
     must_exist(root, f"path of {file}", "folder")
@@ -134,15 +133,3 @@ def _yolo(file: Path) -> tuple[DataSettings, Path]:
     must_exist(root / part, f"val of {file}", "file" if Path(part).suffix == ".txt" else "folder")
     # The names come from the file itself, wherever the root is.
     return _data("yolo", root, part, str(file.absolute()))
-
-
-def _refuse_other_labels(source: Path, listing: BoxListing, labels: Sequence[str]) -> None:
-    there = {mark.label for images in listing.parts.values() for image in images for mark in image.marks}
-    other = sorted(there - set(labels))
-    if other:
-        free, known = sorted(set(labels) - there), listed(sorted(labels), limit=10)
-        named = listed((f"{label!r}{did_you_mean(label, free)}" for label in other), limit=10)
-        raise EdgetlError(
-            f"{source} has boxes of {named}, which the graph does not know; it knows {known}; "
-            "rename these labels or take their boxes out, or export the graph with the names that the data has"
-        )

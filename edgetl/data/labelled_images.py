@@ -1,4 +1,4 @@
-"""Labelled images to judge a plain graph by: an image folder, and which of its labels is which class."""
+"""Labelled images to evaluate a plain graph on: the images of a folder, and the class number of each label."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a reader finds, and how it names what it does not find."""
+"""The listing that a reader returns, and the message for labels that it does not have."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Entries = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class Listing:
-    """What a reader found: (path, label) of every image, paths relative to the data root with forward slashes.
+    """The (path, label) of every image that a reader found, paths relative to the data root with forward slashes.
 
     ``val`` and ``test`` are None where they are to be split off ``train``. Paths of a generated set are relative to
     the run directory.
@@ -33,11 +33,11 @@ class Listing:
 
 
 Reader = Callable[[Study, Path, Path], Listing]
-"""(study, data root, run directory) to everything that the data holds, whether a group names it or not."""
+"""Makes a listing of all that the data holds of (study, data root, run directory), whether a group names it or not."""
 
 
 def refuse_unknown_labels(study: Study, known: Iterable[str]) -> None:
-    """Raises: EdgetlError, naming all labels of the groups that are not known, each with the nearest known one."""
+    """Raise EdgetlError for labels of the groups that are not known, naming each with the nearest known one."""
     known = set(known)
     unknown = [label for label in study.labels if label not in known]
     if unknown:
@@ -48,7 +48,7 @@ def refuse_unknown_labels(study: Study, known: Iterable[str]) -> None:
 
 
 def listed(names: Iterable[str], limit: int = 30) -> str:
-    """Names for a message, so many and no more."""
+    """Names for a message: the first ``limit``, and the number of the others."""
     every = list(names)
     more = f" and {len(every) - limit} more" if len(every) > limit else ""
     return (", ".join(every[:limit]) + more) or "none"

@@ -1,4 +1,4 @@
-"""Paths below the data root: named in a study, looked up, walked."""
+"""Checks and walks of paths below the data root."""
 
 from __future__ import annotations
 
@@ -40,9 +40,10 @@ def images_folder(data: DataSettings, root: Path, usual: str) -> Path:
 
 
 def must_exist(path: Path, key: str, kind: Literal["folder", "file"]) -> None:
-    """Raises: EdgetlError, naming the key of the study and the nearest name, where there is no such file or folder."""
+    """Raise EdgetlError where there is no such file or folder, naming the study's key and the nearest name."""
     if path.is_dir() if kind == "folder" else path.is_file():
         return
+    # Suggests names from the deepest folder of the path that exists.
     near = next(parent for parent in path.parents if parent.is_dir())
     there = sorted(p.name for p in near.iterdir() if not p.name.startswith(".") and p.is_dir() == (kind == "folder"))
     hint = did_you_mean(path.relative_to(near).parts[0], there)
@@ -56,7 +57,7 @@ def leaves(path: str) -> bool:
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is such a file, whatever the name holds."""
+    """Whether there is such a file; False too for a name that no file can have."""
     try:
         return path.is_file()
     except (OSError, ValueError):  # a name that is too long, or holds a NUL
@@ -65,8 +66,13 @@ def is_file(path: Path) -> bool:
 
 def files_below(folder: Path) -> Iterator[Path]:
     """All files below a folder in a fixed order, without hidden ones. Links are followed, each folder once."""
+
+    def refuse(error: OSError) -> NoReturn:
+        raise error
+
     seen: set[str] = set()
-    for directory, folders, names in os.walk(folder, followlinks=True, onerror=_raise):
+    # By default os.walk skips folders that cannot be read, and images would go missing without a word.
+    for directory, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
         real = os.path.realpath(directory)
         folders[:] = sorted(name for name in folders if not name.startswith(".")) if real not in seen else []
         if real not in seen:
@@ -85,7 +91,3 @@ def utf8(path: Path) -> str:
     except UnicodeEncodeError:
         raise EdgetlError(f"the name of the file {path.as_posix()!r} is not UTF-8; rename it") from None
     return path.as_posix()
-
-
-def _raise(error: OSError) -> NoReturn:
-    raise error

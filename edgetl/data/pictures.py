@@ -1,4 +1,4 @@
-"""Pictures with what a model found in them."""
+"""Pictures with a model's detections and labels drawn on them."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _LETTERS = 45
 _THINNEST, _SMALLEST = 2, 12
 
 
-def annotated(image: Image.Image, said: Prediction) -> Image.Image:
+def annotated(image: Image.Image, prediction: Prediction) -> Image.Image:
     """A copy of an upright RGB image with boxes and labels on it.
 
     A label has the same colour in every picture. The best boxes are drawn last, so they lie above the others.
     """
     picture = image.copy()
     pen = _Pen(picture)
-    for detection in reversed(said.detections or ()):
+    for detection in reversed(prediction.detections or ()):
         pen.box(detection)
-    pen.list(said.labels or ())
+    pen.list(prediction.labels or ())
     return picture
 
 
@@ -52,7 +52,11 @@ class _Pen:
             top = self._caption(f"{guess.label} {guess.probability:.2f}", 0, top, _colour(guess.label), below=True)
 
     def _caption(self, text: str, left: int, edge: int, colour: tuple[int, int, int], below: bool = False) -> int:
-        """Text on a filled ground, above a box's upper edge where there is room. Gives its own lower edge."""
+        """Draw text on a filled ground, above a box's upper edge where there is room; return its own lower edge."""
+        # Black or white, whichever contrasts more: relative luminance of WCAG 2.1.
+        linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in (part / 255 for part in colour)]
+        luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+        ink = "black" if luminance > 0.179 else "white"
         margin = self._width
         x0, _, x1, y1 = self._draw.textbbox((0, 0), text, font=self._font)
         height = margin + (
@@ -62,19 +66,12 @@ class _Pen:
         left = max(0, min(left, self._size[0] - width))
         top = edge if below or edge < height else edge - height
         self._draw.rectangle([left, top, left + width - 1, top + height - 1], fill=colour)
-        self._draw.text((left + margin - x0, top + margin // 2), text, font=self._font, fill=_readable_on(colour))
+        self._draw.text((left + margin - x0, top + margin // 2), text, font=self._font, fill=ink)
         return top + height
 
 
 def _colour(label: str) -> tuple[int, int, int]:
-    """Of full saturation, with a hue and a lightness by the label's digest."""
+    """A colour of full saturation, with a hue and a lightness by the label's digest."""
     hue, lightness, *_ = hashlib.sha256(label.encode()).digest()
     red, green, blue = colorsys.hls_to_rgb(hue / 256, 0.35 + 0.3 * lightness / 255, 1.0)
     return round(255 * red), round(255 * green), round(255 * blue)
-
-
-def _readable_on(colour: tuple[int, int, int]) -> str:
-    """Black or white, whichever contrasts more (relative luminance of WCAG 2.1)."""
-    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in (part / 255 for part in colour)]
-    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-    return "black" if luminance > 0.179 else "white"

@@ -13,15 +13,15 @@ from edgetl.errors import EdgetlError
 
 LabelledSamples = tuple[Sample, ...]
 
-# Which split keeps a shared image, and which one loses it.
+# Which split keeps a shared image, and which one loses it: what is measured on comes before what is learnt from.
 _PRECEDENCE = (("test", "train"), ("test", "val"), ("val", "train"))
 
 
-def ambiguous(files: Iterable[ImageFileT], said: Callable[[ImageFileT], Hashable]) -> frozenset[str]:
-    """The contents of which different things are said, such as two labels: nobody knows which one is right."""
+def ambiguous(files: Iterable[ImageFileT], annotation: Callable[[ImageFileT], Hashable]) -> frozenset[str]:
+    """The contents whose copies differ in ``annotation``, such as their label: nobody knows which one is right."""
     every: dict[str, set[Hashable]] = defaultdict(set)
     for file in files:
-        every[file.sha256].add(said(file))
+        every[file.sha256].add(annotation(file))
     return frozenset(content for content, found in every.items() if len(found) > 1)
 
 
@@ -47,6 +47,7 @@ def split(
 
     splits: dict[str, list[Sample]] = {"train": [], "val": [], "test": []}
     for label in sorted(units):
+        # Hashed with the seed, contents come in an order that neither paths nor the other images change.
         shuffled = sorted(units[label], key=lambda content: sha256_bytes(f"{seed}:{content}".encode()))
         tests = count_of(len(shuffled), test_fraction, at_most=len(shuffled) - len(requested) + 1)
         vals = count_of(len(shuffled), val_fraction, at_most=len(shuffled) - tests - 1)
@@ -71,7 +72,15 @@ def split_duplicates(
         EdgetlError: splits share images and ``overlap`` is ``refuse``.
     """
     splits = {"train": tuple(train), "val": tuple(val), "test": tuple(test)}
-    found = [(loser, fault) for keeper, loser in _PRECEDENCE if (fault := _shared(splits, keeper, loser))]
+    found = []
+    for keeper, loser in _PRECEDENCE:
+        paths = {file.sha256: file.path for file in reversed(splits[loser])}  # of copies, the first one's path
+        if both := [file for file in splits[keeper] if file.sha256 in paths]:
+            fault = (
+                f"{len(both)} of {len(splits[keeper])} {keeper} images are also in {loser} "
+                f"(the first: {both[0].path} = {paths[both[0].sha256]})"
+            )
+            found.append((loser, fault))
     if found and overlap == "refuse":
         faults = "; ".join(fault for _, fault in found)
         losers = " and ".join(sorted({loser for loser, _ in found}))
@@ -83,12 +92,12 @@ def split_duplicates(
 
 
 def count_of(units: int, share: float, at_most: int) -> int:
-    """How many units a split of this share gets: one at least, while others get theirs."""
+    """The number of units that a split of this share gets: at least one, as long as the other splits get theirs."""
     return min(max(1, round(units * share)), at_most) if share else 0
 
 
 def refuse_few_units(counts: Mapping[str, int], requested: Sequence[str]) -> None:
-    """Raises: EdgetlError, naming the labels that have fewer units than there are splits."""
+    """Raise EdgetlError for labels that have fewer units than there are splits."""
     few = [f"{label!r} {count}" for label, count in sorted(counts.items()) if count < len(requested)]
     if few:
         raise EdgetlError(
@@ -96,14 +105,3 @@ def refuse_few_units(counts: Mapping[str, int], requested: Sequence[str]) -> Non
             f"({', '.join(f'1 for {name}' for name in requested)}); copies count once and images under two labels "
             "not at all; add images or take these labels out of groups"
         )
-
-
-def _shared(splits: Mapping[str, Sequence[ImageFileT]], keeper: str, loser: str) -> str | None:
-    paths = {file.sha256: file.path for file in reversed(splits[loser])}
-    both = [file for file in splits[keeper] if file.sha256 in paths]
-    if not both:
-        return None
-    return (
-        f"{len(both)} of {len(splits[keeper])} {keeper} images are also in {loser} "
-        f"(the first: {both[0].path} = {paths[both[0].sha256]})"
-    )

@@ -1,4 +1,4 @@
-"""Decoded images in batches, at the speed of all cores and in bounded memory."""
+"""Streams decoded images in batches, with all cores and in bounded memory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _JobT = TypeVar("_JobT")
 
 _UNIT = PixelValues()
 
-CORES = len(os.sched_getaffinity(0))
+CORES = len(os.sched_getaffinity(0))  # os.cpu_count would count those that a container may not use
 
 
 class ImageFile(Protocol):
@@ -45,7 +45,7 @@ ImageFileT = TypeVar("ImageFileT", bound=ImageFile)
 
 @dataclass(frozen=True)
 class BatchResult(Generic[T]):
-    """What came of some consecutive files.
+    """The results of some consecutive files.
 
     ``rows`` are the positions among them of the images that decoded, ascending and never empty; ``result`` is
     what ``apply`` made of them. ``broken`` are the files that gave no pixels.
@@ -65,7 +65,7 @@ def stream(
     batch_size: int = 8,
     workers: int = CORES,
 ) -> Iterator[BatchResult[T]]:
-    """Read, verify, render and ``apply``, in order, with at most ``2 * workers`` batches in flight.
+    """The results of ``apply`` on rendered batches, in order, with at most ``2 * workers`` batches in flight.
 
     Threads do it all, ``apply`` too: Pillow, numpy and the runtimes let go of the interpreter where they work. Where
     no image of a batch decodes, ``apply`` is not called, and a neighbouring batch reports the broken files.
@@ -91,6 +91,7 @@ def stream(
 
     def work(start: int) -> BatchResult[T] | tuple[BrokenFile, ...]:
         found = {row: pixels(file) for row, file in enumerate(files[start : start + batch_size], start)}
+        # Pixels are stacked without gaps; the rows tell which images they are.
         images = {row: image for row, image in found.items() if not isinstance(image, BrokenFile)}
         broken = tuple(file for file in found.values() if isinstance(file, BrokenFile))
         if not images:
@@ -102,7 +103,7 @@ def stream(
 
 
 def verified(root: Path, file: ImageFile) -> bytes:
-    """The content of a file of an index.
+    """The content of a file of an index, checked against its digest.
 
     Raises:
         BrokenImageError: as `edgetl.data.images.read` does.
@@ -126,7 +127,7 @@ def verified(root: Path, file: ImageFile) -> bytes:
 
 
 def to_input(images: Pixels, values: PixelValues = _UNIT) -> Float32Array:
-    """The input of a graph: n x H x W x 3 uint8 to n x 3 x H x W float32, contiguous; without ``values``, in [0, 1].
+    """The input of a graph: n x H x W x 3 uint8 to n x 3 x H x W float32, contiguous; in [0, 1] without ``values``.
 
     RGB in [0, 1], and with a mean and a standard deviation, it is equal, bit for bit, to torchvision's ``ToTensor`` and
     ``Normalize``.
@@ -135,9 +136,11 @@ def to_input(images: Pixels, values: PixelValues = _UNIT) -> Float32Array:
     result = np.empty((count, channels, height, width), np.float32)
     ordered = images[..., ::-1] if values.color == "bgr" else images
     if values.scale == UNIT_SCALE:
+        # Divided, as torchvision does: a product with 1 / 255 differs in the last bit.
         np.divide(ordered.transpose(0, 3, 1, 2), np.float32(255), out=result, dtype=np.float32)
     else:
         np.multiply(ordered.transpose(0, 3, 1, 2), np.float32(values.scale), out=result, dtype=np.float32)
+    # Each saves a pass over the batch where it would change nothing.
     if values.mean != _UNIT.mean:
         result -= np.array(values.mean, np.float32).reshape(-1, 1, 1)
     if values.std != _UNIT.std:
@@ -146,12 +149,14 @@ def to_input(images: Pixels, values: PixelValues = _UNIT) -> Float32Array:
 
 
 def input_of(values: PixelValues) -> Callable[[Pixels], Float32Array]:
-    """`to_input` for the graphs that take these values."""
+    """`to_input` with these values."""
     return partial(to_input, values=values)
 
 
 def _in_order(work: Callable[[_JobT], T], jobs: Iterable[_JobT], workers: int) -> Generator[T, None, None]:
-    """Results in the order of the jobs. Closing the generator drops what has not begun and waits for what has."""
+    """Yield results in the order of the jobs. Closing the generator drops jobs that have not begun and waits for
+    others.
+    """
     waiting = iter(jobs)
     pool = ThreadPoolExecutor(workers, thread_name_prefix="edgetl-stream")
     # One less than twice the workers: the batch held back by `_with_stray_broken` counts too.
@@ -166,7 +171,7 @@ def _in_order(work: Callable[[_JobT], T], jobs: Iterable[_JobT], workers: int) -
 
 
 def _with_stray_broken(done: Iterable[BatchResult[T] | tuple[BrokenFile, ...]]) -> Iterator[BatchResult[T]]:
-    """Hand the broken files of batches without a result to a neighbour: one batch is held back for that."""
+    """Yield batches with the broken files of neighbours that have no result; one batch is held back for that."""
     held: BatchResult[T] | None = None
     stray: tuple[BrokenFile, ...] = ()
     for batch in done:
@@ -179,6 +184,5 @@ def _with_stray_broken(done: Iterable[BatchResult[T] | tuple[BrokenFile, ...]]) 
     if held is not None:
         yield replace(held, broken=held.broken + stray)
     elif stray:
-        raise EdgetlError(
-            f"none of {len(stray)} images can be decoded; the first: {stray[0].path} ({stray[0].reason}); mend the data"
-        )
+        first = f"{stray[0].path} ({stray[0].reason})"
+        raise EdgetlError(f"none of {len(stray)} images can be decoded; the first: {first}; repair the files")

@@ -1,4 +1,4 @@
-"""Videos, frame by frame: one at a time is in memory, however long they are. PyAV is imported where it is needed."""
+"""Videos read and written frame by frame, with one frame in memory at a time. PyAV is imported where it is needed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", "
 _READ = {"format_whitelist": "mov,matroska,avi,mpeg,mpegts,mpegvideo,asf,flv,ogg", "protocol_whitelist": "file"}
 
 _UPRIGHT = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
-_TICKS = 90_000
+_TICKS = 90_000  # in a second: the clock of MPEG, which 24, 25 and 30 frames divide
 _DEFAULT_FPS = Fraction(25)
 
 
@@ -36,20 +36,20 @@ class VideoFrame:
 
 @dataclass(frozen=True)
 class Video:
-    """An open video. ``fps``: frames in a second, as far as the file tells."""
+    """An open video. ``fps``: frames in a second; 25 where the file does not tell."""
 
     fps: Fraction
     frames: Iterator[VideoFrame]
 
 
 def is_video(path: Path) -> bool:
-    """Told by its name alone."""
+    """Whether a file is a video, by its name alone."""
     return path.suffix.lower() in SUFFIXES
 
 
 @contextmanager
 def open_video(path: Path) -> Iterator[Video]:
-    """The first video track of a file, to be read once from its beginning.
+    """An open video of the first video track of a file, to be read once from its beginning.
 
     Raises:
         MissingExtraError: PyAV is not installed.
@@ -82,18 +82,14 @@ def _frames(av: Any, container: Any, track: Any) -> Iterator[VideoFrame]:
             if frame.width * frame.height > MAX_PIXELS:
                 raise BrokenImageError(f"frame {number} has {frame.width} x {frame.height} pixels, too many")
             seconds = frame.time if frame.time is not None else float(number / rate)
-            yield VideoFrame(number, seconds, _upright(frame))
+            image: Image.Image = frame.to_image()
+            turn = _UPRIGHT.get(round(frame.rotation) % 360)
+            yield VideoFrame(number, seconds, image if turn is None else image.transpose(turn))
             number += 1
     except av.FFmpegError as error:
         raise BrokenImageError(f"damaged behind frame {number - 1}: {_reason(error)}") from error
     if number == 0:
         raise BrokenImageError("there is no frame in it")
-
-
-def _upright(frame: Any) -> Image.Image:
-    image: Image.Image = frame.to_image()
-    turn = _UPRIGHT.get(round(frame.rotation) % 360)
-    return image if turn is None else image.transpose(turn)
 
 
 @contextmanager
@@ -118,23 +114,20 @@ def video_writer(path: Path, rate: Fraction) -> Iterator[Callable[[Image.Image, 
             def add(image: Image.Image, seconds: float) -> None:
                 nonlocal last
                 if last < 0:
-                    _set_up(track, image.size)
+                    track.width, track.height = image.size
+                    track.codec_context.time_base = Fraction(1, _TICKS)
+                    # yuv420p, which every player reads, has one colour for 2 x 2 pixels: an odd side does not divide.
+                    track.pix_fmt = "yuv444p" if any(side % 2 for side in image.size) else "yuv420p"
                 frame = av.VideoFrame.from_image(image)
+                # Encoders refuse two frames of one time, which damaged videos have.
                 last = max(last + 1, round(seconds * _TICKS))
                 frame.pts, frame.time_base = last, Fraction(1, _TICKS)
                 container.mux(track.encode(frame))
 
             yield add
-            container.mux(track.encode(None))
+            container.mux(track.encode(None))  # the encoder still holds frames
     except av.FFmpegError as error:
         raise EdgetlError(f"cannot write {path}: {_reason(error)}") from error
-
-
-def _set_up(track: Any, size: tuple[int, int]) -> None:
-    track.width, track.height = size
-    track.codec_context.time_base = Fraction(1, _TICKS)
-    # What every player reads has one colour for 2 x 2 pixels, which an odd side does not divide into.
-    track.pix_fmt = "yuv444p" if any(side % 2 for side in size) else "yuv420p"
 
 
 def _pyav() -> Any:

@@ -1,4 +1,4 @@
-"""How the images of an index are rendered for `edgetl.data.stream`: as they are, or in augmented views."""
+"""Renderers of labelled images for `edgetl.data.stream`: as they are, or in augmented views."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def plain(content: bytes, preprocessing: Preprocessing) -> Pixels:
 
 
 def decoded(content: bytes, preprocessing: Preprocessing) -> tuple[Image.Image, ImagePlacement | None]:
-    """The image, decoded no larger than its preprocessing needs, and where it lands if that is not told by its size.
+    """The image, decoded no larger than its preprocessing needs, and its placement where its own size does not tell.
 
     Raises:
         BrokenImageError: as `decode` does.
@@ -44,7 +44,7 @@ def decoded(content: bytes, preprocessing: Preprocessing) -> tuple[Image.Image, 
 def renderer(
     preprocessing: Preprocessing, *, view: int = 0, seed: int = 0, flip: bool = False
 ) -> Callable[[bytes, ImageFile], Pixels]:
-    """One view of whole images, without regard to what is where in them.
+    """A function that renders one view of whole images, without regard to objects in them.
 
     Args:
         preprocessing: size, fit and interpolation.
@@ -63,7 +63,7 @@ def renderer(
 
 
 def augment(image: Image.Image, preprocessing: Preprocessing, seed_material: str, flip: bool) -> Pixels:
-    """One random view of the image, the same for the same ``seed_material``.
+    """One random view of the image; equal ``seed_material`` gives equal pixels.
 
     A random resized crop (Szegedy et al. 2015, arXiv 1409.4842, as in torchvision, with an area from 0.35 to 1),
     brightness and contrast within 20 %, and, only with ``flip``, a mirror image in half of the views.
@@ -82,10 +82,13 @@ def augment(image: Image.Image, preprocessing: Preprocessing, seed_material: str
 
 
 def _random_crop(size: tuple[int, int], random: np.random.Generator) -> tuple[int, int, int, int]:
-    """Left, top, right, bottom. Ten tries, then the largest centre crop of an allowed aspect."""
+    """Left, top, right and bottom of a crop: the first of ten tries that fits, else the largest centre crop of an
+    allowed aspect.
+    """
     width, height = size
     for _ in range(10):
         area = width * height * random.uniform(*_CROP_AREA)
+        # Drawn on a logarithmic scale: wide and tall crops are equally likely.
         aspect = math.exp(random.uniform(math.log(_CROP_ASPECT[0]), math.log(_CROP_ASPECT[1])))
         w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < w <= width and 0 < h <= height:

@@ -1,4 +1,4 @@
-"""What graphs are worth on labelled images, beside the float graph that they were made from."""
+"""The accuracy of graphs on labelled images, and its drop from that of the float graph they were made from."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from edgetl.graph.parity import Outputs, Session
 from edgetl.measure import bootstrap
 
 ProbabilitiesOf = Callable[[Outputs], Mapping[str, Float32Array]]
-"""From the outputs of all graphs to N x classes for everything that is judged."""
+"""Makes N x classes for every classifier that is evaluated, by its name, of the outputs of all graphs."""
 
 
 @dataclass(frozen=True)
 class AccuracyDrop:
-    """What is left in another precision, and by how much that is less than in float on the same images.
+    """The accuracy in another precision, and its drop from that in float on the same images.
 
     ``error`` is the drop's standard error, ``low`` and ``high`` bound it (95 %).
     """
@@ -42,30 +42,30 @@ class AccuracyDrop:
 
 
 class AccuracyEvaluator(Protocol):
-    """Labelled images, and what float graphs made of them.
+    """Evaluates graphs on labelled images against the float graphs.
 
-    What is judged has a name each: an output of a graph, or what outputs of several graphs come to together. Graphs run
-    one after another: the first takes images, the others what those before them make, too.
+    Everything that is evaluated has a name: an output of a graph, or outputs of several graphs combined. Graphs run one
+    after another: the first takes images, the others may take the outputs of those before them too.
     """
 
     @property
     def metric(self) -> str:
-        """What it measures, within a sentence."""
+        """The metric's name, within a sentence."""
 
     @property
     def images(self) -> int:
-        """How many were looked at."""
+        """The number of images."""
 
     @property
     def fp32(self) -> Mapping[str, AccuracyEstimate]:
-        """What the float graphs are worth."""
+        """The accuracies of the float graphs, by name."""
 
     def drops(self, graphs: Sequence[onnx.ModelProto]) -> Mapping[str, AccuracyDrop]:
-        """What the same graphs in another precision lose."""
+        """The drops of the same graphs in another precision, by name."""
 
 
 class ClassifierEvaluator:
-    """A judge of classifiers, by top-1 accuracy."""
+    """Evaluates classifiers by top-1 accuracy."""
 
     metric = "accuracy"
 
@@ -78,7 +78,7 @@ class ClassifierEvaluator:
         truth: Mapping[str, Int64Array],
         answers: ProbabilitiesOf = dict,
     ) -> None:
-        """``truth``: for everything that is judged the right class of each sample."""
+        """``truth``: the right class of each sample, for every classifier that is evaluated."""
         self._source = samples, root, preprocessing
         self._truth, self._answers = truth, answers
         self._exact = self._hits(graphs)
@@ -100,12 +100,14 @@ class ClassifierEvaluator:
         return AccuracyDrop(bootstrap.mean_of_hits(hits), drop, bootstrap.paired_error(exact, hits), low, high)
 
     def _hits(self, graphs: Sequence[onnx.ModelProto]) -> dict[str, BoolArray]:
-        """Which images are right; files that do not decode are left out of all graphs alike."""
+        """Whether each image is classified right, by name; files that do not decode are left out of all graphs
+        alike.
+        """
         rows, found = [], []
         for numbers, outputs in run_alone(graphs, *self._source):
-            said = self._answers(outputs)
+            probabilities = self._answers(outputs)
             rows.append(numbers)
-            found.append({name: said[name].argmax(axis=1) for name in self._truth})
+            found.append({name: probabilities[name].argmax(axis=1) for name in self._truth})
         seen = np.concatenate(rows)
         chosen = {name: np.concatenate([one[name] for one in found]) for name in self._truth}
         return {name: chosen[name] == right[seen] for name, right in self._truth.items()}
@@ -114,12 +116,13 @@ class ClassifierEvaluator:
 def run_alone(
     graphs: Sequence[onnx.ModelProto], samples: Sequence[ImageFile], root: Path, preprocessing: Preprocessing
 ) -> Iterator[tuple[Int64Array, Outputs]]:
-    """Every output for every image that decodes, with the positions of these; each image goes through alone.
+    """Every output for every image that decodes, with the positions of these; each image is a batch of its own.
 
     Of outputs of one name the last graph's counts.
     """
     image = image_input(graphs[0])
-    sessions = [Session(graph, threads=1) for graph in graphs]  # the stream's threads are as many as there are cores
+    # One thread each: the stream already has as many threads as there are cores.
+    sessions = [Session(graph, threads=1) for graph in graphs]
 
     def one(pixels: Float32Array) -> Outputs:
         tensors: Outputs = {image: pixels}
@@ -129,6 +132,7 @@ def run_alone(
 
     def outputs(images: Pixels) -> Outputs:
         pixels = to_input(images, preprocessing)
+        # One by one, as on the device: graphs may have a fixed batch of 1.
         each = [one(pixels[number : number + 1]) for number in range(len(pixels))]
         return {name: np.concatenate([tensors[name] for tensors in each]) for name in each[0] if name != image}
 
@@ -137,7 +141,7 @@ def run_alone(
 
 
 def evaluator_of_folder(model: onnx.ModelProto, folder: Path, preprocessing: Preprocessing) -> ClassifierEvaluator:
-    """A judge for the outputs that classify the labels of an image folder.
+    """An evaluator of the outputs that classify the labels of an image folder.
 
     Raises:
         EdgetlError: the folder has no labelled images, or no output of the graph classifies them.
@@ -146,9 +150,10 @@ def evaluator_of_folder(model: onnx.ModelProto, folder: Path, preprocessing: Pre
     classes, counts = labels_of(model), class_counts(model)
     if not counts:
         raise EdgetlError(
-            "no output of the graph is N x CLASSES, so its accuracy cannot be judged by labelled images; leave out "
-            "--max-accuracy-drop (a detector is judged by boxes where edgetl exported it, with its labels in the file)"
+            "no output of the graph is N x CLASSES, so its accuracy cannot be measured on labelled images; leave out "
+            "--max-accuracy-drop (a detector that edgetl exported, with its labels in the file, is evaluated on boxes)"
         )
+    # A fused graph has classifiers of other labels too; where none has all of them, the message names what is unknown.
     labels = {sample.label for sample in samples}
     able = {name: count for name, count in counts.items() if labels <= set(classes.get(name, labels))}
     truth = {name: class_numbers(samples, classes.get(name), count) for name, count in (able or counts).items()}

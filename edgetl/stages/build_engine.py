@@ -19,7 +19,7 @@ from edgetl.stages.stage import Context
 
 @dataclass(frozen=True)
 class PlannedDeployment:
-    """A deployment in a precision, and why it is not run, if so: the runtime cannot here, or INT8 loses too much."""
+    """A deployment in a precision. ``unsupported``: why it is not run (the runtime cannot, or INT8 loses too much)."""
 
     deployment: Deployment
     precision: str
@@ -37,8 +37,8 @@ class PlannedDeployment:
 def planned_deployments(context: Context) -> tuple[PlannedDeployment, ...]:
     """Every deployment of the shortlist in every precision of the study."""
     runtime = get_runtime(context.runtime)
-    guard = accuracy_control_result(context)
-    missed = {"int8": guard.why_not_met} if guard is not None else {}
+    controlled = accuracy_control_result(context)
+    missed = {"int8": controlled.why_not_met} if controlled is not None else {}
     return tuple(
         PlannedDeployment(deployment, precision, runtime.unsupported(precision) or missed.get(precision))
         for deployment in read_json(context.run.shortlist, Shortlist).deployments
@@ -47,7 +47,7 @@ def planned_deployments(context: Context) -> tuple[PlannedDeployment, ...]:
 
 
 def accuracy_control_result(context: Context) -> AccuracyControlResult | None:
-    """How the guard fared with the INT8 that the study's runtime takes; None where the study has no guard."""
+    """The result of accuracy control for the runtime's INT8; None where the study has no accuracy control."""
     if context.study.accuracy_control is None:
         return None
     return read_json(context.run.accuracy_control, StudyAccuracyControl).formats[
@@ -56,22 +56,22 @@ def accuracy_control_result(context: Context) -> AccuracyControlResult | None:
 
 
 def engine_paths(context: Context, candidate: PlannedDeployment) -> tuple[Path, ...]:
-    """Where the engines of a candidate lie."""
+    """The paths of the engines of a candidate."""
     suffix = get_runtime(context.runtime).SUFFIX
     folder = context.run.engines / context.runtime
     return tuple(folder / f"{spec.stem}.{candidate.precision}{suffix}" for spec in candidate.graphs)
 
 
 def inputs(context: Context) -> dict[str, Any]:
-    """The machine, as far as engines are tied to it. What is measured with them is tied to it too."""
+    """The machine, as far as engines are tied to it. Measurements of them are tied to it too."""
     return dict(get_runtime(context.runtime).target(_options(context)))
 
 
 def _options(context: Context) -> BuildOptions:
-    """A study's engines take one image at a time or as many as `evaluate` gives them: the batches stay as they are.
+    """The options to build a study's engines with; the batch stays the graph's, for `evaluate` gives them many images.
 
     Raises:
-        EdgetlError: the engines are to be run in a way that their runtime has not.
+        EdgetlError: the study asks for a way of running engines that the runtime does not have.
     """
     engine = context.study.engine
     if (engine.cuda_graph or engine.share_scratch) and context.runtime.startswith("onnxruntime"):
@@ -91,6 +91,7 @@ def work(context: Context) -> list[Path]:
             context.reporter.message(f"build-engine: no {candidate.title}: {candidate.unsupported}")
     if not able:
         raise EdgetlError(f"none of the study's precisions can be run by {context.runtime}; name another in precisions")
+    # Deployments share graphs: each engine is built once.
     graphs = {engine: graph for candidate in able for engine, graph in engine_graphs(context, candidate)}
     with context.reporter.progress("building engines", len(graphs)) as advance:
         for engine, graph in graphs.items():
@@ -101,7 +102,7 @@ def work(context: Context) -> list[Path]:
 
 
 def engine_graphs(context: Context, candidate: PlannedDeployment) -> Iterator[tuple[Path, Path]]:
-    """A candidate's engines and the graphs to build them from. Trees of ``specialised`` have some in common."""
+    """A candidate's engines and the graphs to build them from. Trees of ``specialised`` share some of them."""
     runtime = get_runtime(context.runtime)
     for spec, engine in zip(candidate.graphs, engine_paths(context, candidate), strict=True):
         yield engine, context.run.graphs / spec.file(candidate.precision, runtime.QDQ_FORMAT)

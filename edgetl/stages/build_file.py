@@ -9,11 +9,11 @@ from pathlib import Path
 from edgetl.artifacts.engine_manifest import read_manifest
 from edgetl.artifacts.files import read_bytes, sha256_bytes
 from edgetl.engine.nvidia import trtexec
-from edgetl.engine.runtime import BuildOptions, BuildResources, Runtime, build_engine, get_runtime
+from edgetl.engine.runtime import BuildOptions, BuildResources, build_engine, get_runtime
 from edgetl.errors import EdgetlError
 from edgetl.graph.model import load_model
 from edgetl.stages.prepare_file import PrepareRequest, prepare_file
-from edgetl.stages.stage import ProgressReporter
+from edgetl.stages.stage import ProgressReporter, advance_to
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class EngineRequest:
 
 
 def build_file(request: EngineRequest, reporter: ProgressReporter) -> Path:
-    """Build the engine, from the graph as it is for fp32, else from the graph prepared in the precision.
+    """Build the engine, from the graph as it is for fp32, else from the graph prepared in the precision; return its
+    path.
 
     Raises:
         EdgetlError: the runtime cannot do the precision, or does not take the graph.
@@ -40,45 +41,25 @@ def build_file(request: EngineRequest, reporter: ProgressReporter) -> Path:
     if refused is not None:
         raise EdgetlError(f"{request.runtime} cannot run {precision}: {refused}")
     load_model(request.graph)  # a damaged file gets its clear line here, whatever the runtime makes of it
-    engine = _engine_path(request, runtime)
+    name = f"{request.graph.stem}.{precision}.{request.runtime}{runtime.SUFFIX}"
+    engine, options = request.output or request.graph.with_name(name), request.options
+    if request.calibration_cache is not None:
+        options = replace(options, calibration_sha256=sha256_bytes(read_bytes(request.calibration_cache)))
     with tempfile.TemporaryDirectory() as scratch:
         prepared = request.graph
         if precision != "fp32":
             prepared = Path(scratch) / request.graph.name
-            note = engine.with_name(f"{engine.name}.prepared.json")
-            prepare_file(request.graph, prepared, request.preparation, reporter, note)
-        built = _build(request, runtime, prepared, engine, reporter)
-    reporter.message(
-        f"build-engine: {_summary(engine) if built else 'up to date, the engine that is there is used again'}"
-    )
+            record = engine.with_name(f"{engine.name}.prepared.json")
+            prepare_file(request.graph, prepared, request.preparation, reporter, record)
+        with reporter.progress(f"building {engine.name}", 1.0) as advance:
+            resources = BuildResources(request.timing_caches, request.calibration_cache, advance_to(advance))
+            built = build_engine(runtime, prepared, engine, options, resources)
+    state, manifest = "up to date, the engine that is there is used again", read_manifest(engine)
+    if built:
+        memory = "" if manifest.build_peak_mb is None else f", {manifest.build_peak_mb:.0f} MB of memory"
+        state = f"built in {manifest.build_seconds:.1f} s{memory}: {manifest.bytes / 1e6:.1f} MB"
+    reporter.message(f"build-engine: {state}")
     return engine
-
-
-def _engine_path(request: EngineRequest, runtime: Runtime) -> Path:
-    name = f"{request.graph.stem}.{request.preparation.precision}.{request.runtime}{runtime.SUFFIX}"
-    return request.output or request.graph.with_name(name)
-
-
-def _build(request: EngineRequest, runtime: Runtime, prepared: Path, engine: Path, reporter: ProgressReporter) -> bool:
-    options, done = request.options, 0.0
-    if request.calibration_cache is not None:
-        options = replace(options, calibration_sha256=sha256_bytes(read_bytes(request.calibration_cache)))
-    with reporter.progress(f"building {engine.name}", 1.0) as advance:
-
-        def watch(share: float) -> None:
-            nonlocal done
-            advance(share - done)
-            done = share
-
-        workshop = BuildResources(request.timing_caches, request.calibration_cache, watch)
-        return build_engine(runtime, prepared, engine, options, workshop)
-
-
-def _summary(engine: Path) -> str:
-    """What a build took and gave."""
-    manifest = read_manifest(engine)
-    grown = "" if manifest.build_peak_mb is None else f", {manifest.build_peak_mb:.0f} MB of memory"
-    return f"built in {manifest.build_seconds:.1f} s{grown}: {manifest.bytes / 1e6:.1f} MB"
 
 
 def trtexec_lines(request: EngineRequest, version: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Calibration images through a graph, at the speed of all cores, and what INT8 can be made of then."""
+"""Runs calibration images through a graph on all cores, and makes variants for INT8 of what is observed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Generic
 import onnx
 
 from edgetl.artifacts.bundle import Preprocessing
-from edgetl.artifacts.calibration_table import CalibrationImage, CalibrationTable, CalibrationTrial, FirstLayers
+from edgetl.artifacts.calibration_table import CalibrationImage, CalibrationTable, CalibrationTrial
 from edgetl.config import CalibrationRecipe, QdqFormat
 from edgetl.data.images import Pixels
 from edgetl.data.stream import ImageFileT, stream, to_input
@@ -20,7 +20,6 @@ from edgetl.graph.end_layers import assess_first_layers
 from edgetl.graph.equalize import equalize
 from edgetl.graph.model import Wiring
 from edgetl.graph.observe import Observation, Observer, quantisable_tensors
-from edgetl.graph.parity import Outputs
 from edgetl.graph.qdq_placement import first_layers
 from edgetl.graph.quantize import quantize
 from edgetl.graph.snr import mean_snr_db, results
@@ -30,7 +29,7 @@ from edgetl.stages.stage import ProgressReporter
 
 @dataclass(frozen=True)
 class CalibrationPass:
-    """What a graph's tensors hold on some images, and the record of those images."""
+    """The values of a graph's tensors on some images, and the record of those images."""
 
     observation: Observation
     images: tuple[CalibrationImage, ...]
@@ -44,7 +43,7 @@ def observe(
     reporter: ProgressReporter,
     tensors: Sequence[str] | None = None,
 ) -> CalibrationPass:
-    """Show some images to a graph; broken files are left out.
+    """Run a graph on some images and observe its tensors; broken files are left out.
 
     Raises:
         EdgetlError: as `Observer` and `stream` do.
@@ -67,9 +66,9 @@ def observe(
 
 @dataclass(frozen=True)
 class Calibrator(Generic[ImageFileT]):
-    """The images that ranges are found on, to be shown to a graph in any form.
+    """Calibrates graphs of one network, in any variant, on the same images.
 
-    ``tensors`` says what to watch in it, ``subgraph`` in which part of it to compare methods and forms.
+    ``tensors`` gives the tensors to watch, ``subgraph`` the part of the graph in which to compare methods and variants.
     """
 
     samples: Sequence[ImageFileT]
@@ -81,7 +80,7 @@ class Calibrator(Generic[ImageFileT]):
     subgraph: SubgraphOf = whole_graph
 
     def observe(self, model: onnx.ModelProto) -> CalibrationPass:
-        """What the images show of a graph.
+        """The values of a graph's tensors on the images.
 
         Raises:
             EdgetlError: as `observe` does.
@@ -96,10 +95,10 @@ class Calibrator(Generic[ImageFileT]):
     def variants(
         self, model: onnx.ModelProto, shown: CalibrationPass, target: QdqFormat
     ) -> tuple[QuantizationVariant, ...]:
-        """What INT8 can be made of, the best for ``target`` first.
+        """The variants for INT8, the best for ``target`` first.
 
-        That is the graph as it is with the table of every method; by ``auto`` also the best of them `refined`. Then
-        that comes first which disturbs the graph's results least.
+        These are the graph as it is with the table of every method, and with ``auto`` the best of them `refined`. The
+        one of these two that disturbs the graph's results least comes first.
 
         Raises:
             EdgetlError: as `observe` does.
@@ -108,52 +107,49 @@ class Calibrator(Generic[ImageFileT]):
         plain = tuple(QuantizationVariant.plain(model, table) for table in tables)
         if self.recipe.method != "auto":
             return plain
-        exact = results(self.subgraph(model), shown.observation.probe_images)
+        seen = shown.observation
+        exact = results(self.subgraph(model), seen.probe_images)
         bare = _with(plain[0], {"first": None})
-        tried = (bare, self.refined(bare, shown.observation, target))
-        noise = {form.description: self._snr_db(form, target, shown.observation, exact) for form in tried}
-        best, *others = sorted(tried, key=lambda form: -noise[form.description])
+        tried = (bare, self.refined(bare, seen, target))
+        noise = {}
+        for variant in tried:
+            mixed = variant.assign_precision(target, subgraph=self.subgraph)
+            quantised = quantize(self.subgraph(mixed.model), mixed.table, target, mixed.excluded)
+            noise[variant.description] = mean_snr_db(exact, results(quantised, seen.probe_images, tuple(exact)))
+        best, *others = sorted(tried, key=lambda variant: -noise[variant.description])
         trials = (
             *tables[0].trials,
-            *(CalibrationTrial(method=form.description, snr_db=noise[form.description]) for form in tried[1:]),
+            *(CalibrationTrial(method=variant.description, snr_db=noise[variant.description]) for variant in tried[1:]),
         )
+        # Whether first layers are INT8 is decided for the best variant: fitted weights may bear what others do not.
+        layers = first_layers(Wiring(self.subgraph(best.model).graph), target)
+        whole, own = (self.subgraph(best.assign_precision(target, more, self.subgraph).model) for more in ((), layers))
+        in_int8 = noise[best.description]
         found = {
-            "first": self._judged_first(best, target, shown.observation, exact, noise[best.description]),
+            "first": assess_first_layers(whole, best.table, target, seen.probe_images, exact, in_int8, own),
             "trials": tuple(sorted(trials, key=lambda trial: -trial.snr_db)),
         }
-        return tuple(_with(form, found) for form in (best, *others, *plain[1:]))
+        return tuple(_with(variant, found) for variant in (best, *others, *plain[1:]))
 
-    def refined(self, form: QuantizationVariant, seen: Observation, target: QdqFormat) -> QuantizationVariant:
-        """A form with its weights fitted, and before that channels equalised, where there are any to equalise.
+    def refined(self, variant: QuantizationVariant, seen: Observation, target: QdqFormat) -> QuantizationVariant:
+        """The variant with its weights fitted, and before that channels equalised where that is possible.
 
-        Of ranges for equalised channels, those of the method of the recipe that then disturbs results least.
+        Equalised channels get the ranges of that method of the recipe which disturbs results least.
 
         Raises:
             EdgetlError: as `observe` does.
         """
-        equal, table, done = equalize(form.model, target, seen.fitting_images), form.table, "weights fitted"
-        if equal != form.model:
+        equal, table, done = equalize(variant.model, target, seen.fitting_images), variant.table, "weights fitted"
+        if equal != variant.model:
+            # Equalised channels have other ranges, so the images are observed again.
             again = self.observe(equal)
             found = least_noisy_table(self.subgraph(equal), again.observation, self.recipe, again.images, target)
             table = found.model_copy(update={"first": table.first, "last": table.last})
             done = f"channels equalised, {done}"
-        what = f"{table.method}{form.description.removeprefix(form.table.method)}, {done}"
+        what = f"{table.method}{variant.description.removeprefix(variant.table.method)}, {done}"
         self.reporter.message(f"INT8 for {target} by {what}")
         return QuantizationVariant(equal, table.model_copy(update={"variant": done}), what, seen.fitting_images)
 
-    def _snr_db(self, form: QuantizationVariant, target: QdqFormat, seen: Observation, exact: Outputs) -> float:
-        mixed = form.assign_precision(target, subgraph=self.subgraph)
-        quantised = quantize(self.subgraph(mixed.model), mixed.table, target, mixed.excluded)
-        return mean_snr_db(exact, results(quantised, seen.probe_images, tuple(exact)))
 
-    def _judged_first(
-        self, form: QuantizationVariant, target: QdqFormat, seen: Observation, exact: Outputs, in_int8: float
-    ) -> FirstLayers | None:
-        """Whether the first layers of a form are INT8: fitted weights may bear what others do not."""
-        layers = first_layers(Wiring(self.subgraph(form.model).graph), target)
-        whole, own = (self.subgraph(form.assign_precision(target, more, self.subgraph).model) for more in ((), layers))
-        return assess_first_layers(whole, form.table, target, seen.probe_images, exact, in_int8, own)
-
-
-def _with(form: QuantizationVariant, update: Mapping[str, object]) -> QuantizationVariant:
-    return replace(form, table=form.table.model_copy(update=dict(update)))
+def _with(variant: QuantizationVariant, update: Mapping[str, object]) -> QuantizationVariant:
+    return replace(variant, table=variant.table.model_copy(update=dict(update)))

@@ -20,11 +20,11 @@ def choose_gate(
     groups: Mapping[str, Sequence[str]],
     truth: Sequence[str],
 ) -> Gate:
-    """The threshold with the highest top-1 accuracy on validation; of equals the highest, where the least runs.
+    """The gate with the highest top-1 accuracy on validation; of equals the highest threshold, where the least runs.
 
     Args:
         combined: the first level's probabilities, N x labels in the order of ``groups``.
-        second: for each group its head and what that says of all N images.
+        second: for each group its head and the head's probabilities for all N images.
         truth: the N true labels.
     """
     labels = tuple(label for members in groups.values() for label in members)
@@ -32,7 +32,7 @@ def choose_gate(
 
     def accuracy(threshold: float) -> float:
         rows = {group: fired_rows(combined, labels, groups[group], threshold) for group in second}
-        taken = [(head, rows[group], said[rows[group]]) for group, (head, said) in second.items()]
+        taken = [(head, rows[group], own[rows[group]]) for group, (head, own) in second.items()]
         return float((apply_second_level(combined, labels, taken).argmax(axis=1) == right).mean())
 
     threshold = max(_THRESHOLDS, key=lambda candidate: (accuracy(candidate), candidate))

@@ -1,4 +1,4 @@
-"""Two plain ONNX files of one network, side by side on real images."""
+"""Compares two plain ONNX files of one network, layer by layer, on real images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgetl.arrays import Float32Array
-from edgetl.artifacts.bundle import Preprocessing
 from edgetl.artifacts.prepared import GraphComparison
 from edgetl.config import CalibrationRecipe, InputContract
 from edgetl.data.calibration_images import draw, image_samples
@@ -34,7 +33,7 @@ class CompareRequest:
 
 
 def compare_files(request: CompareRequest, reporter: ProgressReporter) -> GraphComparison:
-    """See `edgetl.graph.layer_comparison.compare_layers`.
+    """The differences between the layers of two graphs; see `edgetl.graph.layer_comparison.compare_layers`.
 
     Raises:
         EdgetlError: a file cannot be read; nothing says how they take their images, or they take them in different
@@ -46,16 +45,11 @@ def compare_files(request: CompareRequest, reporter: ProgressReporter) -> GraphC
     with reporter.progress("comparing", request.limit) as advance:
 
         def images() -> Iterator[tuple[str, Float32Array]]:
-            for one in _images(request, preprocessing):
-                yield one
-                advance(1)
+            samples, root = image_samples(request.images)
+            drawn = draw(samples, CalibrationRecipe(images=request.limit))
+            for batch in stream(drawn, root, renderer(preprocessing), input_of(preprocessing)):
+                for number, row in enumerate(batch.rows):
+                    yield drawn[row].path, batch.result[number : number + 1]
+                    advance(1)
 
         return compare_layers(a, b, images(), names)
-
-
-def _images(request: CompareRequest, preprocessing: Preprocessing) -> Iterator[tuple[str, Float32Array]]:
-    samples, root = image_samples(request.images)
-    drawn = draw(samples, CalibrationRecipe(images=request.limit))
-    for batch in stream(drawn, root, renderer(preprocessing), input_of(preprocessing)):
-        for number, row in enumerate(batch.rows):
-            yield drawn[row].path, batch.result[number : number + 1]

@@ -1,4 +1,4 @@
-"""Latency and memory on devices that are not at hand, from graphs alone."""
+"""Estimates latency and memory on devices that are not at hand, from graphs alone."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MB = 1e6
 
 @dataclass(frozen=True)
 class _Need:
-    """What one graph asks of a device."""
+    """The work and memory that one graph needs on a device."""
 
     kernels: tuple[Kernel, ...]
     weight_bytes: int
@@ -35,7 +35,7 @@ class _Need:
 def estimate_files(
     graphs: Sequence[Path], devices: Sequence[str], precision: Precision | None = None
 ) -> tuple[DeviceEstimate, ...]:
-    """Each graph on each device, as it is written, or as if it were prepared in a precision.
+    """The estimates of each graph on each device, as the file is, or as if it were prepared in a precision.
 
     Raises:
         EdgetlError: a file is no graph of one image size, a device is unknown, or cannot run a graph's precision.
@@ -46,9 +46,9 @@ def estimate_files(
 
 
 def estimate_study(study: Study, run: RunDirectory, devices: Sequence[str]) -> tuple[DeviceEstimate, ...]:
-    """Every deployment in every precision on each device; several engines one after another.
+    """The estimates of every deployment in every precision on each device; several engines run one after another.
 
-    Of a cascade all second levels are counted: images in which they do not run take less.
+    All second levels of a cascade are counted: images for which they do not run take less.
 
     Raises:
         EdgetlError: as `estimate_files`; or the graphs are not there yet.
@@ -57,20 +57,16 @@ def estimate_study(study: Study, run: RunDirectory, devices: Sequence[str]) -> t
     rows = []
     for deployment in read_json(run.shortlist, Shortlist).deployments:
         for precision in study.precisions:
-            files = [
-                _graph(run, [spec.file(precision, target) for target in _QDQ_FORMATS]) for spec in deployment.graphs
-            ]
-            needs = [_need(file, None) for file in files]
+            needs = []
+            for spec in deployment.graphs:
+                # In whichever QDQ format it is there: what is to be computed is the same in both.
+                files = [run.graphs / spec.file(precision, target) for target in _QDQ_FORMATS]
+                file = next((file for file in files if file.is_file()), None)
+                if file is None:
+                    raise EdgetlError(f"{files[0]} does not exist; run edgetl export on the study first")
+                needs.append(_need(file, None))
             rows += [_estimated(deployment.name, needs, target) for target in targets]
     return tuple(rows)
-
-
-def _graph(run: RunDirectory, names: Sequence[str]) -> Path:
-    """The graph in the spelling that is there: what is to be computed is the same in both."""
-    found = next((path for name in names if (path := run.graphs / name).is_file()), None)
-    if found is None:
-        raise EdgetlError(f"{run.graphs / names[0]} does not exist; run edgetl export on the study first")
-    return found
 
 
 def _need(graph: Path, precision: Precision | None) -> _Need:
@@ -82,6 +78,7 @@ def _need(graph: Path, precision: Precision | None) -> _Need:
         return _Need(tuple(kernels), weights, activations, left_out)
     moved = sum(kernel.bytes for kernel in kernels)
     kernels = prepared(kernels, precision)
+    # Weights and activations shrink as all traffic does: which tensor gets which type is not known before preparation.
     narrower = sum(kernel.bytes for kernel in kernels) / moved if moved else 1.0
     return _Need(tuple(kernels), round(weights * narrower), round(activations * narrower), left_out)
 

@@ -1,4 +1,4 @@
-"""A plain Darknet model as an ONNX file, without a study."""
+"""Exports a plain Darknet model as an ONNX file, without a study."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import onnx
 
 from edgetl.artifacts.bundle import Preprocessing
 from edgetl.artifacts.predictions import NmsImplementation
@@ -23,7 +22,7 @@ from edgetl.graph.model import save_model
 from edgetl.graph.simplify import simplify
 from edgetl.stages.stage import ProgressReporter
 from edgetl.train.darknet.cfg import Cfg, read_cfg
-from edgetl.train.darknet.network import Darknet, build
+from edgetl.train.darknet.network import build
 from edgetl.train.darknet.weights import read_weights
 from edgetl.train.load_weights import load_into
 from edgetl.train.onnx_export import export_network, network_outputs
@@ -31,14 +30,14 @@ from edgetl.train.onnx_export import export_network, network_outputs
 Fit = Literal["letterbox", "stretch", "crop"]
 
 DETECTIONS, PROBABILITIES = "detections", "probabilities"
-"""What the output of a detector and of a classifier is called."""
+"""The names of a detector's output and of a classifier's."""
 
 _MOST_DIFFERENCE = 1e-4
 
 
 @dataclass(frozen=True)
 class DarknetExportRequest:
-    """What is to be exported, and how.
+    """A Darknet model to export, and how.
 
     ``size``: width and height of the network's input, else the .cfg file's. ``fit``: how images become that, else
     letterboxed for a detector and cropped for a classifier. ``nms_implementation`` and ``nms`` are for detectors.
@@ -55,7 +54,7 @@ class DarknetExportRequest:
 
 
 def export_darknet(request: DarknetExportRequest, reporter: ProgressReporter) -> None:
-    """Write the graph, once it says of random images what PyTorch says.
+    """Write the ONNX graph, after checking that it computes what PyTorch's network does on random images.
 
     Raises:
         EdgetlError: a file is missing or damaged, weights or names belong to another .cfg, the size does not fit to the
@@ -68,14 +67,33 @@ def export_darknet(request: DarknetExportRequest, reporter: ProgressReporter) ->
     load_into(network, read_weights(request.weights, cfg), (), str(request.cfg), str(request.weights))
     raws = [f"{DETECTIONS}/{number}" for number in range(len(network.detection_layers))]
     graph = simplify(export_network(network, preprocessing.shape, raws or [PROBABILITIES], str(request.cfg)))
-    difference = _difference(network, graph, preprocessing)
+    images = np.random.default_rng(0).random((2, *preprocessing.shape), dtype=np.float32)
+    difference = 0.0
+    for ours, theirs in zip(parity.run(graph, images).values(), network_outputs(network, images), strict=True):
+        largest = float(np.abs(theirs).max(initial=1e-6))  # raw boxes are in pixels, probabilities below 1
+        # Not max(), which may lose a NaN.
+        difference = np.maximum(difference, parity.max_difference({"": ours}, {"": theirs}) / largest)
     if not difference <= _MOST_DIFFERENCE:
         raise EdgetlError(
             f"the graph of {request.cfg} differs from PyTorch's network by {difference:.2g} of its largest output, "
             f"expected at most {_MOST_DIFFERENCE:g}; report this with the .cfg file"
         )
     reporter.message(f"export: at most {difference:.1e} of the largest output from PyTorch on random images")
-    save_model(_finished(graph, network, names, raws, preprocessing, request), request.output)
+    counts = [head.classes for head in network.detection_layers]
+    if not raws:
+        counts = [dim.dim_value for dim in graph.graph.output[0].type.tensor_type.shape.dim][1:]
+    for classes in counts:
+        if len(names) != classes:
+            raise EdgetlError(
+                f"{request.names} has {len(names)} names, {request.cfg} has {classes} classes; "
+                "give the names that belong to it"
+            )
+    if raws:
+        head = RawHead(DETECTIONS, names, tuple(one.scale for one in network.detection_layers), tuple(raws))
+        graph = with_detections(graph, [head], preprocessing, request.nms, request.nms_implementation)
+    else:
+        describe(graph, {PROBABILITIES: names}, {}, preprocessing)
+    save_model(graph, request.output)
 
 
 def _preprocessing(cfg: Cfg, request: DarknetExportRequest) -> Preprocessing:
@@ -85,6 +103,7 @@ def _preprocessing(cfg: Cfg, request: DarknetExportRequest) -> Preprocessing:
             f"the input of {request.cfg} would be {width} x {height}, expected sides from {SMALLEST_IMAGE} to "
             f"{LARGEST_IMAGE} pixels; give another --image-size"
         )
+    # Maps of a detector have whole cells only where the coarsest stride divides the input.
     stride = max((cfg.width // layer.shape.width for layer in cfg.detections), default=1)
     if request.size and (width % stride or height % stride):
         raise EdgetlError(
@@ -95,43 +114,3 @@ def _preprocessing(cfg: Cfg, request: DarknetExportRequest) -> Preprocessing:
     if fit == "crop" and width != height:
         raise EdgetlError(f"--fit crop takes squares, not {width} x {height}; give --fit stretch or letterbox")
     return Preprocessing(width=width, height=height, fit=fit)
-
-
-def _difference(network: Darknet, graph: onnx.ModelProto, preprocessing: Preprocessing) -> float:
-    """Between PyTorch and ONNX Runtime on noise: the largest of an output over its largest value."""
-    images = np.random.default_rng(0).random((2, *preprocessing.shape), dtype=np.float32)
-    expected = network_outputs(network, images)
-    found = parity.run(graph, images).values()
-    each = (
-        parity.max_difference({"": ours}, {"": theirs}) / float(np.abs(theirs).max(initial=1e-6))
-        for ours, theirs in zip(found, expected, strict=True)
-    )
-    return max(each)
-
-
-def _finished(
-    graph: onnx.ModelProto,
-    network: Darknet,
-    names: tuple[str, ...],
-    raws: list[str],
-    preprocessing: Preprocessing,
-    request: DarknetExportRequest,
-) -> onnx.ModelProto:
-    """With detections in place of raw outputs, and with metadata."""
-    if not raws:
-        (classes,) = [dim.dim_value for dim in graph.graph.output[0].type.tensor_type.shape.dim][1:]
-        _refuse_other_count(request, names, classes)
-        describe(graph, {PROBABILITIES: names}, {}, preprocessing)
-        return graph
-    for ending in network.detection_layers:
-        _refuse_other_count(request, names, ending.classes)
-    head = RawHead(DETECTIONS, names, tuple(ending.scale for ending in network.detection_layers), tuple(raws))
-    return with_detections(graph, [head], preprocessing, request.nms, request.nms_implementation)
-
-
-def _refuse_other_count(request: DarknetExportRequest, names: tuple[str, ...], classes: int) -> None:
-    if len(names) != classes:
-        raise EdgetlError(
-            f"{request.names} has {len(names)} names, {request.cfg} has {classes} classes; "
-            "give the names that belong to it"
-        )

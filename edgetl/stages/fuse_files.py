@@ -1,4 +1,4 @@
-"""Plain ONNX files that share layers, fused into one."""
+"""Fuses plain ONNX files that share layers into one, and verifies the result."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _REAL_IMAGES = 64
 
 @dataclass(frozen=True)
 class FuseRequest:
-    """The files to fuse by their names, and how to verify what comes of it.
+    """The files to fuse, by their names, and how to verify the result.
 
     ``contract`` says how images become the graphs' input, where their metadata do not.
     """
@@ -46,13 +46,14 @@ class FuseRequest:
 
 
 def fuse_files(request: FuseRequest, reporter: ProgressReporter) -> Fusion:
-    """Fuse files, and write the result if it computes what they do.
+    """Fuse files, write the result if it computes what they do, and report on it.
 
     Raises:
         EdgetlError: a file cannot be read or fused, a model has nothing in common with the others, or the result
             computes something else or cannot be written.
     """
-    _refuse_overwriting(request)
+    if request.output.resolve() in {path.resolve() for path in request.graphs.values()}:
+        raise EdgetlError(f"{request.output} is one of the models to fuse; give another file to write with -o")
     originals = {name: load_model(path) for name, path in request.graphs.items()}
     conflicts = scale_conflicts(originals)
     models = recalibrate(originals) if request.recalibrate else originals
@@ -63,10 +64,18 @@ def fuse_files(request: FuseRequest, reporter: ProgressReporter) -> Fusion:
         for name, path in request.graphs.items():
             preprocessing = input_preprocessing(originals[name], request.contract, str(path))
         record_preprocessing(fused.model, preprocessing)
-    random, real = list(_random_batches(fused.model)), list(_real_batches(fused.model, request.images))
+    batch = _fixed_batch(fused.model) or _RANDOM_IMAGES
+    random = [random_inputs(fused.model, batch, seed) for seed in range(-(-_RANDOM_IMAGES // batch))]
+    real = list(_real_batches(fused.model, request.images))
     reporter.message("verifying that nothing changed")
+    # The output gets its name when the block ends well: what is not verified is not left behind.
     with tempfile.TemporaryDirectory() as scratch, whole_model(fused.model, request.output) as written:
-        sources = _saved(models, Path(scratch)) if request.recalibrate else request.graphs
+        sources = dict(request.graphs)
+        if request.recalibrate:
+            # Verified against the models in their new scales; how far these moved the outputs is told apart.
+            sources = {name: Path(scratch) / f"{number}.onnx" for number, name in enumerate(models)}
+            for name, model in models.items():
+                save_model(model, sources[name])
         verified = verify(written, sources, fused.tensors, [*random, *real], tolerance(models.values()))
         _refuse_difference(verified, fused)
         moved = verify(written, request.graphs, fused.tensors, [*random, *real], 0.0) if request.recalibrate else None
@@ -81,11 +90,6 @@ def fuse_files(request: FuseRequest, reporter: ProgressReporter) -> Fusion:
         real_images=_count(real),
         recalibration_difference=None if moved is None else moved.difference,
     )
-
-
-def _refuse_overwriting(request: FuseRequest) -> None:
-    if request.output.resolve() in {path.resolve() for path in request.graphs.values()}:
-        raise EdgetlError(f"{request.output} is one of the models to fuse; give another file to write with -o")
 
 
 def _refuse_unshared(models: Mapping[str, onnx.ModelProto], found: Sharing) -> None:
@@ -109,38 +113,21 @@ def _refuse_difference(verified: Verification, fused: Fused) -> None:
         raise EdgetlError("every output depends on chance, so nothing can be verified; export the models for inference")
 
 
-def _saved(models: Mapping[str, onnx.ModelProto], folder: Path) -> dict[str, Path]:
-    paths = {name: folder / f"{number}.onnx" for number, name in enumerate(models)}
-    for name, path in paths.items():
-        save_model(models[name], path)
-    return paths
-
-
-def _random_batches(model: onnx.ModelProto) -> Iterator[Feed]:
-    batch = _fixed_batch(model) or _RANDOM_IMAGES
-    for seed in range(-(-_RANDOM_IMAGES // batch)):
-        yield random_inputs(model, batch, seed)
-
-
 def _real_batches(model: onnx.ModelProto, folder: Path | None) -> Iterator[Feed]:
     if folder is None:
         return
-    name, preprocessing, fixed = (
-        image_input(model),
-        input_preprocessing(model, name="one of the models"),
-        _fixed_batch(model),
-    )
+    preprocessing, fixed = input_preprocessing(model, name="one of the models"), _fixed_batch(model)
     samples = draw(folder_samples(folder), CalibrationRecipe(images=_REAL_IMAGES))
     for batch in stream(
         samples, folder, renderer(preprocessing), input_of(preprocessing), batch_size=fixed or _RANDOM_IMAGES
     ):
         images = batch.result
-        # The last ones are repeated where a batch must be full.
-        yield {name: np.resize(images, (fixed, *images.shape[1:])) if fixed else images}
+        # numpy's resize repeats images where a batch must be full.
+        yield {image_input(model): np.resize(images, (fixed, *images.shape[1:])) if fixed else images}
 
 
 def _fixed_batch(model: onnx.ModelProto) -> int:
-    """The batch of the first input; 0 where it is dynamic."""
+    """The batch size of the first input; 0 where it is dynamic."""
     dims = model.graph.input[0].type.tensor_type.shape.dim
     return int(dims[0].dim_value) if dims else 0
 

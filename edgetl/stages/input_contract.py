@@ -1,4 +1,4 @@
-"""How pictures become the input of a plain ONNX file: from its metadata, or from what the user says, never guessed."""
+"""The preprocessing of a plain ONNX file's images: from its metadata, or given by the user, never guessed."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ _WAYS = (
 def input_preprocessing(
     model: onnx.ModelProto, contract: InputContract | None = None, name: str = "the graph"
 ) -> Preprocessing:
-    """How images become a graph's input: what its metadata says, else what the user says.
+    """The preprocessing of a graph's images: from its metadata, else from the user's input contract.
 
     Args:
         model: the graph.
-        contract: what the user says, if anything. The size is the graph's.
-        name: of the file, for messages.
+        contract: given by the user, or None. The size is the graph's.
+        name: the file's name for messages.
 
     Raises:
-        EdgetlError: neither says it, the two disagree, or the input is not of one size with three channels.
+        EdgetlError: neither is there, they disagree, or the input is not of one size with three channels.
     """
     recorded = recorded_preprocessing(model)
     if contract is None:
         if recorded is None:
-            image_shape(model)  # where images do not fit at all, that is the reason
+            image_shape(model)  # where no image fits at all, the message should say that
             raise EdgetlError(f"{name} does not say how images become its input; {_WAYS}")
         return recorded
     height, width = image_shape(model)
@@ -43,10 +43,10 @@ def input_preprocessing(
             f"{name} takes images of {width} x {height} pixels, and fit crop takes squares; give --fit letterbox or "
             "stretch"
         )
-    wanted = Preprocessing(width=width, height=height, **contract.model_dump())
-    if recorded is not None and recorded != wanted:
-        raise EdgetlError(f"{name} says itself that it takes {recorded}, not {wanted}; leave --preprocessing out")
-    return wanted
+    given = Preprocessing(width=width, height=height, **contract.model_dump())
+    if recorded is not None and recorded != given:
+        raise EdgetlError(f"{name} says itself that it takes {recorded}, not {given}; leave --preprocessing out")
+    return given
 
 
 def image_shape(model: onnx.ModelProto) -> tuple[int, int]:
@@ -67,13 +67,13 @@ def image_shape(model: onnx.ModelProto) -> tuple[int, int]:
 
 
 def agreed_preprocessing(models: dict[Path, onnx.ModelProto], contract: InputContract | None) -> Preprocessing:
-    """How images become the input of several graphs of one network, of which one at least has to say it, or the user.
+    """The preprocessing that several graphs of one network share; at least one records it, or the user gives it.
 
     Raises:
-        EdgetlError: none says it, or they disagree.
+        EdgetlError: none records it, or they disagree.
     """
-    said = {path: recorded_preprocessing(model) for path, model in models.items()}
-    known = [(path, one) for path, one in said.items() if one is not None]
+    recorded = {path: recorded_preprocessing(model) for path, model in models.items()}
+    known = [(path, one) for path, one in recorded.items() if one is not None]
     if contract is not None or not known:
         known = [(path, input_preprocessing(model, contract, str(path))) for path, model in models.items()]
     first, preprocessing = known[0]

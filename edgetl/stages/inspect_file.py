@@ -1,9 +1,10 @@
-"""What a file or directory is: told from its content and the notes beside it, without running anything."""
+"""Describes a file or directory from its content and the records beside it, without running anything."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,35 +25,40 @@ _BUNDLE = "bundle.json"
 
 
 def inspect(path: Path, trust: bool = False) -> Inspection:
-    """Look at a graph, an engine, a bundle or a run directory.
+    """The description of a graph, an engine, a bundle or a run directory.
 
     Args:
-        trust: describe an engine by its manifest though it is not the file that the manifest speaks of.
+        trust: describe an engine by its manifest although it is not the file that the manifest records.
 
     Raises:
         EdgetlError: it is none of these, or is damaged.
     """
-    if path.is_dir():
-        return _inspect_directory(path)
-    if path.name == _BUNDLE:
-        return _inspect_bundle(path)
+    if path.is_dir() and (path / "stages").is_dir():
+        return inspect_run(path)
+    if path.is_dir() or path.name == _BUNDLE:
+        bundle = path / _BUNDLE if path.is_dir() else path
+        if path.is_dir() and not bundle.is_file():
+            raise EdgetlError(
+                f"{path} is no run directory (it has no stages) and no bundle (it has no {_BUNDLE}); name a file"
+            )
+        return inspect_bundle(bundle)
     if manifest_path(path).is_file() and not is_prepared(path):
-        return _inspect_engine(path, trust)
-    return _inspect_graph(path)
+        return inspect_engine(path, trust)
+    return inspect_graph(path)
 
 
-def _inspect_directory(path: Path) -> Inspection:
-    if (path / "stages").is_dir():
-        return _inspect_run(path)
-    if (path / _BUNDLE).is_file():
-        return _inspect_bundle(path / _BUNDLE)
-    raise EdgetlError(f"{path} is no run directory (it has no stages) and no bundle (it has no {_BUNDLE}); name a file")
-
-
-def _inspect_graph(path: Path) -> Inspection:
+def inspect_graph(path: Path) -> Inspection:
     model = load_model(path)
     inputs, outputs = graph_tensors(model)
     layers = graph_layers(model)
+    figures: dict[str, Any] = {"bytes": stored_bytes(path), "nodes": len(model.graph.node)}
+    with suppress(EdgetlError):  # of a graph without fixed shapes nothing can be counted
+        cost = CostModel(model).cost()
+        figures |= {"parameters": cost.parameters, "flops": cost.flops}
+    notes = {entry.key: entry.value for entry in model.metadata_props}
+    if CHANNELS in notes:
+        # The record has a number for each channel: too long to be shown.
+        notes[CHANNELS] = f"of {len(division_of(model))} tensors divided"
     return Inspection(
         kind="graph",
         path=str(path),
@@ -60,30 +66,13 @@ def _inspect_graph(path: Path) -> Inspection:
         outputs=outputs,
         layers=layers,
         precisions=_precisions(layers),
-        figures={"bytes": stored_bytes(path), "nodes": len(model.graph.node), **_costs(model)},
-        notes=_notes(model),
+        figures=figures,
+        notes={"opset": opset(model), "qdq_format": qdq_format(model), **notes},
         lineage={"sha256": sha256_file(path)},
     )
 
 
-def _notes(model: Any) -> dict[str, Any]:
-    """What is on record, but of divided channels only in how many tensors there are some: it has a number for each."""
-    notes = {entry.key: entry.value for entry in model.metadata_props}
-    if CHANNELS in notes:
-        notes[CHANNELS] = f"of {len(division_of(model))} tensors divided"
-    return {"opset": opset(model), "qdq_format": qdq_format(model), **notes}
-
-
-def _costs(model: Any) -> dict[str, Any]:
-    """Parameters and FLOPs of one image; nothing where the graph does not tell them."""
-    try:
-        cost = CostModel(model).cost()
-    except EdgetlError:
-        return {}
-    return {"parameters": cost.parameters, "flops": cost.flops}
-
-
-def _inspect_engine(path: Path, trust: bool) -> Inspection:
+def inspect_engine(path: Path, trust: bool) -> Inspection:
     manifest = read_manifest(path, trust)
     return Inspection(
         kind="engine",
@@ -109,7 +98,7 @@ def _inspect_engine(path: Path, trust: bool) -> Inspection:
     )
 
 
-def _inspect_bundle(path: Path) -> Inspection:
+def inspect_bundle(path: Path) -> Inspection:
     bundle = read_json(path, Bundle)
     backbone = bundle.backbone
     heads = {
@@ -125,24 +114,21 @@ def _inspect_bundle(path: Path) -> Inspection:
     )
 
 
-def _inspect_run(path: Path) -> Inspection:
+def inspect_run(path: Path) -> Inspection:
     run = RunDirectory(path)
     records = [read_json(file, StageRecord) for file in sorted((path / "stages").glob("*.json"))]
+    states = {}
+    for record in records:
+        missing = next((name for name in record.outputs if not (run.path / name).is_file()), None)
+        damaged = None if missing else run.damaged(record)
+        states[record.stage] = f"{missing} is missing" if missing else f"{damaged} was changed" if damaged else "whole"
     return Inspection(
         kind="run",
         path=str(path),
         figures={record.stage: f"{len(record.outputs)} files" for record in records},
-        notes={record.stage: _state(run, record) for record in records},
+        notes=states,
         lineage={record.stage: {"digest": record.digest, "parents": record.parents} for record in records},
     )
-
-
-def _state(run: RunDirectory, record: StageRecord) -> str:
-    missing = next((name for name in record.outputs if not (run.path / name).is_file()), None)
-    if missing is not None:
-        return f"{missing} is missing"
-    damaged = run.damaged(record)
-    return "whole" if damaged is None else f"{damaged} was changed"
 
 
 def _precisions(layers: Iterable[EngineLayer]) -> dict[str, int]:

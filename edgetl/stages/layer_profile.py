@@ -1,4 +1,4 @@
-"""Where the time of engines goes, told by the nodes of the graphs that they were built from."""
+"""The time of each layer of an engine, assigned to the nodes of the graph that it was built from."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def engine_layers(
     """The times of an engine's layers on random images.
 
     Args:
-        name: what the engine is called.
-        graph: what it was built from; None where only the engine is there: layers then have no nodes.
+        name: the engine's name.
+        graph: the graph it was built from; None where only the engine is there: layers then have no nodes.
 
     Raises:
         EdgetlError: as `load_engine` does, or the runtime tells no times of layers.
@@ -44,13 +44,14 @@ def engine_layers(
 
 def graph_of_engine(engine: Path) -> Path | None:
     """The graph that an engine was built from, if it still lies beside it."""
+    # Trusted: only the graph's name is taken, and the graph is checked by its digest.
     manifest = read_manifest(engine, trust=True)
     graph = engine.with_name(manifest.graph)
     return graph if graph.is_file() and sha256_file(graph) == manifest.graph_sha256 else None
 
 
 def layers_of_study(context: Context, able: Sequence[PlannedDeployment]) -> dict[str, tuple[EngineLayers, ...]]:
-    """Those of every engine of the candidates, by title. Engines that candidates have in common are timed once."""
+    """The times of layers of every candidate's engines, by title. Engines that candidates share are timed once."""
     graphs = {engine: graph for candidate in able for engine, graph in engine_graphs(context, candidate)}
     run = run_options(context, context.options.threads)
     found: dict[Path, EngineLayers] = {}
@@ -62,7 +63,7 @@ def layers_of_study(context: Context, able: Sequence[PlannedDeployment]) -> dict
 
 
 def with_latency(layers: Sequence[EngineLayers], p50: float) -> tuple[EngineLayers, ...]:
-    """With the latency without a profiler, where it is one engine's."""
+    """The layers with the latency that was measured without a profiler, where it is the latency of one engine."""
     if len(layers) != 1:
-        return tuple(layers)
+        return tuple(layers)  # the latency is that of all of them together
     return (layers[0].model_copy(update={"latency_ms": p50}),)

@@ -1,4 +1,4 @@
-"""How the latency of anything is measured: by a study's deployments and by plain files alike."""
+"""Measures latency and energy of a study's deployments and of plain files in the same way."""
 
 from __future__ import annotations
 
@@ -19,17 +19,15 @@ from edgetl.measure.latency import narrow
 from edgetl.measure.machine import MachineState, probe
 from edgetl.measure.power import find_meter
 from edgetl.measure.timing import DeviceTimedCall, LatencySamples, Load, Measurement, TimingPlan, measure
-from edgetl.stages.stage import ProgressReporter
-
-_ALL = 1000
+from edgetl.stages.stage import ProgressReporter, advance_to
 
 
 @dataclass(frozen=True)
 class StoppingRule:
-    """When to stop: as soon as every interval is narrower than ``interval_width`` (a share), at the latest after
-    ``seconds``.
+    """When to stop measuring: once every interval is narrower than ``interval_width`` (a share), at most ``seconds``.
 
-    ``limit``: of the first candidate's time by the last one's; measuring goes on while that may be on either side.
+    ``limit``: a ratio of the first candidate's time to the last one's; measuring goes on while the true ratio may be on
+    either side of it.
     """
 
     seconds: float = 10.0
@@ -49,7 +47,7 @@ class EngineCall:
 
 
 class TimedCall(EngineCall):
-    """One whose engine keeps the parts of its time."""
+    """One inference of an engine that keeps the parts of its time."""
 
     def take_device_times(self) -> Float64Array:
         assert isinstance(self.engine, DeviceTimedCall)
@@ -57,8 +55,8 @@ class TimedCall(EngineCall):
 
 
 def engine_call(engine: Engine, batch: int = 1) -> EngineCall:
-    """On random images, ``batch`` at once; with the parts of its time where the engine keeps them."""
-    random = np.random.default_rng(0)
+    """One inference on ``batch`` random images at once; a `TimedCall` where the engine keeps the parts of its time."""
+    random = np.random.default_rng(0)  # the same images for every candidate: times may depend on values
     shapes = ((batch, *shape[1:]) if batch > 1 else shape for shape in engine.shapes)
     inputs = tuple(random.random(shape, dtype=np.float32) for shape in shapes)
     return (TimedCall if isinstance(engine, DeviceTimedCall) else EngineCall)(engine, inputs)
@@ -67,23 +65,20 @@ def engine_call(engine: Engine, batch: int = 1) -> EngineCall:
 def time_all(
     names: Sequence[str], load: Load, until: StoppingRule, seed: int, reporter: ProgressReporter
 ) -> Measurement[MachineState]:
-    """Measure candidates side by side, watched by a bar, the machine's state read after every round."""
-    done = 0.0
-    with reporter.progress("measuring latency", _ALL) as advance:
-
-        def watch(share: float) -> None:
-            nonlocal done
-            advance(_ALL * (share - done))
-            done = share
-
+    """The times of all candidates, measured side by side under a progress bar, with the machine's state after every
+    round.
+    """
+    with reporter.progress("measuring latency", 1.0) as advance:
         plan = TimingPlan(seconds=until.seconds, seed=seed)
-        return measure(names, load, plan, narrow(until.interval_width, until.limit), watch, probe())
+        return measure(names, load, plan, narrow(until.interval_width, until.limit), advance_to(advance), probe())
 
 
 def write_samples(folder: Path, samples: Mapping[str, LatencySamples]) -> dict[str, Path]:
-    """The raw times (rounds x repeats, ms) of each candidate, so that any figure can be recomputed.
+    """Write the raw times (rounds x repeats, ms) of each candidate, so that any figure can be recomputed.
 
-    Titles may be paths: a file is called like the last part, and what two have in common gets a number.
+    Returns:
+        The file of each title. Titles may be paths: the file is named after the last part, with a number where two
+        titles would give one name.
     """
     paths: dict[str, Path] = {}
     for number, (title, one) in enumerate(samples.items()):
@@ -91,6 +86,7 @@ def write_samples(folder: Path, samples: Mapping[str, LatencySamples]) -> dict[s
         path = folder / f"{stem}.npy"
         paths[title] = path if path not in paths.values() else folder / f"{stem}.{number}.npy"
         buffer = io.BytesIO()
+        # A pickle could run code where it is loaded.
         np.save(buffer, one.times, allow_pickle=False)
         write_bytes(paths[title], buffer.getvalue())
     return paths
@@ -99,7 +95,7 @@ def write_samples(folder: Path, samples: Mapping[str, LatencySamples]) -> dict[s
 def energies(
     names: Sequence[str], load: Load, seconds: float, seed: int, reporter: ProgressReporter
 ) -> dict[str, Energy]:
-    """For each candidate the energy of a call, in about as many seconds as its latency was measured in."""
+    """The energy of a call of each candidate, measured in about as many seconds as its latency."""
     try:
         meter = find_meter()
     except EdgetlError as error:

@@ -1,4 +1,4 @@
-"""A study's graphs in every precision: calibrated once on training images, spelled for each runtime."""
+"""Prepares a study's graphs in every precision: calibrated once on training images, written for each QDQ format."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ _FP16_IMAGES = 16
 
 @dataclass(frozen=True)
 class StudyGraphs:
-    """A study's graphs, all of them parts of one ``whole``: tensors of one name hold the same in all.
+    """A study's graphs, all parts of one ``whole``: tensors of one name hold the same values in all.
 
-    ``part`` gets any of ``specs``, or one like them, from the whole. ``subgraph`` is the part in which methods and
-    layers are compared: there, as in the graph of each engine, heads are the end. (A second level reads what other
-    heads say, so in the whole these are not.)
+    ``part`` cuts any of ``specs``, or one like them, out of the whole. ``subgraph`` is the part in which methods and
+    layers are compared: there, as in the graph of each engine, heads come last. (In the whole they do not: a second
+    level reads the outputs of other heads.)
     """
 
     whole: onnx.ModelProto
@@ -52,11 +52,10 @@ class StudyGraphs:
 
 @dataclass(frozen=True)
 class PrecisionWriter:
-    """How to write any graph of a study in any of its precisions.
+    """Writes any graph of a study in any of its precisions.
 
-    ``assignments``: for each spelling of INT8 the whole float graph, its table and the layers that are not INT8; a
-    spelling that cannot meet the guard's budget is not there. ``float32``: what FP16 cannot hold, by the tensor it
-    makes.
+    ``assignments``: for each QDQ format the whole float graph, its table and the excluded layers; a format in which
+    accuracy control cannot meet the budget is missing. ``float32``: the layers that FP16 cannot hold, by their output.
     """
 
     graphs: StudyGraphs
@@ -64,7 +63,7 @@ class PrecisionWriter:
     float32: Sequence[str]
 
     def by_qdq_format(self, spec: GraphSpec, precision: str) -> dict[QdqFormat, onnx.ModelProto]:
-        """A graph in a precision, for each runtime that wants it in its own spelling; in float both are the same."""
+        """A graph in a precision, for each QDQ format; in float all are the same."""
         if precision == "int8":
             return {
                 target: int8(self.graphs, spec, target, one, self.float32) for target, one in self.assignments.items()
@@ -76,17 +75,17 @@ class PrecisionWriter:
 def int8(
     graphs: StudyGraphs, spec: GraphSpec, target: QdqFormat, assignment: PrecisionAssignment, float32: Sequence[str]
 ) -> onnx.ModelProto:
-    """A study's graph in INT8, with the layers in float that are so in the whole."""
+    """A study's graph in INT8, without the layers that are excluded in the whole."""
     model = graphs.part(spec)(assignment.model)
     wiring = Wiring(model.graph)
     if not place_qdq(wiring, target).layers:
         return model  # heads stay in float in every precision: what holds nothing but heads is the same in INT8
-    returned = [name for name in assignment.excluded if name in wiring.producers]
-    return mixed_precision_graph(model, assignment.table, target, returned, float32)
+    excluded = [name for name in assignment.excluded if name in wiring.producers]
+    return mixed_precision_graph(model, assignment.table, target, excluded, float32)
 
 
 def judged_specs(shortlist: Shortlist, places: Mapping[str, str]) -> tuple[GraphSpec, ...]:
-    """The fewest graphs in which every head of a shortlist is as it is in its engine.
+    """The fewest graphs in which every head of a shortlist is as in its engine.
 
     Heads at the same ``places`` can stand on one trunk; of others, a graph is left out whose heads are all in others
     already. The graphs of a cascade come last: they hand on tensors.
@@ -107,10 +106,10 @@ def judged_specs(shortlist: Shortlist, places: Mapping[str, str]) -> tuple[Graph
 
 @dataclass(frozen=True)
 class StudyPreparation:
-    """A study's graphs on their way into its precisions.
+    """Prepares a study's graphs for its precisions.
 
-    ``make_evaluator`` makes the judge of the study's guard from the float graphs of ``judged``, and validation images.
-    ``table`` holds the ranges of the frozen trunk, where heads were trained with some.
+    ``make_evaluator`` makes the evaluator for accuracy control from the float graphs of ``judged`` and validation
+    images. ``table`` holds the ranges of the frozen trunk, where heads were trained with fixed ranges.
     """
 
     context: Context
@@ -122,45 +121,54 @@ class StudyPreparation:
     table: CalibrationTable | None = None
 
     def prepare(self, samples: Sequence[ImageFileT]) -> tuple[PrecisionWriter, list[Path]]:
-        """Calibrate once on training images and keep to the guard; the files that say how that went."""
-        wanted, whole = self.context.study, self.graphs.whole
-        halves = {"fp16", "int8"} & set(wanted.precisions)  # layers that leave INT8 are FP16
+        """Calibrate once on training images, under accuracy control if the study asks for it.
+
+        Returns:
+            The writer of graphs, and the files that record tables and accuracy control.
+        """
+        study, whole = self.context.study, self.graphs.whole
+        halves = {"fp16", "int8"} & set(study.precisions)  # layers that leave INT8 are FP16
         float32 = self._overflowing(samples) if halves else ()
-        if "int8" not in wanted.precisions:
+        if "int8" not in study.precisions:
             return PrecisionWriter(self.graphs, {}, float32), []
         calibration = self._calibration(samples)
         if (
-            wanted.accuracy_control is None
+            study.accuracy_control is None
             and self.table is not None
-            and _covers(self.table, calibration.tensors(whole))
+            and self.table.by_name().keys() >= set(calibration.tensors(whole))
         ):
-            mixes = self._assignments(dict.fromkeys(TARGETS, QuantizationVariant.plain(whole, self.table)))
-            return PrecisionWriter(self.graphs, mixes, float32), self._write_tables(self.table, mixes)
+            # Heads were trained with this table, and nothing is tuned above the layers that it covers.
+            assignments = self._assignments(dict.fromkeys(TARGETS, QuantizationVariant.plain(whole, self.table)))
+            return PrecisionWriter(self.graphs, assignments, float32), self._write_tables(self.table, assignments)
         shown = calibration.observe(whole)
-        forms = {target: self._variants(calibration, shown, target) for target in TARGETS}
-        first = next(iter(forms.values()))[0].table
-        if wanted.accuracy_control is None:
-            mixes = self._assignments({target: own[0] for target, own in forms.items()})
-            return PrecisionWriter(self.graphs, mixes, float32), self._write_tables(first, mixes)
-        mixes = self._with_accuracy_control(
-            wanted.accuracy_control.max_accuracy_drop, calibration, float32, shown.observation, forms
-        )
-        return PrecisionWriter(self.graphs, mixes, float32), [
-            *self._write_tables(first, mixes),
-            self.context.run.accuracy_control,
-        ]
+        variants = {target: self._variants(calibration, shown, target) for target in TARGETS}
+        first = next(iter(variants.values()))[0].table
+        if study.accuracy_control is None:
+            assignments = self._assignments({target: own[0] for target, own in variants.items()})
+            return PrecisionWriter(self.graphs, assignments, float32), self._write_tables(first, assignments)
+        drop = study.accuracy_control.max_accuracy_drop
+        assignments = self._with_accuracy_control(drop, calibration, float32, shown.observation, variants)
+        tables = self._write_tables(first, assignments)
+        return PrecisionWriter(self.graphs, assignments, float32), [*tables, self.context.run.accuracy_control]
 
-    def _assignments(self, forms: Mapping[QdqFormat, QuantizationVariant]) -> dict[QdqFormat, PrecisionAssignment]:
-        return {target: form.assign_precision(target, subgraph=self.graphs.subgraph) for target, form in forms.items()}
+    def _assignments(self, variants: Mapping[QdqFormat, QuantizationVariant]) -> dict[QdqFormat, PrecisionAssignment]:
+        subgraph = self.graphs.subgraph
+        return {target: variant.assign_precision(target, subgraph=subgraph) for target, variant in variants.items()}
 
     def _variants(
         self, calibration: Calibrator[ImageFileT], shown: CalibrationPass, target: QdqFormat
     ) -> Sequence[QuantizationVariant]:
-        """Where heads were trained with some ranges: the graph as it was then, with ranges for what is tuned above."""
+        """The variants to choose from. Where heads were trained with ranges: only these, with those of tuned layers."""
         whole = self.graphs.whole
         if self.table is None:
             return calibration.variants(whole, shown, target)
-        return [QuantizationVariant.plain(whole, _completed(self.table, calibration.tables(whole, shown, target)))]
+        tables = calibration.tables(whole, shown, target)
+        full = next(table for table in tables if table.method == self.table.method)
+        ranges = full.by_name() | self.table.by_name()
+        update = {"graph_sha256": full.graph_sha256, "tensors": tuple(ranges.values())}
+        # Unchanged where nothing is added: heads were trained with this very table.
+        grown = len(ranges) > len(self.table.tensors)
+        return [QuantizationVariant.plain(whole, self.table.model_copy(update=update) if grown else self.table)]
 
     def _calibration(self, samples: Sequence[ImageFileT]) -> Calibrator[ImageFileT]:
         recipe = load_recipe(self.context.study.calibration, self.context.base_dir)
@@ -181,7 +189,7 @@ class StudyPreparation:
         )
 
     def _overflowing(self, samples: Sequence[ImageFileT]) -> tuple[str, ...]:
-        """What FP16 cannot hold, told on a few training images."""
+        """The tensors that FP16 cannot hold, found on a few training images."""
         few = draw(samples, CalibrationRecipe(images=_FP16_IMAGES))
         batches = stream(few, self.root, renderer(self.preprocessing), input_of(self.preprocessing))
         kept = overflowing(self.graphs.whole, np.concatenate([batch.result for batch in batches]))
@@ -195,52 +203,37 @@ class StudyPreparation:
         calibration: Calibrator[ImageFileT],
         float32: Sequence[str],
         seen: Observation,
-        forms: Mapping[QdqFormat, Sequence[QuantizationVariant]],
+        variants: Mapping[QdqFormat, Sequence[QuantizationVariant]],
     ) -> dict[QdqFormat, PrecisionAssignment]:
-        """The mix of each spelling that meets the budget; how that went is written beside the graphs."""
-        graphs, watcher = self.graphs, self.context.reporter
-        judge = self.make_evaluator([graphs.part(spec)(graphs.whole) for spec in self.judged])
-        mixes, guards = {}, {}
+        """The assignments that meet the budget, by QDQ format; how they were found is written beside the graphs."""
+        graphs, reporter, refine = self.graphs, self.context.reporter, calibration.refined
+        evaluator = self.make_evaluator([graphs.part(spec)(graphs.whole) for spec in self.judged])
+        assignments, results = {}, {}
         for target in TARGETS:
+            # target as a default: a closure would see the loop's next one.
+            def written(assignment: PrecisionAssignment, target: QdqFormat = target) -> list[onnx.ModelProto]:
+                return [int8(graphs, spec, target, assignment, float32) for spec in self.judged]
 
-            def written(mixed: PrecisionAssignment, target: QdqFormat = target) -> list[onnx.ModelProto]:
-                return [int8(graphs, spec, target, mixed, float32) for spec in self.judged]
-
-            watcher.message(f"export: INT8 for {target}, judged on {judge.images} validation images")
-            guarding = AccuracyControlSearch(
-                judge, budget, target, calibration.refined, written, watcher, graphs.subgraph
-            )
-            chosen, guards[str(target)] = guarding.search(seen, forms[target])
+            reporter.message(f"export: INT8 for {target}, evaluated on {evaluator.images} validation images")
+            search = AccuracyControlSearch(evaluator, budget, target, refine, written, reporter, graphs.subgraph)
+            chosen, results[str(target)] = search.search(seen, variants[target])
             if chosen is None:
-                watcher.message(f"export: no INT8 for {target}: {guards[target].why_not_met}")
-                self._remove_older(target)
+                reporter.message(f"export: no INT8 for {target}: {results[target].why_not_met}")
+                # Graphs of an earlier export, under another budget, would be taken for those of this one.
+                for spec in graphs.specs:
+                    (self.context.run.graphs / spec.file("int8", target)).unlink(missing_ok=True)
             else:
-                mixes[target] = chosen
-        write_json(self.context.run.accuracy_control, StudyAccuracyControl(formats=guards))
-        return mixes
+                assignments[target] = chosen
+        write_json(self.context.run.accuracy_control, StudyAccuracyControl(formats=results))
+        return assignments
 
-    def _remove_older(self, target: QdqFormat) -> None:
-        """Graphs of an earlier export, with another guard or none, would be taken for those of this one."""
-        for spec in self.graphs.specs:
-            (self.context.run.graphs / spec.file("int8", target)).unlink(missing_ok=True)
-
-    def _write_tables(self, first: CalibrationTable, mixes: Mapping[QdqFormat, PrecisionAssignment]) -> list[Path]:
-        """The table of ranges; a spelling that the guard mended may have one of its own."""
-        own = {f"calibration.{target}": mixed.table for target, mixed in mixes.items() if mixed.table != first}
+    def _write_tables(
+        self, first: CalibrationTable, assignments: Mapping[QdqFormat, PrecisionAssignment]
+    ) -> list[Path]:
+        """Write the table of ranges; a QDQ format that accuracy control refined may have one of its own."""
+        own = {f"calibration.{target}": one.table for target, one in assignments.items() if one.table != first}
         paths = []
         for name, table in {"calibration": first, **own}.items():
             paths.append(self.context.run.graphs / f"{name}.json")
             write_json(paths[-1], table)
         return paths
-
-
-def _covers(table: CalibrationTable, tensors: Sequence[str]) -> bool:
-    return table.by_name().keys() >= set(tensors)
-
-
-def _completed(table: CalibrationTable, tables: Sequence[CalibrationTable]) -> CalibrationTable:
-    """A table of frozen layers, with the ranges that its method gave to what was tuned above them."""
-    whole = next(one for one in tables if one.method == table.method)
-    ranges = whole.by_name() | table.by_name()
-    update = {"graph_sha256": whole.graph_sha256, "tensors": tuple(ranges.values())}
-    return table if len(ranges) == len(table.tensors) else table.model_copy(update=update)

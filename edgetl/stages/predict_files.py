@@ -1,4 +1,4 @@
-"""Images, folders and videos through a model: what it says of them, and pictures of that."""
+"""Runs images, folders and videos through a model: predictions, and pictures with them drawn in."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _QUALITY = 92
 
 @dataclass(frozen=True)
 class PredictRequest:
-    """What is to be done.
+    """A model and the images to predict.
 
-    ``sources``: images, videos, and folders of images. ``output``: the folder for pictures, if they are wanted.
-    ``score_threshold``: boxes that score less are left out; None for 0.25, or what the model itself drops if that is
-    more. ``top``: how many labels of each head are given.
+    ``sources``: images, videos, and folders of images. ``output``: a folder for pictures, or None. ``score_threshold``:
+    boxes that score less are left out; None for 0.25, or the model's own threshold if that is higher. ``top``: the
+    number of labels given for each head.
     """
 
     model: Path
@@ -39,7 +39,7 @@ class PredictRequest:
 
 
 def predict(request: PredictRequest) -> Iterator[Prediction | BrokenFile]:
-    """What the model says of each image, and of each frame of each video, as it comes.
+    """The predictions for each image, and for each frame of each video, as they come.
 
     A file that cannot be read, or a video that is damaged, is reported among the results, and no picture of it is
     written; the others are done.
@@ -48,18 +48,18 @@ def predict(request: PredictRequest) -> Iterator[Prediction | BrokenFile]:
         EdgetlError: the model cannot be used (see `load_predictor`), a source is missing or a folder without images,
             pictures would overwrite a source or one another or cannot be written; or no source at all could be read.
     """
-    files = [(file, target) for file, target in _files(request)]
+    files = list(_files(request))  # all of them: what cannot be written is refused before the first is done
     predictor, least = load_predictor(request.model, request.score_threshold)
     one = _OneByOne(predictor, least, request.top)
-    said, first = 0, None
+    predicted, first = 0, None
     for file, target in files:
         for result in one.of_video(file, target) if is_video(file) else one.of_image(file, target):
             yield result
             if isinstance(result, BrokenFile):
                 first = first or result
             else:
-                said += 1
-    if first is not None and not said:
+                predicted += 1
+    if first is not None and not predicted:
         raise EdgetlError(
             f"none of {len(files)} files can be read; the first: {first.path} ({first.reason}); give images or videos"
         )
@@ -75,13 +75,13 @@ class _OneByOne:
         try:
             content = read(file)
             outputs = self.predictor.run(plain(content, self.predictor.preprocessing))
-            said = self.predictor.prediction(file, outputs, upright_size(content), self.score_threshold, self.top)
+            prediction = self.predictor.prediction(file, outputs, upright_size(content), self.score_threshold, self.top)
             if target is not None:
-                picture = annotated(decode(content), said)
+                picture = annotated(decode(content), prediction)
                 kind = "PNG" if target.suffix.lower() == ".png" else "JPEG"
                 with whole_file(target) as partial:
                     picture.save(partial, format=kind, quality=_QUALITY)
-            yield said
+            yield prediction
         except (BrokenImageError, OSError) as error:
             yield _broken(file, error)
 
@@ -91,10 +91,12 @@ class _OneByOne:
                 add = writing.enter_context(video_writer(target, video.fps)) if target is not None else None
                 for frame in video.frames:
                     outputs = self.predictor.run(fit(frame.image, self.predictor.preprocessing))
-                    said = self.predictor.prediction(file, outputs, frame.image.size, self.score_threshold, self.top)
+                    prediction = self.predictor.prediction(
+                        file, outputs, frame.image.size, self.score_threshold, self.top
+                    )
                     if add is not None:
-                        add(annotated(frame.image, said), frame.seconds)
-                    yield said.model_copy(update={"frame": frame.number, "seconds": round(frame.seconds, 3)})
+                        add(annotated(frame.image, prediction), frame.seconds)
+                    yield prediction.model_copy(update={"frame": frame.number, "seconds": round(frame.seconds, 3)})
         except (BrokenImageError, OSError) as error:
             yield _broken(file, error)
 
@@ -104,7 +106,7 @@ def _broken(file: Path, error: BrokenImageError | OSError) -> BrokenFile:
 
 
 def _files(request: PredictRequest) -> Iterator[tuple[Path, Path | None]]:
-    """Every file, and where its picture goes; all known to be possible before the first is done."""
+    """Every file and the path of its picture, if there is one; raises EdgetlError where a picture cannot be written."""
     named = [found for source in request.sources for found in _named(source)]
     for file, _ in named:
         utf8(file)
@@ -114,7 +116,10 @@ def _files(request: PredictRequest) -> Iterator[tuple[Path, Path | None]]:
         if request.output is None:
             yield file, None
             continue
-        target = request.output / _picture_name(name)
+        # The file's own name where a picture can have it, else with the picture's suffix after it.
+        kept = {".mp4"} if is_video(name) else _AS_THEY_ARE
+        suffix = "" if name.suffix.lower() in kept else ".mp4" if is_video(name) else ".png"
+        target = request.output / name.with_name(name.name + suffix)
         place = target.resolve()
         if place in sources:
             raise EdgetlError(f"the picture of {file} would overwrite {sources[place]}; give another folder as -o")
@@ -135,10 +140,3 @@ def _named(source: Path) -> Sequence[tuple[Path, Path]]:
             f"{source} holds no images; expected files such as .jpg and .png (videos are named one by one)"
         )
     return [(file, file.relative_to(source)) for file in found]
-
-
-def _picture_name(name: Path) -> Path:
-    """The file's own name where a picture can have it; a picture of another format has that format beside its own."""
-    if is_video(name):
-        return name if name.suffix.lower() == ".mp4" else name.with_name(name.name + ".mp4")
-    return name if name.suffix.lower() in _AS_THEY_ARE else name.with_name(name.name + ".png")

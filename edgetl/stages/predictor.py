@@ -1,4 +1,4 @@
-"""A model file that takes images and says what is in them."""
+"""A loaded model file that predicts labels and boxes of images."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ _RUNTIME = "onnxruntime"
 class Predictor:
     """A loaded model. ``classifiers`` and ``detectors`` are its outputs, with the labels of each.
 
-    ``nms`` say what each detector did; the strictest of them is what becomes of boxes of one label that
-    several detectors found.
+    ``nms`` holds the settings of each detector's suppression. Boxes of one label that several detectors found are
+    suppressed with the strictest of them.
     """
 
     engine: Engine
@@ -53,12 +53,12 @@ class Predictor:
         return self.checked(self.engine.infer(self.to_input(pixels)))
 
     def to_input(self, pixels: Pixels) -> Float32Array:
-        """The image as often as the engine takes."""
+        """The image as the engine's input, repeated as often as its batch is large."""
         ((batch, *_),) = self.engine.shapes
         return to_input(np.repeat(pixels[None], batch, axis=0), self.preprocessing)
 
     def checked(self, outputs: dict[str, Float32Array]) -> dict[str, Float32Array]:
-        """What the engine says of the first image.
+        """The outputs for the first image.
 
         Raises:
             EdgetlError: an output holds what is no number.
@@ -71,7 +71,7 @@ class Predictor:
     def prediction(
         self, file: Path, outputs: dict[str, Float32Array], size: Size, score_threshold: float, top: int
     ) -> Prediction:
-        """All that is said of an image of ``size``: see `max_detections` and `labels`."""
+        """The prediction for an image of ``size``: see `detections` and `labels`."""
         return Prediction(
             path=utf8(file),
             width=size[0],
@@ -83,12 +83,24 @@ class Predictor:
     def detections(
         self, outputs: dict[str, Float32Array], size: Size, score_threshold: float
     ) -> tuple[Detection, ...] | None:
-        """What all detectors found in an image of ``size``, best first; None where there is no detector."""
+        """The detections of all detectors in an image of ``size``, best first; None where there is no detector."""
         if not self.detectors:
             return None
         names = list(dict.fromkeys(label for labels in self.detectors.values() for label in labels))
-        parts = [_renumbered(outputs[output], labels, names) for output, labels in self.detectors.items()]
-        found = parts[0] if len(parts) == 1 else self._merged(parts)
+        parts: list[Float32Array] = []
+        for output, labels in self.detectors.items():
+            rows = outputs[output][outputs[output][:, 4] > 0].copy()  # an output is filled up with rows of score 0
+            positions = rows[:, 5].astype(np.intp)
+            if not ((positions >= 0) & (positions < len(labels))).all():
+                raise EdgetlError(f"the model finds label number {positions.max()} of {len(labels)}; export it again")
+            # Each head numbers its own labels; merged, they need one numbering.
+            rows[:, 5] = np.array([names.index(label) for label in labels], np.float32)[positions]
+            parts.append(rows)
+        found = parts[0]
+        if len(parts) > 1:
+            iou_threshold = min(one.iou_threshold for one in self.nms.values())
+            found = merge_detections(parts, iou_threshold, max(one.max_detections for one in self.nms.values()))
+        # In float32, as scores are: as a double, 0.9 is more than a score of 0.9.
         found = found[found[:, 4] >= np.float32(score_threshold)]
         boxes = image_placement(size, self.preprocessing).to_image(found[:, :4]).round(2).tolist()
         return tuple(
@@ -96,10 +108,6 @@ class Predictor:
             for (left, top, right, bottom), score, label in zip(boxes, found[:, 4], found[:, 5], strict=True)
             if left < right and top < bottom  # the bars beside a letterboxed image are no place for an object
         )
-
-    def _merged(self, parts: list[Float32Array]) -> Float32Array:
-        overlap = min(one.iou_threshold for one in self.nms.values())
-        return merge_detections(parts, overlap, max(one.max_detections for one in self.nms.values()))
 
     def labels(self, outputs: dict[str, Float32Array], top: int) -> tuple[Classification, ...] | None:
         """The ``top`` labels of every classifier; None where there is no classifier."""
@@ -112,18 +120,8 @@ class Predictor:
         )
 
 
-def _renumbered(found: Float32Array, labels: tuple[str, ...], names: list[str]) -> Float32Array:
-    """The detections among the rows of an output, their labels as positions in ``names``."""
-    rows: Float32Array = found[found[:, 4] > 0].copy()
-    positions = rows[:, 5].astype(np.intp)
-    if not ((positions >= 0) & (positions < len(labels))).all():
-        raise EdgetlError(f"the model finds label number {positions.max()} of {len(labels)}; export it again")
-    rows[:, 5] = np.array([names.index(label) for label in labels], np.float32)[positions]
-    return rows
-
-
 def load_predictor(model: Path, score_threshold: float | None, threads: int = 0) -> tuple[Predictor, float]:
-    """Load an ONNX file that edgetl wrote, or an engine of ONNX Runtime that it built, and settle the least score.
+    """The predictor of an ONNX file that edgetl wrote, or of an engine of ONNX Runtime, and its score threshold.
 
     Raises:
         EdgetlError: it is no such file, says nothing of its outputs, does not suppress overlapping boxes itself, or has

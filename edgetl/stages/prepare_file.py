@@ -1,4 +1,4 @@
-"""One plain ONNX file in FP16 or INT8, without a study."""
+"""Prepares one plain ONNX file in FP16 or INT8, without a study."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ from edgetl.stages.quantization_variants import PrecisionAssignment, Quantizatio
 from edgetl.stages.stage import ProgressReporter
 
 _RANDOM_IMAGES = 8
-_WHAT_TO_DO = "judge by more images, allow more with --max-accuracy-drop, calibrate on more images, or take fp16"
+_WHAT_TO_DO = "evaluate on more images, allow more with --max-accuracy-drop, calibrate on more images, or take fp16"
 
 
 @dataclass(frozen=True)
 class PrepareRequest:
-    """What a plain FP32 graph is to become.
+    """The precision to prepare a plain FP32 graph in, and how.
 
     ``calibration_images``: a folder, or a text file that lists paths; INT8 needs them or ``scales``, a calibration
-    cache to take scales from. With ``max_accuracy_drop``, INT8 is mended until it loses no more on ``eval_images``: of
-    top-1 accuracy on an image folder with labels, or of a detector's mAP@0.5 on images with boxes. ``cache``: where a
-    calibration cache for ``tensorrt_version`` goes. ``contract`` says how images become the graph's input, where its
-    metadata do not.
+    cache to take scales from. With ``max_accuracy_drop``, layers leave INT8 until it loses no more on ``eval_images``:
+    of top-1 accuracy on an image folder with labels, or of a detector's mAP@0.5 on images with boxes. ``cache``: the
+    path for a calibration cache for ``tensorrt_version``. ``contract`` says how images become the graph's input, where
+    its metadata does not.
     """
 
     precision: str
@@ -67,7 +67,7 @@ class PrepareRequest:
 
 @dataclass(frozen=True)
 class _PreparedGraph:
-    """A prepared graph and how it came about; ``plain`` is the float graph that ``table`` belongs to."""
+    """A prepared graph and how it was made; ``plain`` is the float graph that ``table`` belongs to."""
 
     model: onnx.ModelProto
     excluded: Mapping[str, str]
@@ -80,7 +80,7 @@ class _PreparedGraph:
 def prepare_file(
     graph: Path, output: Path, request: PrepareRequest, reporter: ProgressReporter, record: Path | None = None
 ) -> None:
-    """Write a plain FP32 graph in another precision, and beside it (at ``record``) how it was made.
+    """Write a plain FP32 graph in another precision, and beside it (or at ``record``) how it was made.
 
     Raises:
         EdgetlError: the graph cannot be read or prepared, or INT8 is asked for without images.
@@ -94,6 +94,7 @@ def prepare_file(
         reporter.message(f"images become the input of {graph} as {preprocessing}")
         record_preprocessing(model, preprocessing)
     done = _fp16(model, request, reporter) if request.precision == "fp16" else _int8(model, request, reporter)
+    # Only calibration images show how INT8 differs where it is used; noise is better than nothing.
     images = _random_images(model) if done.images is None else done.images
     named = [(f"image {number}", images[number : number + 1]) for number in range(len(images))]
     parity = compare_layers(model, done.model, named, (graph.name, output.name))
@@ -133,7 +134,7 @@ def _fp16(model: onnx.ModelProto, request: PrepareRequest, reporter: ProgressRep
 
 
 def _random_images(model: onnx.ModelProto) -> Float32Array:
-    """Images of noise, where no real one was given."""
+    """Random pixels as the graph's input, for when no real images were given."""
     preprocessing = input_preprocessing(model)
     shape = (_RANDOM_IMAGES, preprocessing.height, preprocessing.width, 3)
     return to_input(np.random.default_rng(0).integers(0, 256, shape, np.uint8), preprocessing)
@@ -148,26 +149,23 @@ def _int8(model: onnx.ModelProto, request: PrepareRequest, reporter: ProgressRep
         raise EdgetlError(
             "INT8 needs images to calibrate on; give --calibration-images DIR with some hundred real ones"
         )
-    judge = _judge(model, request, reporter)  # first: what is wrong with its images is told before the work begins
+    evaluator = _evaluator(model, request, reporter)  # first: bad images are refused before the work begins
     calibration = _calibration(model, request, reporter)
     shown = calibration.observe(model)
-    forms = calibration.variants(model, shown, request.target)
-    if judge is None:
-        return _without_accuracy_control(model, request.target, shown.observation, forms[0])
-    return _with_accuracy_control(model, request, judge, calibration, shown.observation, forms)
-
-
-def _without_accuracy_control(
-    model: onnx.ModelProto, target: QdqFormat, seen: Observation, form: QuantizationVariant
-) -> _PreparedGraph:
-    mixed, kept = form.assign_precision(target), _first_kept(form.table)
-    float32 = overflowing(model, seen.probe_images) if kept else {}
-    written = mixed_precision_graph(mixed.model, mixed.table, target, mixed.excluded, float32)
-    return _PreparedGraph(written, kept, seen.probe_images, mixed.model, mixed.table)
+    variants = calibration.variants(model, shown, request.target)
+    if evaluator is not None:
+        return _with_accuracy_control(model, request, evaluator, calibration, shown.observation, variants)
+    images = shown.observation.probe_images
+    assignment, kept = variants[0].assign_precision(request.target), _first_kept(variants[0].table)
+    # FP16 only appears where first layers leave INT8.
+    float32 = overflowing(model, images) if kept else {}
+    table, excluded = assignment.table, assignment.excluded
+    written = mixed_precision_graph(assignment.model, table, request.target, excluded, float32)
+    return _PreparedGraph(written, kept, images, assignment.model, table)
 
 
 def _first_kept(table: CalibrationTable) -> dict[str, str]:
-    """The first layers that are not INT8, and why."""
+    """The first layers that are not INT8, with the reason."""
     first = table.first
     reason = "" if first is None else f"in INT8 it leaves {first.snr_db_int8:g} of {first.snr_db:g} dB"
     return dict.fromkeys(table.first_in_float(), reason)
@@ -176,10 +174,10 @@ def _first_kept(table: CalibrationTable) -> dict[str, str]:
 def _with_accuracy_control(
     model: onnx.ModelProto,
     request: PrepareRequest,
-    judge: AccuracyEvaluator,
+    evaluator: AccuracyEvaluator,
     calibration: Calibrator[Sample],
     seen: Observation,
-    forms: Sequence[QuantizationVariant],
+    variants: Sequence[QuantizationVariant],
 ) -> _PreparedGraph:
     assert request.max_accuracy_drop is not None
     float32 = list(overflowing(model, seen.probe_images))
@@ -187,49 +185,50 @@ def _with_accuracy_control(
     def written(assignment: PrecisionAssignment) -> onnx.ModelProto:
         return mixed_precision_graph(assignment.model, assignment.table, request.target, assignment.excluded, float32)
 
-    budget, watcher = request.max_accuracy_drop, calibration.reporter
-    guarding = AccuracyControlSearch(
-        judge, budget, request.target, calibration.refined, lambda mixed: [written(mixed)], watcher
+    budget, reporter = request.max_accuracy_drop, calibration.reporter
+    search = AccuracyControlSearch(
+        evaluator, budget, request.target, calibration.refined, lambda assignment: [written(assignment)], reporter
     )
-    chosen, guard = guarding.search(seen, forms)
+    chosen, result = search.search(seen, variants)
     if chosen is None:
-        raise NotMetError(f"{guard.why_not_met}; {_WHAT_TO_DO}")
-    noise = {name: note.snr_db for note in guard.layers for name in note.layers}
+        raise NotMetError(f"{result.why_not_met}; {_WHAT_TO_DO}")
+    noise = {name: note.snr_db for note in result.layers for name in note.layers}
     kept = {name: f"alone in INT8 it leaves {noise[name]:g} dB" for name in chosen.excluded if name in noise}
     return _PreparedGraph(
-        written(chosen), _first_kept(chosen.table) | kept, seen.probe_images, chosen.model, chosen.table, guard
+        written(chosen), _first_kept(chosen.table) | kept, seen.probe_images, chosen.model, chosen.table, result
     )
 
 
-def _judge(model: onnx.ModelProto, request: PrepareRequest, reporter: ProgressReporter) -> AccuracyEvaluator | None:
-    """Who measures what INT8 loses, where that matters.
+def _evaluator(model: onnx.ModelProto, request: PrepareRequest, reporter: ProgressReporter) -> AccuracyEvaluator | None:
+    """The evaluator for accuracy control; None without ``max_accuracy_drop``.
 
-    A graph that both classifies and detects, as fused ones do, is judged by what its images are labelled with.
+    A graph that both classifies and detects, as fused ones do, is evaluated by the annotations that its images have.
     """
     if request.max_accuracy_drop is None:
         return None
     assert request.eval_images is not None, "the command asks for both"
     images, preprocessing = request.eval_images, input_preprocessing(model)
-    judge: AccuracyEvaluator
+    evaluator: AccuracyEvaluator
     if detecting_outputs(model) and (is_annotated(images) or not class_counts(model)):
-        judge = evaluator_of_boxes(model, images, preprocessing, reporter)
+        evaluator = evaluator_of_boxes(model, images, preprocessing, reporter)
     else:
-        judge = evaluator_of_folder(model, images, preprocessing)
-    worth = ", ".join(f"{name} {one.value:.1%}" for name, one in judge.fp32.items())
-    reporter.message(f"judging by {judge.metric} on {judge.images} images of {images}; FP32 has: {worth}")
-    return judge
+        evaluator = evaluator_of_folder(model, images, preprocessing)
+    scores = ", ".join(f"{name} {one.value:.1%}" for name, one in evaluator.fp32.items())
+    reporter.message(f"measuring {evaluator.metric} on {evaluator.images} images of {images}; FP32 has: {scores}")
+    return evaluator
 
 
 def _calibration(model: onnx.ModelProto, request: PrepareRequest, reporter: ProgressReporter) -> Calibrator[Sample]:
-    """The calibration images of an order."""
+    """The calibrator with the images of a request."""
     assert request.calibration_images is not None
     recipe = load_recipe(request.recipe, Path())
     every, root = image_samples(request.calibration_images)
     samples = draw(every, recipe)
     reporter.message(f"calibrating on {len(samples)} images of {request.calibration_images} by {recipe.method}")
 
-    def tensors(form: onnx.ModelProto) -> tuple[str, ...]:
-        names = quantisable_tensors(form)
-        return tuple(dict.fromkeys((*names, *cache_tensors(form)))) if names and request.cache is not None else names
+    def tensors(variant: onnx.ModelProto) -> tuple[str, ...]:
+        names = quantisable_tensors(variant)
+        # TensorRT's cache wants scales of tensors too that Q/DQ nodes do not need.
+        return tuple(dict.fromkeys((*names, *cache_tensors(variant)))) if names and request.cache is not None else names
 
     return Calibrator(samples, root, input_preprocessing(model), recipe, reporter, tensors)

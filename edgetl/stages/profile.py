@@ -1,4 +1,4 @@
-"""Engines to latency and memory: all deployments side by side."""
+"""Measures latency, memory and energy of all deployments of a study side by side."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _WAY_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class _Measurements:
-    """What was measured, by title."""
+    """The measurements of every deployment, by title."""
 
     latencies: Mapping[str, Latency]
     energies: Mapping[str, Energy]
@@ -52,12 +52,12 @@ def inputs(context: Context) -> dict[str, Any]:
 def work(context: Context) -> list[Path]:
     able = [candidate for candidate in planned_deployments(context) if candidate.unsupported is None]
     options, seed = context.options, context.study.seed
-    wanted = {one.title: (one.deployment, engine_paths(context, one)) for one in able}
+    planned = {one.title: (one.deployment, engine_paths(context, one)) for one in able}
     refuse_shared_scratch(options.scenarios, context.study.engine.share_scratch)
-    rates = group_rates(options.scenarios, list(context.study.groups), wanted)
+    rates = group_rates(options.scenarios, list(context.study.groups), planned)
     layers = layers_of_study(context, able) if options.layers else {}
-    loader, until = _loader(context, wanted), StoppingRule(options.seconds, options.interval_width)
-    timed = time_all(list(wanted), loader, until, seed, context.reporter)
+    loader, until = _loader(context, planned), StoppingRule(options.seconds, options.interval_width)
+    timed = time_all(list(planned), loader, until, seed, context.reporter)
     raw = write_samples(context.run.measurements / "latency", timed.samples)
     latencies = {
         title: summarise(one).model_copy(update={"raw": context.run.relative(raw[title])})
@@ -65,35 +65,32 @@ def work(context: Context) -> list[Path]:
     }
     found = _Measurements(
         latencies=latencies,
-        energies=energies(list(wanted), loader, options.seconds, seed, context.reporter) if options.energy else {},
-        waterfalls=_waterfalls(context, wanted),
+        energies=energies(list(planned), loader, options.seconds, seed, context.reporter) if options.energy else {},
+        waterfalls=_waterfalls(context, planned),
         layers={title: with_latency(own, latencies[title].p50) for title, own in layers.items()},
     )
     profile = Profile(
         environment=describe(processor(), options.threads),
+        # All of them: those that cannot run get a row with the reason.
         deployments=tuple(_summarise(context, candidate, found) for candidate in planned_deployments(context)),
         comparisons=compare_latencies(timed.samples),
         disturbances=disturbances(timed.states),
-        scenarios=_scenarios(context, wanted, rates),
+        scenarios=_scenarios(context, planned, rates),
     )
-    _tell(context, profile)
-    written = context.run.measurements / "latency.json"
-    write_json(written, profile)
-    return [*raw.values(), written]
-
-
-def _tell(context: Context, profile: Profile) -> None:
-    """What the user should know before believing the figures."""
     for one in profile.deployments:
         if one.latency_ms is not None and not one.latency_ms.stable:
             context.reporter.message(f"profile: {one.title} is UNSTABLE: {one.latency_ms.why_unstable}")
     for reason in profile.disturbances:
         context.reporter.message(f"profile: {reason}")
+    written = context.run.measurements / "latency.json"
+    write_json(written, profile)
+    return [*raw.values(), written]
 
 
-def _waterfalls(context: Context, wanted: DeploymentEngines) -> dict[str, Waterfall]:
-    loaded = load(wanted, run_options(context, context.options.threads))
-    ready = {title: (deployment, loaded[title]) for title, (deployment, _) in wanted.items()}
+def _waterfalls(context: Context, planned: DeploymentEngines) -> dict[str, Waterfall]:
+    # In a function of its own: the engines are out of memory before scenarios load theirs.
+    loaded = load(planned, run_options(context, context.options.threads))
+    ready = {title: (deployment, loaded[title]) for title, (deployment, _) in planned.items()}
     return waterfalls_of_study(context, ready, min(_WAY_SECONDS, context.options.seconds / 10))
 
 
@@ -101,23 +98,23 @@ def _serving(context: Context) -> Serving:
     return cast(Serving, importlib.import_module(f"edgetl.stages.{context.study.task}.serving"))
 
 
-def _loader(context: Context, wanted: DeploymentEngines) -> Load:
+def _loader(context: Context, planned: DeploymentEngines) -> Load:
     serving = _serving(context)
 
     def loader(titles: Sequence[str], number: int) -> dict[str, Callable[[], object]]:
-        loaded = load({title: wanted[title] for title in titles}, run_options(context, context.options.threads))
-        return serving.workloads(context, {title: (wanted[title][0], loaded[title]) for title in titles}, number)
+        loaded = load({title: planned[title] for title in titles}, run_options(context, context.options.threads))
+        return serving.workloads(context, {title: (planned[title][0], loaded[title]) for title in titles}, number)
 
     return loader
 
 
-def _scenarios(context: Context, wanted: DeploymentEngines, rates: Mapping[str, float]) -> tuple[Scenario, ...]:
-    order = context.options.scenarios
-    if not order.scenarios:
+def _scenarios(context: Context, planned: DeploymentEngines, rates: Mapping[str, float]) -> tuple[Scenario, ...]:
+    request = context.options.scenarios
+    if not request.scenarios:
         return ()
-    subjects = StudySubjects(context, _serving(context), wanted, rates)
+    subjects = StudySubjects(context, _serving(context), planned, rates)
     plan = ScenarioPlan(seconds=context.options.seconds, seed=context.study.seed)
-    return measure_scenarios(order, subjects, plan, context.reporter)
+    return measure_scenarios(request, subjects, plan, context.reporter)
 
 
 def _summarise(context: Context, candidate: PlannedDeployment, found: _Measurements) -> DeploymentResult:

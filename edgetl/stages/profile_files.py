@@ -1,4 +1,4 @@
-"""Latencies of plain ONNX files and engines, side by side, without a study."""
+"""Measures plain ONNX files and engines side by side, without a study."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from edgetl.artifacts.engine_manifest import read_manifest
 from edgetl.artifacts.files import write_json
-from edgetl.artifacts.measurements import Energy, Memory, Scenario
+from edgetl.artifacts.measurements import Memory, Scenario
 from edgetl.artifacts.results import DeploymentResult, EngineFile, Profile
 from edgetl.engine.footprint import footprint
 from edgetl.engine.processor import processor
@@ -26,14 +26,14 @@ from edgetl.measure.scenarios.interleave import ScenarioPlan
 from edgetl.measure.timing import LatencySamples, Workload
 from edgetl.stages.input_contract import image_shape
 from edgetl.stages.layer_profile import engine_layers, graph_of_engine, with_latency
-from edgetl.stages.measuring import EngineCall, StoppingRule, energies, engine_call, time_all, write_samples
+from edgetl.stages.measuring import StoppingRule, energies, engine_call, time_all, write_samples
 from edgetl.stages.scenario_request import ScenarioRequest, refuse_shared_scratch
 from edgetl.stages.scenarios import FileSubjects, file_rates, measure_scenarios
 from edgetl.stages.stage import ProgressReporter
 from edgetl.stages.waterfalls import waterfall_of_model
 
 ENGINE = ".engine"
-"""Ends the name of TensorRT's engines; those of ONNX Runtime are ONNX files."""
+"""The suffix of TensorRT's engines; those of ONNX Runtime are ONNX files."""
 
 _MS_PER_S = 1e3
 _WAY_SECONDS = 2.0
@@ -41,12 +41,11 @@ _WAY_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class ProfileRequest:
-    """Files to be measured: ONNX files on ONNX Runtime, engines on what built them. Their paths are the names.
+    """Files to measure: ONNX files on ONNX Runtime, engines on the runtime that built them. Their paths are the names.
 
-    ``batch``: images of one inference. ``scenarios``: what is measured beside latency. ``trust``: engines are loaded
-    though they are not the files that their manifests speak of. ``output``: a folder for figures and raw samples.
-    ``energy`` and ``layers``: whether these are measured too. ``images``: a folder of images whose way to the models'
-    answers is measured.
+    ``batch``: images of one inference. ``scenarios`` are measured beside latency. ``trust``: load engines although they
+    are not the files that their manifests record. ``output``: a folder for figures and raw samples. ``energy`` and
+    ``layers``: whether these are measured too. ``images``: a folder of images for the time from file to answer.
     """
 
     files: tuple[Path, ...]
@@ -62,11 +61,11 @@ class ProfileRequest:
 
 
 def profile_files(request: ProfileRequest, reporter: ProgressReporter) -> Profile:
-    """Measure files side by side.
+    """The profile of files, measured side by side.
 
     Raises:
-        EdgetlError: a file cannot be read or loaded, is named twice, or is INT8 in TensorRT's spelling; or a run option
-            is none of its runtime's; or a scenario cannot be measured of these files.
+        EdgetlError: a file cannot be read or loaded, is named twice, or is INT8 in TensorRT's QDQ format; or its
+            runtime lacks a run option; or a scenario cannot be measured of these files.
     """
     names = [str(path) for path in request.files]
     if len(set(names)) < len(names):
@@ -76,19 +75,28 @@ def profile_files(request: ProfileRequest, reporter: ProgressReporter) -> Profil
     with tempfile.TemporaryDirectory() as scratch:
         engines = {name: _engine(Path(name), Path(scratch) / f"{n}.onnx", request) for n, name in enumerate(names)}
 
-        def load(wanted: Sequence[str], number: int) -> Mapping[str, Workload]:
+        def load(chosen: Sequence[str], number: int) -> Mapping[str, Workload]:
             del number
-            return {name: _call(engines[name], request) for name in wanted}
+            # Only TensorRT's engines keep the parts of their time.
+            runs = {name: replace(request.run, timed=engines[name].suffix == ENGINE) for name in chosen}
+            loaded = {name: load_engine(engines[name], trust=request.trust, run=run) for name, run in runs.items()}
+            return {name: engine_call(engine, request.batch) for name, engine in loaded.items()}
 
         details = {name: _details(name, engine, request) for name, engine in engines.items()}
         timed = time_all(names, load, request.until, 0, reporter)
         raw = {} if request.output is None else write_samples(request.output / "latency", timed.samples)
         joules = energies(names, load, request.until.seconds, 0, reporter) if request.energy else {}
         scenarios = _scenarios(engines, request, rates, reporter)
-        rows = [_row(name, engines[name], timed.samples[name], raw.get(name), request) for name in names]
+        rows = []
+        for name in names:
+            row = _row(name, engines[name], timed.samples[name], raw.get(name), request)
+            assert row.latency_ms is not None, "plain files are always measured"
+            layers = with_latency(details[name].pop("layers", ()), row.latency_ms.p50)
+            energy = {"energy": joules[name], "energy_mj": joules[name].mj} if name in joules else {}
+            rows.append(row.model_copy(update={**details[name], "layers": layers, **energy}))
     profile = Profile(
         environment=describe(processor(), request.run.threads),
-        deployments=tuple(_with(row, details[row.name], joules.get(row.name)) for row in rows),
+        deployments=tuple(rows),
         comparisons=compare_latencies(timed.samples),
         disturbances=disturbances(timed.states),
         scenarios=scenarios,
@@ -99,34 +107,23 @@ def profile_files(request: ProfileRequest, reporter: ProgressReporter) -> Profil
 
 
 def _details(name: str, engine: Path, request: ProfileRequest) -> dict[str, Any]:
-    """What is measured apart from the others, before latency: what cannot be told is refused before that takes time."""
+    """Waterfall, layers and memory of one file, measured before latency: what fails, fails before that takes time."""
     found: dict[str, Any] = {}
     if request.images is not None:
         found["waterfall"] = waterfall_of_model(Path(name), request.images, request.run.threads, _WAY_SECONDS)
     if request.layers:
         graph = graph_of_engine(engine) if engine.suffix == ENGINE else Path(name)
         found["layers"] = (engine_layers(name, engine, graph, request.run, request.batch, request.trust),)
-    memory = _memory(engine, request.trust)
+    try:
+        memory = footprint([engine], read_manifest(engine, trust=True).runtime, request.trust)
+    except EdgetlError as error:
+        # The process that measures it may fail where latency can be measured all the same.
+        memory = Memory(reason=str(error))
     return {**found, "memory": memory, "memory_mb": memory.process_mb}
 
 
-def _memory(engine: Path, trust: bool) -> Memory:
-    """Null with the reason where the process that measures it fails: latency can be told all the same."""
-    try:
-        return footprint([engine], read_manifest(engine, trust=True).runtime, trust)
-    except EdgetlError as error:
-        return Memory(reason=str(error))
-
-
-def _with(row: DeploymentResult, details: Mapping[str, Any], energy: Energy | None) -> DeploymentResult:
-    assert row.latency_ms is not None, "plain files are always measured"
-    layers = with_latency(details.get("layers", ()), row.latency_ms.p50)
-    joules = {} if energy is None else {"energy": energy, "energy_mj": energy.mj}
-    return row.model_copy(update={**details, "layers": layers, **joules})
-
-
 def _engine(path: Path, scratch: Path, request: ProfileRequest) -> Path:
-    """The engine of a file: itself, or what ONNX Runtime makes of a graph."""
+    """The engine of a file: the file itself, or the one that ONNX Runtime makes of a graph."""
     if path.suffix == ENGINE:
         return path
     for option in ("cuda_graph", "spin_wait"):
@@ -137,17 +134,13 @@ def _engine(path: Path, scratch: Path, request: ProfileRequest) -> Path:
     model = load_model(path)
     if qdq_format(model) == "tensorrt":
         raise EdgetlError(
-            f"{path} is INT8 in TensorRT's spelling, whose speed on ONNX Runtime says nothing of INT8's; prepare it "
+            f"{path} is INT8 in TensorRT's QDQ format, whose speed on ONNX Runtime says nothing of INT8's; prepare it "
             "with --target onnxruntime"
         )
+    # Refused here with a clear line where its images have no fixed size.
     image_shape(model)
     build_engine(get_runtime("onnxruntime"), path, scratch, BuildOptions())
     return scratch
-
-
-def _call(engine: Path, request: ProfileRequest) -> EngineCall:
-    timed = replace(request.run, timed=engine.suffix == ENGINE)
-    return engine_call(load_engine(engine, trust=request.trust, run=timed), request.batch)
 
 
 def _scenarios(

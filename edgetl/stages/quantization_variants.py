@@ -1,4 +1,4 @@
-"""What INT8 is made of: float graphs that compute what the original does, each with ranges for it."""
+"""Variants for INT8: float graphs that compute what the original does, each with a calibration table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgetl.config import QdqFormat
 from edgetl.graph.weight_rounding import rounded_layers, with_rounded
 
 SubgraphOf = Callable[[onnx.ModelProto], onnx.ModelProto]
-"""From a graph to one that lies within it, under the names that tensors have there."""
+"""Cuts a subgraph out of a graph; its tensors keep their names."""
 
 
 def whole_graph(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -22,7 +22,7 @@ def whole_graph(model: onnx.ModelProto) -> onnx.ModelProto:
 
 @dataclass(frozen=True)
 class PrecisionAssignment:
-    """A float graph, the table it is quantised with, and the layers that are not INT8 all the same."""
+    """A float graph, the table it is quantised with, and the layers that are excluded from INT8."""
 
     model: onnx.ModelProto
     table: CalibrationTable
@@ -31,9 +31,9 @@ class PrecisionAssignment:
 
 @dataclass(frozen=True)
 class QuantizationVariant:
-    """A float graph and a table for it, and ``description`` they are.
+    """A float graph with a table, and their ``description``.
 
-    ``images``: what weights are fitted to, for whatever layers are INT8; None where they stay as they are.
+    ``images``: weights of INT8 layers are fitted to these; None where weights stay as they are.
     """
 
     model: onnx.ModelProto
@@ -44,13 +44,15 @@ class QuantizationVariant:
 
     @classmethod
     def plain(cls, model: onnx.ModelProto, table: CalibrationTable) -> QuantizationVariant:
-        """A graph as it is."""
+        """The variant of a graph as it is."""
         return cls(model, table, table.method)
 
     def assign_precision(
         self, target: QdqFormat, more: Collection[str] = (), subgraph: SubgraphOf = whole_graph
     ) -> PrecisionAssignment:
-        """With some layers in float: these, and first and last ones if the table says so; they have their own weights.
+        """The assignment that excludes the layers ``more``, and first layers if the table says so.
+
+        Excluded layers keep their own weights.
 
         Args:
             subgraph: the part of the graph in which weights are fitted.
@@ -58,11 +60,12 @@ class QuantizationVariant:
         Raises:
             EdgetlError: as `rounded_layers` does.
         """
-        returned = tuple(dict.fromkeys((*self.table.first_in_float(), *more)))
+        excluded = tuple(dict.fromkeys((*self.table.first_in_float(), *more)))
         if self.images is None:
-            return PrecisionAssignment(self.model, self.table, returned)
-        key = (target, returned, self.table.last_in_int8())
+            return PrecisionAssignment(self.model, self.table, excluded)
+        # Fitting takes seconds to minutes, and the search comes back to the same assignments.
+        key = (target, excluded, self.table.last_in_int8())
         if key not in self._assignments:
-            fitted = rounded_layers(subgraph(self.model), self.table, target, self.images, returned)
-            self._assignments[key] = PrecisionAssignment(with_rounded(self.model, fitted), self.table, returned)
+            fitted = rounded_layers(subgraph(self.model), self.table, target, self.images, excluded)
+            self._assignments[key] = PrecisionAssignment(with_rounded(self.model, fitted), self.table, excluded)
         return replace(self._assignments[key], table=self.table)

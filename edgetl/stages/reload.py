@@ -1,4 +1,4 @@
-"""Latencies recomputed from the raw samples of an earlier measurement, here or on another device."""
+"""Recomputes latencies from the raw samples of an earlier measurement, made here or on another device."""
 
 from __future__ import annotations
 
@@ -16,16 +16,23 @@ from edgetl.measure.timing import LatencySamples
 
 
 def reload(path: Path) -> Profile:
-    """The profile in a file of `profile` or `run`, with all latencies and ratios computed anew.
+    """The profile in a file of `profile` or `run`, with all latencies and ratios recomputed.
 
     Raises:
         EdgetlError: the file is none of those, or its raw samples are not beside it.
     """
     profile = _read(path)
     samples = {row.title: _samples(path, row, row.latency_ms) for row in profile.deployments if row.latency_ms}
-    rows = tuple(_again(row, samples.get(row.title)) for row in profile.deployments)
-    named = {_label(row): samples[row.title] for row in profile.deployments if row.title in samples}
-    return profile.model_copy(update={"deployments": rows, "comparisons": compare_latencies(named)})
+    rows, named = [], {}
+    for row in profile.deployments:
+        if row.latency_ms is not None:
+            # The raw samples' place and the parts of the time on the device are not in the samples.
+            kept = {"raw": row.latency_ms.raw, "device": row.latency_ms.device}
+            latency = summarise(samples[row.title]).model_copy(update=kept)
+            named[row.name if row.precision == "as in the file" else row.title] = samples[row.title]
+            row = row.model_copy(update={"latency_ms": latency})
+        rows.append(row)
+    return profile.model_copy(update={"deployments": tuple(rows), "comparisons": compare_latencies(named)})
 
 
 def _read(path: Path) -> Profile:
@@ -46,23 +53,16 @@ def _read(path: Path) -> Profile:
     )
 
 
-def _label(row: DeploymentResult) -> str:
-    return row.name if row.precision == "as in the file" else row.title
-
-
 def _samples(path: Path, row: DeploymentResult, latency: Latency) -> LatencySamples:
     if latency.raw is None:
         raise EdgetlError(f"{path} names no raw samples for {row.title}; measure again with -o DIR")
     inside = Path(latency.raw)
     if inside.is_absolute() or ".." in inside.parts:
         raise EdgetlError(f"{path} names samples outside of its folder ({latency.raw}); measure again")
+    # A run's results.json lies above measurements/, and its paths are relative to the run.
     file = next((place for base in (path.parent, path.parent.parent) if (place := base / inside).is_file()), None)
     if file is None:
         raise EdgetlError(f"the raw samples {path.parent / inside} do not exist; copy them along with {path.name}")
-    return LatencySamples(_times(file))
-
-
-def _times(file: Path) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
     try:
         times = np.load(io.BytesIO(read_bytes(file)), allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
@@ -71,11 +71,4 @@ def _times(file: Path) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
         raise EdgetlError(f"{file} holds no rounds x repeats of milliseconds; measure again")
     if not np.isfinite(times).all() or not (times > 0.0).all():
         raise EdgetlError(f"{file} holds times that are no positive numbers; measure again")
-    return times
-
-
-def _again(row: DeploymentResult, samples: LatencySamples | None) -> DeploymentResult:
-    if samples is None or row.latency_ms is None:
-        return row
-    kept = {"raw": row.latency_ms.raw, "device": row.latency_ms.device}
-    return row.model_copy(update={"latency_ms": summarise(samples).model_copy(update=kept)})
+    return LatencySamples(times)

@@ -1,4 +1,4 @@
-"""Profiles of the same files from several machines at once, through ssh."""
+"""Profiles the same files on several machines at once, through ssh."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from edgetl import __version__
 from edgetl.artifacts.files import file_stem, read_bytes, sha256_bytes, write_bytes, write_json
 from edgetl.artifacts.hosts import HostProfile, HostProfiles
-from edgetl.artifacts.results import DeploymentResult, Profile
+from edgetl.artifacts.results import Profile
 from edgetl.artifacts.run_directory import RunDirectory
 from edgetl.errors import EdgetlError
 from edgetl.report.profile_lines import device_of
@@ -27,12 +27,12 @@ from edgetl.stages.wheel import build_wheel
 
 _FIGURES = "figures"
 _NOT_SENT = ("cache", "engines", "measurements", "results.json", "report.html", ".lock")
-"""Of a run directory: what is large, tied to this machine, or made anew over there."""
+"""The parts of a run directory that are large, tied to this machine, or made anew on the host."""
 
 
 @dataclass(frozen=True)
 class Hosts:
-    """Who is asked, as the user's ssh knows them; which Python they run, and another ssh configuration, if any."""
+    """The hosts by the names that the user's ssh knows, the Python they run, and another ssh configuration, if any."""
 
     names: tuple[str, ...]
     python: str = "python3"
@@ -41,11 +41,11 @@ class Hosts:
 
 @dataclass(frozen=True)
 class RemoteJob:
-    """What a host does: edgetl's commands, one after another, in a folder with these files. The last prints a profile.
+    """The work of a host: edgetl's commands, one after another, in a folder with ``files``. The last prints a profile.
 
-    ``commands`` are those for a runtime; ``runtime`` is one, or ``auto``: TensorRT where the host has it and PyCUDA,
-    else ONNX Runtime. ``names`` are those that the files have here. What matches ``outputs_glob`` is brought back into
-    a folder of the host's below ``output``, without the first part of its path.
+    ``commands`` gives the commands for a runtime; ``runtime`` is one, or ``auto``: TensorRT where the host has it and
+    PyCUDA, else ONNX Runtime. ``names`` maps names of files on the host to their names here. Files that match
+    ``outputs_glob`` are brought back into the host's folder below ``output``, without the first part of their path.
     """
 
     files: Mapping[str, bytes]
@@ -62,18 +62,21 @@ class _Wheel:
     content: bytes
 
     def key(self, python: str) -> str:
-        """Where it is installed below a host's cache, for one of its Pythons."""
+        """The folder below a host's cache to install it in, for one of its Pythons."""
+        # Two builds of one version, or two Pythons, must not share an environment.
         return f"{__version__}/{sha256_bytes(self.content + python.encode())[:16]}"
 
 
 def files_job(graphs: Sequence[Path], runtime: str, options: Sequence[str], output: Path | None = None) -> RemoteJob:
-    """Build plain ONNX files for a runtime and profile them. ``options`` are those of ``edgetl profile``.
+    """The job that builds plain ONNX files for a runtime and profiles them. ``options`` are those of ``edgetl
+    profile``.
 
     Raises:
         EdgetlError: a file cannot be read, or is named twice.
     """
     if len({str(graph) for graph in graphs}) < len(graphs):
         raise EdgetlError("a file is named twice; give each file once")
+    # Numbered folders: files of different folders may have one name.
     there = {f"{number}/{graph.name}": graph for number, graph in enumerate(graphs)}
     engines = {name: f"{name.removesuffix('.onnx')}.engine" for name in there}
 
@@ -91,7 +94,8 @@ def files_job(graphs: Sequence[Path], runtime: str, options: Sequence[str], outp
 
 
 def study_job(study: Path, run: RunDirectory, options: Sequence[str]) -> RemoteJob:
-    """Build and profile all deployments of a study that was exported here. Figures come to ``hosts/`` in its run.
+    """The job that builds and profiles all deployments of a study that was exported here, with figures in the run's
+    ``hosts/``.
 
     Raises:
         EdgetlError: the study has no graphs yet, or a file cannot be read.
@@ -107,7 +111,7 @@ def study_job(study: Path, run: RunDirectory, options: Sequence[str]) -> RemoteJ
 
 
 def profile_on(hosts: Hosts, job: RemoteJob, reporter: ProgressReporter) -> HostProfiles:
-    """Do the job on all hosts at once. A host that fails is a line, and costs the others nothing.
+    """The profiles of all hosts, measured at once. A host that fails is reported, and the others go on.
 
     Raises:
         EdgetlError: a host's name is none, is given twice, or edgetl is not installed here.
@@ -116,14 +120,20 @@ def profile_on(hosts: Hosts, job: RemoteJob, reporter: ProgressReporter) -> Host
         check_host(host)
     if len(set(hosts.names)) < len(hosts.names):
         raise EdgetlError("a host is named twice; give each host once")
+    tar = io.BytesIO()
+    with tarfile.open(fileobj=tar, mode="w") as archive:
+        for name, content in job.files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
     connections = Connections(hosts.config, hosts.python)
-    one = partial(_profile_on, connections, _Wheel(*build_wheel()), _tar(job.files), job, reporter)
+    one = partial(_profile_on, connections, _Wheel(*build_wheel()), tar.getvalue(), job, reporter)
     try:
         with ThreadPoolExecutor(len(hosts.names)) as pool:
             try:
                 return HostProfiles(hosts=tuple(pool.map(one, hosts.names)))
             except BaseException:
-                connections.close()  # before the pool waits for its threads
+                connections.close()  # at once: leaving the pool waits for its threads, and they wait for hosts
                 raise
     finally:
         connections.close()
@@ -144,49 +154,32 @@ def _profile_on(
         answer = connections.ask(host, "work", key, json.dumps(job.commands(chosen)), job.outputs_glob, data=tar)
         profile = _profile(answer["output"], job.names)
         if job.output is not None:
-            _keep(job.output / file_stem(host.replace("/", "_")), answer["files"], profile)
+            folder = job.output / file_stem(host.replace("/", "_"))
+            for name, content in answer["files"].items():
+                # A host is only trusted as far as its files stay in its folder.
+                inside = Path(*PurePosixPath(name).parts[1:])
+                if inside.is_absolute() or ".." in inside.parts:
+                    raise EdgetlError(f"it sent a file outside of its folder: {name}")
+                write_bytes(folder / inside, base64.b64decode(content))
+            if f"{_FIGURES}/profile.json" in answer["files"]:
+                write_json(folder / "profile.json", profile)  # with the names that the files have here
     except EdgetlError as error:
         return HostProfile(host=host, device=device, error=str(error))
     return HostProfile(host=host, device=device or device_of(profile), profile=profile)
 
 
 def _profile(output: str, names: Mapping[str, str]) -> Profile:
-    """What the host printed, with the names that the files have here."""
+    """The profile that a host printed, with the names that the files have here."""
     try:
         profile = Profile.model_validate_json(output)
     except ValidationError as error:
         raise EdgetlError("its answer is no profile; run the command again") from error
-    here = {
-        "deployments": tuple(_renamed(row, names) for row in profile.deployments),
-        "comparisons": tuple(
-            pair.model_copy(update={"a": names.get(pair.a, pair.a), "b": names.get(pair.b, pair.b)})
-            for pair in profile.comparisons
-        ),
-    }
-    return profile.model_copy(update=here)
-
-
-def _keep(folder: Path, files: Mapping[str, str], profile: Profile) -> None:
-    """Write what a host sent; its paths are only trusted as far as they stay in its folder."""
-    for name, content in files.items():
-        inside = Path(*PurePosixPath(name).parts[1:])
-        if inside.is_absolute() or ".." in inside.parts:
-            raise EdgetlError(f"it sent a file outside of its folder: {name}")
-        write_bytes(folder / inside, base64.b64decode(content))
-    if f"{_FIGURES}/profile.json" in files:
-        write_json(folder / "profile.json", profile)
-
-
-def _renamed(row: DeploymentResult, names: Mapping[str, str]) -> DeploymentResult:
-    engines = tuple(one.model_copy(update={"file": names.get(one.file, one.file)}) for one in row.engines)
-    return row.model_copy(update={"name": names.get(row.name, row.name), "engines": engines})
-
-
-def _tar(files: Mapping[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, content in files.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            archive.addfile(entry, io.BytesIO(content))
-    return buffer.getvalue()
+    rows = []
+    for row in profile.deployments:
+        engines = tuple(one.model_copy(update={"file": names.get(one.file, one.file)}) for one in row.engines)
+        rows.append(row.model_copy(update={"name": names.get(row.name, row.name), "engines": engines}))
+    pairs = tuple(
+        pair.model_copy(update={"a": names.get(pair.a, pair.a), "b": names.get(pair.b, pair.b)})
+        for pair in profile.comparisons
+    )
+    return profile.model_copy(update={"deployments": tuple(rows), "comparisons": pairs})

@@ -1,4 +1,4 @@
-"""What another machine runs with its own Python, before edgetl is there: only the standard library.
+"""The program that another machine runs with its own Python before edgetl is there: only the standard library.
 
 `edgetl.stages.ssh` sends the text of this file; the first argument names the action. The answer is one line of JSON on
 stdout. All that is left behind is an environment in ``~/.cache/edgetl``, which is whole or not there. Every Python that
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 NEEDED = "import edgetl.commands.profile, edgetl.stages.profile, edgetl.stages.profile_files"
-"""Fails where a dependency is missing."""
+"""An import that fails where a dependency is missing."""
 
 _MODEL = Path("/proc/device-tree/model")
 
@@ -35,13 +35,15 @@ def main() -> int:
     try:
         answer = actions[action](*arguments)
     except OSError as error:
-        answer = {"error": f"{error.strerror or error} ({error.filename or 'no file'}); free space or mend the folder"}
+        answer = {
+            "error": f"{error.strerror or error} ({error.filename or 'no file'}); free space or repair the folder"
+        }
     print(json.dumps(answer), flush=True)
     return 1 if "error" in answer else 0
 
 
 def look(key: str) -> dict[str, Any]:
-    """What the machine is, and whether edgetl is installed there already."""
+    """The machine's model, and whether edgetl and TensorRT are installed there."""
     try:
         model = _MODEL.read_text(encoding="utf-8", errors="replace").strip("\0\n ")
     except OSError:
@@ -52,26 +54,33 @@ def look(key: str) -> dict[str, Any]:
 
 
 def install(key: str, wheel_name: str) -> dict[str, Any]:
-    """Make the environment from the wheel on stdin: beside it first, then renamed."""
+    """Make the environment from the wheel on stdin: in a folder beside its place first, then renamed."""
     folder = _folder(key)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".installing-") as scratch:
         wheel, made = Path(scratch) / wheel_name, Path(scratch) / "env"
         wheel.write_bytes(sys.stdin.buffer.read())
         fault = _make(made, wheel)
-        if fault is None:
-            _replace(made, folder)
+        # Where another process installed the same meanwhile, its environment is as good.
+        if fault is None and not (folder.is_dir() and _missing(folder) is None):
+            shutil.rmtree(folder, ignore_errors=True)
+            made.rename(folder)
     return {} if fault is None else {"error": fault}
 
 
 def _make(made: Path, wheel: Path) -> str | None:
-    """Fill an environment; what is missing for it, with the command that mends it."""
+    """Fill an environment; return what is missing for it, with the command that mends it."""
     alone = [sys.executable, "-I", "-m", "venv", "--system-site-packages", "--without-pip", str(made)]
     done = subprocess.run(alone, capture_output=True, text=True)
     if done.returncode:
         why = _last(done.stdout + done.stderr)
         return f"{sys.executable} cannot make an environment: {why}; on a Jetson: sudo apt install python3-venv"
-    _see_packages_of_this_python(made)
+    # --system-site-packages are not those of an environment that this Python may be in, and an isolated process leaves
+    # out those that the user installed.
+    packages = next(made.glob("lib/python3*/site-packages"))
+    paths = [path for path in sys.path if path.endswith("-packages")]
+    (packages / "parent.pth").write_text("".join(f"{path}\n" for path in paths), encoding="utf-8")
+    # First without an index: many devices have no network, and JetPack's own packages must not be replaced.
     pip = [_python(made), "-I", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     done = subprocess.run(
         [*pip, "--no-index", "--no-deps", "--ignore-installed", str(wheel)], capture_output=True, text=True
@@ -90,54 +99,40 @@ def _make(made: Path, wheel: Path) -> str | None:
     )
 
 
-def _see_packages_of_this_python(made: Path) -> None:
-    """``--system-site-packages`` are not those of an environment that this Python may be in, and an isolated process
-    leaves out those that the user installed."""
-    packages = next(made.glob("lib/python3*/site-packages"))
-    paths = [path for path in sys.path if path.endswith("-packages")]
-    (packages / "parent.pth").write_text("".join(f"{path}\n" for path in paths), encoding="utf-8")
-
-
 def _missing(made: Path) -> str | None:
     done = subprocess.run([_python(made), "-I", "-c", NEEDED], capture_output=True, text=True)
     return None if done.returncode == 0 else _last(done.stderr)
 
 
-def _replace(made: Path, folder: Path) -> None:
-    """Put what was made in its place; where another did so meanwhile, theirs is as good."""
-    if folder.is_dir() and _missing(folder) is None:
-        return
-    shutil.rmtree(folder, ignore_errors=True)
-    made.rename(folder)
-
-
-def work(key: str, orders: str, wanted: str) -> dict[str, Any]:
-    """Run edgetl in a new folder that holds the files of the tar on stdin, and bring back what matches ``wanted``.
+def work(key: str, commands: str, outputs_glob: str) -> dict[str, Any]:
+    """Run edgetl in a new folder with the files of the tar on stdin; return the files that match ``outputs_glob``.
 
     Stdin stays open as long as somebody waits for the answer: when it ends, the work is killed.
     """
     with tempfile.TemporaryDirectory(dir=_folder(key).parent, prefix=".work-") as scratch:
+        # A stream: one cannot seek in stdin.
         with tarfile.open(fileobj=sys.stdin.buffer, mode="r|") as archive:
             archive.extraction_filter = getattr(tarfile, "data_filter", None)  # the earliest 3.10 have none
             archive.extractall(scratch)
         running: list[int] = []
+        # ssh gives a program without a terminal no signal when the connection ends, but its stdin ends.
         threading.Thread(target=_end_with_stdin, args=(running, scratch), daemon=True).start()
         output = ""
-        for order in json.loads(orders):
-            command = [_python(_folder(key)), "-I", "-m", "edgetl", *order]
+        for arguments in json.loads(commands):
+            command = [_python(_folder(key)), "-I", "-m", "edgetl", *arguments]
             code, output, fault = _run(command, scratch, running)
             if code:
-                return {"error": fault.removeprefix("error: ") or f"edgetl {order[0]} ended with code {code}"}
+                return {"error": fault.removeprefix("error: ") or f"edgetl {arguments[0]} ended with code {code}"}
         files = {
             path.relative_to(scratch).as_posix(): base64.b64encode(path.read_bytes()).decode()
-            for path in (Path(scratch).glob(wanted) if wanted else ())
+            for path in (Path(scratch).glob(outputs_glob) if outputs_glob else ())
             if path.is_file()
         }
     return {"output": output, "files": files}
 
 
 def _run(command: list[str], folder: str, running: list[int]) -> tuple[int, str, str]:
-    """Code, stdout, and the last line of stderr, all of which is passed on."""
+    """Run a command; return its code, stdout, and the last line of stderr, all of which is passed on."""
     with tempfile.TemporaryFile("w+") as output:
         process = subprocess.Popen(
             command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.PIPE, text=True,
@@ -162,7 +157,7 @@ def _end_with_stdin(running: list[int], folder: str) -> None:
         with suppress(ProcessLookupError):
             os.killpg(group, signal.SIGKILL)
     shutil.rmtree(folder, ignore_errors=True)
-    os._exit(1)
+    os._exit(1)  # sys.exit would end this thread alone
 
 
 def _folder(key: str) -> Path:

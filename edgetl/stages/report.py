@@ -1,4 +1,4 @@
-"""Measurements to verdict: results.json and report.html."""
+"""Joins all measurements into a verdict, and writes results.json and report.html."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Protocol, cast
 
 from edgetl.artifacts.deployment import Shortlist
 from edgetl.artifacts.files import read_json, write_bytes, write_json
-from edgetl.artifacts.results import DeploymentResult, Evaluation, Profile, Results
+from edgetl.artifacts.results import Evaluation, Profile, Results
 from edgetl.report.html import render_html
 from edgetl.report.verdict import decide
 from edgetl.stages.build_engine import accuracy_control_result
@@ -22,22 +22,26 @@ def inputs(context: Context) -> dict[str, Any]:
 
 
 class Facts(Protocol):
-    """The module of a task that knows what its data and its training were like."""
+    """The module of a task that tells what its data and its training were like."""
 
     def data_facts(self, context: Context, evaluation: Evaluation) -> dict[str, Any]:
-        """For ``data`` in results.json."""
+        """The section ``data`` of results.json."""
 
     def training_facts(self, context: Context) -> dict[str, Any]:
-        """For ``training`` in results.json."""
+        """The section ``training`` of results.json."""
 
 
 def work(context: Context) -> list[Path]:
     evaluation = read_json(context.run.measurements / "accuracy.json", Evaluation)
     profile = read_json(context.run.measurements / "latency.json", Profile)
-    measured = _join(evaluation, profile)
+    scores = {
+        one.title: {"accuracy": one.accuracy, "average_precision": one.average_precision}
+        for one in evaluation.deployments
+    }
+    measured = tuple(one.model_copy(update=scores[one.title]) for one in profile.deployments)
     comparisons = (*evaluation.comparisons, *profile.comparisons)
     shortlist = read_json(context.run.shortlist, Shortlist)
-    budget, guard = context.study.budget, accuracy_control_result(context)
+    budget, controlled = context.study.budget, accuracy_control_result(context)
     facts = cast(Facts, importlib.import_module(f"edgetl.stages.{context.study.task}.facts"))
     results = Results(
         study=context.study.name,
@@ -51,28 +55,17 @@ def work(context: Context) -> list[Path]:
         trees=shortlist.trees,
         disturbances=profile.disturbances,
         scenarios=profile.scenarios,
-        accuracy_control=guard,
-        verdict=decide(measured, comparisons, budget, evaluation.metric, guard),
+        accuracy_control=controlled,
+        verdict=decide(measured, comparisons, budget, evaluation.metric, controlled),
     )
-    page = render_html(results)
+    page = render_html(results)  # before anything is written: results.json and report.html belong together
     write_json(context.run.results, results)
     write_bytes(context.run.report, page.encode())
     return [context.run.results, context.run.report]
 
 
-def _join(evaluation: Evaluation, profile: Profile) -> tuple[DeploymentResult, ...]:
-    """What was measured of accuracy and of latency, in one row for each deployment and precision."""
-    judged = {one.title: one for one in evaluation.deployments}
-    return tuple(
-        one.model_copy(
-            update={key: getattr(judged[one.title], key) for key in ("accuracy", "average_precision")},
-        )
-        for one in profile.deployments
-    )
-
-
 def _cascade(shortlist: Shortlist, groups: Iterable[str]) -> dict[str, Any]:
-    """How often each group's second level runs, where there is one."""
+    """The cascade's threshold and how often each group's second level runs; empty where there is no cascade."""
     if shortlist.gate is None:
         return {}
     firings = shortlist.gate.firings

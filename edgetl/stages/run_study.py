@@ -1,4 +1,4 @@
-"""The stages of a study in order, and when each of them has to be done."""
+"""Runs the stages of a study in order, each only where something that it depends on has changed."""
 
 from __future__ import annotations
 
@@ -21,39 +21,41 @@ def _keys(*keys: str) -> StageSettings:
     return settings
 
 
-def _data(study: Study, base_dir: Path) -> dict[str, Any]:
+def index_settings(study: Study, base_dir: Path) -> dict[str, Any]:
+    """The settings that the data index depends on."""
     # The root is a place, not content: on another machine the same data may lie elsewhere.
     data = study.data.model_dump(mode="json", exclude={"root", "max_broken_fraction"})
     return {"data": data, **_keys("groups", "seed")(study, base_dir)}
 
 
-def _precisions(study: Study, base_dir: Path) -> dict[str, Any]:
-    recipe = load_recipe(study.calibration, base_dir).model_dump(mode="json")
-    return {**_keys("deployments", "precisions", "accuracy_control")(study, base_dir), "calibration": recipe}
-
-
-def _trained(study: Study, base_dir: Path) -> dict[str, Any]:
+def finetune_settings(study: Study, base_dir: Path) -> dict[str, Any]:
+    """The settings that trained heads depend on."""
     settings = _keys("backbone", "training", "deployments", "seed")(study, base_dir)
-    # A flag can ask for it too: the bundle says whether it was so, and what builds on it reads that.
+    # A flag can ask for it too: the bundle records whether it was so, and later stages read that.
     settings["training"].pop("quantization_aware")
     if study.task == "detect":
-        # What becomes of overlapping boxes is decided when graphs are written.
+        # Suppression is written into graphs: it changes nothing in training.
         settings["training"] = study.detection.model_dump(mode="json", exclude={"nms"})
     return settings
 
 
-def _written(study: Study, base_dir: Path) -> dict[str, Any]:
-    boxes = {"nms": study.detection.nms.model_dump(mode="json")} if study.task == "detect" else {}
-    return {**_precisions(study, base_dir), **boxes}
+def export_settings(study: Study, base_dir: Path) -> dict[str, Any]:
+    """The settings that prepared graphs depend on."""
+    settings = _keys("deployments", "precisions", "accuracy_control")(study, base_dir)
+    # The recipe's content, not its name: its file may change.
+    settings["calibration"] = load_recipe(study.calibration, base_dir).model_dump(mode="json")
+    if study.task == "detect":
+        settings["nms"] = study.detection.nms.model_dump(mode="json")
+    return settings
 
 
 STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
-        Stage("index", "finetune", (), _data),
-        Stage("finetune", "finetune", ("index",), _trained),
+        Stage("index", "finetune", (), index_settings),
+        Stage("finetune", "finetune", ("index",), finetune_settings),
         Stage("search", "finetune", ("finetune",), _keys("search")),
-        Stage("export", "export", ("index", "finetune", "search"), _written),
+        Stage("export", "export", ("index", "finetune", "search"), export_settings),
         Stage("build-engine", "build-engine", ("search", "export"), _keys("runtime", "engine"), of_task=False),
         Stage("evaluate", "evaluate", ("index", "finetune", "search", "build-engine"), _keys()),
         Stage("profile", "profile", ("finetune", "search", "build-engine"), _keys("engine"), of_task=False),
@@ -69,36 +71,35 @@ STAGES: dict[str, Stage] = {
 
 
 def run_stages(context: Context, names: Sequence[str]) -> None:
-    """Run stages in order, alone in the run directory.
+    """Run stages in order, each unless its result is there already. No other process may use the run directory
+    meanwhile.
 
     Raises:
         EdgetlError: as the stages do; what was finished before stays and is not done again.
     """
     with context.run.locked():
         for name in names:
-            _run(STAGES[name], context)
-
-
-def _run(stage: Stage, context: Context) -> None:
-    """Do a stage, unless what it would make is there already."""
-    worker = stage.worker(context.study.task)
-    wanted = StageRecord(
-        stage=stage.name,
-        settings=stage.settings(context.study, context.base_dir),
-        parents={name: _finished(STAGES[name], context).digest for name in stage.parents},
-        inputs=worker.inputs(context),
-        outputs={},
-    )
-    record = context.run.record(stage.name)
-    if record is not None and record.model_copy(update={"outputs": {}}) == wanted and not context.run.damaged(record):
-        context.reporter.message(f"{stage.name}: up to date")
-        return
-    context.run.record_path(stage.name).unlink(missing_ok=True)
-    context.run.finish(wanted, worker.work(context))
+            stage = STAGES[name]
+            worker = stage.worker(context.study.task)
+            planned = StageRecord(
+                stage=name,
+                settings=stage.settings(context.study, context.base_dir),
+                parents={parent: _finished(STAGES[parent], context).digest for parent in stage.parents},
+                inputs=worker.inputs(context),
+                outputs={},
+            )
+            record = context.run.record(name)
+            same = record is not None and record.model_copy(update={"outputs": {}}) == planned
+            if record is not None and same and not context.run.damaged(record):
+                context.reporter.message(f"{name}: up to date")
+                continue
+            # Removed first: a stage that breaks off has not been done.
+            context.run.record_path(name).unlink(missing_ok=True)
+            context.run.finish(planned, worker.work(context))
 
 
 def _finished(stage: Stage, context: Context) -> StageRecord:
-    """The record of a stage that another one builds on.
+    """The record of a finished stage that another one builds on.
 
     Raises:
         EdgetlError: it is missing, belongs to another study, or its files are damaged.

@@ -1,4 +1,4 @@
-"""What a user asks of scenarios: which ones, and at which rates."""
+"""The scenarios that a user asks for, and their rates."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from edgetl.artifacts.measurements import ScenarioName
 from edgetl.errors import EdgetlError, did_you_mean
 
 _SLOWEST_HZ = 0.1
-"""A round takes some periods: of slower rates it would take minutes."""
+"""The slowest rate: a round takes some periods, and with longer ones it would take minutes."""
 
 
 @dataclass(frozen=True)
 class ScenarioRequest:
-    """``rates`` in Hz, by the names that the user gave; ``batch`` and ``streams`` are those of ``offline``."""
+    """The scenarios to measure; ``rates`` in Hz by the user's names, ``batch`` and ``streams`` for ``offline``."""
 
     scenarios: tuple[ScenarioName, ...] = ()
     rates: tuple[tuple[str, float], ...] = ()
@@ -25,54 +25,49 @@ class ScenarioRequest:
     streams: int = 1
 
     def size(self, scenario: ScenarioName) -> int:
-        """How many images a query has."""
+        """The number of images in a query."""
         return self.query_size if scenario == "multi-stream" else 1
 
     def settings(self) -> dict[str, Any]:
-        """What a measurement depends on, as JSON keeps it; nothing where no scenario is asked for."""
+        """The settings that a measurement depends on, as JSON keeps them; empty where no scenario is asked for."""
         content = asdict(self) | {"scenarios": list(self.scenarios), "rates": dict(self.rates)}
         return {"scenarios": content} if self.scenarios else {}
 
 
 def refuse_shared_scratch(request: ScenarioRequest, shared: bool) -> None:
-    """Engines that share their scratch memory wait for each other.
-
-    Raises:
-        EdgetlError: they are to run at once.
-    """
+    """Raise EdgetlError where engines that share scratch memory, and so wait for each other, should run at once."""
     at_once = "concurrent" in request.scenarios or ("offline" in request.scenarios and request.streams > 1)
     if shared and at_once:
         raise EdgetlError("engines that share scratch memory never run at once; measure without share_scratch")
 
 
 def read_rates(texts: Sequence[str]) -> tuple[tuple[str, float], ...]:
-    """Rates as they are written: ``NAME=HZ``.
+    """The names and rates of texts like ``NAME=HZ``.
 
     Raises:
         EdgetlError: one is written otherwise, or is no rate at which anything can be measured.
     """
-    return tuple(_read_rate(text) for text in texts)
-
-
-def _read_rate(text: str) -> tuple[str, float]:
-    name, _, number = text.rpartition("=")
-    try:
-        rate = float(number)
-    except ValueError:
-        rate = float("nan")
-    if not name or not isfinite(rate) or rate <= 0.0:
-        raise EdgetlError(f"--rate {text} is not NAME=HZ with a rate above 0; write for example signs=5")
-    if rate < _SLOWEST_HZ:
-        raise EdgetlError(f"--rate {text} is slower than {_SLOWEST_HZ:g} Hz; a round would take minutes")
-    return name, rate
+    rates = []
+    for text in texts:
+        name, _, number = text.rpartition("=")
+        try:
+            rate = float(number)
+        except ValueError:
+            rate = float("nan")
+        if not name or not isfinite(rate) or rate <= 0.0:
+            raise EdgetlError(f"--rate {text} is not NAME=HZ with a rate above 0; write for example signs=5")
+        if rate < _SLOWEST_HZ:
+            raise EdgetlError(f"--rate {text} is slower than {_SLOWEST_HZ:g} Hz; a round would take minutes")
+        rates.append((name, rate))
+    return tuple(rates)
 
 
 def rates_of(request: ScenarioRequest, names: Mapping[str, str], what: str) -> dict[str, float]:
-    """The rate of everything that has one.
+    """The rate of every group or file.
 
     Args:
-        names: what may be named, by each of its names.
-        what: the plain word for that: ``group``, ``file``.
+        names: the group or file for each name that it may be given by.
+        what: the word for messages: ``group``, ``file``.
 
     Raises:
         EdgetlError: a name is unknown, something has no rate, or has two.

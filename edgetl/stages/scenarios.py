@@ -1,4 +1,4 @@
-"""Scenarios: of plain files, each by itself or all together, and of a study's deployments."""
+"""Measures plain files, each alone or all together, and a study's deployments in scenarios."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edgetl.engine.runtime import Engine
 from edgetl.errors import EdgetlError
 from edgetl.measure.scenarios.cadence import PeriodicWorkload
 from edgetl.measure.scenarios.interleave import ScenarioPlan
-from edgetl.measure.scenarios.issue import ConcurrentWorkload, PendingResult
+from edgetl.measure.scenarios.issue import ConcurrentWorkload
 from edgetl.measure.scenarios.offline import Streams
 from edgetl.measure.scenarios.queries import Query
 from edgetl.measure.scenarios.subjects import Subjects, measure_scenario
@@ -22,15 +22,16 @@ from edgetl.measure.timing import Workload
 from edgetl.stages.measuring import engine_call
 from edgetl.stages.scenario_request import ScenarioRequest, rates_of
 from edgetl.stages.serving import Loaded, load, run_options
-from edgetl.stages.stage import Context, ProgressReporter
+from edgetl.stages.stage import Context, ProgressReporter, advance_to
 
 WorkloadFactory = Callable[[int], Workload]
-"""A call that takes so many images through a deployment at once; it may fail where the engines take fewer."""
+"""Makes a call that runs so many images at once through a deployment; it may fail where the engines take fewer."""
 
 
 def query(make: WorkloadFactory, size: int) -> Query:
-    """A query of so many images: in one inference where the engines take as many, else one after another."""
+    """A query of ``size`` images: in one inference where the engines take as many, else one after another."""
     together = make(size)
+    # Tried, not asked: an engine does not tell which batches it takes.
     try:
         together()
     except EdgetlError:
@@ -60,30 +61,18 @@ def streams(makes: Sequence[WorkloadFactory], title: str, batch: int) -> Streams
 
 
 def measure_scenarios(
-    order: ScenarioRequest, subjects: Subjects, plan: ScenarioPlan, reporter: ProgressReporter
+    request: ScenarioRequest, subjects: Subjects, plan: ScenarioPlan, reporter: ProgressReporter
 ) -> tuple[Scenario, ...]:
-    """All scenarios that are asked for, one after another."""
+    """The results of all requested scenarios, measured one after another."""
     found: list[Scenario] = []
-    for name in order.scenarios:
+    for name in request.scenarios:
         with reporter.progress(f"measuring {name}", 1.0) as advance:
             found.extend(measure_scenario(name, subjects, plan, advance_to(advance)))
     return tuple(found)
 
 
-def advance_to(advance: Callable[[float], object]) -> Callable[[float], None]:
-    """Advances a bar to the share that it is told."""
-    done = 0.0
-
-    def watch(share: float) -> None:
-        nonlocal done
-        advance(share - done)
-        done = share
-
-    return watch
-
-
 TOGETHER = "all files"
-"""The title of all of them as one deployment."""
+"""The title of all files as one deployment."""
 
 
 def file_rates(request: ScenarioRequest, names: Sequence[str]) -> dict[str, float]:
@@ -102,22 +91,29 @@ def file_rates(request: ScenarioRequest, names: Sequence[str]) -> dict[str, floa
 
 
 class FileSubjects:
-    """Files as what is measured in scenarios."""
+    """Files as subjects of scenarios."""
 
     def __init__(
         self, opens: Mapping[str, Callable[[], Engine]], request: ScenarioRequest, rates: Mapping[str, float]
     ) -> None:
-        """``opens``: loads the engine of each file, again for each stream."""
-        self._opens, self._order, self._rates = opens, request, rates
-        self._engines = {name: _single(name, load_it()) for name, load_it in opens.items()}
+        """``opens``: functions that load the engine of each file, called again for each stream."""
+        self._opens, self._request, self._rates = opens, request, rates
+        self._engines = {name: load_it() for name, load_it in opens.items()}
+        for name, engine in self._engines.items():
+            # Of an engine that takes no less than several images no scenario could tell how long one takes.
+            if any(shape[0] != 1 for shape in engine.shapes):
+                least = engine.shapes[0][0]
+                raise EdgetlError(f"{name} takes no less than {least} images; scenarios need one that takes 1")
 
     def queries(self, scenario: ScenarioName) -> Mapping[str, Query]:
-        size = self._order.size(scenario)
+        size = self._request.size(scenario)
         return {name: query(partial(engine_call, engine), size) for name, engine in self._engines.items()}
 
     def streams(self) -> Mapping[str, Streams]:
         return {
-            name: streams([partial(engine_call, again()) for _ in range(self._order.streams)], name, self._order.batch)
+            name: streams(
+                [partial(engine_call, again()) for _ in range(self._request.streams)], name, self._request.batch
+            )
             for name, again in self._opens.items()
         }
 
@@ -129,20 +125,12 @@ class FileSubjects:
         }
 
     def parts(self) -> Mapping[str, Mapping[str, ConcurrentWorkload]]:
-        return {TOGETHER: {name: _part(engine) for name, engine in self._engines.items()}}
-
-
-def _single(name: str, engine: Engine) -> Engine:
-    """Of an engine that takes no less than several images no scenario could say how long one takes."""
-    if any(shape[0] != 1 for shape in engine.shapes):
-        raise EdgetlError(f"{name} takes no less than {engine.shapes[0][0]} images; scenarios need one that takes 1")
-    return engine
-
-
-def _part(engine: Engine) -> ConcurrentWorkload:
-    """TensorRT's engines can queue an inference; the Protocol of all does not ask for it."""
-    call, start = engine_call(engine), getattr(engine, "start", None)
-    return ConcurrentWorkload(call, partial(start, *call.inputs) if start else None)
+        parts = {}
+        for name, engine in self._engines.items():
+            # TensorRT's engines can queue an inference; the Protocol of all engines does not ask for it.
+            call, start = engine_call(engine), getattr(engine, "start", None)
+            parts[name] = ConcurrentWorkload(call, partial(start, *call.inputs) if start else None)
+        return {TOGETHER: parts}
 
 
 LoadedDeployments = Mapping[str, tuple[Deployment, Sequence[Loaded]]]
@@ -153,12 +141,12 @@ ALL_GROUPS = "all groups"
 
 
 class Serving(Protocol):
-    """The module of a task that asks its deployments."""
+    """The module of a task that runs its deployments."""
 
     def workloads(
         self, context: Context, loaded: LoadedDeployments, number: int, batch: int = 1
     ) -> dict[str, Workload]:
-        """A call for each deployment, by title, that takes so many images through all of its engines at once.
+        """A call for each deployment, by title, that runs ``batch`` images at once through all of its engines.
 
         ``number``: how often they were loaded before; where images differ, other ones come first each time.
         """
@@ -167,29 +155,29 @@ class Serving(Protocol):
         """An image to queue inferences with, as an engine takes it."""
 
 
-def group_rates(request: ScenarioRequest, groups: Sequence[str], wanted: DeploymentEngines) -> dict[str, float]:
+def group_rates(request: ScenarioRequest, groups: Sequence[str], planned: DeploymentEngines) -> dict[str, float]:
     """The rate of each group; checked before anything is measured.
 
     Raises:
         EdgetlError: a scenario cannot be measured of these deployments.
     """
-    if "concurrent" in request.scenarios and not any(_independent(deployment) for deployment, _ in wanted.values()):
+    if "concurrent" in request.scenarios and not any(_independent(deployment) for deployment, _ in planned.values()):
         raise EdgetlError("concurrent needs a deployment of several engines; add specialised to deployments")
     return rates_of(request, {group: group for group in groups}, "group") if "cadence" in request.scenarios else {}
 
 
 def _independent(deployment: Deployment) -> bool:
-    """Whether each group has an engine of its own. A cascade's follow on one another: they are one part."""
+    """Whether each group has an engine of its own. A cascade's engines depend on one another: they are one part."""
     return deployment.kind == "specialised" and len(deployment.graphs) > 1
 
 
 class StudySubjects:
-    """Deployments as what is measured in scenarios."""
+    """A study's deployments as subjects of scenarios."""
 
     def __init__(
-        self, context: Context, serving: Serving, wanted: DeploymentEngines, rates: Mapping[str, float]
+        self, context: Context, serving: Serving, planned: DeploymentEngines, rates: Mapping[str, float]
     ) -> None:
-        self._context, self._serving, self._wanted, self._rates = context, serving, wanted, rates
+        self._context, self._serving, self._planned, self._rates = context, serving, planned, rates
         self._loaded = self._load()
 
     @property
@@ -203,38 +191,33 @@ class StudySubjects:
     def streams(self) -> Mapping[str, Streams]:
         copies = [self._makes(self._load()) for _ in range(self._request.streams)]
         return {
-            title: streams([makes[title] for makes in copies], title, self._request.batch) for title in self._wanted
+            title: streams([makes[title] for makes in copies], title, self._request.batch) for title in self._planned
         }
 
     def paced(self) -> Mapping[str, Mapping[str, PeriodicWorkload]]:
+        # An engine that serves all groups has to keep up with the fastest of them.
         fastest = max(self._rates.values())
         return {
             title: {
                 name: PeriodicWorkload(call, self._rates.get(name, fastest))
                 for name, call in self._calls(title).items()
             }
-            for title in self._wanted
+            for title in self._planned
         }
 
     def parts(self) -> Mapping[str, Mapping[str, ConcurrentWorkload]]:
-        several = [title for title, (deployment, _) in self._wanted.items() if _independent(deployment)]
-        return {title: self._parts(title) for title in several}
-
-    def _parts(self, title: str) -> dict[str, ConcurrentWorkload]:
-        calls, (_, loaded) = self._calls(title), self._loaded[title]
-        return {
-            name: ConcurrentWorkload(call, self._start(one.engine))
-            for (name, call), one in zip(calls.items(), loaded, strict=True)
-        }
-
-    def _start(self, engine: Engine) -> Callable[[], PendingResult] | None:
-        """TensorRT's engines can queue an inference."""
-        start = getattr(engine, "start", None)
-        return None if start is None else partial(start, self._serving.image(self._context, engine.shapes[0]))
+        parts: dict[str, dict[str, ConcurrentWorkload]] = {}
+        for title in [title for title, (deployment, _) in self._planned.items() if _independent(deployment)]:
+            parts[title] = {}
+            for (name, call), loaded in zip(self._calls(title).items(), self._loaded[title][1], strict=True):
+                start = getattr(loaded.engine, "start", None)  # as for files: only TensorRT's engines have it
+                image = self._serving.image(self._context, loaded.engine.shapes[0]) if start else None
+                parts[title][name] = ConcurrentWorkload(call, partial(start, image) if start else None)
+        return parts
 
     def _load(self) -> LoadedDeployments:
-        engines = load(self._wanted, run_options(self._context, self._context.options.threads))
-        return {title: (self._wanted[title][0], own) for title, own in engines.items()}
+        engines = load(self._planned, run_options(self._context, self._context.options.threads))
+        return {title: (self._planned[title][0], own) for title, own in engines.items()}
 
     def _makes(self, loaded: LoadedDeployments) -> dict[str, Callable[[int], Workload]]:
         def make(title: str, batch: int) -> Workload:
@@ -243,13 +226,12 @@ class StudySubjects:
         return {title: partial(make, title) for title in loaded}
 
     def _calls(self, title: str) -> dict[str, Workload]:
-        """A call for each part of a deployment: of its group, or of all of them."""
+        """A call for each part of a deployment, by its group, or one for all of its groups."""
         deployment, loaded = self._loaded[title]
         if not _independent(deployment):
             return self._serving.workloads(self._context, {ALL_GROUPS: (deployment, loaded)}, 0)
-        apart = {one.spec.heads[0].partition("@")[0]: (_alone(deployment, one), [one]) for one in loaded}
+        apart = {
+            one.spec.heads[0].partition("@")[0]: (deployment.model_copy(update={"graphs": (one.spec,)}), [one])
+            for one in loaded
+        }
         return self._serving.workloads(self._context, apart, 0)
-
-
-def _alone(deployment: Deployment, one: Loaded) -> Deployment:
-    return deployment.model_copy(update={"graphs": (one.spec,)})

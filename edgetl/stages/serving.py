@@ -1,4 +1,4 @@
-"""Engines of deployments, loaded and ready to be asked."""
+"""Loads the engines of deployments, and runs them."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Loaded:
     def run(
         self, tensors: Mapping[str, Float32Array], rows: BoolArray | slice = slice(None)
     ) -> dict[str, Float32Array]:
-        """Outputs by name, for the images of some rows."""
+        """The outputs by name, for the images of some rows."""
         return self.engine.infer(*(tensors[name][rows] for name in self.spec.inputs))
 
 
 def run_options(context: Context, threads: int) -> RunOptions:
-    """How a study's engines are run; what TensorRT-RTX compiles on the device is kept from run to run."""
+    """The options to run a study's engines with; what TensorRT-RTX compiles on the device is kept from run to run."""
     settings = context.study.engine
     return RunOptions(
         threads=threads,
@@ -38,14 +38,14 @@ def run_options(context: Context, threads: int) -> RunOptions:
     )
 
 
-def load(wanted: Mapping[str, tuple[Deployment, Sequence[Path]]], run: RunOptions) -> dict[str, tuple[Loaded, ...]]:
+def load(planned: Mapping[str, tuple[Deployment, Sequence[Path]]], run: RunOptions) -> dict[str, tuple[Loaded, ...]]:
     """All engines of deployments, by title, in the order of their graphs.
 
-    Trees of ``specialised`` have engines in common: each is in memory once, which is scarce on a device.
+    Trees of ``specialised`` share engines: each is loaded once, because memory is scarce on a device.
     """
-    paths = dict.fromkeys(path for _, engines in wanted.values() for path in engines)
+    paths = dict.fromkeys(path for _, engines in planned.values() for path in engines)
     loaded = {path: load_engine(path, run=run) for path in paths}
     return {
         title: tuple(Loaded(spec, loaded[path]) for spec, path in zip(deployment.graphs, engines, strict=True))
-        for title, (deployment, engines) in wanted.items()
+        for title, (deployment, engines) in planned.items()
     }

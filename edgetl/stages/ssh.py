@@ -1,4 +1,4 @@
-"""Another machine through the system's own ``ssh``: its configuration, keys and agents are the user's."""
+"""Runs Python on another machine through the system's own ``ssh``, with the user's configuration, keys and agents."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _BOOT = (
     f"import sys; sys.path[:] = filter(None, sys.path); sys.version_info >= {_OLDEST} or "
     f"(sys.stderr.write('Python %d.%d' % sys.version_info[:2]), sys.exit({_TOO_OLD})); exec(sys.argv.pop(1))"
 )
-_SSH_FAILED, _NOT_FOUND = 255, (126, 127)
+_SSH_FAILED, _NOT_FOUND = 255, (126, 127)  # ssh's own errors; what shells return for a command they cannot run
 _OPTIONS = (
     "BatchMode=yes",
-    "RemoteCommand=none",
-    "ControlMaster=no",
+    "RemoteCommand=none",  # a configuration may set one, which would run in place of ours
+    "ControlMaster=no",  # a master would stay when its first connection ends, and with it our pipes
     "ConnectTimeout=10",
     "ServerAliveInterval=15",
     "ServerAliveCountMax=3",
@@ -36,18 +36,14 @@ _HOST = re.compile(r"[^-\s\x00-\x1f][^\s\x00-\x1f]*")
 
 
 def check_host(host: str) -> None:
-    """Refuse what ssh would take for an option, or what is no name.
-
-    Raises:
-        EdgetlError: it is one of these.
-    """
+    """Raise EdgetlError for a host that is no name or that ssh would take for an option."""
     if not _HOST.fullmatch(host):
         raise EdgetlError(f"{host!r} is no host; give user@host, or a name from ~/.ssh/config")
 
 
 @dataclass
 class Connections:
-    """All connections of a command. ``close`` ends them, and with them what runs at their other ends."""
+    """All connections of a command. ``close`` ends them, and with them the processes on the hosts."""
 
     config: Path | None
     python: str
@@ -56,7 +52,7 @@ class Connections:
     _closed: bool = False
 
     def ask(self, host: str, action: str, *arguments: str, data: bytes = b"") -> dict[str, Any]:
-        """Let the host's Python do an action of `edgetl.stages.remote_side` with ``data`` on its stdin.
+        """The answer of the host's Python to an action of `edgetl.stages.remote_side` with ``data`` on its stdin.
 
         Raises:
             EdgetlError: the host cannot be reached, has no Python that is new enough, cannot do it, or broke off.
@@ -68,7 +64,23 @@ class Connections:
             _end(process)
             with self._lock:
                 self._running.discard(process)
-        return _answer(process.returncode, output, errors, self.python, host)
+        code, last = process.returncode, (errors.decode(errors="replace").strip().splitlines() or [""])[-1].strip()
+        answer = None
+        with suppress(ValueError):  # the last line: a login script may print others before it
+            answer = json.loads(output.splitlines()[-1]) if output.strip() else None
+        if isinstance(answer, dict) and "error" in answer:
+            raise EdgetlError(str(answer["error"]))
+        if isinstance(answer, dict) and code == 0:
+            return answer
+        if code == _SSH_FAILED:
+            fault = f"{last or 'ssh failed'}; try: ssh {shlex.quote(host)} true"
+        elif code == _TOO_OLD:
+            fault = f"{self.python} there is {last}, edgetl needs 3.10 or newer; name another with --remote-python"
+        elif code in _NOT_FOUND:
+            fault = f"there is no {self.python} there; install Python 3.10 or newer, or name it with --remote-python"
+        else:
+            fault = f"it broke off{f' ({last})' if last else f' with code {code}'}; run the command again"
+        raise EdgetlError(fault)
 
     def close(self) -> None:
         with self._lock:
@@ -83,6 +95,7 @@ class Connections:
         options = [part for option in _OPTIONS for part in ("-o", option)]
         command = ["ssh", "-T", *config, *options, "--", host, there]
         with self._lock:
+            # Under the lock: a process that starts while the connections are closed would not be ended.
             if self._closed:
                 raise EdgetlError("interrupted")
             try:
@@ -95,9 +108,10 @@ class Connections:
 
 
 def _exchange(process: subprocess.Popen[bytes], data: bytes, keep_open: bool) -> tuple[bytes, bytes]:
-    """Send data, and take what comes. What is kept open tells the other end that somebody still waits."""
+    """Send data; return stdout and stderr. An open stdin tells the other end that somebody still waits."""
     assert process.stdin and process.stdout and process.stderr, "pipes were asked for"
     errors: list[bytes] = []
+    # Read at once: a full pipe of messages would block the host.
     reader = threading.Thread(target=lambda: errors.append(process.stderr.read()), daemon=True)  # type: ignore[union-attr]
     reader.start()
     with suppress(BrokenPipeError):  # the host ended early: its answer says why
@@ -120,26 +134,3 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         if pipe is not None:
             with suppress(OSError):
                 pipe.close()
-
-
-def _answer(code: int, output: bytes, errors: bytes, python: str, host: str) -> dict[str, Any]:
-    last = (errors.decode(errors="replace").strip().splitlines() or [""])[-1].strip()
-    try:
-        answer = json.loads(output.splitlines()[-1]) if output.strip() else None
-    except ValueError:
-        answer = None
-    if isinstance(answer, dict) and "error" in answer:
-        raise EdgetlError(str(answer["error"]))
-    if isinstance(answer, dict) and code == 0:
-        return answer
-    raise EdgetlError(_fault(code, last, python, host))
-
-
-def _fault(code: int, last: str, python: str, host: str) -> str:
-    if code == _SSH_FAILED:
-        return f"{last or 'ssh failed'}; try: ssh {shlex.quote(host)} true"
-    if code == _TOO_OLD:
-        return f"{python} there is {last}, edgetl needs 3.10 or newer; name another with --remote-python"
-    if code in _NOT_FOUND:
-        return f"there is no {python} there; install Python 3.10 or newer, or name it with --remote-python"
-    return f"it broke off{f' ({last})' if last else f' with code {code}'}; run the command again"

@@ -1,4 +1,4 @@
-"""What a stage is, and what it gets to work with."""
+"""The interface of a stage, and the context that it works in."""
 
 from __future__ import annotations
 
@@ -17,18 +17,30 @@ from edgetl.stages.scenario_request import ScenarioRequest
 
 
 class ProgressReporter(Protocol):
-    """Where a stage tells the user how it goes."""
+    """Tells the user how a stage is getting on."""
 
     def message(self, text: str) -> None:
-        """One line."""
+        """Show one line."""
 
     def progress(self, title: str, total: float) -> AbstractContextManager[Callable[[float], object]]:
-        """A bar; the callable advances it."""
+        """A bar up to ``total``; the callable advances it by the amount it is given."""
+
+
+def advance_to(advance: Callable[[float], object]) -> Callable[[float], None]:
+    """A function that advances a bar up to the share of its total that it is given."""
+    done = 0.0
+
+    def watch(share: float) -> None:
+        nonlocal done
+        advance(share - done)
+        done = share
+
+    return watch
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a command may set beside the study file. None of it changes what is trained.
+    """The settings of a command beside the study file. None of them changes what is trained.
 
     ``interval_width`` is the share to which a latency is to be known, where measuring may end before ``seconds``.
     ``energy`` and ``layers``: whether these are measured too.
@@ -46,7 +58,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Context:
-    """One study, the directory it writes into, and who watches."""
+    """One study, the directory it writes into, and the reporter of its progress."""
 
     study: Study
     base_dir: Path
@@ -56,7 +68,7 @@ class Context:
 
     @property
     def runtime(self) -> str:
-        """The runtime's name: ONNX Runtime, which runs everywhere, where the study leaves it open.
+        """The runtime's name; where the study leaves it open, ONNX Runtime, which runs everywhere.
 
         Raises:
             EdgetlError: another runtime is to run on one of ONNX Runtime's providers.
@@ -84,7 +96,7 @@ StageSettings = Callable[[Study, Path], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Stage:
-    """A step of a study, done by the module of this room that bears its name.
+    """A step of a study, done by the module of this package that bears its name.
 
     ``settings`` are the parts of the study (and of the files beside it) that the result depends on. A stage ``of_task``
     is another module for each task, in the folder that is called like it.
@@ -97,28 +109,29 @@ class Stage:
     of_task: bool = True
 
     def worker(self, task: TaskName) -> Worker:
-        """The module, imported when it has something to do: some need packages that a device can do without."""
+        """The stage's module, imported only when it has something to do: some need packages that a device lacks."""
         folder = f"edgetl.stages.{task}" if self.of_task else "edgetl.stages"
         try:
             return cast(Worker, importlib.import_module(f"{folder}.{self.name.replace('-', '_')}"))
         except ModuleNotFoundError as error:
+            # A module of ours that is missing is a fault of ours, no missing extra.
             if (error.name or "").startswith("edgetl"):
                 raise
             raise MissingExtraError(f"edgetl {self.command}", "train", error) from error
 
 
 class Worker(Protocol):
-    """A stage's module."""
+    """The module of a stage."""
 
     def inputs(self, context: Context) -> dict[str, Any]:
-        """What else the result depends on and can only be told here: data files, weights, the machine."""
+        """What the result depends on beside the settings: data files, weights, the machine."""
 
     def work(self, context: Context) -> Sequence[Path]:
-        """Do it; return the files that were written."""
+        """Do the stage's work; return the files that were written."""
 
 
 def backbone_inputs(context: Context) -> dict[str, Any]:
-    """Digests of the backbone's files; None for one that is not there, or not asked for."""
+    """The digests of the backbone's files; None for a file that is missing or not asked for."""
     backbone = context.study.backbone
     files = {"weights": None if backbone.weights == "default" else backbone.weights}
     if backbone.name.startswith("darknet/"):

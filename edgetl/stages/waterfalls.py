@@ -1,9 +1,10 @@
-"""End to end for one image: from its file to the answer, by the code that really goes that way."""
+"""Measures the time from an image's file to the answer, step by step, in the code that predicts."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -38,7 +39,7 @@ _OF_A_STUDY = 16
 
 @dataclass(frozen=True)
 class _Decoded:
-    """An image, where it lands in the network's input, and the size that boxes are told in."""
+    """An image, its placement in the network's input, and its full size, which boxes refer to."""
 
     file: Path
     image: Image.Image
@@ -62,7 +63,7 @@ class _TimedEngine:
 
 
 def waterfall_of_model(model: Path, folder: Path, threads: int, seconds: float) -> Waterfall:
-    """The way that `edgetl predict` goes, image after image, over some images of a folder.
+    """The waterfall of the steps of `edgetl predict`, image after image, over some images of a folder.
 
     Raises:
         EdgetlError: as `load_predictor` does, or the folder holds no image that can be read.
@@ -88,12 +89,17 @@ def waterfall_of_model(model: Path, folder: Path, threads: int, seconds: float) 
 def waterfalls_of_study(
     context: Context, loaded: Mapping[str, tuple[Deployment, Sequence[Loaded]]], seconds: float
 ) -> dict[str, Waterfall]:
-    """For each deployment, by title, over some images of the study's validation set; none where they are not here."""
+    """The waterfall of each deployment, by title, over some validation images; empty where these are not here."""
     serving = cast(Serving, importlib.import_module(f"edgetl.stages.{context.study.task}.serving"))
-    files = _of_study(context)
+    indexing = cast(Indexing, importlib.import_module(f"edgetl.stages.{context.study.task}.index"))
+    files: list[Path] = []
+    with suppress(EdgetlError):
+        index, root = indexing.read_index(context)
+        # Of the validation set: the test set is for `evaluate` alone.
+        files = [file for one in index.val[:_OF_A_STUDY] if _can_be_read(file := root / one.path)]
     if not files:
         context.reporter.message(
-            "profile: the study's images are not here; nothing is told of the way from file to answer"
+            "profile: the study's images are not here, so the time from file to answer is not measured"
         )
         return {}
     preprocessing, found = serving.preprocessing(context), {}
@@ -111,32 +117,22 @@ def waterfalls_of_study(
 
 
 class Serving(Protocol):
-    """The module of a task that asks its deployments."""
+    """The module of a task that runs its deployments."""
 
     def answers(
         self, context: Context, loaded: Mapping[str, tuple[Deployment, Sequence[Any]]]
     ) -> dict[str, AnswerFunction]:
-        """A function for each deployment, by title, from an image (1 x 3 x H x W in [0, 1]) to what it says of it."""
+        """A function for each deployment, by title, from an image (1 x 3 x H x W in [0, 1]) to its answer."""
 
     def preprocessing(self, context: Context) -> Preprocessing:
-        """That of the study's networks."""
+        """The preprocessing of the study's networks."""
 
 
 class Indexing(Protocol):
-    """The module of a task that knows its images."""
+    """The module of a task that reads its data index."""
 
     def read_index(self, context: Context) -> tuple[DataIndex | BoxIndex, Path]:
-        """The index and the folder that its paths are relative to."""
-
-
-def _of_study(context: Context) -> list[Path]:
-    """Images of the validation set: the test set is for `evaluate` alone."""
-    module = cast(Indexing, importlib.import_module(f"edgetl.stages.{context.study.task}.index"))
-    try:
-        index, root = module.read_index(context)
-    except EdgetlError:
-        return []
-    return [file for one in index.val[:_OF_A_STUDY] if _can_be_read(file := root / one.path)]
+        """The index, and the folder that its paths are relative to."""
 
 
 def _decode(file: Path, preprocessing: Preprocessing) -> _Decoded:
@@ -145,7 +141,7 @@ def _decode(file: Path, preprocessing: Preprocessing) -> _Decoded:
 
 
 def _readable(folder: Path) -> list[Path]:
-    """Some images below a folder that can be read, spread over all of them."""
+    """Some readable images below a folder, spread over all of them."""
     if not folder.is_dir():
         raise EdgetlError(f"{folder} is not a folder; give a folder of images with --images")
     files = [file for file in files_below(folder) if file.suffix.lower() in IMAGE_SUFFIXES]

@@ -1,4 +1,4 @@
-"""A wheel of the edgetl that is running, however it was installed: a device needs no index to get the same.
+"""Builds a wheel of the edgetl that is running, however it was installed, for devices without a package index.
 
 The format is the packaging guide's "Binary distribution format" (PEP 427): the package and its ``.dist-info`` folder,
 whose RECORD tells the sha256 of every file. Equal content gives equal bytes.
@@ -10,7 +10,6 @@ import base64
 import hashlib
 import io
 import zipfile
-from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -22,7 +21,7 @@ _DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip knows
 
 
 def build_wheel() -> tuple[str, bytes]:
-    """Its file name and its content.
+    """The wheel's file name and content.
 
     Raises:
         EdgetlError: edgetl runs without being installed.
@@ -34,26 +33,23 @@ def build_wheel() -> tuple[str, bytes]:
             "edgetl is not installed here, so there is nothing to install there; pip install it"
         ) from error
     stem = f"edgetl-{installed.version}"
-    files = dict(_package())
+    root = Path(edgetl.__file__).parent
+    files = {
+        f"edgetl/{path.relative_to(root).as_posix()}": path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts
+    }
     for name in ("METADATA", "entry_points.txt"):
         if (text := installed.read_text(name)) is not None:
             files[f"{stem}.dist-info/{name}"] = text.encode()
     files[f"{stem}.dist-info/WHEEL"] = _WHEEL.encode()
-    record = f"{stem}.dist-info/RECORD"
-    files[record] = "".join([*(_line(name, content) for name, content in files.items()), f"{record},,\n"]).encode()
+    record, lines = f"{stem}.dist-info/RECORD", []
+    for name, content in files.items():
+        digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
+        lines.append(f"{name},sha256={digest},{len(content)}\n")
+    # RECORD lists itself without a digest, which it cannot contain.
+    files[record] = "".join([*lines, f"{record},,\n"]).encode()
     return f"{stem}-py3-none-any.whl", _zip(files)
-
-
-def _package() -> Iterator[tuple[str, bytes]]:
-    root = Path(edgetl.__file__).parent
-    for path in sorted(root.rglob("*")):
-        if path.is_file() and "__pycache__" not in path.parts:
-            yield f"edgetl/{path.relative_to(root).as_posix()}", path.read_bytes()
-
-
-def _line(name: str, content: bytes) -> str:
-    digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
-    return f"{name},sha256={digest},{len(content)}\n"
 
 
 def _zip(files: dict[str, bytes]) -> bytes:
@@ -61,6 +57,7 @@ def _zip(files: dict[str, bytes]) -> bytes:
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in files.items():
             entry = zipfile.ZipInfo(name, _DATE)
+            # The rights are rw-r--r--: an entry without any could not be read when unpacked.
             entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
             archive.writestr(entry, content)
     return buffer.getvalue()

@@ -190,14 +190,14 @@ def test_a_detector_is_built_in_int8_within_a_budget_judged_by_boxes(
     int8 = ["--precision", "int8", "--calibration-images", tmp_path / "val", "--max-accuracy-drop", "0.9"]
     done = call("prepare", graph, *int8, "--eval-images", boxes, "-o", tmp_path / "i.onnx")
     assert (done.returncode, done.stdout) == (0, f"{tmp_path / 'i.onnx'}\n"), done.stderr
-    assert f"judging by mAP@0.5 on 8 images of {boxes}; FP32 has: detections " in done.stderr
+    assert f"measuring mAP@0.5 on 8 images of {boxes}; FP32 has: detections " in done.stderr
     record = json.loads((tmp_path / "i.onnx.json").read_text())
     assert (record["accuracy_control"]["metric"], record["accuracy_control"]["images"]) == ("mAP@0.5", 8)
     built = call("build-engine", graph, *int8, "--eval-images", boxes, "-o", tmp_path / "engine.onnx")
     assert built.returncode == 0, built.stderr
     assert json.loads((tmp_path / "engine.onnx.prepared.json").read_text())["accuracy_control"]["metric"] == "mAP@0.5"
     line = fault(call("prepare", graph, *int8, "--eval-images", tmp_path / "val", "-o", tmp_path / "j.onnx"))
-    assert "a detector is judged by boxes; give a COCO .json file" in line
+    assert "a detector is evaluated on boxes; give a COCO .json file" in line
     assert not (tmp_path / "j.onnx").exists()
 
 

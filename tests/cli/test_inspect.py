@@ -89,4 +89,4 @@ def test_doctor_tells_what_is_here(call: Command, options: list[str]) -> None:
     done = call("doctor", *options)
     assert done.returncode == 0 and "onnxruntime" in done.stdout
     if options:
-        assert json.loads(done.stdout).keys() == {"facts", "needs"}
+        assert json.loads(done.stdout).keys() == {"facts", "capabilities"}

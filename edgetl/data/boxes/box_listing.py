@@ -1,4 +1,4 @@
-"""What a reader of boxes finds before any image is opened."""
+"""The records that readers of annotated boxes return, before any image is opened."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Corners = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class RawBox:
-    """An object as an annotation has it, right or wrong.
+    """A box as the annotation has it, right or wrong.
 
     ``corners`` are left, top, right and bottom edges: in pixels, or in shares of the image's sides where its image
     says so. ``where`` names the file, and the line, id or number in it.
@@ -34,7 +34,9 @@ class RawBox:
 
 @dataclass(frozen=True)
 class AnnotatedImage:
-    """An image as its annotation has it. ``size`` is the width and height that the annotation gives, if it does."""
+    """An image as its annotation has it. ``size`` is the annotated width and height, if there is one; with
+    ``relative``, boxes are in shares of the image's sides.
+    """
 
     path: str
     where: str
@@ -45,7 +47,7 @@ class AnnotatedImage:
 
 @dataclass(frozen=True)
 class BoxListing:
-    """What a reader found: the images of every split that the data has, by the split's name.
+    """The images of every split that the data has, by the split's name.
 
     Paths are relative to the data root, or to the run directory where ``generated``. ``labels`` are all that the data
     knows, whether a group names them or not.
@@ -58,11 +60,11 @@ class BoxListing:
 
 
 BoxReader = Callable[[DataSettings, Path], BoxListing]
-"""From a study's section ``data``, or one like it, and the data root to everything that the data holds."""
+"""Makes a listing of all that the data holds, given a study's section ``data``, or one like it, and the data root."""
 
 
 class UnreadableError(Exception):
-    """An annotation file of one image that cannot be read: a fault among others, not the end of a study."""
+    """The annotation file of one image cannot be read: a fault among others that does not end a study."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -88,7 +90,11 @@ def read_bounded(path: Path, most: int) -> bytes:
 
 
 def read_text(path: Path, most: int) -> str:
-    """Raises: UnreadableError: as `read_bounded`, or the file is not UTF-8."""
+    """The text of an annotation file.
+
+    Raises:
+        UnreadableError: as `read_bounded`, or the file is not UTF-8.
+    """
     try:
         return read_bounded(path, most).decode("utf-8-sig")
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""The formats of annotated boxes."""
+"""The readers of annotated boxes, by the name of their format."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BOX_READERS: dict[str, BoxReader] = {"coco": coco, "yolo": yolo, "voc": voc}
 
 
 def read_annotations(data: DataSettings, root: Path) -> BoxListing:
-    """What annotations say, before any image is opened.
+    """The annotated images of a data set, read before any image is opened.
 
     Raises:
         EdgetlError: files are missing, cannot be read, or are not of the format.

@@ -1,4 +1,4 @@
-"""Boxes as they are annotated to boxes that can be learnt from, and what was wrong with the others."""
+"""Annotated boxes to boxes that a detector can learn from, and the faults of the others."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgetl.data.geometry import Size
 _Fault = dict[str, Any]
 
 _ROUNDING = 1.0
-"""Pixels: a box that leaves its image by no more was rounded, or counted from 0. It is clipped without a word."""
+"""Pixels by which a box may leave its image and is clipped without a report: it was rounded, or counted from 0."""
 
 
 def clean(
@@ -22,52 +22,39 @@ def clean(
     """The objects of the labels in an image, in pixels of the upright image and inside it.
 
     Returns:
-        The image, or None where its size is not the one that was annotated: nobody knows where its boxes belong.
-        And what was wrong.
+        The image, or None where its size is not the annotated one (nobody knows where its boxes belong), and the
+        faults.
     """
     width, height = found.size
     if image.size is not None and image.size != found.size:
         detail = f"annotated as {image.size[0]:g} x {image.size[1]:g} pixels, {image.path} has {width} x {height}"
         return None, (BoxFault(where=image.where, kind="image size differs", detail=detail, done="left out"),)
+    sides = float(width), float(height), float(width), float(height)
     boxes: list[Box] = []
     faults: list[BoxFault] = []
     first: dict[tuple[object, ...], str] = {}
     for mark in image.marks:
         if mark.label not in labels:
             continue
-        corners = _in_pixels(mark.corners, found.size) if image.relative else mark.corners
-        inside = _clipped(corners, found.size)
+        scale = sides if image.relative else (1.0, 1.0, 1.0, 1.0)
+        left, top, right, bottom = (edge * factor for edge, factor in zip(mark.corners, scale, strict=True))
+        corners = left, top, right, bottom
+        x1, y1, x2, y2 = (min(max(edge, 0.0), side) for edge, side in zip(corners, sides, strict=True))
         where = first.setdefault((mark.label, *corners), mark.where)
-        fault = _copy(where) if where != mark.where else _geometry(corners, inside, found.size)
+        fault = _geometry(corners, (x1, y1, x2, y2), found.size)
+        # Annotation tools write an object twice; learnt twice, it would count twice.
+        if where != mark.where:
+            fault = {"kind": "duplicate id", "detail": f"the same box and label as {where}", "done": "left out"}
         if fault is not None:
             faults.append(BoxFault(where=mark.where, **fault))
         if fault is None or fault["done"] == "clipped":
-            x1, y1, x2, y2 = inside
             boxes.append(Box(label=mark.label, x1=x1, y1=y1, x2=x2, y2=y2, ignored=mark.ignored))
     boxed = BoxedImage(path=image.path, sha256=found.sha256, width=width, height=height, boxes=tuple(boxes))
     return boxed, tuple(faults)
 
 
-def _in_pixels(shares: Corners, size: Size) -> Corners:
-    (left, top, right, bottom), (width, height) = shares, size
-    return left * width, top * height, right * width, bottom * height
-
-
-def _clipped(corners: Corners, size: Size) -> Corners:
-    (left, top, right, bottom), (width, height) = corners, size
-    return _between(left, width), _between(top, height), _between(right, width), _between(bottom, height)
-
-
-def _between(value: float, limit: int) -> float:
-    return min(max(value, 0.0), float(limit))
-
-
-def _copy(where: str) -> _Fault:
-    return {"kind": "duplicate id", "detail": f"the same box and label as {where}", "done": "left out"}
-
-
 def _geometry(corners: Corners, inside: Corners, size: Size) -> _Fault | None:
-    """What is wrong with a box, given what of it is inside its image."""
+    """The fault of a box, given what of it is ``inside`` its image; None for a good one."""
     left, top, right, bottom = corners
     shown = f"{left:g}, {top:g} to {right:g}, {bottom:g}"
     if right <= left or bottom <= top:

@@ -30,7 +30,7 @@ from edgetl.data.paths import files_below, images_folder, is_file, leaves, must_
 from edgetl.errors import EdgetlError
 
 _MOST_BYTES = 1 << 30
-"""COCO's own largest file has half of that."""
+"""Twice the size of COCO's own largest file."""
 
 
 def _text(value: str) -> str:
@@ -44,7 +44,7 @@ Id = Annotated[int, Field(ge=-(2**63), lt=2**63)] | Text
 
 
 class _Part(BaseModel):
-    """Other keys, such as segmentations, are not looked at."""
+    """A part of a COCO file; keys that are not declared, such as segmentations, are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True, allow_inf_nan=False)
 
@@ -76,7 +76,7 @@ class _Coco(_Part):
 
 
 def coco(data: DataSettings, root: Path) -> BoxListing:
-    """``data.train``, and where given ``val`` and ``test``, are files of annotations below the root.
+    """The images and boxes of COCO files: ``data.train``, and where given ``val`` and ``test``, below the root.
 
     Images are found below ``data.images``, or the root: by their ``file_name``, or where nothing is there, by a path
     that ends with it, so that one folder serves annotations of several splits.
@@ -90,19 +90,36 @@ def coco(data: DataSettings, root: Path) -> BoxListing:
         must_exist(root / part, f"data.{split}", "file")
         content = read_coco(root / part)
         labels.update((category.name, None) for category in content.categories)
-        parts[split] = tuple(_described(content, part, finder, faults))
+        images = []
+        marks = _marks(content, part, {category.id: category.name for category in content.categories}, faults)
+        for image in _single(content.images, part, faults):
+            where = f"{part}: image {image.id!r}"
+            # Some tools write 0 x 0 where they do not know the size.
+            size = (image.width, image.height) if image.width and image.height else None
+            try:
+                images.append(AnnotatedImage(finder(image.file_name), where, tuple(marks[image.id]), size))
+            except UnreadableError as error:
+                faults.append(BoxFault(where=where, kind="missing image", detail=error.reason, done="left out"))
+        parts[split] = tuple(images)
     return BoxListing(parts, tuple(labels), tuple(faults))
 
 
 def read_coco(file: Path) -> _Coco:
-    """Raises: EdgetlError: the file is no JSON, or not of COCO's shape; it names the first values that are wrong."""
+    """The content of a COCO file."""
     try:
         content = read_bounded(file, _MOST_BYTES)
+        # Windows tools begin UTF-8 with a byte order mark, which JSON does not allow.
         found = _Coco.model_validate_json(content.removeprefix(b"\xef\xbb\xbf"))
     except UnreadableError as error:
         raise EdgetlError(f"{file}: {error.reason}") from error
     except ValidationError as error:
-        raise EdgetlError(f"{file} is not in COCO's format: {_explained(error)}") from None
+        faults = []
+        for detail in error.errors(include_url=False, include_context=False):
+            where = ".".join(map(str, detail["loc"])) or "the file"
+            value = "" if detail["type"] == "missing" else f" is {str(detail['input'])[:40]!r}"
+            # Of broken JSON Pydantic gives the whole text as input.
+            faults.append(detail["msg"] if detail["type"] == "json_invalid" else f"{where}{value}: {detail['msg']}")
+        raise EdgetlError(f"{file} is not in COCO's format: {shown(faults)}") from None
     names: dict[Id, str] = {}
     for category in found.categories:
         if names.setdefault(category.id, category.name) != category.name:
@@ -113,25 +130,16 @@ def read_coco(file: Path) -> _Coco:
     return found
 
 
-def _explained(error: ValidationError) -> str:
-    def fault(detail: Mapping[str, object]) -> str:
-        if detail["type"] == "json_invalid":
-            return str(detail["msg"])
-        where = ".".join(map(str, detail["loc"]))  # type: ignore[call-overload]
-        found = "" if detail["type"] == "missing" else f" is {str(detail['input'])[:40]!r}"
-        return f"{where or 'the file'}{found}: {detail['msg']}"
-
-    return shown(fault(detail) for detail in error.errors(include_url=False, include_context=False))
-
-
 @dataclass(frozen=True)
 class _Finder:
-    """Where images are. ``folder`` is the root or below it."""
+    """Finds images by their ``file_name``. ``folder`` is the root or below it."""
 
     root: Path
     folder: Path
 
+    # Only walked when a file is not where it is named, and then once: folders hold a hundred thousand images.
     @cached_property
+    # # folder is walked once
     def _by_name(self) -> dict[str, list[Path]]:
         found: dict[str, list[Path]] = defaultdict(list)
         for path in files_below(self.folder):
@@ -161,20 +169,6 @@ class _Finder:
         raise UnreadableError(f"there is no file {name!r} below {self.folder}")
 
 
-def _described(content: _Coco, part: str, find: _Finder, faults: list[BoxFault]) -> Iterator[AnnotatedImage]:
-    named = {category.id: category.name for category in content.categories}
-    marks = _marks(content, part, named, faults)
-    for image in _single(content.images, part, faults):
-        where = f"{part}: image {image.id!r}"
-        try:
-            path = find(image.file_name)
-        except UnreadableError as error:
-            faults.append(BoxFault(where=where, kind="missing image", detail=error.reason, done="left out"))
-            continue
-        size = (image.width, image.height) if image.width and image.height else None
-        yield AnnotatedImage(path, where, tuple(marks[image.id]), size)
-
-
 def _marks(content: _Coco, part: str, named: Mapping[Id, str], faults: list[BoxFault]) -> Mapping[Id, Sequence[RawBox]]:
     """The objects of every image, by its id."""
     images = {image.id for image in content.images}
@@ -202,7 +196,7 @@ def _marks(content: _Coco, part: str, named: Mapping[Id, str], faults: list[BoxF
 
 
 def _single(images: Iterable[_Image], part: str, faults: list[BoxFault]) -> Iterator[_Image]:
-    """The images whose id is theirs alone. Of one that is listed twice, the first; of several files, none."""
+    """The images with an id of their own. Of an image that is listed twice, the first; of several files, none."""
     by_id: dict[Id, list[_Image]] = defaultdict(list)
     for image in images:
         by_id[image.id].append(image)

@@ -38,14 +38,22 @@ _OF_ONE_CLASS = re.compile(r"\S+\s+(-1|0|1)")
 
 
 def voc(data: DataSettings, root: Path) -> BoxListing:
-    """``data.train``, and where given ``val`` and ``test``, list names, such as ``ImageSets/Main/train.txt``.
+    """The images and boxes of VOC lists: ``data.train``, and where given ``val`` and ``test``, such as
+    ``ImageSets/Main/train.txt``.
 
     A name's image is in ``data.images``, or ``JPEGImages``, its annotation in ``Annotations``. VOC has one for images
     without objects too: an image without annotation is left out.
     """
     must_exist(root, "data.root", "folder")
     must_exist(root / "Annotations", "the annotations of format voc", "folder")
-    images = _by_name(images_folder(data, root, "JPEGImages"))
+    folder = images_folder(data, root, "JPEGImages")
+    images: dict[str, Path] = {}
+    for path in files_below(folder):
+        suffix = path.suffix.lower()
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        # VOC names images without their extension: of several of one name, the JPEG is meant.
+        if suffix in IMAGE_SUFFIXES and (name not in images or suffix == ".jpg"):
+            images[name] = path
     parts: dict[str, tuple[AnnotatedImage, ...]] = {}
     labels: set[str] = set()
     faults: list[BoxFault] = []
@@ -53,17 +61,6 @@ def voc(data: DataSettings, root: Path) -> BoxListing:
         must_exist(root / part, f"data.{split}", "file")
         parts[split] = tuple(_described(part, root, images, labels, faults))
     return BoxListing(parts, tuple(sorted(labels)), tuple(faults))
-
-
-def _by_name(folder: Path) -> dict[str, Path]:
-    """Images by their path below the folder without its extension; of several, the JPEG."""
-    found: dict[str, Path] = {}
-    for path in files_below(folder):
-        suffix = path.suffix.lower()
-        name = path.relative_to(folder).with_suffix("").as_posix()
-        if suffix in IMAGE_SUFFIXES and (name not in found or suffix == ".jpg"):
-            found[name] = path
-    return found
 
 
 def _described(
@@ -90,7 +87,7 @@ def _described(
 
 
 def _names(part: str, root: Path, faults: list[BoxFault]) -> Iterator[tuple[int, str]]:
-    """Line and name of every image that a file lists."""
+    """The line and the name of every image that a file lists."""
     try:
         lines = read_text(root / part, _MOST_LIST_BYTES).splitlines()
     except UnreadableError as error:
@@ -102,6 +99,7 @@ def _names(part: str, root: Path, faults: list[BoxFault]) -> Iterator[tuple[int,
         raise EdgetlError(
             f"{root / part}: {shown(wrong) or 'it is empty'}; expected the name of an image on every line"
         )
+    # VOC has such a list for each class beside the list of all: a mistake that is easily made.
     if all(_OF_ONE_CLASS.fullmatch(name) for name in names.values()):
         raise EdgetlError(
             f"{root / part} is the list of one class, with 1 and -1 behind the names; give the list of all images, "
@@ -119,7 +117,7 @@ def _names(part: str, root: Path, faults: list[BoxFault]) -> Iterator[tuple[int,
 
 
 def read_annotation(content: bytes, path: str, where: str, faults: list[BoxFault]) -> AnnotatedImage:
-    """What an annotation says of the image at ``path``; faults of single objects are added to ``faults``.
+    """The image at ``path`` with the boxes of its annotation; faults of single objects are added to ``faults``.
 
     Raises:
         UnreadableError: it is no XML without declarations of types, or not of VOC's shape.
@@ -131,30 +129,23 @@ def read_annotation(content: bytes, path: str, where: str, faults: list[BoxFault
     for number, thing in enumerate(tree.findall("object"), 1):
         here = f"{where}: object {number}"
         try:
-            marks.append(_mark(thing, here))
+            label = (thing.findtext("name") or "").strip()
+            if not is_text(label):
+                raise UnreadableError(f"its name is {label[:40]!r}")
+            left, top, right, bottom = (_number(thing, f"bndbox/{edge}") for edge in ("xmin", "ymin", "xmax", "ymax"))
+            # Without an area in its own numbers, it has none in ours.
+            width, height = (0.0 if high <= low else high - low + 1 for low, high in ((left, right), (top, bottom)))
+            ignored = (thing.findtext("difficult") or "0").strip().lower() in {"1", "true"}
+            marks.append(RawBox(here, label, (left - 1, top - 1, left - 1 + width, top - 1 + height), ignored))
         except UnreadableError as error:
             faults.append(BoxFault(where=here, kind="unreadable", detail=error.reason, done="left out"))
-    return AnnotatedImage(path, where, tuple(marks), _size(tree))
-
-
-def _mark(thing: Element, where: str) -> RawBox:
-    label = (thing.findtext("name") or "").strip()
-    if not is_text(label):
-        raise UnreadableError(f"its name is {label[:40]!r}")
-    left, top, right, bottom = (_number(thing, f"bndbox/{edge}") for edge in ("xmin", "ymin", "xmax", "ymax"))
-    # Without an area in its own numbers, it has none in ours.
-    width, height = (0.0 if high <= low else high - low + 1 for low, high in ((left, right), (top, bottom)))
-    ignored = (thing.findtext("difficult") or "0").strip().lower() in {"1", "true"}
-    return RawBox(where, label, (left - 1, top - 1, left - 1 + width, top - 1 + height), ignored)
-
-
-def _size(tree: Element) -> tuple[float, float] | None:
-    """Many tools write no size, or 0 x 0."""
     try:
-        width, height = _number(tree, "size/width"), _number(tree, "size/height")
+        across, down = _number(tree, "size/width"), _number(tree, "size/height")
     except UnreadableError:
-        return None
-    return (width, height) if width > 0 and height > 0 else None
+        across = down = 0.0
+    # Many tools write no size, or 0 x 0: then there is nothing to hold the image to.
+    size = (across, down) if across > 0 and down > 0 else None
+    return AnnotatedImage(path, where, tuple(marks), size)
 
 
 def _number(element: Element, path: str) -> float:
@@ -169,7 +160,7 @@ def _number(element: Element, path: str) -> float:
 
 
 def parse_xml(content: bytes) -> Element:
-    """The tree of an XML file of which nothing outside it, and no entity of its own, is ever read.
+    """The tree of an XML file. No entity is expanded and no other file is read, as expat alone would do.
 
     Raises:
         UnreadableError: no XML, or one with a declaration of types, or too deep.
@@ -193,6 +184,7 @@ def parse_xml(content: bytes) -> Element:
         raise UnreadableError("it declares a document type, which may hold entities; take <!DOCTYPE ...> out")
 
     parser = expat.ParserCreate()
+    # Without it, long texts come in pieces, one call of the handler each.
     parser.buffer_text = True
     parser.StartElementHandler, parser.EndElementHandler = start, end
     parser.CharacterDataHandler = builder.data

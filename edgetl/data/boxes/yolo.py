@@ -9,7 +9,7 @@ the images do, with the last folder ``images`` of the path replaced by ``labels`
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -36,25 +36,34 @@ _MOST_LIST_BYTES = 1 << 28
 _MOST_NAMES_BYTES = 1 << 20
 YAML_SUFFIXES = frozenset({".yaml", ".yml"})
 _CLASSES_FILE = "classes.txt"
-"""Annotation tools put the names of the classes beside the labels."""
+"""The list of class names that annotation tools put beside the label files."""
 
 
 def yolo(data: DataSettings, root: Path) -> BoxListing:
-    """``data.train``, and where given ``val`` and ``test``, are folders of images, or text files that list them.
+    """The images and boxes of folders of images, or text files that list them: ``data.train``, and where given ``val``
+    and ``test``.
 
     An image without a label file is background, and reported; one with an empty file is background by intention.
     """
     must_exist(root, "data.root", "folder")
     assert data.names is not None
-    names_file = root / data.names
-    must_exist(names_file, "data.names", "file")
-    names = read_classes(names_file)
+    must_exist(root / data.names, "data.names", "file")
+    names = read_classes(root / data.names)
     parts: dict[str, tuple[AnnotatedImage, ...]] = {}
     faults: list[BoxFault] = []
     for split, part in named_parts(data).items():
         if (root / part).is_dir():
-            images = _images_below(root, part)
-            faults += _labels_without_image(root, images)
+            paths = (path for path in files_below(root / part) if path.suffix.lower() in IMAGE_SUFFIXES)
+            images = tuple(utf8(path.relative_to(root)) for path in paths)
+            if not images:
+                raise EdgetlError(f"{root / part} holds no image; expected {', '.join(sorted(IMAGE_SUFFIXES))}")
+            labelled = {label_file(root / image) for image in images}
+            stray = {path for folder in {path.parent for path in labelled} for path in folder.glob("*.txt")} - labelled
+            for path in sorted(stray, key=lambda path: (path.parent, path)):
+                if path.name == _CLASSES_FILE:
+                    continue
+                detail, where = "there is no image of this name", _shown_path(path, root)
+                faults.append(BoxFault(where=where, kind="missing image", detail=detail, done="left out"))
         else:
             must_exist(root / part, f"data.{split}", "file")
             images = tuple(_listed_images(root, part, faults))
@@ -63,7 +72,7 @@ def yolo(data: DataSettings, root: Path) -> BoxListing:
 
 
 def read_classes(file: Path) -> dict[int, str]:
-    """Names by class number, from a file with a name on every line, or from a YAML file with the key ``names``.
+    """The class names by number, from a file with a name on every line, or from a YAML file with the key ``names``.
 
     Raises:
         EdgetlError: the file is missing or not of that kind.
@@ -78,11 +87,22 @@ def read_classes(file: Path) -> dict[int, str]:
             f"{file} has kpt_shape: its labels hold key points, which look like outlines; write labels of class, "
             "x, y, width and height alone, and take kpt_shape out"
         )
-    return _numbered(file, content["names"])
+    names = content["names"]
+    found: dict[int, str] = {}
+    for number, name in names.items() if isinstance(names, dict) else enumerate(names):
+        # YAML reads yes, no, on and off as booleans, which are integers in Python.
+        if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+            raise EdgetlError(f"{file}: names has the key {number!r}, expected class numbers from 0 on")
+        if not isinstance(name, str | int) or isinstance(name, bool) or not is_text(str(name)):
+            raise EdgetlError(f"{file}: names.{number} is {name!r}, expected a class name; quote it")
+        found[number] = str(name)
+    if not found:
+        raise EdgetlError(f"{file}: names is empty, expected class names")
+    return found
 
 
 def read_yaml(file: Path) -> dict[Any, Any]:
-    """The keys of a file such as data.yaml; none where it holds something else.
+    """The content of a file such as data.yaml; empty where it is no mapping.
 
     Raises:
         EdgetlError: it is missing or no YAML.
@@ -96,29 +116,8 @@ def read_yaml(file: Path) -> dict[Any, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _numbered(file: Path, names: dict[Any, Any] | list[Any]) -> dict[int, str]:
-    found: dict[int, str] = {}
-    for number, name in names.items() if isinstance(names, dict) else enumerate(names):
-        if not isinstance(number, int) or isinstance(number, bool) or number < 0:
-            raise EdgetlError(f"{file}: names has the key {number!r}, expected class numbers from 0 on")
-        if not isinstance(name, str | int) or isinstance(name, bool) or not is_text(str(name)):
-            raise EdgetlError(f"{file}: names.{number} is {name!r}, expected a class name; quote it")
-        found[number] = str(name)
-    if not found:
-        raise EdgetlError(f"{file}: names is empty, expected class names")
-    return found
-
-
-def _images_below(root: Path, part: str) -> tuple[str, ...]:
-    paths = (path for path in files_below(root / part) if path.suffix.lower() in IMAGE_SUFFIXES)
-    images = tuple(utf8(path.relative_to(root)) for path in paths)
-    if not images:
-        raise EdgetlError(f"{root / part} holds no image; expected {', '.join(sorted(IMAGE_SUFFIXES))}")
-    return images
-
-
 def _listed_images(root: Path, part: str, faults: list[BoxFault]) -> Iterator[str]:
-    """The images that a file lists and that are there."""
+    """The images that a file lists and that exist."""
     try:
         lines = read_text(root / part, _MOST_LIST_BYTES).splitlines()
     except UnreadableError as error:
@@ -145,8 +144,9 @@ def _listed_images(root: Path, part: str, faults: list[BoxFault]) -> Iterator[st
 
 
 def label_file(image: Path) -> Path:
-    """Where the labels of an image are."""
+    """The path of an image's label file."""
     parts = list(image.parts)
+    # From the end: a root may be called images too.
     for position in range(len(parts) - 2, -1, -1):
         if parts[position] == "images":
             parts[position] = "labels"
@@ -154,17 +154,10 @@ def label_file(image: Path) -> Path:
     return Path(*parts).with_suffix(".txt")
 
 
-def _labels_without_image(root: Path, images: Iterable[str]) -> Iterator[BoxFault]:
-    known = {label_file(root / image) for image in images}
-    for folder in sorted({path.parent for path in known}):
-        for path in sorted(folder.glob("*.txt")):
-            if path not in known and path.name != _CLASSES_FILE:
-                detail = "there is no image of this name"
-                yield BoxFault(where=_shown_path(path, root), kind="missing image", detail=detail, done="left out")
-
-
 def _shown_path(path: Path, root: Path) -> str:
-    """Below the root relative to it; labels of a root that is itself called images lie beside it."""
+    """A path for messages: relative to the root where it is below it. (Labels of a root that is called images lie
+    beside it.)
+    """
     return utf8(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
@@ -205,7 +198,7 @@ def _marks(text: str, file: str, names: dict[int, str], faults: list[BoxFault]) 
 
 
 def parse_line(line: str) -> tuple[int, Corners]:
-    """Class number, and left, top, right and bottom in shares of the image's sides.
+    """The class number of a line, and left, top, right and bottom in shares of the image's sides.
 
     Raises:
         UnreadableError: it is neither a box nor an outline.
@@ -221,11 +214,8 @@ def parse_line(line: str) -> tuple[int, Corners]:
         kind, x, y, width, height = values
         return int(kind), (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
     if len(values) >= 7 and len(values) % 2:
-        return int(values[0]), _around(values[1::2], values[2::2])
+        xs, ys = values[1::2], values[2::2]
+        return int(values[0]), (min(xs), min(ys), max(xs), max(ys))
     raise UnreadableError(
         f"{len(values)} columns, expected class, x, y, width, height (or a class and the points of an outline)"
     )
-
-
-def _around(xs: Sequence[float], ys: Sequence[float]) -> Corners:
-    return min(xs), min(ys), max(xs), max(ys)

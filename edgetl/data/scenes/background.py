@@ -1,4 +1,4 @@
-"""What stands about in synthetic scenes, and how a cheap camera records them."""
+"""Backgrounds of synthetic scenes, and the camera that records them."""
 
 from __future__ import annotations
 
@@ -19,21 +19,24 @@ _LIGHTS: tuple[tuple[float, Colour], ...] = (
     (0.6, (206, 196, 236)),
     (0.5, (180, 192, 255)),
 )
-"""Brightness and tint of the light: day three times, then dusk, dawn and night."""
+"""The brightness and tint of the light: day three times, then dusk, dawn and night."""
 
 
 def backdrop(canvas: ImageDraw.ImageDraw, dice: Dice, side: int, horizon: float) -> None:
+    """Draw sky, ground, buildings, trees and a road."""
     sky, ground = dice.shade(dice.pick(_SKIES)), dice.shade(dice.pick(GREENS))
     bands = 6
     for k in range(bands):
         canvas.rectangle((0, horizon * k / bands, side, horizon * (k + 1) / bands), fill=scaled(sky, 0.86 + 0.05 * k))
     canvas.rectangle((0, horizon, side, side), fill=ground)
     for _ in range(dice.pick((0, 1, 2, 3, 4))):
-        dice.pick((_building, _tree))(canvas, dice, dice.between(0, side), horizon, dice.between(0.12, 0.4) * side)
-    _road(canvas, dice, side, horizon)
+        dice.pick((draw_building, draw_tree))(
+            canvas, dice, dice.between(0, side), horizon, dice.between(0.12, 0.4) * side
+        )
+    draw_road(canvas, dice, side, horizon)
 
 
-def _road(canvas: ImageDraw.ImageDraw, dice: Dice, side: int, horizon: float) -> None:
+def draw_road(canvas: ImageDraw.ImageDraw, dice: Dice, side: int, horizon: float) -> None:
     vanish, left, width = dice.between(0, side), dice.between(-0.4, 0.3) * side, dice.between(0.6, 1.3) * side
     asphalt = dice.shade((98, 98, 102), 34)
     canvas.polygon([(vanish - 2, horizon), (vanish + 2, horizon), (left + width, side), (left, side)], fill=asphalt)
@@ -45,7 +48,7 @@ def _road(canvas: ImageDraw.ImageDraw, dice: Dice, side: int, horizon: float) ->
         canvas.line(ends, fill=dice.shade(WHITE), width=max(1, round(side * 0.02 * (start + 0.3))))
 
 
-def _building(canvas: ImageDraw.ImageDraw, dice: Dice, x: float, ground: float, height: float) -> None:
+def draw_building(canvas: ImageDraw.ImageDraw, dice: Dice, x: float, ground: float, height: float) -> None:
     wall = dice.shade(dice.pick(_WALLS))
     width, top = height * dice.between(0.5, 1.4), ground - height
     canvas.rectangle((x, top, x + width, ground + 1), fill=wall)
@@ -56,7 +59,7 @@ def _building(canvas: ImageDraw.ImageDraw, dice: Dice, x: float, ground: float, 
             canvas.rectangle((u, v, u + width * 0.14, v + height * 0.15), fill=pane)
 
 
-def _tree(canvas: ImageDraw.ImageDraw, dice: Dice, x: float, ground: float, height: float) -> None:
+def draw_tree(canvas: ImageDraw.ImageDraw, dice: Dice, x: float, ground: float, height: float) -> None:
     leaf = dice.shade(scaled(dice.pick(GREENS), 0.8))
     canvas.line([(x, ground), (x, ground - height * 0.6)], fill=(84, 62, 44), width=max(1, round(height * 0.1)))
     for _ in range(3):
@@ -66,14 +69,14 @@ def _tree(canvas: ImageDraw.ImageDraw, dice: Dice, x: float, ground: float, heig
 
 
 def distractor(canvas: ImageDraw.ImageDraw, dice: Dice, side: int, horizon: float) -> None:
-    """Street furniture that stands on the ground."""
+    """Draw street furniture that stands on the ground."""
     half = dice.between(0.07, 0.16) * side
     x, y = dice.between(0, side), dice.between(horizon, side)
     dice.pick(STREET_FURNITURE)(Pen(canvas, Pose(x, y - half, half, turn=dice.between(-0.15, 0.15))), dice)
 
 
 def occluder(canvas: ImageDraw.ImageDraw, dice: Dice, pose: Pose, marks: Marks | None = None) -> None:
-    """Something in front that hides up to a third of the object: a post, a low wall or leaves."""
+    """Draw something in front that hides up to a third of the object: a post, a low wall or leaves."""
     pen = Pen(canvas, Pose(pose.x, pose.y, pose.half, turn=dice.between(-0.1, 0.1)), marks)
     colour = dice.shade(dice.pick(_WALLS), 40)
     kind = dice.pick(("post", "wall", "leaves"))
@@ -90,23 +93,29 @@ def occluder(canvas: ImageDraw.ImageDraw, dice: Dice, pose: Pose, marks: Marks |
 
 
 def photograph(scene: Image.Image, dice: Dice) -> Image.Image:
-    """Light, weather, optics and compression, as a cheap camera would record them."""
+    """The scene as a cheap camera would record it: light, weather, optics and compression."""
     if dice.chance(0.35):
         scene = scene.filter(ImageFilter.BoxBlur(dice.between(0.3, 1.1)))
     brightness, tint = dice.pick(_LIGHTS)
     pixels = _lit(np.asarray(scene, dtype=np.float32), dice, brightness, tint)
     if dice.chance(0.2):
         pixels = _blocky(pixels, dice.between(0.2, 0.6))
+    # Not numpy's generator: its streams may change between versions, and scenes must not.
     grain = np.frombuffer(dice.bytes(pixels.size), dtype=np.uint8).reshape(pixels.shape).astype(np.float32) - 127.5
     pixels = pixels + grain * np.float32(dice.between(0.02, 0.22) * min(brightness, 1.0))
     picture = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
     if dice.chance(0.2):
-        _precipitation(ImageDraw.Draw(picture), dice, scene.width)
+        canvas, size = ImageDraw.Draw(picture), scene.width
+        slant, length = dice.between(-0.05, 0.05) * size, dice.pick((0.01, 0.08)) * size  # snow or rain
+        colour = dice.shade((196, 200, 208), 30)
+        for _ in range(dice.pick((12, 24, 40))):
+            x, y = dice.between(0, size), dice.between(0, size)
+            canvas.line([(x, y), (x + slant, y + length)], fill=colour, width=1)
     return picture
 
 
 def _lit(pixels: Float32Array, dice: Dice, brightness: float, tint: Colour) -> Float32Array:
-    """Tinted light that falls off to one side, and at times fog of its colour."""
+    """The pixels in tinted light that falls off to one side, and at times in fog of its colour."""
     size = pixels.shape[0]
     gain = np.array(tint, dtype=np.float32) / 255 * np.float32(brightness * dice.between(0.8, 1.2))
     ramp = 1 + np.linspace(-0.5, 0.5, size, dtype=np.float32) * np.float32(dice.between(-0.7, 0.7))
@@ -118,7 +127,7 @@ def _lit(pixels: Float32Array, dice: Dice, brightness: float, tint: Colour) -> F
 
 
 def _blocky(pixels: Float32Array, strength: float) -> Float32Array:
-    """Blocks of 4 pixels drawn towards their mean colour, as strong chroma compression does."""
+    """The pixels with blocks of 4 drawn towards their mean colour, as strong chroma compression does."""
     size = pixels.shape[0]
     edges = np.arange(0, size, 4)
     sums = np.add.reduceat(np.add.reduceat(pixels, edges, axis=0), edges, axis=1)
@@ -127,11 +136,3 @@ def _blocky(pixels: Float32Array, strength: float) -> Float32Array:
     spread = means.repeat(4, axis=0)[:size].repeat(4, axis=1)[:, :size]
     mixed: Float32Array = pixels + np.float32(strength) * (spread - pixels)
     return mixed
-
-
-def _precipitation(canvas: ImageDraw.ImageDraw, dice: Dice, size: int) -> None:
-    slant, length = dice.between(-0.05, 0.05) * size, dice.pick((0.01, 0.08)) * size
-    colour = dice.shade((196, 200, 208), 30)
-    for _ in range(dice.pick((12, 24, 40))):
-        x, y = dice.between(0, size), dice.between(0, size)
-        canvas.line([(x, y), (x + slant, y + length)], fill=colour, width=1)

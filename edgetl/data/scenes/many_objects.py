@@ -8,6 +8,7 @@ pole. The same labels and seed give the same pixels and boxes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,14 +25,14 @@ SIZE = 160
 """Width and height of a scene in pixels."""
 
 LEAST_VISIBLE = 0.4
-"""Objects of which less can be seen than this share are ignored."""
+"""Objects of which a smaller share can be seen than this are ignored."""
 
 _MOST_OBJECTS = 6
 _TRIES = 12
 _CROWDED = 0.4
 _SMALLEST = 4.0
 _SMALL = {"dog": 0.7, "cat": 0.6, "child": 0.75, **dict.fromkeys(SIGNS, 0.62)}
-"""Sizes beside those of vehicles, as far as they must not all become too small to be told apart."""
+"""The sizes of objects relative to vehicles: not true to life, or a detector could not tell them apart."""
 
 
 def render_boxed_scenes(directory: Path, labels: Sequence[str], scenes: int, seed: int) -> Iterator[AnnotatedImage]:
@@ -81,43 +82,39 @@ def render_boxed_scene(labels: Sequence[str], seed: int) -> tuple[Image.Image, t
 
 
 def _placed(labels: Sequence[str], dice: Dice, side: int, horizon: float) -> list[tuple[str, Pose]]:
-    """Labels and poses, the farthest first. Where there is no room left, there are fewer of them."""
+    """Labels and poses of the objects, the farthest first; fewer of them where there is no room left."""
     placed: list[tuple[float, str, Pose]] = []
     for _ in range(dice.pick(range(1, _MOST_OBJECTS + 1))):
         label = dice.pick(labels)
         for _ in range(_TRIES):
             depth = dice.between(0.0, 1.0)
-            pose = _pose(label, depth, dice, side, horizon)
+            # On the ground, the nearer the lower and the larger: the depth is 0 far away and 1 in front.
+            half = (0.1 + 0.12 * depth) * _SMALL.get(label, 1.0) * side
+            ground = horizon + (side - horizon) * (0.25 + 0.7 * depth)
+            height = 2.6 if label in SIGNS else 0.95  # of the centre, in half-sizes: signs are on poles
+            pose = Pose(
+                x=dice.between(0.4 * half, side - 0.4 * half),
+                y=max(ground - height * half, 0.7 * half),
+                half=half,
+                turn=dice.between(-0.1, 0.1),
+                tilt=(dice.between(-0.18, 0.18), dice.between(-0.1, 0.1)),
+                mirrored=label not in SIGNS and dice.chance(0.5),
+                squeeze=dice.between(0.78, 1.0),
+            )
             if not any(_covered(pose, other) > _CROWDED for _, _, other in placed):
                 placed.append((depth, label, pose))
                 break
     return [(label, pose) for _, label, pose in sorted(placed, key=lambda thing: thing[0])]
 
 
-def _pose(label: str, depth: float, dice: Dice, side: int, horizon: float) -> Pose:
-    """On the ground, the nearer the lower and the larger: ``depth`` is 0 far away and 1 in front."""
-    half = (0.1 + 0.12 * depth) * _SMALL.get(label, 1.0) * side
-    ground = horizon + (side - horizon) * (0.25 + 0.7 * depth)
-    height = 2.6 if label in SIGNS else 0.95
-    return Pose(
-        x=dice.between(0.4 * half, side - 0.4 * half),
-        y=max(ground - height * half, 0.7 * half),
-        half=half,
-        turn=dice.between(-0.1, 0.1),
-        tilt=(dice.between(-0.18, 0.18), dice.between(-0.1, 0.1)),
-        mirrored=label not in SIGNS and dice.chance(0.5),
-        squeeze=dice.between(0.78, 1.0),
-    )
-
-
 def _covered(a: Pose, b: Pose) -> float:
-    """How much of the smaller one the two have in common, both taken as squares."""
+    """The share of the smaller one that the two have in common, both taken as squares."""
     across, down = (min(p + a.half, q + b.half) - max(p - a.half, q - b.half) for p, q in ((a.x, b.x), (a.y, b.y)))
     return max(across, 0.0) * max(down, 0.0) / (2 * min(a.half, b.half)) ** 2
 
 
 def _mark(seen: BoolArray, number: int, label: str, pose: Pose, seed: int) -> RawBox | None:
-    """The box around what is seen of an object; None where it is hidden altogether."""
+    """The box around the visible part of an object; None where it is hidden altogether."""
     rows, columns = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
     if not len(rows):
         return None
@@ -125,15 +122,11 @@ def _mark(seen: BoolArray, number: int, label: str, pose: Pose, seed: int) -> Ra
         int(edge) / SUPERSAMPLING for edge in (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
     )
     small = min(right - left, bottom - top) < _SMALLEST
-    hidden = seen.sum() < LEAST_VISIBLE * _whole(label, pose, Dice(f"{seed}/{number}"))
-    return RawBox(f"object {number}", label, (left, top, right, bottom), ignored=bool(small or hidden))
-
-
-def _whole(label: str, pose: Pose, dice: Dice) -> int:
-    """How many pixels of an object there are where nothing hides it or cuts it off."""
+    # Drawn again alone, with the same dice, the object shows how many pixels it has where nothing hides it.
     side = round(4 * pose.half)
     alone = Image.new("L", (side, side))
-    middle = Pose(side / 2, side / 2, pose.half, pose.turn, pose.tilt, pose.mirrored, pose.squeeze)
+    middle = replace(pose, x=side / 2, y=side / 2)
     canvas = ImageDraw.Draw(Image.new("RGB", (side, side)))
-    artist_of(label)(Pen(canvas, middle, Marks(ImageDraw.Draw(alone), 1)), dice)
-    return int(np.asarray(alone).sum())
+    artist_of(label)(Pen(canvas, middle, Marks(ImageDraw.Draw(alone), 1)), Dice(f"{seed}/{number}"))
+    hidden = seen.sum() < LEAST_VISIBLE * int(np.asarray(alone).sum())
+    return RawBox(f"object {number}", label, (left, top, right, bottom), ignored=bool(small or hidden))

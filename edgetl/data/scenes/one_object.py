@@ -26,6 +26,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
 LABELS: tuple[str, ...] = tuple(label for labels in GROUPS.values() for label in labels)
 
 _ARTISTS = {**VEHICLES, **SIGNS, **PEOPLE_AND_ANIMALS}
+# Pillow draws without antialiasing: scenes are drawn twice as large and reduced.
 SUPERSAMPLING = 2
 
 
@@ -81,7 +82,7 @@ def render_scene(label: str, seed: int, size: int = 64) -> Image.Image:
 
 
 def artist_of(label: str) -> Artist:
-    """What draws objects of a label.
+    """The function that draws objects of a label.
 
     Raises:
         EdgetlError: the label is unknown.
@@ -92,7 +93,7 @@ def artist_of(label: str) -> Artist:
 
 
 def _pose(dice: Dice, side: int, label: str) -> Pose:
-    """Somewhere in the picture, 28 to 46 % of it in half-size, at times cut off by its edge."""
+    """A pose somewhere in the picture, 28 to 46 % of it in half-size, at times cut off by its edge."""
     half = dice.between(0.28, 0.46) * side
     reach = max(0.5 * side - 0.85 * half, 0.0)
     return Pose(

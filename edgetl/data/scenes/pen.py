@@ -1,4 +1,4 @@
-"""The tools that synthetic scenes are drawn with: repeatable choices, colours, a pose and a pen."""
+"""The drawing tools of synthetic scenes: repeatable choices, colours, a pose and a pen."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ GREY, RUBBER, GLASS = (128, 130, 134), (34, 34, 38), (112, 142, 166)
 CLOTHES = ((178, 44, 48), (44, 72, 142), (52, 116, 66), (210, 170, 60), (86, 60, 112), (56, 58, 64), (196, 196, 190))
 PAINT = (*CLOTHES, (216, 218, 220), (156, 32, 36), (36, 92, 150), (70, 72, 78), (212, 120, 40))
 GREENS = ((74, 116, 52), (96, 124, 60), (58, 92, 50), (124, 118, 70))
+# Circles are polygons: Pillow's ellipses follow neither turn nor perspective.
 CIRCLE: tuple[CanvasPoint, ...] = tuple((math.cos(math.tau * k / 20), math.sin(math.tau * k / 20)) for k in range(20))
 
 
@@ -28,7 +29,7 @@ def scaled(colour: Colour, factor: float) -> Colour:
 
 
 class Dice:
-    """Random choices from `random.Random.random` alone: the one stream Python promises to keep between versions."""
+    """Random choices by `random.Random.random` alone: the only stream that Python promises to keep between versions."""
 
     def __init__(self, key: str) -> None:
         self._source = random.Random(key)
@@ -46,7 +47,7 @@ class Dice:
         return 1 if self.chance(0.5) else -1
 
     def shade(self, colour: Colour, spread: float = 26) -> Colour:
-        """The colour, lighter or darker and off its hue by up to ``spread`` and a third of it."""
+        """The colour, lighter or darker by up to ``spread`` and off its hue by up to a third of it."""
         light = self.between(-spread, spread)
         red, green, blue = (min(255, max(0, round(c + light + self.between(-spread, spread) / 3))) for c in colour)
         return red, green, blue
@@ -57,7 +58,7 @@ class Dice:
 
 @dataclass(frozen=True)
 class Pose:
-    """Where an object stands: centre and half-size in canvas pixels, turn in radians, tilt as perspective.
+    """The pose of an object: centre and half-size in canvas pixels, turn in radians, tilt as perspective.
 
     ``squeeze`` narrows the object, as seen from an angle.
     """
@@ -72,6 +73,7 @@ class Pose:
 
     def __call__(self, x: float, y: float) -> CanvasPoint:
         x = -x * self.squeeze if self.mirrored else x * self.squeeze
+        # Perspective: the side that is tilted away is drawn smaller.
         depth = self.half / (1 + self.tilt[0] * x + self.tilt[1] * y)
         cos, sin = math.cos(self.turn), math.sin(self.turn)
         return self.x + depth * (cos * x - sin * y), self.y + depth * (sin * x + cos * y)
@@ -79,7 +81,7 @@ class Pose:
 
 @dataclass(frozen=True)
 class Marks:
-    """A map beside the picture that says of every pixel which object is seen there: its number, or 0 for none."""
+    """A map beside the picture with the number of the object that is seen at every pixel, or 0 for none."""
 
     canvas: ImageDraw
     number: int = 0
@@ -111,8 +113,9 @@ class Pen:
         self.polygon(colour, *((x + rx * cos, y + ry * sin) for cos, sin in CIRCLE))
 
     def line(self, colour: Colour, width: float, *points: CanvasPoint) -> None:
-        """A stroke through the points, ``width`` wide in object coordinates."""
+        """Draw a stroke through the points, ``width`` wide in object coordinates."""
         ends, pixels = [self._pose(x, y) for x, y in points], max(1, round(width * self._pose.half))
+        # Without joints, thick strokes have notches at their corners.
         self._canvas.line(ends, fill=colour, width=pixels, joint="curve")
         if self._marks:
             self._marks.canvas.line(ends, fill=self._marks.number, width=pixels, joint="curve")
@@ -122,4 +125,4 @@ class Pen:
 
 
 Artist = Callable[[Pen, Dice], None]
-"""Draws one object, which spans about -1 to 1 in x (right) and y (down)."""
+"""A function that draws one object, which spans about -1 to 1 in x (right) and y (down)."""

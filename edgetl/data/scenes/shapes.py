@@ -33,7 +33,7 @@ def _wheel(pen: Pen, x: float, y: float, radius: float) -> None:
     pen.ellipse(GREY, x, y, radius * 0.5)
 
 
-def _car(pen: Pen, dice: Dice) -> None:
+def draw_car(pen: Pen, dice: Dice) -> None:
     _shadow(pen, 0.55)
     paint, roof, nose = dice.shade(dice.pick(PAINT)), dice.between(-0.5, -0.36), dice.between(-0.14, 0.0)
     back = dice.pick((-0.95, -0.7, -0.5))
@@ -47,7 +47,7 @@ def _car(pen: Pen, dice: Dice) -> None:
     _wheel(pen, 0.58, 0.34, 0.21)
 
 
-def _truck(pen: Pen, dice: Dice) -> None:
+def draw_truck(pen: Pen, dice: Dice) -> None:
     _shadow(pen, 0.6)
     cab, load, top = dice.shade(dice.pick(PAINT)), dice.shade(dice.pick(PAINT), 40), dice.between(-0.8, -0.55)
     pen.box(RUBBER, -1, 0.26, 0.95, 0.42)
@@ -60,7 +60,7 @@ def _truck(pen: Pen, dice: Dice) -> None:
         _wheel(pen, x, 0.42, 0.19)
 
 
-def _bus(pen: Pen, dice: Dice) -> None:
+def draw_bus(pen: Pen, dice: Dice) -> None:
     _shadow(pen, 0.56)
     paint, band = dice.shade(dice.pick(PAINT)), dice.shade(dice.pick(PAINT))
     roof = dice.between(-0.62, -0.45)
@@ -76,7 +76,7 @@ def _bus(pen: Pen, dice: Dice) -> None:
     _wheel(pen, 0.46, 0.4, 0.17)
 
 
-def _motorcycle(pen: Pen, dice: Dice) -> None:
+def draw_motorcycle(pen: Pen, dice: Dice) -> None:
     _shadow(pen, 0.74)
     paint = dice.shade(dice.pick(PAINT))
     for x in (-0.64, 0.64):
@@ -92,7 +92,7 @@ def _motorcycle(pen: Pen, dice: Dice) -> None:
         _rider(pen, dice, helmet=True)
 
 
-def _bicycle(pen: Pen, dice: Dice) -> None:
+def draw_bicycle(pen: Pen, dice: Dice) -> None:
     _shadow(pen, 0.76)
     paint = dice.shade(dice.pick(PAINT))
     for x in (-0.58, 0.58):
@@ -116,7 +116,7 @@ def _rider(pen: Pen, dice: Dice, helmet: bool) -> None:
 
 
 def _walker(pen: Pen, dice: Dice, head: float, trunk: float) -> None:
-    """A person from -1 to 1; ``head`` is the head's radius, ``trunk`` where the legs begin."""
+    """Draw a person from -1 to 1; ``head`` is the head's radius, ``trunk`` where the legs begin."""
     _shadow(pen, 0.95, 0.4)
     clothes, legs, skin = dice.shade(dice.pick(CLOTHES)), dice.shade(dice.pick(CLOTHES)), dice.pick(_SKIN)
     neck, stride, swing = -1 + 2 * head, dice.between(0.05, 0.34), dice.between(-0.3, 0.3)
@@ -139,11 +139,11 @@ def _walker(pen: Pen, dice: Dice, head: float, trunk: float) -> None:
     )
 
 
-def _pedestrian(pen: Pen, dice: Dice) -> None:
+def draw_pedestrian(pen: Pen, dice: Dice) -> None:
     _walker(pen, dice, head=0.15, trunk=0.02)
 
 
-def _child(pen: Pen, dice: Dice) -> None:
+def draw_child(pen: Pen, dice: Dice) -> None:
     if dice.chance(0.5):
         pen.box(dice.shade(dice.pick(PAINT)), -0.46, -0.36, -0.1, 0.2)
     _walker(pen, dice, head=0.27, trunk=0.28)
@@ -155,7 +155,7 @@ def _legs(pen: Pen, dice: Dice, colour: Colour, xs: Sequence[float], top: float,
         pen.line(colour, width, (x, top), (x + step, (top + 0.92) / 2), (x + step / 2, 0.92))
 
 
-def _dog(pen: Pen, dice: Dice) -> None:
+def draw_dog(pen: Pen, dice: Dice) -> None:
     _shadow(pen, 0.92, 0.6)
     coat = dice.shade(dice.pick(((120, 78, 44), (196, 156, 98), (52, 44, 40), (206, 200, 190))), 20)
     dark = scaled(coat, 0.6)
@@ -170,7 +170,7 @@ def _dog(pen: Pen, dice: Dice) -> None:
     pen.ellipse(BLACK, 0.68, -0.46, 0.05)
 
 
-def _cat(pen: Pen, dice: Dice) -> None:
+def draw_cat(pen: Pen, dice: Dice) -> None:
     _shadow(pen, 0.92, 0.6)
     coat = dice.shade(dice.pick(((210, 130, 60), (70, 68, 70), (150, 146, 140), (226, 218, 206))), 20)
     if dice.chance(0.5):
@@ -193,7 +193,7 @@ def _cat_head(pen: Pen, coat: Colour, x: float, y: float) -> None:
     pen.polygon((206, 120, 120), (x - 0.05, y + 0.08), (x + 0.05, y + 0.08), (x, y + 0.14))
 
 
-def _deer(pen: Pen, dice: Dice) -> None:
+def draw_deer(pen: Pen, dice: Dice) -> None:
     _shadow(pen, 0.92, 0.6)
     coat = dice.shade((150, 98, 56), 24)
     _legs(pen, dice, scaled(coat, 0.8), (-0.56, -0.42, 0.16, 0.3), 0.16, 0.09)
@@ -209,16 +209,16 @@ def _deer(pen: Pen, dice: Dice) -> None:
 
 
 VEHICLES: dict[str, Artist] = {
-    "car": _car,
-    "truck": _truck,
-    "bus": _bus,
-    "motorcycle": _motorcycle,
-    "bicycle": _bicycle,
+    "car": draw_car,
+    "truck": draw_truck,
+    "bus": draw_bus,
+    "motorcycle": draw_motorcycle,
+    "bicycle": draw_bicycle,
 }
 PEOPLE_AND_ANIMALS: dict[str, Artist] = {
-    "pedestrian": _pedestrian,
-    "child": _child,
-    "dog": _dog,
-    "cat": _cat,
-    "deer": _deer,
+    "pedestrian": draw_pedestrian,
+    "child": draw_child,
+    "dog": draw_dog,
+    "cat": draw_cat,
+    "deer": draw_deer,
 }

@@ -31,14 +31,14 @@ def _pole(pen: Pen) -> None:
 
 
 def _plate(pen: Pen, dice: Dice, rim: Colour, face: Colour, corners: int, turn: float, band: float = 0.2) -> None:
-    """A regular sign plate: a rim and a face, both as weathered as each other. Many corners make a disc."""
+    """Draw a regular sign plate: a rim and a face, both as weathered as each other. Many corners make a disc."""
     _pole(pen)
     for colour, radius in ((rim, 0.95), (face, 0.95 - band)):
         angles = (math.tau * (k / corners + turn) for k in range(corners))
         pen.polygon(dice.shade(colour), *((radius * math.cos(a), radius * math.sin(a)) for a in angles))
 
 
-def _stop(pen: Pen, dice: Dice) -> None:
+def draw_stop(pen: Pen, dice: Dice) -> None:
     _plate(pen, dice, WHITE, RED, corners=8, turn=1 / 16, band=0.08)
     ink = dice.shade(WHITE, 12)
     pen.line(ink, 0.09, (-0.43, -0.2), (-0.63, -0.22), (-0.63, -0.02), (-0.43, 0.02), (-0.43, 0.22), (-0.63, 0.2))
@@ -48,7 +48,7 @@ def _stop(pen: Pen, dice: Dice) -> None:
     pen.line(ink, 0.09, (0.42, 0.24), (0.42, -0.2), (0.62, -0.2), (0.64, 0.02), (0.42, 0.04))
 
 
-def _yield(pen: Pen, dice: Dice) -> None:
+def draw_yield(pen: Pen, dice: Dice) -> None:
     _plate(pen, dice, RED, WHITE, corners=3, turn=0.25, band=0.4)
 
 
@@ -62,16 +62,16 @@ def _speed(*digits: Sequence[CanvasPoint]) -> Artist:
     return draw
 
 
-def _no_entry(pen: Pen, dice: Dice) -> None:
+def draw_no_entry(pen: Pen, dice: Dice) -> None:
     _plate(pen, dice, WHITE, RED, corners=20, turn=0, band=0.07)
     pen.box(dice.shade(WHITE, 12), -0.62, -0.16, 0.62, 0.16)
 
 
-def _priority(pen: Pen, dice: Dice) -> None:
+def draw_priority(pen: Pen, dice: Dice) -> None:
     _plate(pen, dice, WHITE, YELLOW, corners=4, turn=0, band=0.26)
 
 
-def _pedestrian_crossing(pen: Pen, dice: Dice) -> None:
+def draw_pedestrian_crossing(pen: Pen, dice: Dice) -> None:
     _pole(pen)
     pen.box(dice.shade(BLUE), -0.84, -0.84, 0.84, 0.84)
     pen.polygon(dice.shade(WHITE, 12), (0, -0.68), (0.72, 0.64), (-0.72, 0.64))
@@ -92,7 +92,7 @@ def _turn(side: int) -> Artist:
     return draw
 
 
-def _roundabout(pen: Pen, dice: Dice) -> None:
+def draw_roundabout(pen: Pen, dice: Dice) -> None:
     _plate(pen, dice, WHITE, BLUE, corners=20, turn=0, band=0.07)
     ink = dice.shade(WHITE, 12)
     for third in range(3):
@@ -103,23 +103,23 @@ def _roundabout(pen: Pen, dice: Dice) -> None:
         pen.polygon(ink, *((r * math.cos(a), r * math.sin(a)) for r, a in tip))
 
 
-def _cone(pen: Pen, dice: Dice) -> None:
+def draw_cone(pen: Pen, dice: Dice) -> None:
     pen.polygon(dice.shade((226, 106, 34)), (-0.6, 1), (0, -0.9), (0.6, 1))
     pen.polygon(WHITE, (-0.33, 0.2), (-0.2, -0.25), (0.2, -0.25), (0.33, 0.2))
 
 
-def _bin(pen: Pen, dice: Dice) -> None:
+def draw_bin(pen: Pen, dice: Dice) -> None:
     colour = dice.shade(dice.pick(PAINT), 40)
     pen.polygon(colour, (-0.6, -0.7), (0.6, -0.7), (0.45, 1), (-0.45, 1))
     pen.box(scaled(colour, 0.6), -0.68, -0.85, 0.68, -0.62)
 
 
-def _lamp(pen: Pen, dice: Dice) -> None:
+def draw_lamp(pen: Pen, dice: Dice) -> None:
     pen.line(dice.shade(GREY), 0.14, (0, 1), (0, -2.4), (0.7, -2.6))
     pen.ellipse(YELLOW, 0.75, -2.55, 0.2)
 
 
-def _board(pen: Pen, dice: Dice) -> None:
+def draw_board(pen: Pen, dice: Dice) -> None:
     colour = dice.shade(dice.pick(PAINT), 40)
     pen.line(GREY, 0.14, (0, 1), (0, 0))
     pen.box(colour, -1.1, -1, 1.1, 0.2)
@@ -127,19 +127,19 @@ def _board(pen: Pen, dice: Dice) -> None:
     pen.box(scaled(colour, 1.5), -0.8, -0.3, 0.8, -0.1)
 
 
-def _back_of_a_sign(pen: Pen, dice: Dice) -> None:
+def draw_back_of_a_sign(pen: Pen, dice: Dice) -> None:
     pen.line(GREY, 0.14, (0, 1), (0, -0.5))
     pen.ellipse(dice.shade((160, 162, 166)), 0, -0.8, 0.7)
 
 
-def _warning(pen: Pen, dice: Dice) -> None:
+def draw_warning(pen: Pen, dice: Dice) -> None:
     pen.line(GREY, 0.14, (0, 1), (0, 0))
     pen.polygon(dice.shade(RED), (-0.9, 0.2), (0, -1.4), (0.9, 0.2))
     pen.polygon(WHITE, (-0.5, 0), (0, -0.9), (0.5, 0))
     pen.line(BLACK, 0.16, (0, -0.6), (0, -0.1))
 
 
-def _bush(pen: Pen, dice: Dice) -> None:
+def draw_bush(pen: Pen, dice: Dice) -> None:
     for _ in range(4):
         leaf = dice.shade(dice.pick(GREENS), 20)
         pen.ellipse(leaf, dice.between(-0.7, 0.7), dice.between(0.2, 0.8), dice.between(0.35, 0.6))
@@ -161,16 +161,24 @@ _THREE = (
 _SIX = ((0.8, -0.9), (-0.1, -1.0), (-0.8, -0.3), (-0.9, 0.5), (0.0, 1.0), (0.9, 0.5), (0.3, -0.1), (-0.8, 0.2))
 
 SIGNS: dict[str, Artist] = {
-    "stop": _stop,
-    "yield": _yield,
+    "stop": draw_stop,
+    "yield": draw_yield,
     "speed-30": _speed(_THREE, _ZERO),
     "speed-60": _speed(_SIX, _ZERO),
-    "no-entry": _no_entry,
-    "priority": _priority,
-    "pedestrian-crossing": _pedestrian_crossing,
+    "no-entry": draw_no_entry,
+    "priority": draw_priority,
+    "pedestrian-crossing": draw_pedestrian_crossing,
     "turn-left": _turn(-1),
     "turn-right": _turn(1),
-    "roundabout": _roundabout,
+    "roundabout": draw_roundabout,
 }
-STREET_FURNITURE: tuple[Artist, ...] = (_cone, _bin, _lamp, _board, _back_of_a_sign, _warning, _bush)
-"""Things of no label, some with the colours and outlines of signs and vehicles."""
+STREET_FURNITURE: tuple[Artist, ...] = (
+    draw_cone,
+    draw_bin,
+    draw_lamp,
+    draw_board,
+    draw_back_of_a_sign,
+    draw_warning,
+    draw_bush,
+)
+"""Things without a label, some with the colours and outlines of signs and vehicles."""

@@ -194,7 +194,7 @@ def test_too_many_broken_files_are_refused_with_counts_and_reasons(tmp_path: Pat
         index_of(study(max_broken_fraction=0.04), tmp_path)
     assert str(caught.value) == (
         "1 of 20 images are broken, a share of 0.05, more than data.max_broken_fraction 0.04; "
-        "the first: bird/empty.png (empty file); mend or remove them, or raise data.max_broken_fraction"
+        "the first: bird/empty.png (empty file); repair or remove them, or raise data.max_broken_fraction"
     )
     assert len(index_of(study(max_broken_fraction=0.05), tmp_path).broken) == 1
 
@@ -204,7 +204,7 @@ def test_the_first_three_broken_files_are_named() -> None:
     check_broken_fraction(broken, 10, 0.5)
     check_broken_fraction([], 0, 0.0)
     check_broken_fraction(broken[:1] * 29, 100, 0.29)  # a limit that is met exactly
-    with pytest.raises(EdgetlError, match=r"5 of 5 .*2\.png \(empty file\); mend"):
+    with pytest.raises(EdgetlError, match=r"5 of 5 .*2\.png \(empty file\); repair"):
         check_broken_fraction(broken, 5, 0.5)
 
 

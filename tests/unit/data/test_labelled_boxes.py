@@ -107,7 +107,7 @@ def test_folders_by_label_are_no_boxes(tmp_path: Path) -> None:
     assert not is_annotated(tmp_path)
     assert not is_annotated(tmp_path / "names.txt")
     with pytest.raises(
-        EdgetlError, match="nothing with boxes that edgetl knows, and a detector is judged by boxes; give"
+        EdgetlError, match="nothing with boxes that edgetl knows, and a detector is evaluated on boxes; give"
     ):
         labelled_boxes(tmp_path, LABELS)
 

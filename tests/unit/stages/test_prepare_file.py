@@ -175,7 +175,7 @@ def test_a_budget_that_cannot_be_met_says_how_far_it_got_and_writes_nothing(save
     graph = saved(True, layers=3, undone=2)  # two of its three layers read uneven channels, one may be returned
     wanted = preparation("int8", "tensorrt", photos, "mse", 0.04, photos)
     with pytest.raises(
-        NotMetError, match=r"INT8 loses more than 4.00% .* the nearest of \d+ attempts .* loses .*; judge by more"
+        NotMetError, match=r"INT8 loses more than 4.00% .* the nearest of \d+ attempts .* loses .*; evaluate on more"
     ):
         prepare_file(graph, tmp_path / "p.onnx", wanted, Silent())
     assert not (tmp_path / "p.onnx").exists()

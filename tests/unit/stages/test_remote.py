@@ -167,7 +167,7 @@ def test_a_folder_that_cannot_be_written_is_told(
         (one,) = profile_on(network.hosts("orin"), quick(graphs), listener).hosts
     finally:
         cache.unlink()
-    assert one.error is not None and ".cache" in one.error and "free space or mend the folder" in one.error
+    assert one.error is not None and ".cache" in one.error and "free space or repair the folder" in one.error
 
 
 def test_a_host_that_dies_is_a_line_and_its_work_ends(

@@ -83,7 +83,7 @@ def test_int8_within_a_budget_is_judged_by_boxes_and_the_record_says_so(
     prepared = load_model(output)
     assert qdq_format(prepared) == target
     assert detecting_outputs(prepared) == detecting_outputs(load_model(graph))
-    assert any(line.startswith("judging by mAP@0.5 on 12 images") for line in listener.lines)
+    assert any(line.startswith("measuring mAP@0.5 on 12 images") for line in listener.lines)
 
 
 @pytest.mark.slow
@@ -134,7 +134,7 @@ def test_mistakes_are_told_before_the_work(saved: Save, annotated: Path, tmp_pat
         assert not any("calibrating" in line for line in listener.lines)
         return str(caught.value)
 
-    assert "a detector is judged by boxes; give a COCO .json file" in refused(tmp_path / "photos", saved("combined"))
+    assert "a detector is evaluated on boxes; give a COCO .json file" in refused(tmp_path / "photos", saved("combined"))
     graph = saved("combined", form="none")
     assert "leaves suppression to others (output 'combined/boxes'); export it with" in refused(annotated, graph)
     graph = saved("vehicles")
