@@ -111,7 +111,7 @@ def _detection() -> str:
 _GRAPHS = {
     "fp16": "FP16",
     "int8": "INT8 for TensorRT",
-    "int8_guarded": "the same, guarded",
+    "int8_guarded": "the same, with accuracy control",
     "int8_aware": "the same, its head trained for it",
     "int8_onnxruntime": "INT8 for ONNX Runtime's CPU",
     "modelopt": "ModelOpt",
@@ -141,11 +141,11 @@ def _precision() -> str:
     return (
         f"Points that a precision loses against FP32 (95 % interval, image by image): of top-1 accuracy on "
         f"{result['images']['test']:,} test images of CIFAR-10, calibrated on {result['calibrated_on']}; and of "
-        f"mAP@0.5 on {detector['judged_on']} images of COCO, calibrated on {detector['calibrated_on']}. The guard was "
-        f"given {100 * result['budget']:.1f} points and other images ({_machine(result)}):\n\n"
+        f"mAP@0.5 on {detector['judged_on']} images of COCO, calibrated on {detector['calibrated_on']}. "
+        f"Accuracy control was given {100 * result['budget']:.1f} points and other images ({_machine(result)}):\n\n"
         f"| | {' | '.join(found)} |\n|---|{'---|' * len(found)}\n"
         f"| FP32 gets | {' | '.join(f'{one:.1f} %' for one in exact)} |\n{rows}\n"
-        f"ResNet-18 at 224 pixels on one thread of that CPU: INT8 in ONNX Runtime's spelling is "
+        f"ResNet-18 at 224 pixels on one thread of that CPU: INT8 in ONNX Runtime's QDQ format is "
         f"{speed['times_as_fast']:.2f} times as fast as FP32 ({speed['low']:.2f} to {speed['high']:.2f}).\n"
     )
 

@@ -10,7 +10,7 @@ from edgetl.commands.study_command import PATH, TerminalReporter, run_study
 
 if TYPE_CHECKING:
     from edgetl.artifacts.predictions import NmsImplementation
-    from edgetl.stages.export_darknet import Fit
+    from edgetl.config import Fit
 
 
 def _size(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from edgetl.artifacts.bundle import Preprocessing
 from edgetl.artifacts.predictions import NmsImplementation
-from edgetl.config import LARGEST_IMAGE, NmsSettings
+from edgetl.config import LARGEST_IMAGE, Fit, NmsSettings
 from edgetl.config.fields import SMALLEST_IMAGE
 from edgetl.data.class_names import read_names
 from edgetl.data.geometry import Size
@@ -26,8 +25,6 @@ from edgetl.train.darknet.network import build
 from edgetl.train.darknet.weights import read_weights
 from edgetl.train.load_weights import load_into
 from edgetl.train.onnx_export import export_network, network_outputs
-
-Fit = Literal["letterbox", "stretch", "crop"]
 
 DETECTIONS, PROBABILITIES = "detections", "probabilities"
 """The names of a detector's output and of a classifier's."""
