@@ -19,8 +19,8 @@ from edgetl.errors import EdgetlError
 # The first pattern that is found counts: a tensor's entry names its memory format too.
 _TYPES = (
     (r"int8|kint8", "int8"),
+    (r"bf16|bfloat16", "bf16"),  # first: its name holds the next one's
     (r"fp16|half|float16", "fp16"),
-    (r"bf16|bfloat16", "bf16"),
     (r"fp8", "fp8"),
     (r"fp32|\bfloat\b|float32", "fp32"),
     (r"int32", "int32"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import floor
 
 import numpy as np
@@ -25,8 +26,17 @@ def constant(arrivals: Arrivals, services: list[float]) -> np.ndarray:
     return np.asarray(services)[arrivals.part]
 
 
+def on_ticks(arrivals: Arrivals) -> Arrivals:
+    """Rates and phases are rounded: a job that is due at a tick may come out a little after it. It is put back."""
+    at, deadline = (
+        np.where(np.abs(times - np.rint(times / TICK) * TICK) < 1e-9, np.rint(times / TICK) * TICK, times)
+        for times in (arrivals.at, arrivals.deadline)
+    )
+    return replace(arrivals, at=at, deadline=deadline)
+
+
 def run(parts: list[tuple[int, int]], phases: list[float], horizon: int = 200) -> Trace:
-    arrivals = periodic([1.0 / (period * TICK) for _, period in parts], phases, horizon * TICK)
+    arrivals = on_ticks(periodic([1.0 / (period * TICK) for _, period in parts], phases, horizon * TICK))
     return simulate(arrivals, constant(arrivals, [service * TICK for service, _ in parts]))
 
 
