@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from edgetl.errors import EdgetlError, StudyError, did_you_mean
+from edgetl.record import Record
 
 # Far beyond any study; a few lines of aliases can unfold to billions of values.
 _MOST_VALUES = 100_000
@@ -19,7 +20,7 @@ _LONGEST_VALUE = 1000
 _UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})  # controls, lone surrogates, line and paragraph separators
 
 
-class Settings(BaseModel):
+class Settings(Record):
     """A section of a file: unknown keys, wrong types and NaN are faults. ``FORMER_KEYS`` maps old keys to new ones."""
 
     FORMER_KEYS: ClassVar[Mapping[str, str]] = {}

@@ -124,7 +124,7 @@ class CalibrationTable(Artifact):
 
     def with_last_in_float(self) -> CalibrationTable:
         """A copy of the table with no last layer in INT8."""
-        return self.model_copy(update={"last": tuple(note.model_copy(update={"int8": False}) for note in self.last)})
+        return self.replaced(last=tuple(note.replaced(int8=False) for note in self.last))
 
     def last_in_int8(self) -> frozenset[str]:
         """The last layers that are INT8, named by the tensor they make."""

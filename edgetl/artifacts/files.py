@@ -12,9 +12,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ConfigDict, ValidationError
 
 from edgetl.errors import EdgetlError
+from edgetl.record import Record
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.partial", re.DOTALL)
 _LONGEST_STEM = 150  # of the 255 bytes of a file name; prefixes, suffixes and a temporary name's need the rest
@@ -23,7 +24,7 @@ _LONGEST_STEM = 150  # of the 255 bytes of a file name; prefixes, suffixes and a
 _told: list[Callable[[Path], object]] = []
 
 
-class Artifact(BaseModel):
+class Artifact(Record):
     """A frozen record that is stored as JSON."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -89,7 +89,7 @@ class RunDirectory:
     def finish(self, record: StageRecord, outputs: Sequence[Path]) -> StageRecord:
         """Write the record of a stage, with the digests of its files."""
         digests = {self.relative(path): sha256_file(path) for path in sorted(outputs)}
-        finished = record.model_copy(update={"outputs": digests})
+        finished = record.replaced(outputs=digests)
         write_json(self.record_path(record.stage), finished)
         return finished
 

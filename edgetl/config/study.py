@@ -139,7 +139,7 @@ class Study(Settings):
         faults = list(self._not_quantization_aware())
         if faults:
             raise EdgetlError(f"quantization-aware training {'; and '.join(faults)}")
-        return self.model_copy(update={"training": self.training.model_copy(update={"quantization_aware": True})})
+        return self.replaced(training=self.training.replaced(quantization_aware=True))
 
     @model_validator(mode="after")
     def _accuracy_control_needs_int8(self) -> Study:

@@ -152,7 +152,7 @@ def _tile(
     """
     augmentation = view.augmentation
     left, top, right, bottom = window
-    own = view.preprocessing.model_copy(update={"width": right - left, "height": bottom - top})
+    own = view.preprocessing.replaced(width=right - left, height=bottom - top)
     plain = image_placement((image.width, image.height), own)
     zoom = 1.0 + random.uniform(-augmentation.scale, augmentation.scale)
     corner, frame = plain.corner, plain.size

@@ -25,7 +25,7 @@ def labelled_samples(folder: Path) -> tuple[Sample, ...]:
         label, separator, _ = sample.path.partition("/")
         if not separator:
             raise EdgetlError(f"{folder / sample.path} is in no label's folder; expected {folder}/LABEL/IMAGE")
-        samples.append(sample.model_copy(update={"label": label}))
+        samples.append(sample.replaced(label=label))
     return tuple(samples)
 
 

@@ -56,11 +56,11 @@ def ranked_tables(
     # First and last layers are judged with the ranges that will be used, so only after the method is chosen.
     chosen = tables[best[0]]
     first = assess_first_layers(model, chosen, target, seen.probe_images, exact, noise[best[0]])
-    chosen = chosen.model_copy(update={"first": first})
+    chosen = chosen.replaced(first=first)
     last = assess_last_layers(model, chosen, target, seen.probe_images, exact)
     trials = tuple(CalibrationTrial(method=method, snr_db=noise[method]) for method in best)
     assessed = {"trials": trials, "first": first, "last": last}
-    return tuple(tables[method].model_copy(update=assessed) for method in best)
+    return tuple(tables[method].replaced(**assessed) for method in best)
 
 
 def least_noisy_table(

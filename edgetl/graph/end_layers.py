@@ -89,4 +89,4 @@ def _fits(saved: float, noise: float) -> bool:
 
 def _with(table: CalibrationTable, names: list[str]) -> CalibrationTable:
     chosen = tuple(LastLayer(layer=name, snr_db=0.0, snr_db_int8=0.0, saved=0.0, int8=True) for name in names)
-    return table.model_copy(update={"last": chosen})
+    return table.replaced(last=chosen)

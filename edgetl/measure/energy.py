@@ -130,9 +130,9 @@ def _described(
     )
     value, low, high = figure
     if low > 0.0 and active_w - idle_w > _LEAST_RISE * idle_w:
-        return energy.model_copy(update={"mj": value, "low": low, "high": high})
+        return energy.replaced(mj=value, low=low, high=high)
     unproven = "it is not proven that the machine takes more power at work than at rest"
-    return energy.model_copy(update={"reason": f"{unproven}: other programs ran, or the meter is too coarse"})
+    return energy.replaced(reason=f"{unproven}: other programs ran, or the meter is too coarse")
 
 
 def _median(rounds: Sequence[Watts], name: str) -> float:

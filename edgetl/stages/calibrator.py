@@ -144,12 +144,12 @@ class Calibrator(Generic[ImageFileT]):
             # Equalised channels have other ranges, so the images are observed again.
             again = self.observe(equal)
             found = least_noisy_table(self.subgraph(equal), again.observation, self.recipe, again.images, target)
-            table = found.model_copy(update={"first": table.first, "last": table.last})
+            table = found.replaced(first=table.first, last=table.last)
             done = f"channels equalised, {done}"
         what = f"{table.method}{variant.description.removeprefix(variant.table.method)}, {done}"
         self.reporter.message(f"INT8 for {target} by {what}")
-        return QuantizationVariant(equal, table.model_copy(update={"variant": done}), what, seen.fitting_images)
+        return QuantizationVariant(equal, table.replaced(variant=done), what, seen.fitting_images)
 
 
 def _with(variant: QuantizationVariant, update: Mapping[str, object]) -> QuantizationVariant:
-    return replace(variant, table=variant.table.model_copy(update=dict(update)))
+    return replace(variant, table=variant.table.replaced(**update))

@@ -66,4 +66,4 @@ def with_latency(layers: Sequence[EngineLayers], p50: float) -> tuple[EngineLaye
     """The layers with the latency that was measured without a profiler, where it is the latency of one engine."""
     if len(layers) != 1:
         return tuple(layers)  # the latency is that of all of them together
-    return (layers[0].model_copy(update={"latency_ms": p50}),)
+    return (layers[0].replaced(latency_ms=p50),)

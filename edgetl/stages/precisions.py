@@ -168,7 +168,7 @@ class StudyPreparation:
         update = {"graph_sha256": full.graph_sha256, "tensors": tuple(ranges.values())}
         # Unchanged where nothing is added: heads were trained with this very table.
         grown = len(ranges) > len(self.table.tensors)
-        return [QuantizationVariant.plain(whole, self.table.model_copy(update=update) if grown else self.table)]
+        return [QuantizationVariant.plain(whole, self.table.replaced(**update) if grown else self.table)]
 
     def _calibration(self, samples: Sequence[ImageFileT]) -> Calibrator[ImageFileT]:
         recipe = load_recipe(self.context.study.calibration, self.context.base_dir)

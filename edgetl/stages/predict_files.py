@@ -96,7 +96,7 @@ class _OneByOne:
                     )
                     if add is not None:
                         add(annotated(frame.image, prediction), frame.seconds)
-                    yield prediction.model_copy(update={"frame": frame.number, "seconds": round(frame.seconds, 3)})
+                    yield prediction.replaced(frame=frame.number, seconds=round(frame.seconds, 3))
         except (BrokenImageError, OSError) as error:
             yield _broken(file, error)
 

@@ -111,7 +111,7 @@ def prepare_file(
         preprocessing=preprocessing,
         excluded=dict(done.excluded),
         parity_on="random images" if done.images is None else "calibration images",
-        parity=parity.model_copy(update={"worst_images": ()}),
+        parity=parity.replaced(worst_images=()),
         accuracy_control=done.accuracy_control,
         calibration=done.table,
     )

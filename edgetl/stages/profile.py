@@ -60,8 +60,7 @@ def work(context: Context) -> list[Path]:
     timed = time_all(list(planned), loader, until, seed, context.reporter)
     raw = write_samples(context.run.measurements / "latency", timed.samples)
     latencies = {
-        title: summarise(one).model_copy(update={"raw": context.run.relative(raw[title])})
-        for title, one in timed.samples.items()
+        title: summarise(one).replaced(raw=context.run.relative(raw[title])) for title, one in timed.samples.items()
     }
     found = _Measurements(
         latencies=latencies,
@@ -148,4 +147,4 @@ def _summarise(context: Context, candidate: PlannedDeployment, found: _Measureme
         "layers": found.layers.get(title, ()),
         "waterfall": found.waterfalls.get(title),
     }
-    return row.model_copy(update=figures)
+    return row.replaced(**figures)

@@ -93,7 +93,7 @@ def profile_files(request: ProfileRequest, reporter: ProgressReporter) -> Profil
             assert row.latency_ms is not None, "plain files are always measured"
             layers = with_latency(details[name].pop("layers", ()), row.latency_ms.p50)
             energy = {"energy": joules[name], "energy_mj": joules[name].mj} if name in joules else {}
-            rows.append(row.model_copy(update={**details[name], "layers": layers, **energy}))
+            rows.append(row.replaced(**details[name], layers=layers, **energy))
     profile = Profile(
         environment=describe(processor(), request.run.threads),
         deployments=tuple(rows),
@@ -158,7 +158,7 @@ def _row(
 ) -> DeploymentResult:
     latency, manifest = summarise(samples), read_manifest(engine, trust=True)
     if raw is not None and request.output is not None:
-        latency = latency.model_copy(update={"raw": raw.relative_to(request.output).as_posix()})
+        latency = latency.replaced(raw=raw.relative_to(request.output).as_posix())
     return DeploymentResult(
         name=name,
         precision="as in the file",

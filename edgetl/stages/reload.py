@@ -28,11 +28,11 @@ def reload(path: Path) -> Profile:
         if row.latency_ms is not None:
             # The raw samples' place and the parts of the time on the device are not in the samples.
             kept = {"raw": row.latency_ms.raw, "device": row.latency_ms.device}
-            latency = summarise(samples[row.title]).model_copy(update=kept)
+            latency = summarise(samples[row.title]).replaced(**kept)
             named[row.name if row.precision == "as in the file" else row.title] = samples[row.title]
-            row = row.model_copy(update={"latency_ms": latency})
+            row = row.replaced(latency_ms=latency)
         rows.append(row)
-    return profile.model_copy(update={"deployments": tuple(rows), "comparisons": compare_latencies(named)})
+    return profile.replaced(deployments=tuple(rows), comparisons=compare_latencies(named))
 
 
 def _read(path: Path) -> Profile:

@@ -176,10 +176,9 @@ def _profile(output: str, names: Mapping[str, str]) -> Profile:
         raise EdgetlError("its answer is no profile; run the command again") from error
     rows = []
     for row in profile.deployments:
-        engines = tuple(one.model_copy(update={"file": names.get(one.file, one.file)}) for one in row.engines)
-        rows.append(row.model_copy(update={"name": names.get(row.name, row.name), "engines": engines}))
+        engines = tuple(one.replaced(file=names.get(one.file, one.file)) for one in row.engines)
+        rows.append(row.replaced(name=names.get(row.name, row.name), engines=engines))
     pairs = tuple(
-        pair.model_copy(update={"a": names.get(pair.a, pair.a), "b": names.get(pair.b, pair.b)})
-        for pair in profile.comparisons
+        pair.replaced(a=names.get(pair.a, pair.a), b=names.get(pair.b, pair.b)) for pair in profile.comparisons
     )
-    return profile.model_copy(update={"deployments": tuple(rows), "comparisons": pairs})
+    return profile.replaced(deployments=tuple(rows), comparisons=pairs)

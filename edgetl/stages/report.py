@@ -38,7 +38,7 @@ def work(context: Context) -> list[Path]:
         one.title: {"accuracy": one.accuracy, "average_precision": one.average_precision}
         for one in evaluation.deployments
     }
-    measured = tuple(one.model_copy(update=scores[one.title]) for one in profile.deployments)
+    measured = tuple(one.replaced(**scores[one.title]) for one in profile.deployments)
     comparisons = (*evaluation.comparisons, *profile.comparisons)
     shortlist = read_json(context.run.shortlist, Shortlist)
     budget, controlled = context.study.budget, accuracy_control_result(context)

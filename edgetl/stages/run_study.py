@@ -89,7 +89,7 @@ def run_stages(context: Context, names: Sequence[str]) -> None:
                 outputs={},
             )
             record = context.run.record(name)
-            same = record is not None and record.model_copy(update={"outputs": {}}) == planned
+            same = record is not None and record.replaced(outputs={}) == planned
             if record is not None and same and not context.run.damaged(record):
                 context.reporter.message(f"{name}: up to date")
                 continue

@@ -231,7 +231,6 @@ class StudySubjects:
         if not _independent(deployment):
             return self._serving.workloads(self._context, {ALL_GROUPS: (deployment, loaded)}, 0)
         apart = {
-            one.spec.heads[0].partition("@")[0]: (deployment.model_copy(update={"graphs": (one.spec,)}), [one])
-            for one in loaded
+            one.spec.heads[0].partition("@")[0]: (deployment.replaced(graphs=(one.spec,)), [one]) for one in loaded
         }
         return self._serving.workloads(self._context, apart, 0)

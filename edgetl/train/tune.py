@@ -142,7 +142,7 @@ def with_state(backbone: Backbone, state: Mapping[str, Float32Array]) -> Backbon
                 "run edgetl finetune again"
             )
         own[name].copy_(torch.from_numpy(tensor))
-    reference = backbone.reference.model_copy(update={"fingerprint": fingerprint(trunk)})
+    reference = backbone.reference.replaced(fingerprint=fingerprint(trunk))
     return replace(backbone, trunk=trunk, reference=reference)
 
 

@@ -189,7 +189,7 @@ class ClassifierTrainer:
     ) -> None:
         """Train linear heads; ``place`` holds the fields of a head that say which features it reads."""
         heads, tensors = train_heads(plans, train, val, self._study.training.l2)
-        self.trained.heads.extend(head.model_copy(update=place) for head in heads)
+        self.trained.heads.extend(head.replaced(**place) for head in heads)
         self.trained.tensors.update(tensors)
         for head in heads:
             self._message(f"finetune: head {head.name}: {head.val_accuracy:.1%} on validation")

@@ -148,7 +148,7 @@ def int8_trunk(
     )
     tables = calibration.tables(whole, calibration.observe(whole), record.qdq_format)
     # The first layer is in INT8 whatever it loses: heads learn from its error along with all others.
-    table = tables[0].model_copy(update={"first": None})
+    table = tables[0].replaced(first=None)
     quantised = quantize(whole, table, record.qdq_format)
     return Int8Trunk(trunk, extract(quantised, [FEATURES]), table, record.qdq_format)
 

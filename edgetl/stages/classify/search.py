@@ -70,7 +70,7 @@ def _grow(
     built = {tree.name for tree in thin(front([tree for tree, _ in grown]), context.study.search.trees)}
     # The tree with everything frozen is always built: it is what every cut has to beat.
     built |= {tree.name for tree, _ in grown if set(tree.cuts.values()) == {TOP}}
-    return [(tree.model_copy(update={"measured": tree.name in built}), deployment) for tree, deployment in grown]
+    return [(tree.replaced(measured=tree.name in built), deployment) for tree, deployment in grown]
 
 
 def _cascade(

@@ -87,7 +87,7 @@ class DetectorTrainer:
             used_bytes: of the study's disk budget, for maps at other cuts.
         """
         parted = split_trunk(self._detector, fraction)
-        settings = self.settings.model_copy(update=self.settings.finetune.model_dump())
+        settings = self.settings.replaced(**self.settings.finetune.model_dump())
         split = self._images.at(self.cut(parted.cut, parted.below, parted.shapes), settings.batch_size, used_bytes)
         kinds = [kind for kind in OWN_NETWORKS if kind in self._study.deployments]
         starts = {}
@@ -203,7 +203,7 @@ class DetectorTrainer:
         of_map = dict(zip(finest_first, fitted, strict=True))
         before = pretrained.scales if pretrained is not None else tuple(YoloScale(anchors=()) for _ in of_map)
         self._message(f"finetune: anchors fitted: {', '.join(f'{w:.0f}x{h:.0f}' for own in fitted for w, h in own)}")
-        return tuple(scale.model_copy(update={"anchors": of_map[number]}) for number, scale in enumerate(before))
+        return tuple(scale.replaced(anchors=of_map[number]) for number, scale in enumerate(before))
 
     def _validation(self, split: TrainValFeatureMaps) -> ValidationImages:
         return ValidationImages([split.val.images[row] for row in split.val.usable], self._detector.preprocessing)

@@ -98,4 +98,4 @@ def _result(
         return row
     precision = mean_average_precision(matches[candidate.title], bundle.groups)
     context.reporter.message(f"evaluate: {candidate.title}: mAP@0.5 {precision.overall.ap50.value:.1%}")
-    return row.model_copy(update={"accuracy": as_accuracy(precision), "average_precision": precision})
+    return row.replaced(accuracy=as_accuracy(precision), average_precision=precision)

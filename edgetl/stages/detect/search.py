@@ -73,7 +73,7 @@ def _deployments(kind: str, bundle: DetectionBundle, costs: CostModel) -> Iterat
         heads = [by_role[role] for role in roles(kind, tuple(bundle.groups))]
         raws = {head.name: head.raws for head in heads}
         # Suppression is another graph for each runtime, so files differ between runtimes in float as well.
-        graphs = tuple(spec.model_copy(update={"runtime_specific": True}) for spec in layout(kind, heads))
+        graphs = tuple(spec.replaced(runtime_specific=True) for spec in layout(kind, heads))
         flops = sum(costs.cost([raw for name in spec.heads for raw in raws[name]]).flops for spec in graphs)
         cuts = {head.role: head.place for head in heads}
         yield Deployment(name=tree_name(kind, heads), kind=kind, graphs=graphs, cuts=cuts, flops=flops)

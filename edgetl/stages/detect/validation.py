@@ -43,9 +43,7 @@ class ValidationImages:
 def with_boxes_of(classes: Sequence[str], images: Sequence[BoxedImage]) -> list[BoxedImage]:
     """The images with none but the boxes of some labels: what a head does not answer for, it does not miss."""
     kept = set(classes)
-    return [
-        image.model_copy(update={"boxes": tuple(box for box in image.boxes if box.label in kept)}) for image in images
-    ]
+    return [image.replaced(boxes=tuple(box for box in image.boxes if box.label in kept)) for image in images]
 
 
 @dataclass(frozen=True)
