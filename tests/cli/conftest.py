@@ -59,8 +59,9 @@ def edgetl() -> Callable[..., Done]:
 def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start the console program; what still runs when the test ends is killed."""
     processes: list[subprocess.Popen[str]] = []
-    # Where the tests run in a shell's background, SIGINT is ignored, and children would inherit that.
+    # Where the tests run in a shell's background or under nohup, signals are ignored, and children would inherit that.
     inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    hung_up = signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
     def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
         processes.append(_start(*arguments, **options))
@@ -71,6 +72,7 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
         process.kill()
         process.communicate()
     signal.signal(signal.SIGINT, inherited)
+    signal.signal(signal.SIGHUP, hung_up)
 
 
 @pytest.fixture

@@ -64,10 +64,10 @@ def test_the_module(folder: Path) -> None:
 def test_an_edgetl_that_lies_on_a_path_of_the_environment(folder: Path, program: Path, tmp_path: Path) -> None:
     library, seen = tmp_path / "library", tmp_path / "seen"
     shutil.copytree(Path(edgetl.__file__).parent, library / "edgetl", ignore=shutil.ignore_patterns("__pycache__"))
-    with (library / "edgetl" / "engine" / "resident.py").open("a") as module:
+    with (library / "edgetl" / "engine" / "process_memory.py").open("a") as module:
         module.write(f"\nopen({str(seen)!r}, 'a').write(__file__ + chr(10))\n")
     measured(folder, program, PYTHONPATH=str(library))
-    both = [str(library / "edgetl" / "engine" / "resident.py")] * 2
+    both = [str(library / "edgetl" / "engine" / "process_memory.py")] * 2
     assert seen.read_text().splitlines() == both, "the process that measures memory is of the same edgetl"
 
 

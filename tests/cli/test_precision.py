@@ -1,4 +1,4 @@
-"""INT8 in a study: its guard, and heads that are trained for it."""
+"""INT8 in a study: accuracy control, and heads that are trained for it."""
 
 from __future__ import annotations
 
@@ -179,12 +179,12 @@ def test_tuning_for_int8_and_for_float_are_kept_apart(tmp_path: Path, call: Call
         assert done.returncode == 0, done.stderr
         weights.setdefault(bool(flags), []).append((tmp_path / "run" / "bundle" / "branches.safetensors").read_bytes())
     assert weights[False][0] == weights[False][1] != weights[True][0]
-    assert f"what is above {NANO['cut']} from the cache" in done.stderr + done.stdout
+    assert f"the layers above {NANO['cut']} come from the cache" in done.stderr + done.stdout
 
 
-def test_a_guarded_study_tells_the_mix_and_a_missed_budget(copied: Path, call: Callable, write_study: Callable) -> None:
+def test_accuracy_control_tells_layers_and_a_missed_budget(copied: Path, call: Callable, write_study: Callable) -> None:
     study, directory = (
-        write_study(copied, calibration="mse", guard={"max_accuracy_drop": 0.5}),
+        write_study(copied, calibration="mse", accuracy_control={"max_accuracy_drop": 0.5}),
         RunDirectory(copied / "run"),
     )
     done = call("run", study, "-o", directory.path, "--threads", 1, "--seconds", 0.2)
@@ -193,4 +193,4 @@ def test_a_guarded_study_tells_the_mix_and_a_missed_budget(copied: Path, call: C
     guard = read_json(directory.accuracy_control, StudyAccuracyControl).formats["onnxruntime"]
     assert results.accuracy_control == guard and set(guard.fp32) == {"combined", "shared"}
     assert "INT8 by mse keeps its accuracy in all layers" in " ".join(done.stdout.split())
-    assert "INT8 and its guard" in directory.report.read_text(encoding="utf-8")
+    assert "INT8 and its accuracy control" in directory.report.read_text(encoding="utf-8")

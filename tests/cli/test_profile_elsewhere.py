@@ -79,7 +79,7 @@ def test_hosts_are_in_one_table_and_one_that_fails_is_a_line(call: Command, fini
         (["m.onnx", "--precision", "int8"], "--precision is for --estimate"),
         (["m.onnx", "--runtime", "tensorrt"], "--runtime is for --on"),
         (["m.onnx", "--estimate", "Nano", "-o", "x"], "-o is for a study here"),
-        (["m.engine", "--on", "nano"], "engines are built over there"),
+        (["m.engine", "--on", "nano"], "engines are built on the host"),
         (["study.yaml", "--on", "nano"], "or STUDY.yaml with -o DIR"),
         (["study.yaml", "-o", "x", "--estimate", "Nano", "--precision", "int8"], "--precision is for models"),
         (["study.yaml", "-o", "x", "--on", "nano", "--runtime", "tensorrt"], "--runtime is for models"),
