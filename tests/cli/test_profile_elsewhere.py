@@ -67,7 +67,7 @@ def test_hosts_are_in_one_table_and_one_that_fails_is_a_line(call: Command, fini
     assert "nano" in done.stdout and "onnxruntime" in done.stdout
     errors = done.stderr.splitlines()
     assert any(line.startswith("gone: ") and "refused" in line for line in errors)
-    assert errors[-1] == "error: 1 of 2 hosts failed, as said above"
+    assert errors[-1] == "error: 1 of 2 hosts failed; the lines above say why"
 
 
 @pytest.mark.parametrize(
