@@ -41,6 +41,7 @@ def compare_files(request: CompareRequest, reporter: ProgressReporter) -> GraphC
     """
     a, b = load_model(request.a), load_model(request.b)
     preprocessing = agreed_preprocessing({request.a: a, request.b: b}, request.contract)
+    reporter.message(f"images become the input of both as {preprocessing}")
     names = (str(request.a), str(request.b))
     with reporter.progress("comparing", request.limit) as advance:
 

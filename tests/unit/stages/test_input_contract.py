@@ -122,7 +122,9 @@ def test_a_prepared_file_and_its_record_say_it_from_then_on(tmp_path, photos, pr
     expected = Preprocessing(width=SIZE, height=SIZE, **CONTRACTS["caffe"].model_dump())
     assert recorded_preprocessing(load_model(output)) == expected
     assert read_json(record_path(output), PreparedRecord).preprocessing == expected
-    found = compare_files(CompareRequest(tmp_path / "m.onnx", output, photos), Lines())
+    told = Lines()
+    found = compare_files(CompareRequest(tmp_path / "m.onnx", output, photos), told)
+    assert told.lines == [f"images become the input of both as {expected}"]
     assert found.outputs[0].snr_db > 20
 
 
