@@ -13,6 +13,7 @@ from edgetl.data.calibration_images import draw, image_samples
 from edgetl.data.stream import input_of, stream
 from edgetl.data.views import renderer
 from edgetl.graph.layer_comparison import compare_layers
+from edgetl.graph.metadata import recorded_preprocessing
 from edgetl.graph.model import load_model
 from edgetl.stages.input_contract import agreed_preprocessing
 from edgetl.stages.stage import ProgressReporter
@@ -41,7 +42,8 @@ def compare_files(request: CompareRequest, reporter: ProgressReporter) -> GraphC
     """
     a, b = load_model(request.a), load_model(request.b)
     preprocessing = agreed_preprocessing({request.a: a, request.b: b}, request.contract)
-    reporter.message(f"images become the input of both as {preprocessing}")
+    if recorded_preprocessing(a) != recorded_preprocessing(b):  # one says it, and it is taken to hold for the other
+        reporter.message(f"images become the input of both as {preprocessing}")
     names = (str(request.a), str(request.b))
     with reporter.progress("comparing", request.limit) as advance:
 
