@@ -66,6 +66,11 @@ class Preprocessing(PixelValues, Artifact):
         return self
 
 
+def role_of(head: str) -> str:
+    """What a head of that name answers for, whatever its cut: a group, ``combined`` or ``one-vs-rest``."""
+    return head.partition("@")[0]
+
+
 class BackboneReference(Artifact):
     """Which trunk the heads belong to. ``fingerprint`` is the sha256 over its weights."""
 
@@ -105,7 +110,7 @@ class ClassificationHead(Artifact):
     @property
     def role(self) -> str:
         """What the head answers for, whatever its cut: a group, ``combined`` or ``one-vs-rest``."""
-        return self.name.partition("@")[0]
+        return role_of(self.name)
 
     @property
     def place(self) -> str:

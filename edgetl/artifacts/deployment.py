@@ -12,13 +12,10 @@ from edgetl.arrays import BoolArray, Float32Array
 from edgetl.artifacts.bundle import IMAGES, TOP, ClassificationHead
 from edgetl.artifacts.files import Artifact, file_stem
 from edgetl.artifacts.results import Tree
-from edgetl.config import OTHER
+from edgetl.config import DEPLOYMENTS, OTHER
 
-COMBINED = "combined"
-ONE_VS_REST = "one-vs-rest"
-CASCADE = "cascade"
-# In these, every head may have a cut of its own.
-TUNABLE = frozenset({COMBINED, "specialised", "branched"})
+SECOND_LEVEL = "cascade"
+"""In the name of a second level's head, where others have their cut."""
 
 
 class GraphSpec(Artifact):
@@ -40,10 +37,13 @@ class GraphSpec(Artifact):
 
 
 class HeadPlacement(Protocol):
-    """What the layout of deployments needs of a head: its name, and its cut as names contain it."""
+    """What the layout of deployments needs of a head: its name, its role, and its cut as names contain it."""
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def role(self) -> str: ...
 
     @property
     def place(self) -> str: ...
@@ -64,6 +64,16 @@ class Deployment(Artifact):
     @property
     def heads(self) -> tuple[str, ...]:
         return tuple(name for spec in self.graphs for name in spec.heads)
+
+    @property
+    def gated(self) -> bool:
+        """Whether its first graph decides which of the others run."""
+        return DEPLOYMENTS[self.kind].gated
+
+    @property
+    def independent(self) -> bool:
+        """Whether each of its heads has an engine of its own, so that groups can run at their own rates."""
+        return DEPLOYMENTS[self.kind].own_networks and len(self.graphs) > 1
 
 
 class GateFiring(Artifact):
@@ -101,15 +111,8 @@ def distinct(deployments: Sequence[Deployment]) -> tuple[Deployment, ...]:
     """The deployments that predict differently; of those with the same heads in other graphs, the first."""
     found: dict[object, Deployment] = {}
     for one in deployments:
-        found.setdefault((one.kind == CASCADE, frozenset(one.heads)), one)
+        found.setdefault((one.gated, frozenset(one.heads)), one)
     return tuple(found.values())
-
-
-def roles(kind: str, groups: Sequence[str]) -> tuple[str, ...]:
-    """The roles of a deployment's heads: one for all labels, or a group each."""
-    if kind in {COMBINED, ONE_VS_REST}:
-        return (kind,)
-    return (COMBINED, *groups) if kind == CASCADE else tuple(groups)
 
 
 def tree_name(kind: str, heads: Sequence[HeadPlacement]) -> str:
@@ -121,14 +124,15 @@ def tree_name(kind: str, heads: Sequence[HeadPlacement]) -> str:
 
 
 def layout(kind: str, heads: Sequence[HeadPlacement]) -> tuple[GraphSpec, ...]:
-    """The graphs of a deployment of these heads, other than a cascade's.
+    """The graphs of a deployment of these heads, one for each role, other than those of a gated one.
 
-    ``specialised``: a graph for each head, with its own copy of the trunk. All others: one graph, which holds shared
-    layers once.
+    Where there is more than one graph, each is named after its heads: trees with a head in common share its engine.
     """
-    if kind == "specialised":
-        return tuple(GraphSpec(stem=file_stem(f"specialised.{head.name}"), heads=(head.name,)) for head in heads)
-    return (GraphSpec(stem=file_stem(tree_name(kind, heads)), heads=tuple(head.name for head in heads)),)
+    by_role = {head.role: head for head in heads}
+    parts = [[by_role[role] for role in part] for part in DEPLOYMENTS[kind].graphs(list(by_role))]
+    names = [tuple(head.name for head in part) for part in parts]
+    stems = [f"{kind}.{','.join(part)}" for part in names] if len(parts) > 1 else [tree_name(kind, parts[0])]
+    return tuple(GraphSpec(stem=file_stem(stem), heads=part) for stem, part in zip(stems, names, strict=True))
 
 
 def merge_probabilities(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from edgetl.artifacts.bundle import TOP, BackboneReference, Preprocessing
+from edgetl.artifacts.bundle import TOP, BackboneReference, Preprocessing, role_of
 from edgetl.artifacts.data_index import BrokenFile
 from edgetl.artifacts.files import Artifact
 
@@ -53,7 +53,7 @@ class DetectionHead(Artifact):
     @property
     def role(self) -> str:
         """What the head answers for, whatever its cut: a group or ``combined``."""
-        return self.name.partition("@")[0]
+        return role_of(self.name)
 
     @property
     def place(self) -> str:

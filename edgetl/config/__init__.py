@@ -1,11 +1,11 @@
 """A study file: YAML in, a frozen and validated `Study` out, every fault reported at once."""
 
+from edgetl.config.deployments import COMBINED, DEPLOYMENTS, ONE_VS_REST, DeploymentKind, register_deployment
 from edgetl.config.fields import (
     LARGEST_IMAGE,
     OTHER,
     CalibrationMethod,
     DataFormat,
-    DeploymentName,
     Precision,
     QdqFormat,
     RuntimeName,
@@ -32,10 +32,13 @@ from edgetl.config.sections import (
 from edgetl.config.study import Study, load_study
 
 __all__ = [
+    "COMBINED",
     "CONTRACTS",
+    "DEPLOYMENTS",
     "FORMATS",
     "GENERATED",
     "LARGEST_IMAGE",
+    "ONE_VS_REST",
     "OTHER",
     "AccuracyControl",
     "AugmentationSettings",
@@ -45,7 +48,7 @@ __all__ = [
     "CalibrationRecipe",
     "DataFormat",
     "DataSettings",
-    "DeploymentName",
+    "DeploymentKind",
     "DetectionSettings",
     "EngineSettings",
     "FinetuneSettings",
@@ -65,4 +68,5 @@ __all__ = [
     "load_contract",
     "load_recipe",
     "load_study",
+    "register_deployment",
 ]

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-DeploymentName = Literal["combined", "specialised", "shared", "branched", "cascade", "one-vs-rest"]
+from edgetl.config.deployments import DEPLOYMENTS, known_deployment
+
 Precision = Literal["fp32", "fp16", "int8"]
 RuntimeName = Literal["auto", "onnxruntime", "tensorrt", "tensorrt-rtx"]
 # Where Q/DQ nodes go and of which type they are: each runtime is fast on a graph of its own format only.
@@ -76,6 +77,11 @@ def _image_size(value: object) -> object:
 
 
 Name = Annotated[str, AfterValidator(_safe_name)]
+DeploymentName = Annotated[
+    str,
+    AfterValidator(known_deployment),
+    Field(json_schema_extra=lambda schema: schema.update(enum=list(DEPLOYMENTS))),
+]
 Label = Annotated[str, Field(min_length=1), BeforeValidator(_label)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]  # torch takes 64 bits with a sign, numpy none below 0
 CutSetting = Annotated[str | int | tuple[str, ...] | None, BeforeValidator(_cut)]

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from pydantic import field_validator, model_validator
 
+from edgetl.config.deployments import COMBINED, DEPLOYMENTS, ONE_VS_REST, DeploymentKind
 from edgetl.config.fields import OTHER, DeploymentName, Label, Name, Precision, RuntimeName, Seed, TaskName
 from edgetl.config.sections import (
     FORMATS,
@@ -23,10 +24,8 @@ from edgetl.config.sections import (
 from edgetl.errors import EdgetlError
 from edgetl.yaml_file import Settings, load_yaml
 
-# Heads of other deployments, the input of every graph, and a key of results.json on the level of the groups.
-_TAKEN = frozenset({"combined", "one-vs-rest", "images", "overall"})
-
-_DETECTORS = ("combined", "specialised", "shared", "cascade")
+# Heads for all labels, the input of every graph, and a key of results.json on the level of the groups.
+_TAKEN = frozenset({COMBINED, ONE_VS_REST, "images", "overall"})
 
 
 class Study(Settings):
@@ -50,6 +49,11 @@ class Study(Settings):
     detection: DetectionSettings = DetectionSettings()
     search: SearchSettings = SearchSettings()
     seed: Seed = 0
+
+    @property
+    def kinds(self) -> tuple[DeploymentKind, ...]:
+        """The kinds of deployments that are compared, in the order of the study file."""
+        return tuple(DEPLOYMENTS[name] for name in self.deployments)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -91,6 +95,10 @@ class Study(Settings):
     @model_validator(mode="after")
     def _sections_belong_to_the_task(self) -> Study:
         faults = list(self._faults_of_detection() if self.task == "detect" else self._faults_of_classification())
+        odd = [kind.name for kind in self.kinds if self.task not in kind.tasks]
+        if odd:
+            known = ", ".join(kind.name for kind in DEPLOYMENTS.values() if self.task in kind.tasks)
+            faults.append(f"has deployment {' and '.join(odd)}, which task {self.task} has not; it has {known}")
         if self.data.format not in FORMATS[self.task]:
             known = f"expected one of {', '.join(sorted(FORMATS[self.task]))}"
             faults.insert(0, f"has data.format {self.data.format}, which task {self.task} does not read; {known}")
@@ -104,9 +112,6 @@ class Study(Settings):
                 yield f"has {section}, which is for task classify; the section detection says how a detector is trained"
         if self.backbone.cut is not None or self.backbone.truncate:
             yield "has backbone.cut or truncate, which are for task classify; detection.unfreeze tunes a trunk's end"
-        odd = [name for name in self.deployments if name not in _DETECTORS]
-        if odd:
-            yield f"has deployment {' and '.join(odd)}, which task detect has not; it has {', '.join(_DETECTORS)}"
 
     def _faults_of_classification(self) -> Iterator[str]:
         if "detection" in self.model_fields_set:
@@ -151,21 +156,23 @@ class Study(Settings):
 
     @model_validator(mode="after")
     def _specialists_need_negatives(self) -> Study:
-        if len(self.groups) < 2 and {"specialised", "shared", "branched", "cascade"} & set(self.deployments):
+        several = [kind.name for kind in self.kinds if kind.per_group]
+        if len(self.groups) < 2 and several:
             raise ValueError(
-                "specialised, shared, branched and cascade need at least two groups: the other groups' images are the "
-                "negatives of a specialist; name a second group, or leave deployments: [combined]"
+                f"{' and '.join(several)} need{'s' if len(several) == 1 else ''} at least two groups: the other "
+                "groups' images are the negatives of a specialist; name a second group, or leave deployments: "
+                "[combined]"
             )
         return self
 
     @model_validator(mode="after")
     def _branches_need_a_cut(self) -> Study:
-        tuned = {"combined", "specialised", "branched", "cascade"} & set(self.deployments)
-        if "branched" in self.deployments and self.backbone.cut is None:
-            raise ValueError(
-                "branched needs backbone.cut: the layer where its branches begin, or sweep to find the best"
-            )
-        if self.backbone.cut is not None and not tuned:
+        for kind in self.kinds:
+            if kind.needs_cut and self.backbone.cut is None:
+                raise ValueError(
+                    f"{kind.name} needs backbone.cut: the layer where its branches begin, or sweep to find the best"
+                )
+        if self.backbone.cut is not None and not any(kind.tunable for kind in self.kinds):
             raise ValueError(
                 f"backbone.cut has no use for {' and '.join(self.deployments)}, whose trunks stay frozen; "
                 "add branched, or leave cut out"

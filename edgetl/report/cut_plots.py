@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from edgetl.artifacts.results import Results, Tree
 from edgetl.report.cut_sweep import depth_order
-from edgetl.report.deployment_names import is_truncated, uniform, without_truncation
+from edgetl.report.deployment_names import family_of, is_truncated, uniform, without_truncation
 from edgetl.report.drawing import (
     PlotlyFigure,
     PlotPoint,
@@ -32,8 +32,8 @@ _TICK_WIDTH = 12
 # Series at one cut are drawn beside each other, so that their whiskers do not hide each other.
 _APART = 0.07
 
-# Deployments that depend on one cut, and the line they belong to: at the top, branches are heads on a shared trunk.
-_ONE_KNOB = {"combined": "combined", "branched": "branched", "shared": "branched"}
+# Families of deployments that have a line: those with one model, and those that share a trunk up to the cut.
+_LINES = ("combined", "branched")
 
 
 def search(results: Results) -> PlotlyFigure | None:
@@ -97,8 +97,8 @@ def freeze_depth(results: Results) -> PlotlyFigure | None:
     series: dict[tuple[str, str, bool], dict[str, Candidate]] = {}
     for candidate in candidates(results.deployments):
         cut = uniform(candidate.row.cuts)
-        if cut is not None and candidate.deployment in _ONE_KNOB:
-            key = _ONE_KNOB[candidate.deployment], candidate.row.precision, is_truncated(cut)
+        if cut is not None and (family := family_of(candidate.deployment)) in _LINES:
+            key = family, candidate.row.precision, is_truncated(cut)
             series.setdefault(key, {})[without_truncation(cut)] = candidate
     cuts = depth_order(
         results, sorted({cut for lines in (series, considered) for line in lines.values() for cut in line})
@@ -128,8 +128,8 @@ def _considered(trees: Sequence[Tree]) -> dict[tuple[str, bool], dict[str, Tree]
     found: dict[tuple[str, bool], dict[str, Tree]] = {}
     for tree in trees:
         cut = uniform(tree.cuts)
-        if cut is not None and tree.deployment in _ONE_KNOB:
-            key = _ONE_KNOB[tree.deployment], is_truncated(cut)
+        if cut is not None and (family := family_of(tree.deployment)) in _LINES:
+            key = family, is_truncated(cut)
             found.setdefault(key, {})[without_truncation(cut)] = tree
     return found
 

@@ -10,7 +10,7 @@ import numpy as np
 from edgetl.arrays import Float64Array
 from edgetl.artifacts.bundle import IMAGES, TOP
 from edgetl.artifacts.results import DeploymentResult, Results, Tree
-from edgetl.report.deployment_names import deployment_of, is_frozen, uniform
+from edgetl.report.deployment_names import deployment_of, family_of, is_frozen, uniform
 from edgetl.report.evidence import candidates
 from edgetl.report.wording import listed, printable
 
@@ -44,7 +44,7 @@ def shared_flops(results: Results) -> dict[str, int]:
     return {
         cut: one.flops
         for one in everything
-        if deployment_of(one.name) in {"branched", "shared"}
+        if family_of(deployment_of(one.name)) == "branched"
         and (cut := uniform(one.cuts)) is not None
         and one.flops is not None
     }

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 
 from edgetl.artifacts.bundle import IMAGES, TOP, TRUNCATED
+from edgetl.config import DEPLOYMENTS
 from edgetl.report.wording import listed
 
 # Where a name may be broken, the best place first: between directories, after the deployment, between cuts, in a cut.
@@ -20,6 +21,11 @@ def deployment_of(name: str) -> str:
 def cut_of(name: str) -> str:
     """Return the cuts of a name: ``features.7,top`` of ``branched@features.7,top``."""
     return name.partition("@")[2] or TOP
+
+
+def family_of(deployment: str) -> str:
+    """Return the kind of which this is the one without tuned layers, such as ``branched`` for ``shared``; else itself."""
+    return next((kind.name for kind in DEPLOYMENTS.values() if kind.frozen_name == deployment), deployment)
 
 
 def is_truncated(cut: str) -> bool:
@@ -50,7 +56,7 @@ def uniform(cuts: Mapping[str, str]) -> str | None:
 def answer(name: str, cuts: Mapping[str, str]) -> str:
     """Return a deployment's answer to the question: one combined model or several specialised ones?"""
     deployment, cut = deployment_of(name), uniform(cuts)
-    if deployment == "branched":
+    if deployment == "branched":  # whose cut decides what there is to serve
         if cut is None:
             return f"Neither, but one trunk with a branch per group ({_each(cuts)})"
         if cut == IMAGES:
@@ -61,13 +67,11 @@ def answer(name: str, cuts: Mapping[str, str]) -> str:
         where = f" {_place(cut)}" if is_truncated(cut) else ""
         return f"Neither, but one shared trunk{where} with a head per group"
     how = f" ({_each(cuts)})" if cut is None else "" if cut == TOP else f", {_place(cut)}"
-    return {
-        "combined": f"One combined model{how}",
-        "specialised": f"Several specialised ones{how}",
-        "shared": "Neither, but one shared trunk with a head per group",
-        "one-vs-rest": "Neither, but one trunk with a yes-or-no head per label",
-        "cascade": "Neither, but a cascade: combined first, a group's specialist only where it fired",
-    }.get(deployment, f"Neither, but {name}")
+    kind = DEPLOYMENTS.get(deployment)
+    if kind is None:
+        return f"Neither, but {name}"
+    # Of a gated kind the cuts are a detail: what matters is which level runs.
+    return f"{kind.answer}{'' if kind.gated else how}"
 
 
 def _each(cuts: Mapping[str, str]) -> str:

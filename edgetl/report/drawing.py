@@ -19,6 +19,7 @@ PlotlyFigure = dict[str, Any]
 PlotPoint = tuple[float, float]
 
 _SYMBOLS = {"fp32": "circle", "fp16": "square", "int8": "diamond"}
+# Those that the page has a colour for; a kind from elsewhere gets the one for others.
 _COLOURED = ("combined", "specialised", "shared", "branched", "cascade", "one-vs-rest")
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 

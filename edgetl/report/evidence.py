@@ -6,10 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from edgetl.artifacts.results import Accuracy, Comparison, DeploymentResult, Latency
+from edgetl.config import DEPLOYMENTS
 from edgetl.report.deployment_names import deployment_of, is_frozen, is_tuned
 
-# By what there is to serve: heads on one frozen trunk, then tuned layers beside it, then a network for each group.
-_DEPLOYMENTS = ("combined", "shared", "one-vs-rest", "branched", "cascade", "specialised")
 _PRECISIONS = ("fp32", "fp16", "int8")
 
 Simplicity = tuple[int, int, int, int, int, str]
@@ -72,7 +71,7 @@ class Candidate:
         """
         return (
             len(self.row.engines),
-            _rank(self.deployment, _DEPLOYMENTS),
+            _rank(self.deployment, tuple(DEPLOYMENTS)),
             sum(is_tuned(cut) for cut in self.row.cuts.values()),
             _rank(self.row.precision, _PRECISIONS),
             self.row.flops or 0,

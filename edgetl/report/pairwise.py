@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from edgetl.report.case import VerdictCase
-from edgetl.report.deployment_names import answer, cut_of
+from edgetl.report.deployment_names import answer, cut_of, family_of
 from edgetl.report.evidence import Candidate, Interval
 from edgetl.report.limits import LimitCheck
 from edgetl.report.wording import listed, megabytes, percent, points, significant, times
 
 _QUESTION = "One combined model or several specialised ones?"
+_CENTRAL = ("combined", "specialised")
 _SHARING = "branched"
 
 
@@ -22,10 +23,10 @@ def one_or_several(case: VerdictCase, subject: Candidate) -> Iterator[str]:
     rivals = {
         name: rival
         for name, rival in case.counterparts(subject).items()
-        if _family(name) != _family(subject.deployment)
+        if family_of(name) != family_of(subject.deployment)
     }
-    unmeasured = [name for name in ("combined", "specialised") if name not in {*rivals, subject.deployment}]
-    central = [rivals.pop(name) for name in ("combined", "specialised") if name in rivals]
+    unmeasured = [name for name in _CENTRAL if name not in {*rivals, subject.deployment}]
+    central = [rivals.pop(name) for name in _CENTRAL if name in rivals]
     if unmeasured:
         yield f"{_QUESTION} This study cannot say: it has no measurement of {listed(unmeasured)}."
         rivals |= {rival.deployment: rival for rival in central}
@@ -39,8 +40,8 @@ def one_or_several(case: VerdictCase, subject: Candidate) -> Iterator[str]:
 
 def freeze_depth(case: VerdictCase, subject: Candidate) -> Iterator[str]:
     """Yield for the subject's deployment, ``combined`` and ``branched`` their best cut, what it gains and costs."""
-    for family in dict.fromkeys((_family(subject.deployment), "combined", "branched")):
-        members = [candidate for candidate in case.candidates if _family(candidate.deployment) == family]
+    for family in dict.fromkeys((family_of(subject.deployment), "combined", _SHARING)):
+        members = [candidate for candidate in case.candidates if family_of(candidate.deployment) == family]
         frozen = [candidate for candidate in members if candidate.frozen]
         tried = [candidate for candidate in members if not candidate.frozen]
         if not frozen or not tried:
@@ -56,11 +57,6 @@ def freeze_depth(case: VerdictCase, subject: Candidate) -> Iterator[str]:
         price = ", which is what sharing less costs" if less else ""
         gain = f"{_accuracy(case, best, top)} and {_speed(case, best, top)}{price}{_shortfall(case, best)}"
         yield f"Freeze depth of {family}: {which} {cut_of(best.row.name)}. Against all frozen, {_it(best)} is {gain}."
-
-
-def _family(deployment: str) -> str:
-    """Return the deployment, or ``branched`` for ``shared``: the two differ in nothing but the cut."""
-    return _SHARING if deployment == "shared" else deployment
 
 
 def int8(case: VerdictCase, name: str) -> str | None:

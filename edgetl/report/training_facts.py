@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from edgetl.artifacts.bundle import TOP
-from edgetl.artifacts.deployment import COMBINED, ONE_VS_REST
+from edgetl.artifacts.bundle import TOP, role_of
 from edgetl.artifacts.files import Artifact
 from edgetl.artifacts.results import Results
+from edgetl.config import COMBINED, ONE_VS_REST
 from edgetl.errors import EdgetlError
 from edgetl.report.cut_sweep import shared_flops
 from edgetl.report.metric_words import terms
@@ -46,7 +46,7 @@ def tuned_heads(results: Results) -> tuple[TunedHead, ...]:
         if head.get("probe_val_accuracy") is None:
             continue
         # Only what several groups would run can be shared.
-        alone = head["name"].partition("@")[0] in {COMBINED, ONE_VS_REST}
+        alone = role_of(head["name"]) in {COMBINED, ONE_VS_REST}
         known = not alone and {head["cut"], TOP} <= costs.keys()
         tuned.append(
             TunedHead(

@@ -11,6 +11,7 @@ from edgetl.artifacts.accuracy_control_record import AccuracyControlResult, Stud
 from edgetl.artifacts.deployment import Deployment, GraphSpec, Shortlist
 from edgetl.artifacts.engine_manifest import manifest_path
 from edgetl.artifacts.files import read_json
+from edgetl.artifacts.results import DeploymentResult
 from edgetl.engine.nvidia.timing_cache import cache_folder
 from edgetl.engine.runtime import BuildOptions, BuildResources, build_engine, get_runtime
 from edgetl.errors import EdgetlError
@@ -32,6 +33,18 @@ class PlannedDeployment:
     @property
     def graphs(self) -> tuple[GraphSpec, ...]:
         return self.deployment.graphs
+
+    def result(self, runtime: str) -> DeploymentResult:
+        """Its row in results.json, without figures yet."""
+        one = self.deployment
+        return DeploymentResult(
+            name=one.name,
+            precision=self.precision,
+            runtime=runtime,
+            cuts=one.cuts,
+            flops=one.flops,
+            unsupported=self.unsupported,
+        )
 
 
 def planned_deployments(context: Context) -> tuple[PlannedDeployment, ...]:

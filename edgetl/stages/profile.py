@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from edgetl.artifacts.engine_manifest import read_manifest
 from edgetl.artifacts.files import write_json
@@ -24,9 +23,10 @@ from edgetl.stages.build_engine import PlannedDeployment, engine_paths, planned_
 from edgetl.stages.layer_profile import layers_of_study, with_latency
 from edgetl.stages.measuring import StoppingRule, energies, time_all, write_samples
 from edgetl.stages.scenario_request import refuse_shared_scratch
-from edgetl.stages.scenarios import DeploymentEngines, Serving, StudySubjects, group_rates, measure_scenarios
-from edgetl.stages.serving import load, run_options
+from edgetl.stages.scenarios import StudySubjects, group_rates, measure_scenarios
+from edgetl.stages.serving import DeploymentEngines, load, run_options
 from edgetl.stages.stage import Context
+from edgetl.stages.tasks import task_of
 from edgetl.stages.waterfalls import waterfalls_of_study
 
 _MS_PER_S = 1e3
@@ -93,16 +93,12 @@ def _waterfalls(context: Context, planned: DeploymentEngines) -> dict[str, Water
     return waterfalls_of_study(context, ready, min(_WAY_SECONDS, context.options.seconds / 10))
 
 
-def _serving(context: Context) -> Serving:
-    return cast(Serving, importlib.import_module(f"edgetl.stages.{context.study.task}.serving"))
-
-
 def _loader(context: Context, planned: DeploymentEngines) -> Load:
-    serving = _serving(context)
+    task = task_of(context.study)
 
     def loader(titles: Sequence[str], number: int) -> dict[str, Callable[[], object]]:
         loaded = load({title: planned[title] for title in titles}, run_options(context, context.options.threads))
-        return serving.workloads(context, {title: (planned[title][0], loaded[title]) for title in titles}, number)
+        return task.workloads(context, {title: (planned[title][0], loaded[title]) for title in titles}, number)
 
     return loader
 
@@ -111,20 +107,13 @@ def _scenarios(context: Context, planned: DeploymentEngines, rates: Mapping[str,
     request = context.options.scenarios
     if not request.scenarios:
         return ()
-    subjects = StudySubjects(context, _serving(context), planned, rates)
+    subjects = StudySubjects(context, task_of(context.study), planned, rates)
     plan = ScenarioPlan(seconds=context.options.seconds, seed=context.study.seed)
     return measure_scenarios(request, subjects, plan, context.reporter)
 
 
 def _summarise(context: Context, candidate: PlannedDeployment, found: _Measurements) -> DeploymentResult:
-    row = DeploymentResult(
-        name=candidate.deployment.name,
-        precision=candidate.precision,
-        runtime=context.runtime,
-        cuts=candidate.deployment.cuts,
-        flops=candidate.deployment.flops,
-        unsupported=candidate.unsupported,
-    )
+    row = candidate.result(context.runtime)
     if candidate.unsupported is not None:
         return row
     title = candidate.title

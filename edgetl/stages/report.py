@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any
 
+from edgetl.artifacts.data_index import SPLITS
 from edgetl.artifacts.deployment import Shortlist
 from edgetl.artifacts.files import read_json, write_bytes, write_json
 from edgetl.artifacts.results import Evaluation, Profile, Results
@@ -14,21 +13,12 @@ from edgetl.report.html import render_html
 from edgetl.report.verdict import decide
 from edgetl.stages.build_engine import accuracy_control_result
 from edgetl.stages.stage import Context
+from edgetl.stages.tasks import task_of
 
 
 def inputs(context: Context) -> dict[str, Any]:
     del context
     return {}
-
-
-class Facts(Protocol):
-    """The module of a task that tells what its data and its training were like."""
-
-    def data_facts(self, context: Context, evaluation: Evaluation) -> dict[str, Any]:
-        """The section ``data`` of results.json."""
-
-    def training_facts(self, context: Context) -> dict[str, Any]:
-        """The section ``training`` of results.json."""
 
 
 def work(context: Context) -> list[Path]:
@@ -42,13 +32,12 @@ def work(context: Context) -> list[Path]:
     comparisons = (*evaluation.comparisons, *profile.comparisons)
     shortlist = read_json(context.run.shortlist, Shortlist)
     budget, controlled = context.study.budget, accuracy_control_result(context)
-    facts = cast(Facts, importlib.import_module(f"edgetl.stages.{context.study.task}.facts"))
     results = Results(
         study=context.study.name,
         environment=profile.environment,
         metric=evaluation.metric,
-        data=facts.data_facts(context, evaluation),
-        training=facts.training_facts(context) | _cascade(shortlist, context.study.groups),
+        data=_data_facts(context, evaluation),
+        training=_training_facts(context, shortlist),
         budget={key: value for key, value in budget.model_dump().items() if value is not None},
         deployments=measured,
         comparisons=comparisons,
@@ -64,10 +53,31 @@ def work(context: Context) -> list[Path]:
     return [context.run.results, context.run.report]
 
 
-def _cascade(shortlist: Shortlist, groups: Iterable[str]) -> dict[str, Any]:
-    """The cascade's threshold and how often each group's second level runs; empty where there is no cascade."""
-    if shortlist.gate is None:
-        return {}
-    firings = shortlist.gate.firings
-    fired = {group: sum(firing.fraction for firing in firings if group in firing.groups) for group in groups}
-    return {"cascade": {"threshold": shortlist.gate.threshold, "fired": fired}}
+def _data_facts(context: Context, evaluation: Evaluation) -> dict[str, Any]:
+    """The section ``data`` of results.json."""
+    task = task_of(context.study)
+    index, _ = task.read_index(context)
+    broken = (*index.broken, *task.read_bundle(context).broken, *evaluation.broken)
+    more, _ = task.facts(context)
+    return {
+        "format": context.study.data.format,
+        "groups": {group: list(labels) for group, labels in context.study.groups.items()},
+        "images": {split: len(index.split(split)) for split in SPLITS},
+        **more,
+        "broken": [file.model_dump() for file in broken],
+        "notes": [*index.notes, *more.get("notes", ())],
+    }
+
+
+def _training_facts(context: Context, shortlist: Shortlist) -> dict[str, Any]:
+    """The section ``training`` of results.json."""
+    task = task_of(context.study)
+    bundle = task.read_bundle(context)
+    _, more = task.facts(context)
+    facts = {"backbone": bundle.backbone.model_dump(), "preprocessing": bundle.preprocessing.model_dump(), **more}
+    if shortlist.gate is not None:
+        # How often each group's second level runs.
+        firings, groups = shortlist.gate.firings, context.study.groups
+        fired = {group: sum(firing.fraction for firing in firings if group in firing.groups) for group in groups}
+        facts["cascade"] = {"threshold": shortlist.gate.threshold, "fired": fired}
+    return facts

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from edgetl.artifacts.run_directory import StageRecord
 from edgetl.config import Study, load_recipe
-from edgetl.errors import EdgetlError
-from edgetl.stages.stage import Context, Stage, StageSettings
+from edgetl.errors import EdgetlError, MissingExtraError
+from edgetl.stages.stage import Context, Stage, StageSettings, Worker
+from edgetl.stages.tasks import task_of
 
 
 def _keys(*keys: str) -> StageSettings:
@@ -30,13 +32,8 @@ def index_settings(study: Study, base_dir: Path) -> dict[str, Any]:
 
 def finetune_settings(study: Study, base_dir: Path) -> dict[str, Any]:
     """The settings that trained heads depend on."""
-    settings = _keys("backbone", "training", "deployments", "seed")(study, base_dir)
-    # A flag can ask for it too: the bundle records whether it was so, and later stages read that.
-    settings["training"].pop("quantization_aware")
-    if study.task == "detect":
-        # Suppression is written into graphs: it changes nothing in training.
-        settings["training"] = study.detection.model_dump(mode="json", exclude={"nms"})
-    return settings
+    settings = _keys("backbone", "deployments", "seed")(study, base_dir)
+    return settings | {"training": task_of(study).training_settings(study)}
 
 
 def export_settings(study: Study, base_dir: Path) -> dict[str, Any]:
@@ -44,9 +41,7 @@ def export_settings(study: Study, base_dir: Path) -> dict[str, Any]:
     settings = _keys("deployments", "precisions", "accuracy_control")(study, base_dir)
     # The recipe's content, not its name: its file may change.
     settings["calibration"] = load_recipe(study.calibration, base_dir).model_dump(mode="json")
-    if study.task == "detect":
-        settings["nms"] = study.detection.nms.model_dump(mode="json")
-    return settings
+    return settings | task_of(study).export_settings(study)
 
 
 STAGES: dict[str, Stage] = {
@@ -56,15 +51,27 @@ STAGES: dict[str, Stage] = {
         Stage("finetune", "finetune", ("index",), finetune_settings),
         Stage("search", "finetune", ("finetune",), _keys("search")),
         Stage("export", "export", ("index", "finetune", "search"), export_settings),
-        Stage("build-engine", "build-engine", ("search", "export"), _keys("runtime", "engine"), of_task=False),
-        Stage("evaluate", "evaluate", ("index", "finetune", "search", "build-engine"), _keys()),
-        Stage("profile", "profile", ("finetune", "search", "build-engine"), _keys("engine"), of_task=False),
+        Stage(
+            "build-engine",
+            "build-engine",
+            ("search", "export"),
+            _keys("runtime", "engine"),
+            "edgetl.stages.build_engine",
+        ),
+        Stage(
+            "evaluate",
+            "evaluate",
+            ("index", "finetune", "search", "build-engine"),
+            _keys(),
+            "edgetl.stages.evaluate",
+        ),
+        Stage("profile", "profile", ("finetune", "search", "build-engine"), _keys("engine"), "edgetl.stages.profile"),
         Stage(
             "report",
             "report",
             ("index", "finetune", "search", "build-engine", "evaluate", "profile"),
             _keys("name", "budget"),
-            of_task=False,
+            "edgetl.stages.report",
         ),
     )
 }
@@ -80,7 +87,7 @@ def run_stages(context: Context, names: Sequence[str]) -> None:
     with context.run.locked():
         for name in names:
             stage = STAGES[name]
-            worker = stage.worker(context.study.task)
+            worker = _worker(stage, context.study)
             planned = StageRecord(
                 stage=name,
                 settings=stage.settings(context.study, context.base_dir),
@@ -96,6 +103,19 @@ def run_stages(context: Context, names: Sequence[str]) -> None:
             # Removed first: a stage that breaks off has not been done.
             context.run.record_path(name).unlink(missing_ok=True)
             context.run.finish(planned, worker.work(context))
+
+
+def _worker(stage: Stage, study: Study) -> Worker:
+    """The module that does a stage's work, imported only now: some need packages that a device lacks."""
+    try:
+        if stage.module is None:
+            return task_of(study).worker(stage.name)
+        return cast(Worker, importlib.import_module(stage.module))
+    except ModuleNotFoundError as error:
+        # A module of ours that is missing is a fault of ours, no missing extra.
+        if (error.name or "").startswith("edgetl"):
+            raise
+        raise MissingExtraError(f"edgetl {stage.command}", "train", error) from error
 
 
 def _finished(stage: Stage, context: Context) -> StageRecord:

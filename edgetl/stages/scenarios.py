@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
-from edgetl.arrays import Float32Array
-from edgetl.artifacts.deployment import Deployment
+from edgetl.artifacts.bundle import role_of
 from edgetl.artifacts.measurements import Scenario, ScenarioName
 from edgetl.engine.runtime import Engine
 from edgetl.errors import EdgetlError
@@ -21,8 +19,9 @@ from edgetl.measure.scenarios.subjects import Subjects, measure_scenario
 from edgetl.measure.timing import Workload
 from edgetl.stages.measuring import engine_call
 from edgetl.stages.scenario_request import ScenarioRequest, rates_of
-from edgetl.stages.serving import Loaded, load, run_options
+from edgetl.stages.serving import DeploymentEngines, load, run_options
 from edgetl.stages.stage import Context, ProgressReporter, advance_to
+from edgetl.stages.task import LoadedDeployments, Task
 
 WorkloadFactory = Callable[[int], Workload]
 """Makes a call that runs so many images at once through a deployment; it may fail where the engines take fewer."""
@@ -133,26 +132,8 @@ class FileSubjects:
         return {TOGETHER: parts}
 
 
-LoadedDeployments = Mapping[str, tuple[Deployment, Sequence[Loaded]]]
-DeploymentEngines = Mapping[str, tuple[Deployment, Sequence[Path]]]
-
 ALL_GROUPS = "all groups"
 """The part of a deployment whose engine, or cascade of engines, serves every group."""
-
-
-class Serving(Protocol):
-    """The module of a task that runs its deployments."""
-
-    def workloads(
-        self, context: Context, loaded: LoadedDeployments, number: int, batch: int = 1
-    ) -> dict[str, Workload]:
-        """A call for each deployment, by title, that runs ``batch`` images at once through all of its engines.
-
-        ``number``: how often they were loaded before; where images differ, other ones come first each time.
-        """
-
-    def image(self, context: Context, shape: tuple[int, ...]) -> Float32Array:
-        """An image to queue inferences with, as an engine takes it."""
 
 
 def group_rates(request: ScenarioRequest, groups: Sequence[str], planned: DeploymentEngines) -> dict[str, float]:
@@ -161,23 +142,16 @@ def group_rates(request: ScenarioRequest, groups: Sequence[str], planned: Deploy
     Raises:
         EdgetlError: a scenario cannot be measured of these deployments.
     """
-    if "concurrent" in request.scenarios and not any(_independent(deployment) for deployment, _ in planned.values()):
+    if "concurrent" in request.scenarios and not any(one.independent for one, _ in planned.values()):
         raise EdgetlError("concurrent needs a deployment of several engines; add specialised to deployments")
     return rates_of(request, {group: group for group in groups}, "group") if "cadence" in request.scenarios else {}
-
-
-def _independent(deployment: Deployment) -> bool:
-    """Whether each group has an engine of its own. A cascade's engines depend on one another: they are one part."""
-    return deployment.kind == "specialised" and len(deployment.graphs) > 1
 
 
 class StudySubjects:
     """A study's deployments as subjects of scenarios."""
 
-    def __init__(
-        self, context: Context, serving: Serving, planned: DeploymentEngines, rates: Mapping[str, float]
-    ) -> None:
-        self._context, self._serving, self._planned, self._rates = context, serving, planned, rates
+    def __init__(self, context: Context, task: Task, planned: DeploymentEngines, rates: Mapping[str, float]) -> None:
+        self._context, self._task, self._planned, self._rates = context, task, planned, rates
         self._loaded = self._load()
 
     @property
@@ -207,11 +181,11 @@ class StudySubjects:
 
     def parts(self) -> Mapping[str, Mapping[str, ConcurrentWorkload]]:
         parts: dict[str, dict[str, ConcurrentWorkload]] = {}
-        for title in [title for title, (deployment, _) in self._planned.items() if _independent(deployment)]:
+        for title in [title for title, (deployment, _) in self._planned.items() if deployment.independent]:
             parts[title] = {}
             for (name, call), loaded in zip(self._calls(title).items(), self._loaded[title][1], strict=True):
                 start = getattr(loaded.engine, "start", None)  # as for files: only TensorRT's engines have it
-                image = self._serving.image(self._context, loaded.engine.shapes[0]) if start else None
+                image = self._task.image(self._context, loaded.engine.shapes[0]) if start else None
                 parts[title][name] = ConcurrentWorkload(call, partial(start, image) if start else None)
         return parts
 
@@ -221,16 +195,14 @@ class StudySubjects:
 
     def _makes(self, loaded: LoadedDeployments) -> dict[str, Callable[[int], Workload]]:
         def make(title: str, batch: int) -> Workload:
-            return self._serving.workloads(self._context, {title: loaded[title]}, 0, batch)[title]
+            return self._task.workloads(self._context, {title: loaded[title]}, 0, batch)[title]
 
         return {title: partial(make, title) for title in loaded}
 
     def _calls(self, title: str) -> dict[str, Workload]:
         """A call for each part of a deployment, by its group, or one for all of its groups."""
         deployment, loaded = self._loaded[title]
-        if not _independent(deployment):
-            return self._serving.workloads(self._context, {ALL_GROUPS: (deployment, loaded)}, 0)
-        apart = {
-            one.spec.heads[0].partition("@")[0]: (deployment.replaced(graphs=(one.spec,)), [one]) for one in loaded
-        }
-        return self._serving.workloads(self._context, apart, 0)
+        if not deployment.independent:
+            return self._task.workloads(self._context, {ALL_GROUPS: (deployment, loaded)}, 0)
+        apart = {role_of(one.spec.heads[0]): (deployment.replaced(graphs=(one.spec,)), [one]) for one in loaded}
+        return self._task.workloads(self._context, apart, 0)

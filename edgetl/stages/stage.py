@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from edgetl.artifacts.files import sha256_file
 from edgetl.artifacts.run_directory import RunDirectory
-from edgetl.config import Study, TaskName
-from edgetl.errors import EdgetlError, MissingExtraError
+from edgetl.config import Study
+from edgetl.errors import EdgetlError
 from edgetl.stages.scenario_request import ScenarioRequest
 
 
@@ -94,32 +93,6 @@ def with_provider(runtime: str, provider: str) -> str:
 StageSettings = Callable[[Study, Path], dict[str, Any]]
 
 
-@dataclass(frozen=True)
-class Stage:
-    """A step of a study, done by the module of this package that bears its name.
-
-    ``settings`` are the parts of the study (and of the files beside it) that the result depends on. A stage ``of_task``
-    is another module for each task, in the folder that is called like it.
-    """
-
-    name: str
-    command: str
-    parents: tuple[str, ...]
-    settings: StageSettings
-    of_task: bool = True
-
-    def worker(self, task: TaskName) -> Worker:
-        """The stage's module, imported only when it has something to do: some need packages that a device lacks."""
-        folder = f"edgetl.stages.{task}" if self.of_task else "edgetl.stages"
-        try:
-            return cast(Worker, importlib.import_module(f"{folder}.{self.name.replace('-', '_')}"))
-        except ModuleNotFoundError as error:
-            # A module of ours that is missing is a fault of ours, no missing extra.
-            if (error.name or "").startswith("edgetl"):
-                raise
-            raise MissingExtraError(f"edgetl {self.command}", "train", error) from error
-
-
 class Worker(Protocol):
     """The module of a stage."""
 
@@ -128,6 +101,21 @@ class Worker(Protocol):
 
     def work(self, context: Context) -> Sequence[Path]:
         """Do the stage's work; return the files that were written."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step of a study.
+
+    ``settings`` are the parts of the study (and of the files beside it) that the result depends on. ``module`` does the
+    work; None for a stage that each task does in its own way.
+    """
+
+    name: str
+    command: str
+    parents: tuple[str, ...]
+    settings: StageSettings
+    module: str | None = None
 
 
 def backbone_inputs(context: Context) -> dict[str, Any]:

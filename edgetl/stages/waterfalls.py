@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, cast
 
 import numpy as np
 from PIL import Image
 
 from edgetl.arrays import Float32Array
-from edgetl.artifacts.box_index import BoxIndex
 from edgetl.artifacts.bundle import Preprocessing
-from edgetl.artifacts.data_index import DataIndex
 from edgetl.artifacts.deployment import Deployment
 from edgetl.artifacts.measurements import Waterfall
 from edgetl.data.geometry import ImagePlacement, Size
@@ -29,8 +25,7 @@ from edgetl.measure.waterfall import InferencePipeline, Stopwatch, measure_water
 from edgetl.stages.predictor import load_predictor
 from edgetl.stages.serving import Loaded
 from edgetl.stages.stage import Context
-
-AnswerFunction = Callable[[Float32Array], object]
+from edgetl.stages.tasks import task_of
 
 _TOP = 5
 _MOST_IMAGES = 32
@@ -90,11 +85,10 @@ def waterfalls_of_study(
     context: Context, loaded: Mapping[str, tuple[Deployment, Sequence[Loaded]]], seconds: float
 ) -> dict[str, Waterfall]:
     """The waterfall of each deployment, by title, over some validation images; empty where these are not here."""
-    serving = cast(Serving, importlib.import_module(f"edgetl.stages.{context.study.task}.serving"))
-    indexing = cast(Indexing, importlib.import_module(f"edgetl.stages.{context.study.task}.index"))
+    task = task_of(context.study)
     files: list[Path] = []
     with suppress(EdgetlError):
-        index, root = indexing.read_index(context)
+        index, root = task.read_index(context)
         # Of the validation set: the test set is for `evaluate` alone.
         files = [file for one in index.val[:_OF_A_STUDY] if _can_be_read(file := root / one.path)]
     if not files:
@@ -102,37 +96,18 @@ def waterfalls_of_study(
             "profile: the study's images are not here, so the time from file to answer is not measured"
         )
         return {}
-    preprocessing, found = serving.preprocessing(context), {}
+    preprocessing, serve, found = task.read_bundle(context).preprocessing, task.service(context), {}
     for title, (deployment, engines) in loaded.items():
         stopwatch = Stopwatch()
         watched = [replace(one, engine=_TimedEngine(one.engine, stopwatch)) for one in engines]
         way: InferencePipeline[Path, _Decoded, Float32Array] = InferencePipeline(
             lambda file: _decode(file, preprocessing),
             lambda image: to_input(fit(image.image, preprocessing, image.place)[None]),
-            serving.answers(context, {title: (deployment, watched)})[title],
+            serve.predictor(deployment, watched),
             stopwatch,
         )
         found[title] = measure_waterfall(way, files, seconds, context.study.seed)
     return found
-
-
-class Serving(Protocol):
-    """The module of a task that runs its deployments."""
-
-    def answers(
-        self, context: Context, loaded: Mapping[str, tuple[Deployment, Sequence[Any]]]
-    ) -> dict[str, AnswerFunction]:
-        """A function for each deployment, by title, from an image (1 x 3 x H x W in [0, 1]) to its answer."""
-
-    def preprocessing(self, context: Context) -> Preprocessing:
-        """The preprocessing of the study's networks."""
-
-
-class Indexing(Protocol):
-    """The module of a task that reads its data index."""
-
-    def read_index(self, context: Context) -> tuple[DataIndex | BoxIndex, Path]:
-        """The index, and the folder that its paths are relative to."""
 
 
 def _decode(file: Path, preprocessing: Preprocessing) -> _Decoded:

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from edgetl.arrays import Float32Array
 from edgetl.artifacts.bundle import Activation, ClassificationHead
-from edgetl.artifacts.deployment import COMBINED, ONE_VS_REST, roles
-from edgetl.config import OTHER
+from edgetl.config import COMBINED, ONE_VS_REST, OTHER, DeploymentKind
 from edgetl.errors import EdgetlError
 from edgetl.train.solver import HeadProblem, Solution, design, fit
 
@@ -47,7 +46,7 @@ class HeadPlan:
         return torch.tensor([position[label] if label in position else position[OTHER] for label in labels])
 
 
-def plan_heads(deployments: Sequence[str], groups: Mapping[str, Sequence[str]]) -> tuple[HeadPlan, ...]:
+def plan_heads(kinds: Sequence[DeploymentKind], groups: Mapping[str, Sequence[str]]) -> tuple[HeadPlan, ...]:
     """The distinct heads that the deployments need; ``specialised`` and ``shared`` use the same ones."""
     every_label = tuple(label for labels in groups.values() for label in labels)
     plans = {
@@ -55,8 +54,7 @@ def plan_heads(deployments: Sequence[str], groups: Mapping[str, Sequence[str]]) 
         ONE_VS_REST: HeadPlan(ONE_VS_REST, every_label, "sigmoid"),
         **{group: HeadPlan(group, (*labels, OTHER), "softmax") for group, labels in groups.items()},
     }
-    needed = [role for deployment in deployments for role in roles(deployment, tuple(groups))]
-    return tuple(plans[name] for name in dict.fromkeys(needed))
+    return tuple(plans[name] for name in dict.fromkeys(role for kind in kinds for role in kind.roles(groups)))
 
 
 def train_heads(

@@ -357,7 +357,7 @@ def test_labels_that_the_pretrained_ending_knows_are_found_before_any_training(c
         ({"data": {"format": "yolo", "root": "r", "train": "t"}}, "format yolo needs names: the file with its class"),
         ({"backbone": {"name": "edgetl/nano", "cut": "features.3"}}, "detection.unfreeze tunes a trunk's end"),
         ({"task": "classify"}, "has detection, which is for task detect; leave it out, or say task: detect"),
-        ({"groups": {"all": ["car", "bus"]}}, "specialised, shared, branched and cascade need at least two groups"),
+        ({"groups": {"all": ["car", "bus"]}}, "need at least two groups"),
         ({"detection": {"epocs": 3}}, "detection.epocs is not a known key (did you mean epochs?)"),
         ({"detection": {"unfreeze": 20}}, "detection.unfreeze is 20, expected a fraction such as 20% or 0.2"),
         ({"backbone": {"name": "darknet/yolo.cfg"}}, "a Darknet cfg needs weights: its .weights file, or null"),

@@ -17,7 +17,7 @@ from edgetl.config import load_study
 from edgetl.errors import EdgetlError
 from edgetl.measure.scenarios.interleave import ScenarioPlan
 from edgetl.stages.build_engine import engine_paths, planned_deployments
-from edgetl.stages.classify import serving
+from edgetl.stages.classify.task import CLASSIFY
 from edgetl.stages.scenario_request import ScenarioRequest
 from edgetl.stages.scenarios import ALL_GROUPS, DeploymentEngines, StudySubjects, group_rates, measure_scenarios
 from edgetl.stages.stage import Context, Options
@@ -46,7 +46,7 @@ def measured(folder: Path, order: ScenarioRequest) -> list[Any]:
     }
     rates = group_rates(order, GROUPS, wanted)
     plan = ScenarioPlan(seconds=0.001, warmup_ms=1.0, slice_ms=2.0, min_rounds=2)
-    return list(measure_scenarios(order, StudySubjects(context, serving, wanted, rates), plan, TerminalReporter()))
+    return list(measure_scenarios(order, StudySubjects(context, CLASSIFY, wanted, rates), plan, TerminalReporter()))
 
 
 def test_each_group_s_engine_has_its_rate_and_one_for_all_the_fastest(specialised: Path) -> None:

@@ -80,7 +80,7 @@ def test_every_study_that_comes_with_edgetl_loads(path: Path) -> None:
             "line 4: data.vall is not a known key (did you mean val?)",
         ),
         ("  format: digits", "  format: digits\n  zzz: 1", "line 4: data.zzz is not a known key"),
-        ("[combined]", "[combned]", "line 9: deployments.0 is 'combned', expected 'combined', 'specialised', 'shared'"),
+        ("[combined]", "[combned]", "line 9: deployments.0 is 'combned', expected 'combined', 'shared', 'one-vs-rest'"),
         ("[combined]", "[combned]", "(did you mean combined?)"),
         ("[combined]", "[combined, combined]", "line 9: deployments names combined twice"),
         ("[combined]", "[]", "line 9: deployments is empty; name at least one"),
@@ -304,7 +304,7 @@ def test_a_specialist_needs_a_second_group(study_file: Path) -> None:
     study_file.write_text(one_group)
     assert load_study(study_file).deployments == ("combined",)
     (fault,) = faults(study_file, one_group.replace("[combined]", "[combined, shared]"))
-    assert "specialised, shared, branched and cascade need at least two groups" in fault
+    assert "shared needs at least two groups" in fault
 
 
 def test_engines_are_built_and_run_as_the_study_says(study_file: Path) -> None:

@@ -12,8 +12,9 @@ from safetensors.numpy import save
 
 from edgetl.arrays import Float32Array
 from edgetl.artifacts.bundle import IMAGES, TOP, TRUNCATED, TRUNK, Bundle, ClassificationHead
-from edgetl.artifacts.deployment import CASCADE, COMBINED, TUNABLE, roles
+from edgetl.artifacts.deployment import SECOND_LEVEL
 from edgetl.artifacts.files import sha256_bytes, write_bytes, write_json
+from edgetl.config import COMBINED
 from edgetl.data.stream import to_input
 from edgetl.graph.fusion.fused_graph import fuse
 from edgetl.graph.model import save_model
@@ -86,7 +87,7 @@ class ClassifierTrainer:
         self._backbone = source.backbone
         self._study = source.context.study
         self._message = source.context.reporter.message
-        self._plans = plan_heads(self._study.deployments, self._study.groups)
+        self._plans = plan_heads(self._study.kinds, self._study.groups)
         self.trained = TrainedClassifiers()
 
     def train_at_the_top(self) -> TrainValFeatures:
@@ -138,7 +139,7 @@ class ClassifierTrainer:
             views = (np.concatenate(pair, axis=1) for pair in zip(features.views, on_train, strict=True))
             val = np.concatenate([self.trained.validation[best.features], on_val], axis=1)
             self._fit(
-                [HeadPlan(f"{group}@{CASCADE}", best.classes, best.activation)],
+                [HeadPlan(f"{group}@{SECOND_LEVEL}", best.classes, best.activation)],
                 LabelledFeatures(tuple(views), features.labels),
                 LabelledFeatures((val,), top.val.labels),
                 {"cut": best.cut, "truncated": best.truncated, "features": best.features, "first_level": COMBINED},
@@ -196,12 +197,7 @@ class ClassifierTrainer:
 
     def _tunable(self) -> tuple[HeadPlan, ...]:
         """The plans of the heads that may have a cut of their own."""
-        groups, tunable = tuple(self._study.groups), set[str]()
-        for kind in self._study.deployments:
-            if kind in TUNABLE:
-                tunable.update(roles(kind, groups))
-            elif kind == CASCADE:
-                tunable.update(groups)  # its first level stays frozen: second levels start from the trunk's features
+        tunable = {role for kind in self._study.kinds for role in kind.tunable_roles(self._study.groups)}
         return tuple(plan for plan in self._plans if plan.name in tunable)
 
 

@@ -11,43 +11,24 @@ import onnx
 from edgetl.arrays import Float32Array
 from edgetl.artifacts.bundle import Bundle
 from edgetl.artifacts.data_index import Sample
-from edgetl.artifacts.deployment import (
-    CASCADE,
-    COMBINED,
-    Deployment,
-    Shortlist,
-    apply_second_level,
-    distinct,
-    fired_rows,
-    merge_probabilities,
-)
+from edgetl.artifacts.deployment import Shortlist, distinct
+from edgetl.artifacts.files import read_json
 from edgetl.graph.parity import Outputs
 from edgetl.stages.accuracy_evaluator import ClassifierEvaluator
+from edgetl.stages.classify.serving import service
+from edgetl.stages.stage import Context
 
 
 def evaluator_of_study(
-    graphs: Sequence[onnx.ModelProto], samples: Sequence[Sample], root: Path, bundle: Bundle, shortlist: Shortlist
+    graphs: Sequence[onnx.ModelProto], context: Context, samples: Sequence[Sample], root: Path, bundle: Bundle
 ) -> ClassifierEvaluator:
     """The evaluator of all deployments at once; ``graphs`` together have the outputs of all of their heads."""
-    heads, labels = {head.name: head for head in bundle.heads}, bundle.labels
-    deployments = distinct(shortlist.deployments)
-
-    def prediction(deployment: Deployment, outputs: Outputs) -> Float32Array:
-        # Must combine heads as `edgetl.stages.classify.serving.predictor` does with engines: control would otherwise
-        # keep the accuracy of a deployment that nobody runs.
-        if deployment.kind != CASCADE:
-            return merge_probabilities({name: outputs[name] for name in deployment.heads}, heads, labels)
-        assert shortlist.gate is not None, "a cascade has a gate"
-        combined, second = outputs[COMBINED], []
-        for name in deployment.heads[1:]:
-            rows = fired_rows(combined, labels, bundle.groups[heads[name].role], shortlist.gate.threshold)
-            second.append((heads[name], rows, outputs[name][rows]))
-        return apply_second_level(combined, labels, second)
+    serve = service(context)
+    deployments = distinct(read_json(context.run.shortlist, Shortlist).deployments)
 
     def answers(outputs: Outputs) -> dict[str, Float32Array]:
-        return {one.name: prediction(one, outputs) for one in deployments}
+        return {one.name: serve.deployed(one, outputs) for one in deployments}
 
-    truth = np.array([labels.index(sample.label) for sample in samples], np.int64)
-    return ClassifierEvaluator(
-        graphs, samples, root, bundle.preprocessing, dict.fromkeys((one.name for one in deployments), truth), answers
-    )
+    truth = np.array([serve.labels.index(sample.label) for sample in samples], np.int64)
+    truths = dict.fromkeys((one.name for one in deployments), truth)
+    return ClassifierEvaluator(graphs, samples, root, bundle.preprocessing, truths, answers)

@@ -82,7 +82,7 @@ def preparing(context: Context, index: DataIndex, root: Path, bundle: Bundle) ->
     subgraph = partial(extract, outputs=[*(head.name for head in first), *others], inputs=[IMAGES])
     judged = judged_specs(shortlist, {head.name: head.features for head in bundle.heads})
     graphs, table = StudyGraphs(whole, shortlist.graphs, part, subgraph), trained_table(context, bundle)
-    make_evaluator = partial(evaluator_of_study, samples=index.val, root=root, bundle=bundle, shortlist=shortlist)
+    make_evaluator = partial(evaluator_of_study, context=context, samples=index.val, root=root, bundle=bundle)
     return StudyPreparation(context, root, bundle.preprocessing, graphs, judged, make_evaluator, table)
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from edgetl.artifacts.bundle import Bundle
-from edgetl.artifacts.deployment import CASCADE
 from edgetl.artifacts.files import write_json
 from edgetl.stages.classify.classifier_trainer import ClassifierTrainer
 from edgetl.stages.classify.index import read_index
@@ -33,7 +32,7 @@ def work(context: Context) -> list[Path]:
         context.reporter.message(f"finetune: left out {file.path}: {file.reason}")
     for point in points:
         trainer.train_above(point)
-    if CASCADE in study.deployments:
+    if any(kind.gated for kind in study.kinds):
         trainer.train_second_level(features)  # last: it reads the best branch of each group
     # One trunk serves all heads; tuning works on copies, and a head that moved it would have broken the others.
     assert fingerprint(backbone.trunk) == backbone.reference.fingerprint, "the trunk must stay frozen"

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import onnx
+import numpy as np
 
-from edgetl.artifacts.bundle import FEATURES, IMAGES, TOP, Bundle
-from edgetl.artifacts.deployment import CASCADE, COMBINED, TUNABLE, Deployment, Gate, GraphSpec, Shortlist, roles
+from edgetl.artifacts.bundle import FEATURES, TOP, Bundle
+from edgetl.artifacts.deployment import Deployment, Gate, Shortlist
 from edgetl.artifacts.files import read_json, write_json
 from edgetl.artifacts.results import Tree
+from edgetl.config import COMBINED, DeploymentKind
 from edgetl.graph.cost import CostModel
-from edgetl.graph.extract import frontier
 from edgetl.graph.model import load_model
-from edgetl.stages.cascade_gate import choose_gate
+from edgetl.stages.cascade import choose_gate, gated_deployment
+from edgetl.stages.classify.serving import ClassifierService
 from edgetl.stages.classify.trees import ValidationOutputs, accuracies, costed, front, grow, thin
 from edgetl.stages.stage import Context
 from edgetl.train.linear_heads import read_tensors
+
+_THRESHOLDS = tuple(percent / 100 for percent in range(1, 100))
 
 
 def inputs(context: Context) -> dict[str, Any]:
@@ -32,10 +36,11 @@ def work(context: Context) -> list[Path]:
     trees: list[Tree] = []
     deployments: list[Deployment] = []
     gate = None
-    for kind in context.study.deployments:
-        if kind == CASCADE:
-            cascade, gate = _cascade(bundle, validation, trunk, costs)
-            deployments.append(cascade)
+    for kind in context.study.kinds:
+        if kind.gated:
+            second = [(head, (head.features,)) for head in bundle.heads if head.first_level is not None]
+            gate = best_gate(bundle, validation, [head.name for head, _ in second])
+            deployments.append(gated_deployment(kind.name, trunk, costs, (FEATURES,), second, gate, (COMBINED,)))
         else:
             grown = _grow(context, kind, bundle, validation, costs)
             trees += [tree for tree, _ in grown]
@@ -57,46 +62,30 @@ def read_validation(folder: Path, bundle: Bundle) -> ValidationOutputs:
 
 
 def _grow(
-    context: Context, kind: str, bundle: Bundle, validation: ValidationOutputs, costs: CostModel
+    context: Context, kind: DeploymentKind, bundle: Bundle, validation: ValidationOutputs, costs: CostModel
 ) -> list[tuple[Tree, Deployment]]:
     """Every tree of a deployment; those to build are marked as measured."""
-    heads = [head for head in bundle.heads if kind in TUNABLE or head.place == TOP]
-    every = list(grow(roles(kind, tuple(bundle.groups)), heads))
-    if kind == "branched" and "shared" in context.study.deployments:
+    heads = [head for head in bundle.heads if kind.tunable or head.place == TOP]
+    every = list(grow(kind.roles(bundle.groups), heads))
+    if kind.frozen_name in context.study.deployments:
         # Branches that all begin at the top are the deployment `shared`, which would be built and measured twice.
         every = [tree for tree in every if any(head.place != TOP for head in tree)]
     values = accuracies(every, validation)
-    grown = [costed(kind, tree, accuracy, costs) for tree, accuracy in zip(every, values, strict=True)]
+    grown = [costed(kind.name, tree, accuracy, costs) for tree, accuracy in zip(every, values, strict=True)]
     built = {tree.name for tree in thin(front([tree for tree, _ in grown]), context.study.search.trees)}
     # The tree with everything frozen is always built: it is what every cut has to beat.
     built |= {tree.name for tree, _ in grown if set(tree.cuts.values()) == {TOP}}
     return [(tree.replaced(measured=tree.name in built), deployment) for tree, deployment in grown]
 
 
-def _cascade(
-    bundle: Bundle, validation: ValidationOutputs, trunk: onnx.ModelProto, costs: CostModel
-) -> tuple[Deployment, Gate]:
-    """The cascade: a graph of all labels on the frozen trunk, one for each group from where its branch leaves it."""
-    second = {head.role: head for head in bundle.heads if head.first_level is not None}
-    refined = {group: (head, validation.probabilities[head.name]) for group, head in second.items()}
-    gate = choose_gate(validation.probabilities[COMBINED], refined, bundle.groups, validation.truth)
-    # The first graph hands on each tensor that a second one starts from; all of them have the images anyway.
-    starts = {group: frontier(trunk, [head.features], [FEATURES]) for group, head in second.items()}
-    handed_on = dict.fromkeys(name for names in starts.values() for name in names if name != IMAGES)
-    first = GraphSpec(stem=f"{CASCADE}.{COMBINED}", heads=(COMBINED,), handed_on=tuple(handed_on))
-    behind = [
-        GraphSpec(stem=f"{CASCADE}.{group}", heads=(head.name,), inputs=(*starts[group], COMBINED))
-        for group, head in second.items()
-    ]
-    # The second level costs what it adds to the first, as often as it ran on validation.
-    level1 = costs.cost([FEATURES]).flops
-    more = {group: costs.cost([FEATURES, head.features]).flops - level1 for group, head in second.items()}
-    expected = level1 + sum(firing.fraction * more[group] for firing in gate.firings for group in firing.groups)
-    cascade = Deployment(
-        name=CASCADE,
-        kind=CASCADE,
-        graphs=(first, *behind),
-        cuts={COMBINED: TOP, **{group: head.place for group, head in second.items()}},
-        flops=round(expected),
+def best_gate(bundle: Bundle, validation: ValidationOutputs, second: Sequence[str]) -> Gate:
+    """The threshold with the highest top-1 accuracy on validation."""
+    right = np.array([bundle.labels.index(label) for label in validation.truth])
+    answers = validation.probabilities
+    return choose_gate(
+        {threshold: ClassifierService(bundle, threshold) for threshold in _THRESHOLDS},
+        answers[COMBINED],
+        {name: answers[name] for name in second},
+        some=lambda answer, rows: answer[rows],
+        score=lambda answer: float((answer.argmax(axis=1) == right).mean()),
     )
-    return cascade, gate

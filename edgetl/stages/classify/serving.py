@@ -8,11 +8,9 @@ from itertools import cycle
 
 import numpy as np
 
-from edgetl.arrays import Float32Array
-from edgetl.artifacts.bundle import IMAGES, Bundle, Preprocessing
+from edgetl.arrays import BoolArray, Float32Array
+from edgetl.artifacts.bundle import IMAGES, Bundle, role_of
 from edgetl.artifacts.deployment import (
-    CASCADE,
-    COMBINED,
     Deployment,
     Gate,
     Shortlist,
@@ -21,60 +19,47 @@ from edgetl.artifacts.deployment import (
     merge_probabilities,
 )
 from edgetl.artifacts.files import read_json
-from edgetl.stages.serving import Loaded
+from edgetl.stages.serving import Loaded, Service
 from edgetl.stages.stage import Context
 
 _SCHEDULE = 1000
 """Images after which the random order of a cascade's firings repeats; it is drawn before anything is timed."""
 
 
-def predictor(
-    deployment: Deployment, loaded: Sequence[Loaded], bundle: Bundle, gate: Gate | None
-) -> Callable[[Float32Array], Float32Array]:
-    """A function from images (N x 3 x S x S in [0, 1]) to one probability per label, N x labels."""
-    heads = {head.name: head for head in bundle.heads}
+class ClassifierService(Service[Float32Array]):
+    """Makes one probability per label, N x labels, of the probabilities of heads, N x (number of a head's classes)."""
 
-    def together(images: Float32Array) -> Float32Array:
-        outputs: dict[str, Float32Array] = {}
-        for one in loaded:
-            outputs |= one.run({IMAGES: images})
-        return merge_probabilities(outputs, heads, bundle.labels)
+    def __init__(self, bundle: Bundle, threshold: float | None) -> None:
+        super().__init__(bundle.groups, {head.name: head.role for head in bundle.heads}, threshold)
+        self._heads = {head.name: head for head in bundle.heads}
 
-    def in_turn(images: Float32Array) -> Float32Array:
-        assert gate is not None, "a cascade has a gate"
-        tensors = {IMAGES: images, **loaded[0].run({IMAGES: images})}
-        combined, second = tensors[COMBINED], []
-        for one in loaded[1:]:
-            head = heads[one.spec.heads[0]]
-            rows = fired_rows(combined, bundle.labels, bundle.groups[head.role], gate.threshold)
-            # Engines take one image or more, so none is asked about no images: an empty slice stands for its answer.
-            second.append((head, rows, one.run(tensors, rows)[head.name] if rows.any() else combined[:0]))
-        return apply_second_level(combined, bundle.labels, second)
+    def read(self, head: str, output: Float32Array) -> Float32Array:
+        del head
+        return output
 
-    return in_turn if deployment.kind == CASCADE else together
+    def merged(self, answers: Mapping[str, Float32Array]) -> Float32Array:
+        return merge_probabilities(answers, self._heads, self.labels)
+
+    def fires(self, group: str, first: Float32Array) -> BoolArray:
+        return fired_rows(first, self.labels, self.groups[group], self.threshold)
+
+    def refined(self, first: Float32Array, second: Sequence[tuple[str, BoolArray, Float32Array]]) -> Float32Array:
+        return apply_second_level(first, self.labels, [(self._heads[name], rows, own) for name, rows, own in second])
 
 
-def preprocessing(context: Context) -> Preprocessing:
-    """The preprocessing of the study's networks."""
-    return read_json(context.run.bundle / "bundle.json", Bundle).preprocessing
-
-
-def answers(
-    context: Context, loaded: Mapping[str, tuple[Deployment, Sequence[Loaded]]]
-) -> dict[str, Callable[[Float32Array], Float32Array]]:
-    """A function from images to probabilities for each deployment; see `predictor`."""
+def service(context: Context) -> ClassifierService:
+    """The service of the study's trained heads and its chosen gate."""
     bundle = read_json(context.run.bundle / "bundle.json", Bundle)
     gate = read_json(context.run.shortlist, Shortlist).gate
-    return {title: predictor(deployment, own, bundle, gate) for title, (deployment, own) in loaded.items()}
+    return ClassifierService(bundle, None if gate is None else gate.threshold)
 
 
 def workloads(
     context: Context, loaded: Mapping[str, tuple[Deployment, Sequence[Loaded]]], number: int, batch: int = 1
 ) -> dict[str, Callable[[], object]]:
     """A function for each deployment that runs ``batch`` images through it at once; see `workload`."""
-    bundle = read_json(context.run.bundle / "bundle.json", Bundle)
     gate, seed = read_json(context.run.shortlist, Shortlist).gate, context.study.seed + number
-    return {title: workload(deployment, own, bundle, gate, seed, batch) for title, (deployment, own) in loaded.items()}
+    return {title: workload(deployment, own, gate, seed, batch) for title, (deployment, own) in loaded.items()}
 
 
 def image(context: Context, shape: tuple[int, ...]) -> Float32Array:
@@ -83,7 +68,7 @@ def image(context: Context, shape: tuple[int, ...]) -> Float32Array:
 
 
 def workload(
-    deployment: Deployment, loaded: Sequence[Loaded], bundle: Bundle, gate: Gate | None, seed: int, batch: int = 1
+    deployment: Deployment, loaded: Sequence[Loaded], gate: Gate | None, seed: int, batch: int = 1
 ) -> Callable[[], object]:
     """A function that runs a batch of random images through a deployment, all engines one after another.
 
@@ -92,11 +77,10 @@ def workload(
     """
     shape = (batch, *loaded[0].engine.shapes[0][1:])
     images = {IMAGES: np.random.default_rng(seed).random(shape, dtype=np.float32)}
-    if deployment.kind != CASCADE:
+    if not deployment.gated:
         return lambda: [one.run(images) for one in loaded]
-    heads = {head.name: head for head in bundle.heads}
-    second = {heads[one.spec.heads[0]].role: one for one in loaded[1:]}
-    assert gate is not None, "a cascade has a gate"
+    second = {role_of(one.spec.heads[0]): one for one in loaded[1:]}
+    assert gate is not None, "a gated deployment has a gate"
     fractions = np.array([firing.fraction for firing in gate.firings])
     # A generator of its own: the images' one has advanced by the batch's size, and batches must fire in one order.
     rng = np.random.default_rng(seed)

@@ -10,13 +10,12 @@ import onnx
 
 from edgetl.arrays import Float32Array, Float64Array
 from edgetl.artifacts.bundle import TOP
-from edgetl.artifacts.deployment import CASCADE, COMBINED, roles
+from edgetl.artifacts.deployment import SECOND_LEVEL
 from edgetl.artifacts.detector_bundle import DetectionHead, YoloScale
-from edgetl.config import DetectionSettings
+from edgetl.config import COMBINED, DEPLOYMENTS, DetectionSettings
 from edgetl.data.box_views import view_boxes
 from edgetl.errors import EdgetlError
 from edgetl.graph.simplify import simplify
-from edgetl.stages.detect.search import OWN_NETWORKS
 from edgetl.stages.detect.study_feature_maps import StudyFeatureMaps, TrainValFeatureMaps
 from edgetl.stages.detect.validation import ValidationImages
 from edgetl.train.detect.anchors import fit_anchors
@@ -62,18 +61,18 @@ class DetectorTrainer:
 
     def train_on_the_frozen_trunk(self) -> TrainValFeatureMaps:
         """Train all heads on the frozen trunk, a cascade's second level last, and return the maps they learned from."""
-        groups, trunk = tuple(self._study.groups), self._detector.trunk()
-        names = dict.fromkeys(role for kind in self._study.deployments for role in roles(kind, groups))
+        trunk, gated = self._detector.trunk(), any(kind.gated for kind in self._study.kinds)
+        names = dict.fromkeys(role for kind in self._study.kinds for role in kind.roles(self._study.groups))
         split = self._images.at(self.cut(TOP, trunk, self._detector.shapes), self.settings.batch_size)
         starts = {role: self.start(self._classes(role)) for role in names}
         fold = np.random.default_rng(self._study.seed).permutation(len(self._images.index.train)) % _FOLDS
-        if CASCADE in self._study.deployments:
+        if gated:
             # Along with all other heads: each batch of maps is read, or computed anew, once for all of them.
             starts |= {f"{COMBINED}#{n}": replace(starts[COMBINED], leaves_out=fold == n) for n in range(_FOLDS)}
         fitted = self._fit("training heads", starts, split, self.settings)
         for role in names:
             self._add(role, starts[role], fitted[role], trunk, TOP)
-        if CASCADE in self._study.deployments:
+        if gated:
             self._keep_val_detections(COMBINED, starts[COMBINED], fitted[COMBINED], split)
             folds = [fitted[f"{COMBINED}#{n}"].head for n in range(_FOLDS)]
             self._train_second_level(split, trunk, OutOfFold(fitted[COMBINED].head, folds, fold))
@@ -89,9 +88,10 @@ class DetectorTrainer:
         parted = split_trunk(self._detector, fraction)
         settings = self.settings.replaced(**self.settings.finetune.model_dump())
         split = self._images.at(self.cut(parted.cut, parted.below, parted.shapes), settings.batch_size, used_bytes)
-        kinds = [kind for kind in OWN_NETWORKS if kind in self._study.deployments]
+        # In the table's order, so that the study's does not decide which head draws which random numbers.
+        kinds = [kind for kind in DEPLOYMENTS.values() if kind.own_networks and kind in self._study.kinds]
         starts = {}
-        for role in (role for kind in kinds for role in roles(kind, tuple(self._study.groups))):
+        for role in (role for kind in kinds for role in kind.roles(self._study.groups)):
             # From the trained head: a random one would bend the layers under it before it has learned anything.
             head = self.trained.modules[role]
             assert isinstance(head, YoloHead)
@@ -118,7 +118,7 @@ class DetectorTrainer:
             head = self.trained.modules[group]
             assert isinstance(head, YoloHead)
             start = self.start(self._study.groups[group])
-            starts[f"{group}@{CASCADE}"] = replace(start, head=second_level_head(head, channels), first=first)
+            starts[f"{group}@{SECOND_LEVEL}"] = replace(start, head=second_level_head(head, channels), first=first)
         fitted = self._fit("training the second level", starts, split, self.settings)
         for name, one in fitted.items():
             self._add(name, starts[name], one, trunk, TOP, first_level=COMBINED)

@@ -8,94 +8,32 @@ from itertools import cycle
 import numpy as np
 
 from edgetl.arrays import BoolArray, Float32Array
-from edgetl.artifacts.bundle import IMAGES, Preprocessing
-from edgetl.artifacts.deployment import CASCADE, COMBINED, Deployment, Shortlist
+from edgetl.artifacts.deployment import Deployment, Shortlist
 from edgetl.artifacts.detector_bundle import DetectionBundle
 from edgetl.artifacts.files import read_json
 from edgetl.artifacts.predictions import listed_detections, merge_detections
 from edgetl.config import NmsSettings
 from edgetl.data.stream import to_input
-from edgetl.stages.serving import Loaded
+from edgetl.stages.serving import Loaded, Service
 from edgetl.stages.stage import Context
 
-DetectorFunction = Callable[[Float32Array], list[Float32Array]]
-"""From images (N x 3 x H x W in [0, 1]) to K x 6 for each: box in pixels of the input, score, position of the label."""
+Detections = list[Float32Array]
+"""K x 6 for each image: box in pixels of the input, score, position of the label."""
 
 
-class Service:
-    """Turns the detections of a study's heads into those of its deployments."""
+class DetectorService(Service[Detections]):
+    """Makes one list of objects of the detections of heads, N x M x 6 filled up with empty rows."""
 
-    def __init__(self, bundle: DetectionBundle, suppression: NmsSettings, threshold: float | None) -> None:
+    def __init__(self, bundle: DetectionBundle, nms: NmsSettings, threshold: float | None) -> None:
         """``threshold``: the score of a first level's object from which on its group's second level runs."""
-        self._bundle, self._suppression, self._threshold = bundle, suppression, threshold
-        position = {label: number for number, label in enumerate(bundle.labels)}
+        super().__init__(bundle.groups, {head.name: head.role for head in bundle.heads}, threshold)
+        self._nms = nms
+        position = {label: number for number, label in enumerate(self.labels)}
         self._numbers = {
             head.name: np.array([position[label] for label in head.classes], np.float32) for head in bundle.heads
         }
-        self._roles = {head.name: head.role for head in bundle.heads}
 
-    def predictor(self, deployment: Deployment, loaded: Sequence[Loaded]) -> DetectorFunction:
-        """A function from images to the detections of a deployment, by its engines."""
-
-        def together(images: Float32Array) -> list[Float32Array]:
-            outputs: dict[str, Float32Array] = {}
-            for one in loaded:
-                outputs |= one.run({IMAGES: images})
-            return self._all(outputs)
-
-        def cascade(images: Float32Array) -> list[Float32Array]:
-            tensors = {IMAGES: images, **loaded[0].run({IMAGES: images})}
-            levels = {level.spec.heads[0]: level for level in loaded[1:]}
-
-            def ask(name: str, fired: BoolArray) -> list[Float32Array]:
-                # Engines take one image or more, so none is asked about no images.
-                return self.named(name, levels[name].run(tensors, fired)[name]) if fired.any() else []
-
-            second = {self._roles[name]: name for name in levels}
-            return self.in_turn(self.named(COMBINED, tensors[COMBINED]), second, ask)
-
-        return cascade if deployment.kind == CASCADE else together
-
-    def deployed(self, deployment: Deployment, outputs: Mapping[str, Float32Array]) -> list[Float32Array]:
-        """The detections of a deployment, from every head's outputs for every image.
-
-        Args:
-            outputs: N x M x 6 of each head; those of other deployments' heads are not read.
-        """
-        own = {name: outputs[name] for name in deployment.heads}
-        if deployment.kind != CASCADE:
-            return self._all(own)
-        first = self.named(COMBINED, own.pop(COMBINED))
-        second = {self._roles[name]: name for name in own}
-        return self.in_turn(first, second, lambda name, fired: self.named(name, own[name][fired]))
-
-    def _all(self, outputs: Mapping[str, Float32Array]) -> list[Float32Array]:
-        """Detections of all heads together."""
-        named = [self.named(name, output) for name, output in outputs.items()]
-        return [self._merged(parts) for parts in zip(*named, strict=True)]
-
-    def in_turn(
-        self,
-        first: Sequence[Float32Array],
-        second: Mapping[str, str],
-        ask: Callable[[str, BoolArray], Sequence[Float32Array]],
-    ) -> list[Float32Array]:
-        """A cascade's detections: where a group fires, its boxes are those of the second level.
-
-        Args:
-            first: the first level's detections in N images.
-            second: each group's head.
-            ask: from a head and the images that fired (N truth values) to its detections in those.
-        """
-        parts = [[one] for one in first]
-        for group, name in second.items():
-            fired, labels = self.fires(group, first), self._positions(group)
-            for row, own in zip(np.flatnonzero(fired), ask(name, fired), strict=True):
-                parts[row] = [*(part[~np.isin(part[:, 5], labels)] for part in parts[row]), own]
-        return [self._merged(one) for one in parts]
-
-    def named(self, head: str, output: Float32Array) -> list[Float32Array]:
-        """A head's output, N x M x 6 filled up with empty rows, as K x 6 for each image; see `numbered`."""
+    def read(self, head: str, output: Float32Array) -> Detections:
         return [self.numbered(head, detections) for detections in listed_detections(output)]
 
     def numbered(self, head: str, detections: Float32Array) -> Float32Array:
@@ -104,36 +42,35 @@ class Service:
         result[:, 5] = self._numbers[head][detections[:, 5].astype(np.int64)]
         return result
 
-    def fires(self, group: str, first: Sequence[Float32Array]) -> BoolArray:
-        """In which images the first level finds an object of a group with at least the threshold's score."""
-        assert self._threshold is not None, "a cascade has a gate"
-        labels = self._positions(group)
-        return np.array([bool((one[np.isin(one[:, 5], labels), 4] >= self._threshold).any()) for one in first])
+    def merged(self, answers: Mapping[str, Detections]) -> Detections:
+        return [self._together(parts) for parts in zip(*answers.values(), strict=True)]
+
+    def fires(self, group: str, first: Detections) -> BoolArray:
+        """In which images the first level finds an object of the group with at least the threshold's score."""
+        own = self._positions(group)
+        return np.array([bool((one[np.isin(one[:, 5], own), 4] >= self.threshold).any()) for one in first])
+
+    def refined(self, first: Detections, second: Sequence[tuple[str, BoolArray, Detections]]) -> Detections:
+        parts = [[one] for one in first]
+        for name, fired, answer in second:
+            labels = self._positions(self.roles[name])
+            for row, own in zip(np.flatnonzero(fired), answer, strict=True):
+                parts[row] = [*(part[~np.isin(part[:, 5], labels)] for part in parts[row]), own]
+        return [self._together(one) for one in parts]
 
     def _positions(self, group: str) -> list[int]:
-        return [self._bundle.labels.index(label) for label in self._bundle.groups[group]]
+        return [self.labels.index(label) for label in self.groups[group]]
 
-    def _merged(self, parts: Sequence[Float32Array]) -> Float32Array:
+    def _together(self, parts: Sequence[Float32Array]) -> Float32Array:
         # No label is in two groups, so boxes of one group suppress none of another; only the number of all is bounded.
-        return merge_detections(parts, self._suppression.iou_threshold, self._suppression.max_detections)
+        return merge_detections(parts, self._nms.iou_threshold, self._nms.max_detections)
 
 
-def service(context: Context) -> Service:
+def service(context: Context) -> DetectorService:
     """The service of the study's trained heads and its chosen gate."""
     bundle = read_json(context.run.bundle / "bundle.json", DetectionBundle)
     gate = read_json(context.run.shortlist, Shortlist).gate
-    return Service(bundle, context.study.detection.nms, None if gate is None else gate.threshold)
-
-
-def preprocessing(context: Context) -> Preprocessing:
-    """The preprocessing of the study's networks."""
-    return read_json(context.run.bundle / "bundle.json", DetectionBundle).preprocessing
-
-
-def answers(context: Context, loaded: Mapping[str, tuple[Deployment, Sequence[Loaded]]]) -> dict[str, DetectorFunction]:
-    """A function from images to detections for each deployment."""
-    serve = service(context)
-    return {title: serve.predictor(deployment, own) for title, (deployment, own) in loaded.items()}
+    return DetectorService(bundle, context.study.detection.nms, None if gate is None else gate.threshold)
 
 
 def workloads(

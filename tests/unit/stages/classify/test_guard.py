@@ -26,7 +26,7 @@ from edgetl.engine.runtime import BuildOptions, RunOptions, build_engine, get_ru
 from edgetl.graph.parity import run as run_graph
 from edgetl.stages.build_engine import planned_deployments
 from edgetl.stages.classify import export, search
-from edgetl.stages.classify.serving import predictor
+from edgetl.stages.classify.serving import service
 from edgetl.stages.precisions import TARGETS, judged_specs
 from edgetl.stages.serving import load
 from edgetl.stages.stage import Context, ProgressReporter
@@ -142,7 +142,7 @@ def test_the_guard_judges_a_deployment_by_what_its_engines_predict(study: Prepar
     assert {"cascade", "combined"} < set(guard.fp32)
     for name, loaded in load(wanted, RunOptions(threads=1)).items():
         if name in guard.fp32:
-            predict = predictor(wanted[name][0], loaded, trained.bundle, shortlist.gate)
+            predict = service(context).predictor(wanted[name][0], loaded)
             assert guard.fp32[name].value == pytest.approx(float((predict(images).argmax(axis=1) == truth).mean()))
 
 

@@ -19,7 +19,7 @@ from edgetl.errors import EdgetlError
 from edgetl.graph.extract import extract, frontier
 from edgetl.graph.model import save_model
 from edgetl.graph.parity import run
-from edgetl.stages.classify.serving import predictor, workload
+from edgetl.stages.classify.serving import ClassifierService, workload
 from edgetl.stages.serving import Loaded, load
 
 Array = NDArray[np.float32]
@@ -118,7 +118,7 @@ def test_a_cascade_says_what_its_heads_say_by_hand(trained: Any, serve: Serve, s
         for column, label in enumerate(members):
             expected[fired, labels.index(label)] = said[f"{group}@cascade"][fired, column]
     expected /= expected.sum(axis=1, keepdims=True)
-    found = predictor(cascade(trained), serve(cascade(trained)), trained.bundle, gate(threshold))(PIXELS)
+    found = ClassifierService(trained.bundle, threshold).predictor(cascade(trained), serve(cascade(trained)))(PIXELS)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert (found.argmax(axis=1) != combined.argmax(axis=1)).any(), "the second level changes some predictions"
@@ -129,7 +129,7 @@ def test_the_second_level_runs_only_where_it_fired(trained: Any, serve: Serve, s
     loaded, (first, vehicles, signs) = counted(serve(cascade(trained)))
     on_vehicles = said["combined"][:, [labels.index("car"), labels.index("bus")]].sum(axis=1)
     threshold = between(on_vehicles)
-    predictor(cascade(trained), loaded, trained.bundle, gate(threshold))(PIXELS)
+    ClassifierService(trained.bundle, threshold).predictor(cascade(trained), loaded)(PIXELS)
     assert first.rows == [len(PIXELS)]
     assert vehicles.rows == [int((on_vehicles >= threshold).sum())]
     assert signs.rows == [int((1.0 - on_vehicles >= threshold).sum())]
@@ -137,7 +137,7 @@ def test_the_second_level_runs_only_where_it_fired(trained: Any, serve: Serve, s
 
 def test_a_second_level_that_nothing_fires_is_not_run(trained: Any, serve: Serve, said: dict[str, Array]) -> None:
     loaded, (first, *second) = counted(serve(cascade(trained)))
-    found = predictor(cascade(trained), loaded, trained.bundle, gate(1.5))(PIXELS)
+    found = ClassifierService(trained.bundle, 1.5).predictor(cascade(trained), loaded)(PIXELS)
     np.testing.assert_allclose(found, said["combined"], atol=1e-5)
     assert first.rows == [len(PIXELS)]
     assert [one.rows for one in second] == [[], []]
@@ -145,7 +145,7 @@ def test_a_second_level_that_nothing_fires_is_not_run(trained: Any, serve: Serve
 
 def test_one_image_alone_gets_what_it_gets_in_a_batch(trained: Any, serve: Serve, said: dict[str, Array]) -> None:
     threshold = between(said["combined"][:, :2].sum(axis=1))
-    predict = predictor(cascade(trained), serve(cascade(trained)), trained.bundle, gate(threshold))
+    predict = ClassifierService(trained.bundle, threshold).predictor(cascade(trained), serve(cascade(trained)))
     alone = np.concatenate([predict(PIXELS[row : row + 1]) for row in range(len(PIXELS))])
     np.testing.assert_allclose(alone, predict(PIXELS), atol=1e-5)
 
@@ -157,7 +157,7 @@ def test_specialists_together_say_what_their_heads_say_by_hand(
 ) -> None:
     heads = [trained.head(f"{group}{place}") for group in trained.bundle.groups]
     served = deployment(kind, layout(kind, heads))
-    found = predictor(served, serve(served), trained.bundle, None)(PIXELS)
+    found = ClassifierService(trained.bundle, None).predictor(served, serve(served))(PIXELS)
     expected = np.concatenate([said[head.name][:, :-1] for head in heads], axis=1).astype(np.float64)
     np.testing.assert_allclose(found, expected / expected.sum(axis=1, keepdims=True), atol=1e-5)
 
@@ -165,7 +165,7 @@ def test_specialists_together_say_what_their_heads_say_by_hand(
 def test_every_engine_of_a_deployment_takes_an_image_on_every_call(trained: Any, serve: Serve) -> None:
     specialised = deployment("specialised", layout("specialised", [trained.head(g) for g in trained.bundle.groups]))
     loaded, counters = counted(serve(specialised))
-    call = workload(specialised, loaded, trained.bundle, None, seed=0)
+    call = workload(specialised, loaded, None, seed=0)
     for _ in range(3):
         call()
     assert [counter.rows for counter in counters] == [[1, 1, 1], [1, 1, 1]]
@@ -174,7 +174,7 @@ def test_every_engine_of_a_deployment_takes_an_image_on_every_call(trained: Any,
 def test_a_cascade_is_measured_at_its_firing_rate_on_validation(trained: Any, serve: Serve) -> None:
     shares = gate(0.5, vehicles=0.5, nothing=0.3, vehicles_and_signs=0.2)
     loaded, (first, vehicles, signs) = counted(serve(cascade(trained)))
-    call = workload(cascade(trained), loaded, trained.bundle, shares, seed=0)
+    call = workload(cascade(trained), loaded, shares, seed=0)
     seen: Counter[tuple[int, int]] = Counter()
     for _ in range(2000):
         before = len(vehicles.rows), len(signs.rows)
@@ -193,7 +193,7 @@ def test_of_a_batch_a_cascade_s_second_level_takes_as_many_images_as_fire(traine
     rows: dict[int, list[int]] = {}
     for batch in (1, 4):
         loaded, counters = counted(serve(cascade(trained)))
-        call = workload(cascade(trained), loaded, trained.bundle, shares, seed=0, batch=batch)
+        call = workload(cascade(trained), loaded, shares, seed=0, batch=batch)
         for _ in range(100 // batch):
             call()
         rows[batch] = [sum(counter.rows) for counter in counters]
@@ -203,7 +203,7 @@ def test_of_a_batch_a_cascade_s_second_level_takes_as_many_images_as_fire(traine
 
 def test_a_group_that_never_fired_is_never_run(trained: Any, serve: Serve) -> None:
     loaded, (first, vehicles, signs) = counted(serve(cascade(trained)))
-    call = workload(cascade(trained), loaded, trained.bundle, gate(0.99, signs=1.0), seed=0)
+    call = workload(cascade(trained), loaded, gate(0.99, signs=1.0), seed=0)
     for _ in range(50):
         call()
     assert (len(first.rows), len(vehicles.rows), len(signs.rows)) == (50, 0, 50)
@@ -212,7 +212,7 @@ def test_a_group_that_never_fired_is_never_run(trained: Any, serve: Serve) -> No
 def test_the_same_seed_fires_in_the_same_order(trained: Any, serve: Serve) -> None:
     def order(seed: int) -> list[int]:
         loaded, (_, vehicles, _) = counted(serve(cascade(trained)))
-        call = workload(cascade(trained), loaded, trained.bundle, gate(0.5, vehicles=0.5, nothing=0.5), seed=seed)
+        call = workload(cascade(trained), loaded, gate(0.5, vehicles=0.5, nothing=0.5), seed=seed)
         lengths = []
         for _ in range(100):
             call()

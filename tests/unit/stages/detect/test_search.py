@@ -20,7 +20,7 @@ from edgetl.config import Study
 from edgetl.measure.average_precision import ap50
 from edgetl.measure.matching import match
 from edgetl.stages.detect import search
-from edgetl.stages.detect.serving import Service
+from edgetl.stages.detect.serving import DetectorService
 from edgetl.stages.stage import Context, ProgressReporter
 
 Array = NDArray[np.float32]
@@ -176,10 +176,10 @@ def test_no_other_threshold_serves_better(shortlist: Search, image: Place, train
             found[name].append(np.array(rows, np.float32))
     gate = shortlist("cascade", val=val, found=found).gate
     assert gate is not None
-    second = {"vehicles": "vehicles@cascade", "signs": "signs@cascade"}
+    second = ("vehicles@cascade", "signs@cascade")
 
     def worth(threshold: float) -> float:
-        service = Service(trained.bundle, Study.model_fields["detection"].default.nms, threshold)
+        service = DetectorService(trained.bundle, Study.model_fields["detection"].default.nms, threshold)
         lists = {name: [service.numbered(name, one) for one in found[name]] for name in HEADS}
 
         def ask(name: str, fired: NDArray[np.bool_]) -> list[Array]:
