@@ -24,7 +24,7 @@ def cut_of(name: str) -> str:
 
 
 def family_of(deployment: str) -> str:
-    """Return the kind of which this is the one without tuned layers, such as ``branched`` for ``shared``; else itself."""
+    """Return the kind with tuned layers that a kind belongs to, such as ``branched`` for ``shared``; else itself."""
     return next((kind.name for kind in DEPLOYMENTS.values() if kind.frozen_name == deployment), deployment)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from edgetl.arrays import Float32Array
 from edgetl.artifacts.bundle import Activation, ClassificationHead
-from edgetl.config import COMBINED, ONE_VS_REST, OTHER, DeploymentKind
+from edgetl.config import COMBINED, DEPLOYMENTS, ONE_VS_REST, OTHER
 from edgetl.errors import EdgetlError
 from edgetl.train.solver import HeadProblem, Solution, design, fit
 
@@ -46,7 +46,7 @@ class HeadPlan:
         return torch.tensor([position[label] if label in position else position[OTHER] for label in labels])
 
 
-def plan_heads(kinds: Sequence[DeploymentKind], groups: Mapping[str, Sequence[str]]) -> tuple[HeadPlan, ...]:
+def plan_heads(deployments: Sequence[str], groups: Mapping[str, Sequence[str]]) -> tuple[HeadPlan, ...]:
     """The distinct heads that the deployments need; ``specialised`` and ``shared`` use the same ones."""
     every_label = tuple(label for labels in groups.values() for label in labels)
     plans = {
@@ -54,7 +54,8 @@ def plan_heads(kinds: Sequence[DeploymentKind], groups: Mapping[str, Sequence[st
         ONE_VS_REST: HeadPlan(ONE_VS_REST, every_label, "sigmoid"),
         **{group: HeadPlan(group, (*labels, OTHER), "softmax") for group, labels in groups.items()},
     }
-    return tuple(plans[name] for name in dict.fromkeys(role for kind in kinds for role in kind.roles(groups)))
+    needed = [role for name in deployments for role in DEPLOYMENTS[name].roles(groups)]
+    return tuple(plans[role] for role in dict.fromkeys(needed))
 
 
 def train_heads(

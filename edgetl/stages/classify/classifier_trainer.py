@@ -87,7 +87,7 @@ class ClassifierTrainer:
         self._backbone = source.backbone
         self._study = source.context.study
         self._message = source.context.reporter.message
-        self._plans = plan_heads(self._study.kinds, self._study.groups)
+        self._plans = plan_heads(self._study.deployments, self._study.groups)
         self.trained = TrainedClassifiers()
 
     def train_at_the_top(self) -> TrainValFeatures:

@@ -21,10 +21,10 @@ from edgetl.artifacts.deployment import (
     fired_rows,
     layout,
     merge_probabilities,
-    roles,
     tree_name,
 )
 from edgetl.artifacts.files import read_json, write_json
+from edgetl.config import DEPLOYMENTS
 
 Array = NDArray[np.float32]
 
@@ -53,10 +53,15 @@ def at(role: str, cut: str, *, truncated: bool = False) -> ClassificationHead:
 
 def test_every_deployment_has_heads_for_all_labels_together_or_for_a_group_each() -> None:
     groups = ("ab", "cde")
-    assert roles("combined", groups) == ("combined",)
-    assert roles("one-vs-rest", groups) == ("one-vs-rest",)
-    assert roles("specialised", groups) == roles("shared", groups) == roles("branched", groups) == groups
-    assert roles("cascade", groups) == ("combined", "ab", "cde")
+    assert DEPLOYMENTS["combined"].roles(groups) == ("combined",)
+    assert DEPLOYMENTS["one-vs-rest"].roles(groups) == ("one-vs-rest",)
+    assert (
+        DEPLOYMENTS["specialised"].roles(groups)
+        == DEPLOYMENTS["shared"].roles(groups)
+        == DEPLOYMENTS["branched"].roles(groups)
+        == groups
+    )
+    assert DEPLOYMENTS["cascade"].roles(groups) == ("combined", "ab", "cde")
 
 
 def test_a_tree_is_called_after_its_cuts_in_the_order_of_the_groups() -> None:
@@ -107,11 +112,11 @@ def test_no_two_graphs_of_a_study_share_a_file_name() -> None:
     trees = [
         (kind, [at(role, cut, truncated=truncated) for role, (cut, truncated) in zip(parts, chosen, strict=True)])
         for kind in ("combined", "specialised", "shared", "branched", "one-vs-rest")
-        for parts in [roles(kind, groups)[:3]]
+        for parts in [DEPLOYMENTS[kind].roles(groups)[:3]]
         for chosen in product(places, repeat=len(parts))
     ]
     specs = {spec for kind, heads in trees for spec in layout(kind, heads)}
-    specs |= {GraphSpec(stem=f"cascade.{role}", heads=(role,)) for role in roles("cascade", groups)}
+    specs |= {GraphSpec(stem=f"cascade.{role}", heads=(role,)) for role in DEPLOYMENTS["cascade"].roles(groups)}
     names = [
         spec.file(precision, target)
         for spec in specs

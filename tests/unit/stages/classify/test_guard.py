@@ -129,7 +129,7 @@ def test_what_breaks_in_int8_returns_to_float_in_all_deployments(study: Prepared
 
 @pytest.mark.slow
 def test_the_guard_judges_a_deployment_by_what_its_engines_predict(study: Prepared, tmp_path: Path) -> None:
-    context, order, index, trained = study(1.0)
+    context, order, index, _ = study(1.0)
     precisions, _ = order.prepare(index.train)
     guard = read_json(context.run.accuracy_control, StudyAccuracyControl).formats["onnxruntime"]
     shortlist, images = read_json(context.run.shortlist, Shortlist), images_of(index, tmp_path)
