@@ -19,9 +19,6 @@ from edgetl.artifacts.measurements import (
     Waterfall,
 )
 
-# What ``accuracy`` means in a study.
-Metric = Literal["top-1", "mAP@0.5"]
-
 
 class EngineFile(Artifact):
     """An engine of a deployment. ``file`` is relative to the run directory."""
@@ -32,7 +29,9 @@ class EngineFile(Artifact):
 
 
 class Accuracy(Artifact):
-    """Top-1 accuracy, or mAP@0.5. In ``groups`` all labels compete; in ``masked`` only those of the image's own group.
+    """A study's metric on the test images.
+
+    In ``groups`` all labels compete; in ``masked`` only those of the image's own group.
 
     JSON is flat: ``overall`` and each group by name are estimates; a group's holds its ``masked`` one, which detection
     lacks.
@@ -184,7 +183,7 @@ class Evaluation(Artifact):
     """Accuracy of every deployment and precision on the test set: the part of `results.json` that `evaluate` writes."""
 
     schema_version: Literal[2] = 2
-    metric: Metric = "top-1"
+    metric: str = "top-1"
     images: int
     deployments: tuple[DeploymentResult, ...]
     comparisons: tuple[Comparison, ...]
@@ -239,7 +238,7 @@ class Results(Artifact):
 
     schema_version: Literal[2] = 2
     study: str
-    metric: Metric = "top-1"
+    metric: str = "top-1"
     environment: dict[str, Any]
     data: dict[str, Any]
     training: dict[str, Any]

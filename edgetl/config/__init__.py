@@ -9,8 +9,8 @@ from edgetl.config.fields import (
     Precision,
     QdqFormat,
     RuntimeName,
-    TaskName,
 )
+from edgetl.config.metrics import METRICS, Metric, MetricWords, TaskName, metric_named, metric_of_task
 from edgetl.config.preprocessing import CONTRACTS, Fit, InputContract, Interpolation, PixelValues, load_contract
 from edgetl.config.recipe import CalibrationRecipe, load_recipe
 from edgetl.config.sections import (
@@ -38,6 +38,7 @@ __all__ = [
     "FORMATS",
     "GENERATED",
     "LARGEST_IMAGE",
+    "METRICS",
     "ONE_VS_REST",
     "OTHER",
     "AccuracyControl",
@@ -55,6 +56,8 @@ __all__ = [
     "Fit",
     "InputContract",
     "Interpolation",
+    "Metric",
+    "MetricWords",
     "NmsSettings",
     "PixelValues",
     "Precision",
@@ -68,5 +71,7 @@ __all__ = [
     "load_contract",
     "load_recipe",
     "load_study",
+    "metric_named",
+    "metric_of_task",
     "register_deployment",
 ]

@@ -7,13 +7,13 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from edgetl.config.deployments import DEPLOYMENTS, known_deployment
+from edgetl.config.metrics import METRICS, known_metric
 
 Precision = Literal["fp32", "fp16", "int8"]
 RuntimeName = Literal["auto", "onnxruntime", "tensorrt", "tensorrt-rtx"]
 # Where Q/DQ nodes go and of which type they are: each runtime is fast on a graph of its own format only.
 QdqFormat = Literal["tensorrt", "onnxruntime"]
 DataFormat = Literal["image-folder", "csv", "digits", "synthetic", "coco", "yolo", "voc"]
-TaskName = Literal["classify", "detect"]
 CalibrationMethod = Literal["max", "percentile", "entropy", "mse", "auto"]
 
 # The class that a specialist's head gives to images of the other groups.
@@ -81,6 +81,11 @@ DeploymentName = Annotated[
     str,
     AfterValidator(known_deployment),
     Field(json_schema_extra=lambda schema: schema.update(enum=list(DEPLOYMENTS))),
+]
+MetricName = Annotated[
+    str,
+    AfterValidator(known_metric),
+    Field(json_schema_extra=lambda schema: schema.update(enum=list(METRICS))),
 ]
 Label = Annotated[str, Field(min_length=1), BeforeValidator(_label)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]  # torch takes 64 bits with a sign, numpy none below 0

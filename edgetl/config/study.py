@@ -9,7 +9,8 @@ from typing import ClassVar
 from pydantic import field_validator, model_validator
 
 from edgetl.config.deployments import COMBINED, DEPLOYMENTS, ONE_VS_REST, DeploymentKind
-from edgetl.config.fields import OTHER, DeploymentName, Label, Name, Precision, RuntimeName, Seed, TaskName
+from edgetl.config.fields import OTHER, DeploymentName, Label, MetricName, Name, Precision, RuntimeName, Seed
+from edgetl.config.metrics import METRICS, Metric, TaskName, metric_of_task
 from edgetl.config.sections import (
     FORMATS,
     AccuracyControl,
@@ -35,6 +36,7 @@ class Study(Settings):
 
     name: Name
     task: TaskName = "classify"
+    metric: MetricName | None = None
     data: DataSettings
     groups: dict[Name, tuple[Label, ...]]
     backbone: BackboneSettings
@@ -59,6 +61,11 @@ class Study(Settings):
     def labels(self) -> tuple[str, ...]:
         """All labels of all groups, in the order of the study file."""
         return tuple(label for group in self.groups.values() for label in group)
+
+    @property
+    def decided_by(self) -> Metric:
+        """The metric of the test images that the verdict weighs."""
+        return metric_of_task(self.task) if self.metric is None else METRICS[self.metric]
 
     @field_validator("groups")
     @classmethod
@@ -99,6 +106,9 @@ class Study(Settings):
         if odd:
             known = ", ".join(kind.name for kind in DEPLOYMENTS.values() if self.task in kind.tasks)
             faults.append(f"has deployment {' and '.join(odd)}, which task {self.task} has not; it has {known}")
+        if self.decided_by.task != self.task:
+            known = " or ".join(metric.name for metric in METRICS.values() if metric.task == self.task)
+            faults.append(f"has metric {self.metric}, which task {self.task} has not; it has {known}")
         if self.data.format not in FORMATS[self.task]:
             known = f"expected one of {', '.join(sorted(FORMATS[self.task]))}"
             faults.insert(0, f"has data.format {self.data.format}, which task {self.task} does not read; {known}")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import combinations, pairwise
+from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from edgetl.arrays import BoolArray, Float64Array, Int32Array, Int64Array
 from edgetl.artifacts.measurements import AccuracyEstimate
-from edgetl.artifacts.results import Accuracy, AveragePrecision, Comparison, LabelPrecision, MeanAveragePrecision
+from edgetl.artifacts.results import Accuracy, AveragePrecision, LabelPrecision, MeanAveragePrecision
 from edgetl.errors import EdgetlError
 from edgetl.measure import bootstrap
 from edgetl.measure.matching import IOU_THRESHOLDS, Matches
@@ -85,25 +86,42 @@ def map50_drop(a: Matches, b: Matches) -> tuple[float, float, float, float]:
     return value, float(np.nanstd(differences[1:])), low, high
 
 
-def as_accuracy(measured: AveragePrecision) -> Accuracy:
-    """Return mAP@0.5 as the accuracy that a classification study has."""
-    return Accuracy(overall=measured.overall.ap50, groups={name: one.ap50 for name, one in measured.groups.items()})
-
-
-def compare_map50(matches: Mapping[str, Matches]) -> tuple[Comparison, ...]:
-    """Return the difference in mAP@0.5 of every pair, both on the same drawn images.
+def map50_accuracy(matches: Matches, groups: Mapping[str, Sequence[str]]) -> Accuracy:
+    """Return mAP@0.5 as the accuracy that a classification study has.
 
     Raises:
         EdgetlError: no image has an object.
     """
-    sampled = {title: _sampled(one) for title, one in matches.items()}
-    comparisons = []
-    for a, b in combinations(matches, 2):
-        if not np.array_equal(matches[a].objects, matches[b].objects):
-            raise ValueError(f"{a} and {b} were matched to different objects")
-        difference, low, high = _interval(sampled[a] - sampled[b], (-1.0, 1.0), matches[a].objects)
-        comparisons.append(Comparison(a=a, b=b, metric="accuracy", difference=difference, low=low, high=high))
-    return tuple(comparisons)
+    return as_accuracy(mean_average_precision(matches, groups))
+
+
+def as_accuracy(measured: AveragePrecision) -> Accuracy:
+    """Return mAP@0.5 of what was measured as the accuracy that a classification study has."""
+    return Accuracy(overall=measured.overall.ap50, groups={name: one.ap50 for name, one in measured.groups.items()})
+
+
+@dataclass(frozen=True, eq=False)
+class Map50Samples:
+    """mAP@0.5 of the test set and of each one drawn from it, and the objects of each image and label."""
+
+    values: Float64Array
+    objects: Int64Array
+
+
+def map50_samples(matches: Matches) -> Map50Samples:
+    """Return mAP@0.5 of the test set itself, and of each one drawn from it.
+
+    Raises:
+        EdgetlError: no image has an object.
+    """
+    return Map50Samples(_sampled(matches), matches.objects)
+
+
+def map50_difference(a: Map50Samples, b: Map50Samples) -> tuple[float, float, float]:
+    """Return the difference in mAP@0.5 and its interval, both on the same drawn images."""
+    if not np.array_equal(a.objects, b.objects):
+        raise ValueError("the two were matched to different objects")
+    return _interval(a.values - b.values, (-1.0, 1.0), a.objects)
 
 
 def _with_objects(matches: Matches) -> list[int]:

@@ -21,14 +21,14 @@ def mean_of_hits(hits: BoolArray, seed: int = 0) -> AccuracyEstimate:
     """
     n, value = len(hits), float(hits.mean())
     if value in {0.0, 1.0}:
-        slack = _unseen(n)
+        slack = unseen(n)
         return AccuracyEstimate(value=value, low=max(0.0, value - slack), high=min(1.0, value + slack), n=n)
     draws = np.random.default_rng(seed).binomial(n, value, RESAMPLES) / n
     low, high = np.percentile(draws, TAILS)
     return AccuracyEstimate(value=value, low=float(low), high=float(high), n=n)
 
 
-def _unseen(n: int) -> float:
+def unseen(n: int) -> float:
     """Return the greatest chance of an event that n trials may still not have shown."""
     return float(1.0 - ((1 - CONFIDENCE) / 2) ** (1.0 / n))
 
@@ -42,7 +42,7 @@ def paired_difference(a: BoolArray, b: BoolArray, seed: int = 0) -> tuple[float,
     n = len(a)
     wins, losses = int((a & ~b).sum()), int((b & ~a).sum())
     if wins == losses == 0:
-        slack = _unseen(n)
+        slack = unseen(n)
         return 0.0, -slack, slack
     chances = np.array([wins, losses, n - wins - losses]) / n
     draws = np.random.default_rng(seed).multinomial(n, chances, RESAMPLES)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from edgetl.artifacts.accuracy_control_record import AccuracyControlResult
 from edgetl.artifacts.results import Results
-from edgetl.report.metric_words import MetricWords, terms
 from edgetl.report.table import UNKNOWN, interval
 from edgetl.report.wording import abridged, count, percent, points, printable, signed
 
@@ -42,7 +41,7 @@ class AccuracyControlSection:
     layers: tuple[SensitivityRow, ...]
 
 
-def accuracy_control_sentence(control: AccuracyControlResult, words: MetricWords) -> str:
+def accuracy_control_sentence(control: AccuracyControlResult) -> str:
     """Return how INT8 kept its accuracy, or that it did not."""
     if control.why_not_met is not None:
         return f"{control.why_not_met}."
@@ -55,10 +54,11 @@ def accuracy_control_sentence(control: AccuracyControlResult, words: MetricWords
         known = len(costs) == len(excluded)
         price = f", which costs about {percent(sum(costs))} % of latency by estimate" if known else ""
         how = f"with {len(names)} of {every} in {control.excluded_precision} ({abridged(names)}){price}"
+    what = control.metric or "accuracy"
     drift = f"{signed(-taken.drop)} points against FP32, give or take {points(taken.standard_error)}"
     images = f"on {count(control.images, 'validation image')}"
     limit = f"where accuracy control allows a drop of {points(control.max_accuracy_drop)}"
-    return f"INT8 by {taken.variant} keeps its {words.name} {how}: {drift}, {images}, {limit}."
+    return f"INT8 by {taken.variant} keeps its {what} {how}: {drift}, {images}, {limit}."
 
 
 def accuracy_control_section(results: Results) -> AccuracyControlSection | None:
@@ -67,7 +67,7 @@ def accuracy_control_section(results: Results) -> AccuracyControlSection | None:
     if control is None:
         return None
     return AccuracyControlSection(
-        lead=printable(accuracy_control_sentence(control, terms(results.metric))),
+        lead=printable(accuracy_control_sentence(control)),
         floating=control.excluded_precision,
         attempts=tuple(
             AttemptRow(

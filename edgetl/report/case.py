@@ -7,19 +7,18 @@ from dataclasses import dataclass
 
 from edgetl.artifacts.accuracy_control_record import AccuracyControlResult
 from edgetl.artifacts.results import Comparison, DeploymentResult
-from edgetl.config import BudgetSettings
+from edgetl.config import BudgetSettings, Metric
 from edgetl.report.choice import choose_stable
 from edgetl.report.evidence import Candidate, Pairs, Simplicity, candidates, most_accurate
 from edgetl.report.limits import LimitCheck, standings
-from edgetl.report.metric_words import MetricWords
 
 
 @dataclass(frozen=True)
 class VerdictCase:
     """Candidates, the simplest first, and how each stands to each limit (by title).
 
-    ``reference`` is the most accurate candidate; ``not_run`` are the rows that are no candidates; ``terms`` name their
-    accuracy; ``accuracy_control`` says how INT8 came about.
+    ``reference`` is the most accurate candidate; ``not_run`` are the rows that are no candidates; ``metric`` is what
+    their accuracy is; ``accuracy_control`` says how INT8 came about.
     """
 
     candidates: tuple[Candidate, ...]
@@ -28,7 +27,7 @@ class VerdictCase:
     standings: Mapping[str, tuple[LimitCheck, ...]]
     pairs: Pairs
     budget: BudgetSettings
-    terms: MetricWords
+    metric: Metric
     accuracy_control: AccuracyControlResult | None = None
 
     @property
@@ -69,7 +68,7 @@ def build_case(
     measured: Iterable[DeploymentResult],
     comparisons: Iterable[Comparison],
     budget: BudgetSettings,
-    terms: MetricWords,
+    metric: Metric,
     accuracy_control: AccuracyControlResult | None = None,
 ) -> VerdictCase | None:
     """Return the case, or None where no row was run. The order of the rows does not matter."""
@@ -84,9 +83,9 @@ def build_case(
         candidates=run,
         not_run=tuple(row for row in rows if row.title not in ran),
         reference=reference,
-        standings={candidate.title: standings(candidate, reference, pairs, budget, terms) for candidate in run},
+        standings={candidate.title: standings(candidate, reference, pairs, budget, metric) for candidate in run},
         pairs=pairs,
         budget=budget,
-        terms=terms,
+        metric=metric,
         accuracy_control=accuracy_control,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgetl.artifacts.results import Results, Tree
+from edgetl.config import metric_named, metric_of_task
 from edgetl.report.cut_sweep import depth_order
 from edgetl.report.deployment_names import family_of, is_truncated, uniform, without_truncation
 from edgetl.report.drawing import (
@@ -24,7 +25,6 @@ from edgetl.report.drawing import (
     whiskers,
 )
 from edgetl.report.evidence import Candidate, candidates
-from edgetl.report.metric_words import MetricWords, terms
 from edgetl.report.wording import flops, flops_unit, percent, significant
 
 _TICK_WIDTH = 12
@@ -47,6 +47,8 @@ def search(results: Results) -> PlotlyFigure | None:
     unit, size = flops_unit(max(tree.flops for tree in trees))
     places = {tree.name: (tree.flops / size, tree.val_accuracy * 100) for tree in trees}
     costs = [cost for cost, _ in places.values()]
+    # Heads are trained and trees searched by the first metric of the task, whatever decides on the test images.
+    searched = metric_of_task(metric_named(results.metric).task)
     fractions = [tree.val_accuracy for tree in trees]
     chosen = results.verdict.deployment
     kinds = dict.fromkeys((tree.deployment, tree.measured) for tree in sorted(trees, key=lambda tree: tree.measured))
@@ -59,7 +61,7 @@ def search(results: Results) -> PlotlyFigure | None:
         "layout": layout(
             440,
             xaxis=cost_axis(f"{unit} for one image", min(costs), max(costs))[0],
-            yaxis=accuracy_axis(f"Validation {terms(results.metric).name}, %", min(fractions), max(fractions)),
+            yaxis=accuracy_axis(f"Validation {searched.words.name}, %", min(fractions), max(fractions)),
         ),
     }
 
@@ -115,11 +117,10 @@ def freeze_depth(results: Results) -> PlotlyFigure | None:
         dotted = [(positions[cut], trees[cut]) for cut in cuts if cut in trees]
         data += _dotted(dotted, colour(deployment), truncated)
     run = [candidate for line in series.values() for candidate in line.values()]
+    drawn = [tree for line in considered.values() for tree in line.values()]
     return {
         "data": data,
-        "layout": _panels(
-            terms(results.metric), cuts, run, [tree for line in considered.values() for tree in line.values()]
-        ),
+        "layout": _panels(metric_named(results.metric).words.title, cuts, run, drawn),
     }
 
 
@@ -186,9 +187,7 @@ def _lines(members: Sequence[tuple[float, Candidate]], paint: str, mark: str, tr
     return [whole | accuracy, whole | latency]
 
 
-def _panels(
-    words: MetricWords, cuts: Sequence[str], run: Sequence[Candidate], considered: Sequence[Tree]
-) -> PlotlyFigure:
+def _panels(accuracy: str, cuts: Sequence[str], run: Sequence[Candidate], considered: Sequence[Tree]) -> PlotlyFigure:
     lowest = min([one.accuracy.overall.low for one in run] + [tree.val_accuracy for tree in considered])
     best = max([one.accuracy.overall.high for one in run] + [tree.val_accuracy for tree in considered])
     slowest = max(candidate.latency.high for candidate in run)
@@ -202,7 +201,7 @@ def _panels(
     return layout(
         720,
         xaxis=x_axis,
-        yaxis=accuracy_axis(f"{words.title}, %", lowest, best) | {"domain": [0.58, 1.0]},
+        yaxis=accuracy_axis(f"{accuracy}, %", lowest, best) | {"domain": [0.58, 1.0]},
         yaxis2=axis("Milliseconds (p50)", (0.0, slowest * 1.12)) | {"domain": [0.28, 0.53]},
         yaxis3=axis("MFLOPs", (0.0, most * 1.12)) | {"domain": [0.0, 0.23]},
     )

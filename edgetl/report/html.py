@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgetl.artifacts.results import Results
+from edgetl.config import MetricWords, metric_named
 from edgetl.errors import EdgetlError, MissingExtraError
 from edgetl.report.accuracy_control_section import accuracy_control_section
 from edgetl.report.cut_plots import freeze_depth, search
@@ -17,7 +18,6 @@ from edgetl.report.detectors import precision_table, trained_heads, training_fac
 from edgetl.report.drawing import PlotlyFigure, colour, symbol
 from edgetl.report.energy_and_memory import energy_sentence
 from edgetl.report.evidence import Interval, candidates
-from edgetl.report.metric_words import MetricWords, terms
 from edgetl.report.plots import accuracy_against_latency, frontier, group_accuracy
 from edgetl.report.scenario_tables import scenario_tables
 from edgetl.report.table import UNKNOWN, rows, unit_of_flops
@@ -75,18 +75,19 @@ def render_html(results: Results) -> str:
 
 
 def _measurements(results: Results) -> dict[str, Any]:
-    table, run, words = rows(results), candidates(results.deployments), terms(results.metric)
+    table, run, metric = rows(results), candidates(results.deployments), metric_named(results.metric)
     groups = list(dict.fromkeys(group for candidate in run for group in candidate.accuracy.groups))
     return {
         "results": results,
-        "terms": words,
+        "words": metric.words,
+        "task_words": metric.task_words,
         "headline": headline(results.verdict),
         "chosen": next((row for row in table if row.chosen), None),
         "rows": table,
         "groups": groups,
         "energy": any(row.energy_mj != UNKNOWN for row in table),
         "flops": unit_of_flops(results) if any(row.flops != UNKNOWN for row in table) else None,
-        "budget": list(_budget(results.budget, words)),
+        "budget": list(_budget(results.budget, metric.words)),
         "pairs": _pairs(results),
         "run": run,
         "names": {candidate.deployment: colour(candidate.deployment) for candidate in run},

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from edgetl.config import BudgetSettings
+from edgetl.config import BudgetSettings, Metric
 from edgetl.report.evidence import Candidate, Interval, Pairs
-from edgetl.report.metric_words import MetricWords
 from edgetl.report.wording import percent, points, significant
 
 # Where the budget sets no accuracy limit, a smaller drop than this (one point) is taken for no drop.
@@ -83,7 +82,7 @@ class LimitCheck:
 
 
 def standings(
-    candidate: Candidate, reference: Candidate, pairs: Pairs, budget: BudgetSettings, terms: MetricWords
+    candidate: Candidate, reference: Candidate, pairs: Pairs, budget: BudgetSettings, metric: Metric
 ) -> tuple[LimitCheck, ...]:
     """Return a check for every limit that is set, and for the accuracy drop where no accuracy limit is."""
     overall, latency, row, checks = candidate.accuracy.overall, candidate.latency, candidate.row, []
@@ -93,10 +92,10 @@ def standings(
             limit, met = budget.max_accuracy_drop, drop <= budget.max_accuracy_drop + _ROUNDING
         else:
             limit, met = TOLERATED_DROP, drop < TOLERATED_DROP or (paired is not None and paired.includes(0.0))
-        checks.append(LimitCheck(f"{terms.name} drop", "points", drop, paired, limit, met, images=overall.n))
+        checks.append(LimitCheck(f"{metric.words.name} drop", "points", drop, paired, limit, met, images=overall.n))
     if budget.min_accuracy is not None:
         interval, met = Interval(overall.value, overall.low, overall.high), overall.value >= budget.min_accuracy
-        least = LimitCheck(terms.name, "%", overall.value, interval, budget.min_accuracy, met, False, overall.n)
+        least = LimitCheck(metric.words.name, "%", overall.value, interval, budget.min_accuracy, met, False, overall.n)
         checks.append(least)
     energy, why, joules = row.energy, None, None
     if energy is not None:

@@ -112,10 +112,10 @@ def _speed(case: VerdictCase, a: Candidate, b: Candidate) -> str:
 
 
 def _accuracy(case: VerdictCase, a: Candidate, b: Candidate) -> str:
-    difference, words = case.pairs.accuracy(a, b), case.terms
+    difference, words = case.pairs.accuracy(a, b), case.metric.words
     if difference is None:
         shares = f"{percent(a.overall_accuracy)} % {words.unit} against {percent(b.overall_accuracy)} %"
-        return f"{shares} (not compared {words.paired})"
+        return f"{shares} (not compared {case.metric.task_words.paired})"
     if difference.low > 0.0:
         return f"{points(difference.value)} points {words.higher} ({_range(difference)})"
     if difference.high < 0.0:

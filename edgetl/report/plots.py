@@ -8,6 +8,7 @@ from typing import Any
 
 from edgetl.artifacts.measurements import AccuracyEstimate
 from edgetl.artifacts.results import Results
+from edgetl.config import metric_named
 from edgetl.report.cut_sweep import has_cuts
 from edgetl.report.drawing import (
     PlotlyFigure,
@@ -25,7 +26,6 @@ from edgetl.report.drawing import (
     whiskers,
 )
 from edgetl.report.evidence import Candidate, candidates, most_accurate
-from edgetl.report.metric_words import MetricWords, terms
 from edgetl.report.wording import flops, percent, significant
 
 # A label's line in characters and in pixels: a figure's height is set before plotly.js draws its text.
@@ -44,7 +44,7 @@ def accuracy_against_latency(results: Results) -> PlotlyFigure | None:
     if ceiling is not None and ceiling < 2.0 * highest:
         highest = max(highest, ceiling)
     x_axis, x_end = cost_axis("Milliseconds for one image (p50)", lowest, highest)
-    y_axis = _accuracy_axis(terms(results.metric), [candidate.accuracy.overall for candidate in run], floor)
+    y_axis = _accuracy_axis(results, [candidate.accuracy.overall for candidate in run], floor)
     shapes, notes = [], []
     if ceiling is not None and ceiling < x_end:
         shapes += _beyond("x", ceiling, x_end)
@@ -76,7 +76,7 @@ def frontier(results: Results) -> tuple[Candidate, ...]:
 
 def group_accuracy(results: Results, group: str) -> PlotlyFigure:
     """Return a figure of accuracy in ``group``, with hollow points where it is masked to the group's own labels."""
-    words = terms(results.metric)
+    words = metric_named(results.metric).task_words
     apart, height = (0.16, 44) if words.masked else (0.0, 32)
     run = tuple(c for c in candidates(results.deployments) if group in c.accuracy.groups)
     if has_cuts(results):
@@ -91,7 +91,7 @@ def group_accuracy(results: Results, group: str) -> PlotlyFigure:
         traces.append(_dots(masked, "masked to the group's labels", "-open"))
     labels = [narrow(candidate.title, _LABEL_WIDTH) for candidate in run]
     row_height = max(height, *(_LINE_HEIGHT * (label.count("<br>") + 1) for label in labels))
-    axes = {"xaxis": _accuracy_axis(words, everywhere, None), "yaxis": row_axis(labels)}
+    axes = {"xaxis": _accuracy_axis(results, everywhere, None), "yaxis": row_axis(labels)}
     return {"data": traces, "layout": layout(90 + row_height * len(run), **axes)}
 
 
@@ -103,8 +103,9 @@ def _place(candidate: Candidate) -> tuple[float, float]:
     return candidate.latency.p50, candidate.overall_accuracy * 100
 
 
-def _accuracy_axis(words: MetricWords, estimates: Sequence[AccuracyEstimate], floor: float | None) -> PlotlyFigure:
-    return accuracy_axis(f"{words.title}, %", min(e.low for e in estimates), max(e.high for e in estimates), floor)
+def _accuracy_axis(results: Results, estimates: Sequence[AccuracyEstimate], floor: float | None) -> PlotlyFigure:
+    title = f"{metric_named(results.metric).words.title}, %"
+    return accuracy_axis(title, min(e.low for e in estimates), max(e.high for e in estimates), floor)
 
 
 def _point(candidate: Candidate) -> PlotlyFigure:

@@ -69,7 +69,7 @@ def _accuracy_control_reason(case: VerdictCase) -> str | None:
     # Where accuracy control gave up, INT8 was not run, and `_why_not_run` gives the reason.
     if case.accuracy_control is None or case.accuracy_control.why_not_met:
         return None
-    return accuracy_control_sentence(case.accuracy_control, case.terms)
+    return accuracy_control_sentence(case.accuracy_control)
 
 
 def _sentences(*texts: str | None) -> tuple[str, ...]:
@@ -77,7 +77,7 @@ def _sentences(*texts: str | None) -> tuple[str, ...]:
 
 
 def _key_figures(case: VerdictCase, candidate: Candidate) -> str:
-    accuracy = f"{percent(candidate.overall_accuracy)} % {case.terms.name}"
+    accuracy = f"{percent(candidate.overall_accuracy)} % {case.metric.words.name}"
     return f"{accuracy}, {significant(candidate.latency.p50)} ms for one image"
 
 
@@ -85,7 +85,7 @@ def _why_this_one(case: VerdictCase, choice: Choice) -> str:
     winner, qualified = choice.winner, len(case.qualified)
     stable = sum(candidate.latency.stable for candidate in case.qualified)
     limited = accuracy_is_limited(case.budget)
-    unlimited = f"about {case.terms.alike} as the best (no {case.terms.name} limit is set)"
+    unlimited = f"about {case.metric.words.alike} as the best (no {case.metric.words.name} limit is set)"
     meet = "within the budget" if limited else unlimited
     if qualified == 1:
         how = f"the only one of {count(len(case.candidates), 'candidate')} that is {meet}"
@@ -96,7 +96,7 @@ def _why_this_one(case: VerdictCase, choice: Choice) -> str:
     else:
         tied = abridged([candidate.title for candidate in choice.tied if candidate != winner])
         simplest = f"simplest ({count(len(winner.row.engines), 'engine')})"
-        trait = simplest if choice.settled_by == "simplicity" else case.terms.highest
+        trait = simplest if choice.settled_by == "simplicity" else case.metric.words.highest
         rivals = f"{tied} {'is' if len(choice.tied) == 2 else 'are'} not proven to be 5 % faster or more"
         how = f"the {trait} of the fastest that are {meet} ({rivals})"
     return f"{winner.title} is {how}: {_key_figures(case, winner)}."
@@ -138,12 +138,13 @@ def _limits_met(case: VerdictCase, winner: Candidate) -> str:
 
 def _drop(case: VerdictCase, winner: Candidate, standing: LimitCheck) -> str:
     if winner == case.reference:
-        return f"it is {case.terms.best}"
+        return f"it is {case.metric.words.best}"
     limit = f"{'budget' if accuracy_is_limited(case.budget) else 'tolerance'} of {points(standing.limit)}"
     behind = f"{points(standing.value or 0.0)} points below that of the best, {case.reference.title}"
-    lead = f"its {case.terms.name} is {behind}"
+    lead = f"its {case.metric.words.name} is {behind}"
     if standing.interval is None:
-        return f"{lead}, within the {limit}, but the two were not compared {case.terms.paired}, so it is not proven"
+        unpaired = f"the two were not compared {case.metric.task_words.paired}"
+        return f"{lead}, within the {limit}, but {unpaired}, so it is not proven"
     low, high = standing.interval.low, standing.interval.high
     start = f"{points(low)}" if low >= 0.0 else f"{points(-low)} points above"
     if standing.proven:

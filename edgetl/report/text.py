@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from edgetl.artifacts.results import Results, Verdict
+from edgetl.config import Metric, metric_named
 from edgetl.report.cut_sweep import has_cuts
 from edgetl.report.deployment_names import folded
-from edgetl.report.metric_words import MetricWords, terms
 from edgetl.report.table import UNKNOWN, ResultRow, rows, unit_of_flops
 from edgetl.report.training_facts import cascade_note
 from edgetl.report.wording import printable
@@ -28,12 +28,13 @@ def render_table(results: Results) -> Table:
     A long name is broken after ``@``.
     """
     # Every cell is a `Text`: rich would read a name in brackets as markup.
-    shown, swept, words = rows(results), has_cuts(results), terms(results.metric)
-    caption = Text(" ".join(filter(None, (words.caption, _COSTS, cascade_note(results)))))
+    shown, swept, metric = rows(results), has_cuts(results), metric_named(results.metric)
+    captions = (metric.words.caption, metric.task_words.caption, _COSTS, cascade_note(results))
+    caption = Text(" ".join(filter(None, captions)))
     # One blank between columns and two lines in a row: the figures and the groups fit 80 columns.
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), caption=caption, caption_justify="left")
     energy = any(row.energy_mj != UNKNOWN for row in shown)
-    _add_columns(table, words, unit_of_flops(results) if swept else "", energy)
+    _add_columns(table, metric, unit_of_flops(results) if swept else "", energy)
     reasons: set[str | None] = set()
     for position, row in enumerate(shown):
         if swept and row.name != shown[position - 1].name:
@@ -47,10 +48,10 @@ def render_table(results: Results) -> Table:
     return table
 
 
-def _add_columns(table: Table, words: MetricWords, unit_of_flops: str, energy: bool) -> None:
+def _add_columns(table: Table, metric: Metric, unit_of_flops: str, energy: bool) -> None:
     table.add_column("", no_wrap=True)
-    table.add_column(words.name, justify="right", no_wrap=True)
-    table.add_column("by group: all/masked" if words.masked else "by group", overflow="fold")
+    table.add_column(metric.words.name, justify="right", no_wrap=True)
+    table.add_column("by group: all/masked" if metric.task_words.masked else "by group", overflow="fold")
     size = f"MB file\nMB used\n{unit_of_flops}".rstrip()
     for header in ("p50", "p90\np99", size, *(["mJ"] if energy else [])):
         table.add_column(header, justify="right", no_wrap=True)

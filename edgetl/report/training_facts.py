@@ -9,10 +9,9 @@ from pydantic import ValidationError
 from edgetl.artifacts.bundle import TOP, role_of
 from edgetl.artifacts.files import Artifact
 from edgetl.artifacts.results import Results
-from edgetl.config import COMBINED, ONE_VS_REST
+from edgetl.config import COMBINED, ONE_VS_REST, metric_named
 from edgetl.errors import EdgetlError
 from edgetl.report.cut_sweep import shared_flops
-from edgetl.report.metric_words import terms
 from edgetl.report.table import UNKNOWN
 from edgetl.report.wording import flops, listed, percent, printable, signed, significant
 
@@ -75,7 +74,7 @@ def cascade_note(results: Results) -> str | None:
         what = f"training.cascade has {error.error_count()} faults"
         raise EdgetlError(f"results.json: {what}, expected threshold and fired; run `edgetl report` again") from None
     fired = listed([f"{printable(group)} on {percent(fraction)} %" for group, fraction in cascade.fired.items()])
-    words = terms(results.metric)
+    words = metric_named(results.metric).task_words
     where = words.fires.format(threshold=significant(cascade.threshold, 2))
     return (
         f"A cascade runs combined on every image, and a group's specialist only where combined {where} ({fired} of "

@@ -30,11 +30,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgetl.artifacts.accuracy_control_record import AccuracyControlResult
-from edgetl.artifacts.results import Comparison, DeploymentResult, Metric, Verdict
-from edgetl.config import BudgetSettings
+from edgetl.artifacts.results import Comparison, DeploymentResult, Verdict
+from edgetl.config import BudgetSettings, metric_named
 from edgetl.report.case import build_case
 from edgetl.report.choice import choose_stable, choose_trusting
-from edgetl.report.metric_words import terms
 from edgetl.report.reasons import why_chosen, why_nothing, why_nothing_ran
 
 
@@ -42,14 +41,14 @@ def decide(
     measured: Sequence[DeploymentResult],
     comparisons: Sequence[Comparison],
     budget: BudgetSettings,
-    metric: Metric = "top-1",
-    guard: AccuracyControlResult | None = None,
+    metric: str = "top-1",
+    accuracy_control: AccuracyControlResult | None = None,
 ) -> Verdict:
     """Return what to ship, and why. It depends on nothing else, and not on the order of the rows.
 
-    ``metric`` is what their accuracy is, ``guard`` how accuracy control made INT8: they change the words, not who wins.
+    ``metric`` is what their accuracy is, ``accuracy_control`` how INT8 was made: they change the words, not who wins.
     """
-    case = build_case(measured, comparisons, budget, terms(metric), guard)
+    case = build_case(measured, comparisons, budget, metric_named(metric), accuracy_control)
     if case is None:
         reasons = why_nothing_ran(sorted(measured, key=lambda row: row.title))
         return Verdict(deployment=None, precision=None, budget_met=False, stable=False, reasons=reasons)

@@ -21,11 +21,12 @@ from edgetl.stages.tasks import task_of
 
 
 def inputs(context: Context) -> dict[str, Any]:
-    return build_engine.inputs(context)
+    return {**build_engine.inputs(context), "metric": context.study.decided_by.name}
 
 
 def work(context: Context) -> list[Path]:
     task, planned = task_of(context.study), planned_deployments(context)
+    metric = context.study.decided_by.name
     able = {one.title: (one.deployment, engine_paths(context, one)) for one in planned if one.unsupported is None}
     scoring = task.scoring(context, list(able))
     broken = _show_all(context, able, scoring)
@@ -33,10 +34,10 @@ def work(context: Context) -> list[Path]:
     results = tuple(one.result(context.runtime).replaced(**figures.get(one.title, {})) for one in planned)
     for one in results:
         if one.accuracy is not None:
-            share = f"{task.metric} {one.accuracy.overall.value:.1%} of {scoring.images} images"
+            share = f"{metric} {one.accuracy.overall.value:.1%} of {scoring.images} images"
             context.reporter.message(f"evaluate: {one.title}: {share}")
     evaluation = Evaluation(
-        metric=task.metric,
+        metric=metric,
         images=scoring.images,
         deployments=results,
         comparisons=scoring.comparisons(),

@@ -45,7 +45,7 @@ def work(context: Context) -> list[Path]:
         disturbances=profile.disturbances,
         scenarios=profile.scenarios,
         accuracy_control=controlled,
-        verdict=decide(measured, comparisons, budget, evaluation.metric, controlled),
+        verdict=decide(measured, comparisons, budget, evaluation.metric, accuracy_control=controlled),
     )
     page = render_html(results)  # before anything is written: results.json and report.html belong together
     write_json(context.run.results, results)

@@ -12,7 +12,7 @@ from edgetl.artifacts.bundle import Bundle
 from edgetl.artifacts.data_index import DataIndex
 from edgetl.artifacts.deployment import Deployment
 from edgetl.artifacts.detector_bundle import DetectionBundle
-from edgetl.artifacts.results import Comparison, Metric
+from edgetl.artifacts.results import Comparison
 from edgetl.config import Study
 from edgetl.stages.serving import Loaded, Service
 from edgetl.stages.stage import Context, Worker
@@ -50,10 +50,6 @@ class Task(Protocol):
     @property
     def name(self) -> str:
         """As ``task`` in a study file."""
-
-    @property
-    def metric(self) -> Metric:
-        """What ``accuracy`` means."""
 
     def worker(self, stage: str) -> Worker:
         """The module of one of its own stages: ``index``, ``finetune``, ``search`` or ``export``."""

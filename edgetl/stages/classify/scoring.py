@@ -1,4 +1,4 @@
-"""Top-1 accuracy of a study's deployments on the test images."""
+"""Accuracy of a study's deployments on the test images."""
 
 from __future__ import annotations
 
@@ -14,14 +14,21 @@ from edgetl.arrays import Float32Array, Int64Array
 from edgetl.artifacts.data_index import Sample
 from edgetl.artifacts.files import write_bytes
 from edgetl.artifacts.results import Comparison
-from edgetl.measure.accuracy import compare_accuracies, top1_accuracy
+from edgetl.measure.accuracy import Answers
+from edgetl.measure.metrics import Computation
 
 
 class ClassifierScoring:
     """Collects probabilities, N x labels, of every deployment."""
 
-    def __init__(self, samples: Sequence[Sample], groups: Mapping[str, Sequence[str]], titles: Sequence[str]) -> None:
-        self._groups = groups
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        groups: Mapping[str, Sequence[str]],
+        titles: Sequence[str],
+        computation: Computation,
+    ) -> None:
+        self._groups, self._computation = groups, computation
         self._labels = tuple(label for labels in groups.values() for label in labels)
         self._right = np.array([self._labels.index(sample.label) for sample in samples], np.int64)
         self._rows: list[Int64Array] = []
@@ -37,14 +44,11 @@ class ClassifierScoring:
         return sum(map(len, self._rows))
 
     def figures(self) -> dict[str, dict[str, Any]]:
-        truth = self._truth
-        return {
-            title: {"accuracy": top1_accuracy(probabilities, truth, self._labels, self._groups)}
-            for title, probabilities in self._predictions.items()
-        }
+        answers = self._answers.items()
+        return {title: {"accuracy": self._computation.accuracy(one, self._groups)} for title, one in answers}
 
     def comparisons(self) -> tuple[Comparison, ...]:
-        return compare_accuracies(self._predictions, self._truth)
+        return self._computation.compare(self._answers)
 
     def write(self, folder: Path) -> Path:
         buffer, path = io.BytesIO(), folder / "predictions.npz"
@@ -56,6 +60,11 @@ class ClassifierScoring:
     @property
     def _truth(self) -> Int64Array:
         return self._right[np.concatenate(self._rows)]
+
+    @property
+    def _answers(self) -> dict[str, Answers]:
+        truth = self._truth
+        return {title: Answers(one, truth, self._labels) for title, one in self._predictions.items()}
 
     @property
     def _predictions(self) -> dict[str, Float32Array]:

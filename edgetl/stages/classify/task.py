@@ -10,7 +10,6 @@ from edgetl.arrays import Float32Array
 from edgetl.artifacts.bundle import Bundle
 from edgetl.artifacts.data_index import DataIndex
 from edgetl.artifacts.files import read_json
-from edgetl.artifacts.results import Metric
 from edgetl.config import Study
 from edgetl.stages.serving import Service
 from edgetl.stages.stage import Context, Worker
@@ -21,7 +20,6 @@ class ClassifyTask:
     """Classification of images by top-1 accuracy."""
 
     name = "classify"
-    metric: Metric = "top-1"
 
     def worker(self, stage: str) -> Worker:
         # One by one, so that a device without torch imports none that needs it.
@@ -75,10 +73,12 @@ class ClassifyTask:
         return image(context, shape)
 
     def scoring(self, context: Context, titles: Sequence[str]) -> Scoring:
+        from edgetl.measure.metrics import COMPUTATIONS
         from edgetl.stages.classify.scoring import ClassifierScoring
 
+        computation = COMPUTATIONS[context.study.decided_by.name]
         index, _ = self.read_index(context)
-        return ClassifierScoring(index.test, self.read_bundle(context).groups, titles)
+        return ClassifierScoring(index.test, self.read_bundle(context).groups, titles, computation)
 
     def facts(self, context: Context) -> tuple[dict[str, Any], dict[str, Any]]:
         return {}, {"heads": [head.model_dump() for head in self.read_bundle(context).heads]}

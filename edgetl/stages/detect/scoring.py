@@ -14,8 +14,9 @@ from edgetl.artifacts.box_index import BoxedImage
 from edgetl.artifacts.detector_bundle import DetectionBundle
 from edgetl.artifacts.files import write_bytes
 from edgetl.artifacts.results import Comparison
-from edgetl.measure.average_precision import as_accuracy, compare_map50, mean_average_precision
+from edgetl.measure.average_precision import as_accuracy, mean_average_precision
 from edgetl.measure.matching import Matches, match
+from edgetl.measure.metrics import COMPUTATIONS, Computation
 from edgetl.stages.detect.serving import Detections
 from edgetl.stages.detect.validation import ValidationDetections, ValidationImages
 
@@ -23,8 +24,10 @@ from edgetl.stages.detect.validation import ValidationDetections, ValidationImag
 class DetectorScoring:
     """Collects detections, K x 6 for each image, of every deployment."""
 
-    def __init__(self, images: Sequence[BoxedImage], bundle: DetectionBundle, titles: Sequence[str]) -> None:
-        self._test, self._bundle = images, bundle
+    def __init__(
+        self, images: Sequence[BoxedImage], bundle: DetectionBundle, titles: Sequence[str], computation: Computation
+    ) -> None:
+        self._test, self._bundle, self._computation = images, bundle, computation
         self._rows: list[int] = []
         self._detections: dict[str, list[Float32Array]] = {title: [] for title in titles}
 
@@ -40,11 +43,17 @@ class DetectorScoring:
         return len(self._rows)
 
     def figures(self) -> dict[str, dict[str, Any]]:
-        found = {title: mean_average_precision(one, self._bundle.groups) for title, one in self._matches.items()}
-        return {title: {"accuracy": as_accuracy(one), "average_precision": one} for title, one in found.items()}
+        figures = {}
+        for title, matches in self._matches.items():
+            found = mean_average_precision(matches, self._bundle.groups)
+            # Average precision is told of in any case; where it is the metric too, it is not computed twice.
+            by_map50 = self._computation == COMPUTATIONS["mAP@0.5"]
+            accuracy = as_accuracy(found) if by_map50 else self._computation.accuracy(matches, self._bundle.groups)
+            figures[title] = {"accuracy": accuracy, "average_precision": found}
+        return figures
 
     def comparisons(self) -> tuple[Comparison, ...]:
-        return compare_map50(self._matches)
+        return self._computation.compare(self._matches)
 
     def write(self, folder: Path) -> Path:
         path = folder / "detections.npz"

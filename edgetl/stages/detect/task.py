@@ -12,7 +12,6 @@ from edgetl.artifacts.box_index import BoxIndex
 from edgetl.artifacts.data_index import SPLITS
 from edgetl.artifacts.detector_bundle import DetectionBundle
 from edgetl.artifacts.files import read_json
-from edgetl.artifacts.results import Metric
 from edgetl.config import Study
 from edgetl.stages.serving import Service
 from edgetl.stages.stage import Context, Worker
@@ -23,7 +22,6 @@ class DetectTask:
     """Detection of objects by mean average precision."""
 
     name = "detect"
-    metric: Metric = "mAP@0.5"
 
     def worker(self, stage: str) -> Worker:
         # One by one, so that a device without torch imports none that needs it.
@@ -76,10 +74,12 @@ class DetectTask:
         return image(context, shape)
 
     def scoring(self, context: Context, titles: Sequence[str]) -> Scoring:
+        from edgetl.measure.metrics import COMPUTATIONS
         from edgetl.stages.detect.scoring import DetectorScoring
 
+        computation = COMPUTATIONS[context.study.decided_by.name]
         index, _ = self.read_index(context)
-        return DetectorScoring(index.test, self.read_bundle(context), titles)
+        return DetectorScoring(index.test, self.read_bundle(context), titles, computation)
 
     def facts(self, context: Context) -> tuple[dict[str, Any], dict[str, Any]]:
         index, _ = self.read_index(context)

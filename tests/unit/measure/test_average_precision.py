@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from edgetl.artifacts.box_index import Box, BoxedImage
 from edgetl.errors import EdgetlError, MissingExtraError
-from edgetl.measure.average_precision import ap50, as_accuracy, compare_map50, mean_average_precision, precisions
+from edgetl.measure.average_precision import ap50, as_accuracy, mean_average_precision, precisions
 from edgetl.measure.matching import IOU_THRESHOLDS, Matches, match
+from edgetl.measure.metrics import COMPUTATIONS
 
 Array = NDArray[np.float32]
 
@@ -218,7 +219,7 @@ def test_a_test_set_without_objects_has_no_figure(boxes: tuple[Box, ...]) -> Non
     for measure in (
         ap50,
         lambda one: mean_average_precision(one, GROUPS),
-        lambda one: compare_map50({"a": one, "b": one}),
+        lambda one: COMPUTATIONS["mAP@0.5"].compare({"a": one, "b": one}),
     ):
         with pytest.raises(EdgetlError, match="no image has an object"):
             measure(matches)
@@ -275,7 +276,7 @@ def test_every_pair_is_compared_once_on_the_same_images() -> None:
     noisy = Case(a.truth, [np.concatenate([rows, found((500, 400, 9, 9, 0.9, 0))]) for rows in a.detections])
     cases = {"combined fp32": a, "combined int8": weaker, "shared fp32": noisy}
     matches = {title: case.matches for title, case in cases.items()}
-    comparisons = compare_map50(matches)
+    comparisons = COMPUTATIONS["mAP@0.5"].compare(matches)
     assert [(one.a, one.b) for one in comparisons] == [
         ("combined fp32", "combined int8"),
         ("combined fp32", "shared fp32"),
@@ -285,7 +286,7 @@ def test_every_pair_is_compared_once_on_the_same_images() -> None:
         assert one.metric == "accuracy"
         assert one.difference == pytest.approx(ap50(matches[one.a]) - ap50(matches[one.b]))
         assert one.low <= one.difference <= one.high
-    (swapped,) = compare_map50({"b": matches["combined int8"], "a": matches["combined fp32"]})
+    (swapped,) = COMPUTATIONS["mAP@0.5"].compare({"b": matches["combined int8"], "a": matches["combined fp32"]})
     assert swapped.difference == -(comparisons[0].difference or 0.0)
     assert (swapped.low, swapped.high) == pytest.approx((-comparisons[0].high, -comparisons[0].low))
 
@@ -293,14 +294,14 @@ def test_every_pair_is_compared_once_on_the_same_images() -> None:
 def test_pairing_narrows_the_interval() -> None:
     a = random_case(12, images=100)
     b = Case(a.truth, [rows[1:] if n % 10 == 0 else rows for n, rows in enumerate(a.detections)])
-    (one,) = compare_map50({"a": a.matches, "b": b.matches})
+    (one,) = COMPUTATIONS["mAP@0.5"].compare({"a": a.matches, "b": b.matches})
     alone = mean_average_precision(a.matches, GROUPS).overall.ap50
     assert one.high - one.low < (alone.high - alone.low) / 2
 
 
 def test_two_that_agree_differ_by_nothing_but_leave_a_doubt() -> None:
     case = random_case(13, images=120)
-    (one,) = compare_map50({"a": case.matches, "b": case.matches})
+    (one,) = COMPUTATIONS["mAP@0.5"].compare({"a": case.matches, "b": case.matches})
     with_objects = int((case.matches.objects.sum(axis=1) > 0).sum())
     assert (one.difference, -one.low) == (0.0, one.high)
     # Clopper & Pearson 1934: so common may be what none of them shows.
@@ -309,7 +310,7 @@ def test_two_that_agree_differ_by_nothing_but_leave_a_doubt() -> None:
 
 def test_matches_of_other_objects_are_not_compared() -> None:
     with pytest.raises(ValueError, match="different objects"):
-        compare_map50({"a": random_case(0).matches, "b": random_case(1).matches})
+        COMPUTATIONS["mAP@0.5"].compare({"a": random_case(0).matches, "b": random_case(1).matches})
 
 
 def test_map_at_a_half_stands_where_accuracy_does() -> None:
@@ -379,6 +380,6 @@ def test_an_interval_holds_its_figure_and_stays_in_bounds(seed: int, images: int
         for estimate in (one.ap50, one.ap):
             assert estimate is None or 0.0 <= estimate.low <= estimate.value <= estimate.high <= 1.0
     other = Case(case.truth, [rows[1:] for rows in case.detections])
-    (pair,) = compare_map50({"a": case.matches, "b": other.matches})
+    (pair,) = COMPUTATIONS["mAP@0.5"].compare({"a": case.matches, "b": other.matches})
     assert pair.difference is not None
     assert -1.0 <= pair.low <= pair.difference <= pair.high <= 1.0

@@ -14,7 +14,6 @@ from edgetl.artifacts.results import Results
 from edgetl.config import BudgetSettings
 from edgetl.report.accuracy_control_section import accuracy_control_section, accuracy_control_sentence
 from edgetl.report.html import render_html
-from edgetl.report.metric_words import terms
 from edgetl.report.verdict import decide
 
 MISSED = "INT8 loses more than 0.50% of accuracy on 400 images: the nearest of 3 attempts loses 2.00%"
@@ -52,7 +51,7 @@ def guard() -> AccuracyControlResult:
 
 
 def test_the_sentence_names_the_layers_their_price_and_what_is_left_of_the_loss(guard: AccuracyControlResult) -> None:
-    assert accuracy_control_sentence(guard, terms("top-1")) == (
+    assert accuracy_control_sentence(guard) == (
         "INT8 by mse, weights fitted keeps its accuracy with 2 of 3 layers in fp16 (stem/<conv> and stem/short), "
         "which costs about 5.2 % of latency by estimate: -0.3 points against FP32, give or take 0.2, on 400 validation "
         "images, where accuracy control allows a drop of 0.5."
@@ -60,10 +59,10 @@ def test_the_sentence_names_the_layers_their_price_and_what_is_left_of_the_loss(
 
 
 def test_int8_that_needs_no_layer_back_says_so_without_an_unknown_price(guard: AccuracyControlResult) -> None:
-    whole = guard.model_copy(update={"layers": ()})
-    assert "keeps its mAP@0.5 in all layers: -0.3 points" in accuracy_control_sentence(whole, terms("mAP@0.5"))
+    whole = guard.model_copy(update={"layers": (), "metric": "mAP@0.5"})
+    assert "keeps its mAP@0.5 in all layers: -0.3 points" in accuracy_control_sentence(whole)
     unknown = tuple(note.model_copy(update={"latency_cost": None}) for note in guard.layers)
-    assert "latency" not in accuracy_control_sentence(guard.model_copy(update={"layers": unknown}), terms("top-1"))
+    assert "latency" not in accuracy_control_sentence(guard.model_copy(update={"layers": unknown}))
 
 
 def test_the_mix_is_a_reason_of_the_verdict_unless_int8s_row_says_it(
@@ -72,7 +71,7 @@ def test_the_mix_is_a_reason_of_the_verdict_unless_int8s_row_says_it(
     def reasons(one: AccuracyControlResult | None) -> tuple[str, ...]:
         return decide(results.deployments, results.comparisons, BudgetSettings(), "top-1", one).reasons
 
-    assert set(reasons(guard)) - set(reasons(None)) == {accuracy_control_sentence(guard, terms("top-1"))}
+    assert set(reasons(guard)) - set(reasons(None)) == {accuracy_control_sentence(guard)}
     assert reasons(guard.model_copy(update={"why_not_met": MISSED})) == reasons(None)
 
 
