@@ -1,11 +1,20 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import click
+
+from edgetl.commands.options import option, takes
+
+
+@dataclass(frozen=True)
+class _Options:
+    as_json: bool = option("Print it for programs.", "--json")
 
 
 @click.command("doctor")
-@click.option("--json", "as_json", is_flag=True, help="Print it for programs.")
-def command(as_json: bool) -> None:
+@takes(_Options)
+def command(options: _Options) -> None:
     """Tell what is on this machine, what is missing for which command, and the command that fixes it.
 
     \b
@@ -15,4 +24,4 @@ def command(as_json: bool) -> None:
     from edgetl.stages.examine_machine import examine
 
     report = examine()
-    click.echo(report.model_dump_json(indent=1) if as_json else "\n".join(health_lines(report)))
+    click.echo(report.model_dump_json(indent=1) if options.as_json else "\n".join(health_lines(report)))

@@ -1,16 +1,22 @@
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import dataclass
 
 import click
 
-from edgetl.commands.study_command import provider_option, run_study, study_arguments
+from edgetl.commands.options import takes
+from edgetl.commands.shared_options import ProviderOption, StudyArguments
+from edgetl.commands.study_command import run_study
+
+
+@dataclass(frozen=True)
+class _Options(StudyArguments, ProviderOption):
+    pass
 
 
 @click.command("evaluate")
-@study_arguments
-@provider_option
-def command(study: Path, output: Path, provider: str) -> None:
+@takes(_Options)
+def command(options: _Options) -> None:
     """Measure the accuracy of every deployment on the test set, by its engines.
 
     \b
@@ -18,5 +24,5 @@ def command(study: Path, output: Path, provider: str) -> None:
     """
     from edgetl.stages.stage import Options
 
-    run_study(study, output, ["evaluate"], Options(provider=provider))
-    click.echo(output / "measurements" / "accuracy.json")
+    run_study(options.study, options.output, ["evaluate"], Options(provider=options.provider))
+    click.echo(options.output / "measurements" / "accuracy.json")

@@ -1,20 +1,24 @@
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import dataclass
 
 import click
 
-from edgetl.commands.study_command import run_study, study_arguments
+from edgetl.commands.options import option, takes
+from edgetl.commands.shared_options import StudyArguments
+from edgetl.commands.study_command import run_study
+
+
+@dataclass(frozen=True)
+class _Options(StudyArguments):
+    quantization_aware: bool = option(
+        "Train for INT8: heads on the INT8 trunk's features, tuned layers rounded as INT8 rounds them."
+    )
 
 
 @click.command("finetune")
-@study_arguments
-@click.option(
-    "--quantization-aware",
-    is_flag=True,
-    help="Train for INT8: heads on the INT8 trunk's features, tuned layers rounded as INT8 rounds them.",
-)
-def command(study: Path, output: Path, quantization_aware: bool) -> None:
+@takes(_Options)
+def command(options: _Options) -> None:
     """Train the heads of every deployment on the frozen backbone.
 
     The images go through the backbone once; all heads are fitted together on the cached features.
@@ -25,7 +29,7 @@ def command(study: Path, output: Path, quantization_aware: bool) -> None:
     """
     from edgetl.config import Study
 
-    aware = Study.quantization_aware if quantization_aware else None
+    aware = Study.quantization_aware if options.quantization_aware else None
     # The search too, which needs the heads alone: its shortlist is a part of the bundle.
-    run_study(study, output, ["index", "finetune", "search"], change=aware)
-    click.echo(output / "bundle" / "bundle.json")
+    run_study(options.study, options.output, ["index", "finetune", "search"], change=aware)
+    click.echo(options.output / "bundle" / "bundle.json")

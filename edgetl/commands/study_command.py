@@ -1,4 +1,4 @@
-"""What commands on a study share: arguments, options, running its stages, and progress on the terminal."""
+"""What commands on a study share: its run directory, running its stages, and progress on the terminal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,39 +14,16 @@ if TYPE_CHECKING:
     from edgetl.config import Study
     from edgetl.stages.stage import Context, Options
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 
-PATH = click.Path(path_type=Path)
+def study_and_run(sources: Sequence[Path], output: Path | None, models: str = "models") -> tuple[Path, Path]:
+    """The one study among a command's sources, and its run directory; ``models`` are what else the command takes.
 
-
-def with_options(*options: Callable[[Any], Any]) -> Callable[[_Command], _Command]:
-    """A decorator that adds arguments and options to a command, in the order of its help."""
-
-    def add(command: _Command) -> _Command:
-        for option in reversed(options):  # the one that is applied last stands first
-            command = option(command)
-        return command
-
-    return add
-
-
-study_arguments = with_options(
-    click.argument("study", type=PATH),
-    click.option("-o", "--output", required=True, type=PATH, help="The study's run directory."),
-)
-provider_option = click.option(
-    "--provider",
-    type=click.Choice(["cpu", "cuda", "tensorrt"]),
-    default="cpu",
-    show_default=True,
-    help="Where ONNX Runtime runs.",
-)
-threads_option = click.option(
-    "--threads", type=click.IntRange(0), default=0, show_default="one per core", help="Threads of an engine."
-)
-seconds_option = click.option(
-    "--seconds", type=click.FloatRange(0.1), default=10.0, show_default=True, help="How long to measure latency."
-)
+    Raises:
+        UsageError: there is more than one source, an engine, or no ``output``.
+    """
+    if len(sources) != 1 or sources[0].suffix == ".engine" or output is None:
+        raise click.UsageError(f"give {models}, or one STUDY.yaml; a study needs -o DIR, its run directory")
+    return sources[0], output
 
 
 def run_study(

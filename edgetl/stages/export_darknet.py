@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import onnx
 
 from edgetl.artifacts.bundle import Preprocessing
 from edgetl.artifacts.predictions import NmsImplementation
@@ -21,7 +22,7 @@ from edgetl.graph.model import save_model
 from edgetl.graph.simplify import simplify
 from edgetl.stages.stage import ProgressReporter
 from edgetl.train.darknet.cfg import Cfg, read_cfg
-from edgetl.train.darknet.network import build
+from edgetl.train.darknet.network import Darknet, build
 from edgetl.train.darknet.weights import read_weights
 from edgetl.train.load_weights import load_into
 from edgetl.train.onnx_export import export_network, network_outputs
@@ -64,12 +65,7 @@ def export_darknet(request: DarknetExportRequest, reporter: ProgressReporter) ->
     load_into(network, read_weights(request.weights, cfg), (), str(request.cfg), str(request.weights))
     raws = [f"{DETECTIONS}/{number}" for number in range(len(network.detection_layers))]
     graph = simplify(export_network(network, preprocessing.shape, raws or [PROBABILITIES], str(request.cfg)))
-    images = np.random.default_rng(0).random((2, *preprocessing.shape), dtype=np.float32)
-    difference = 0.0
-    for ours, theirs in zip(parity.run(graph, images).values(), network_outputs(network, images), strict=True):
-        largest = float(np.abs(theirs).max(initial=1e-6))  # raw boxes are in pixels, probabilities below 1
-        # Not max(), which may lose a NaN.
-        difference = np.maximum(difference, parity.max_difference({"": ours}, {"": theirs}) / largest)
+    difference = _difference(graph, network, preprocessing)
     if not difference <= _MOST_DIFFERENCE:
         raise EdgetlError(
             f"the graph of {request.cfg} differs from PyTorch's network by {difference:.2g} of its largest output, "
@@ -79,18 +75,30 @@ def export_darknet(request: DarknetExportRequest, reporter: ProgressReporter) ->
     counts = [head.classes for head in network.detection_layers]
     if not raws:
         counts = [dim.dim_value for dim in graph.graph.output[0].type.tensor_type.shape.dim][1:]
-    for classes in counts:
-        if len(names) != classes:
-            raise EdgetlError(
-                f"{request.names} has {len(names)} names, {request.cfg} has {classes} classes; "
-                "give the names that belong to it"
-            )
+    if wrong := [classes for classes in counts if classes != len(names)]:
+        raise EdgetlError(
+            f"{request.names} has {len(names)} names, {request.cfg} has {wrong[0]} classes; "
+            "give the names that belong to it"
+        )
     if raws:
         head = RawHead(DETECTIONS, names, tuple(one.scale for one in network.detection_layers), tuple(raws))
         graph = with_detections(graph, [head], preprocessing, request.nms, request.nms_implementation)
     else:
         describe(graph, {PROBABILITIES: names}, {}, preprocessing)
     save_model(graph, request.output)
+
+
+def _difference(graph: onnx.ModelProto, network: Darknet, preprocessing: Preprocessing) -> float:
+    """The largest difference between the graph and PyTorch's network on random images, as a share of each output's
+    largest value.
+    """
+    images = np.random.default_rng(0).random((2, *preprocessing.shape), dtype=np.float32)
+    difference = 0.0
+    for ours, theirs in zip(parity.run(graph, images).values(), network_outputs(network, images), strict=True):
+        largest = float(np.abs(theirs).max(initial=1e-6))  # raw boxes are in pixels, probabilities below 1
+        # Not max(), which may lose a NaN.
+        difference = np.maximum(difference, parity.max_difference({"": ours}, {"": theirs}) / largest)
+    return difference
 
 
 def _preprocessing(cfg: Cfg, request: DarknetExportRequest) -> Preprocessing:

@@ -12,7 +12,7 @@ from typing import Any
 from edgetl.artifacts.engine_manifest import read_manifest
 from edgetl.artifacts.files import write_json
 from edgetl.artifacts.measurements import Memory, Scenario
-from edgetl.artifacts.results import DeploymentResult, EngineFile, Profile
+from edgetl.artifacts.results import DeploymentResult, EngineFile, Latency, Profile
 from edgetl.engine.footprint import footprint
 from edgetl.engine.processor import processor
 from edgetl.engine.runtime import BuildOptions, RunOptions, build_engine, get_runtime, load_engine
@@ -23,7 +23,7 @@ from edgetl.measure.disturbances import disturbances
 from edgetl.measure.environment import describe
 from edgetl.measure.latency import compare_latencies, summarise
 from edgetl.measure.scenarios.interleave import ScenarioPlan
-from edgetl.measure.timing import LatencySamples, Workload
+from edgetl.measure.timing import Workload
 from edgetl.stages.input_contract import image_shape
 from edgetl.stages.layer_profile import engine_layers, graph_of_engine, with_latency
 from edgetl.stages.measuring import StoppingRule, energies, engine_call, time_all, write_samples
@@ -74,36 +74,43 @@ def profile_files(request: ProfileRequest, reporter: ProgressReporter) -> Profil
     rates = file_rates(request.scenarios, names)
     with tempfile.TemporaryDirectory() as scratch:
         engines = {name: _engine(Path(name), Path(scratch) / f"{n}.onnx", request) for n, name in enumerate(names)}
-
-        def load(chosen: Sequence[str], number: int) -> Mapping[str, Workload]:
-            del number
-            # Only TensorRT's engines keep the parts of their time.
-            runs = {name: replace(request.run, timed=engines[name].suffix == ENGINE) for name in chosen}
-            loaded = {name: load_engine(engines[name], trust=request.trust, run=run) for name, run in runs.items()}
-            return {name: engine_call(engine, request.batch) for name, engine in loaded.items()}
-
-        details = {name: _details(name, engine, request) for name, engine in engines.items()}
-        timed = time_all(names, load, request.until, 0, reporter)
-        raw = {} if request.output is None else write_samples(request.output / "latency", timed.samples)
-        joules = energies(names, load, request.until.seconds, 0, reporter) if request.energy else {}
-        scenarios = _scenarios(engines, request, rates, reporter)
-        rows = []
-        for name in names:
-            row = _row(name, engines[name], timed.samples[name], raw.get(name), request)
-            assert row.latency_ms is not None, "plain files are always measured"
-            layers = with_latency(details[name].pop("layers", ()), row.latency_ms.p50)
-            energy = {"energy": joules[name], "energy_mj": joules[name].mj} if name in joules else {}
-            rows.append(row.replaced(**details[name], layers=layers, **energy))
-    profile = Profile(
-        environment=describe(processor(), request.run.threads),
-        deployments=tuple(rows),
-        comparisons=compare_latencies(timed.samples),
-        disturbances=disturbances(timed.states),
-        scenarios=scenarios,
-    )
+        profile = _profile(engines, request, rates, reporter)
     if request.output is not None:
         write_json(request.output / "profile.json", profile)
     return profile
+
+
+def _profile(
+    engines: Mapping[str, Path], request: ProfileRequest, rates: Mapping[str, float], reporter: ProgressReporter
+) -> Profile:
+    """The profile of engines by the names of their files."""
+    names, load = list(engines), partial(_load, engines, request)
+    details = {name: _details(name, engine, request) for name, engine in engines.items()}
+    timed = time_all(names, load, request.until, 0, reporter)
+    latencies = {name: summarise(samples) for name, samples in timed.samples.items()}
+    if request.output is not None:
+        for name, raw in write_samples(request.output / "latency", timed.samples).items():
+            latencies[name] = latencies[name].replaced(raw=raw.relative_to(request.output).as_posix())
+    if request.energy:
+        for name, energy in energies(names, load, request.until.seconds, 0, reporter).items():
+            details[name] |= {"energy": energy, "energy_mj": energy.mj}
+    return Profile(
+        environment=describe(processor(), request.run.threads),
+        deployments=tuple(_row(name, engines[name], latencies[name], request.batch, details[name]) for name in names),
+        comparisons=compare_latencies(timed.samples),
+        disturbances=disturbances(timed.states),
+        scenarios=_scenarios(engines, request, rates, reporter),
+    )
+
+
+def _load(
+    engines: Mapping[str, Path], request: ProfileRequest, chosen: Sequence[str], number: int
+) -> Mapping[str, Workload]:
+    del number
+    # Only TensorRT's engines keep the parts of their time.
+    runs = {name: replace(request.run, timed=engines[name].suffix == ENGINE) for name in chosen}
+    loaded = {name: load_engine(engines[name], trust=request.trust, run=run) for name, run in runs.items()}
+    return {name: engine_call(engine, request.batch) for name, engine in loaded.items()}
 
 
 def _details(name: str, engine: Path, request: ProfileRequest) -> dict[str, Any]:
@@ -153,17 +160,14 @@ def _scenarios(
     return measure_scenarios(request.scenarios, subjects, ScenarioPlan(seconds=request.until.seconds), reporter)
 
 
-def _row(
-    name: str, engine: Path, samples: LatencySamples, raw: Path | None, request: ProfileRequest
-) -> DeploymentResult:
-    latency, manifest = summarise(samples), read_manifest(engine, trust=True)
-    if raw is not None and request.output is not None:
-        latency = latency.replaced(raw=raw.relative_to(request.output).as_posix())
+def _row(name: str, engine: Path, latency: Latency, batch: int, details: dict[str, Any]) -> DeploymentResult:
+    manifest = read_manifest(engine, trust=True)
     return DeploymentResult(
         name=name,
         precision="as in the file",
         runtime=manifest.runtime,
         engines=(EngineFile(file=name, sha256=manifest.graph_sha256, bytes=Path(name).stat().st_size),),
         latency_ms=latency,
-        throughput_ips=_MS_PER_S * request.batch / latency.mean,
+        throughput_ips=_MS_PER_S * batch / latency.mean,
+        **details | {"layers": with_latency(details.get("layers", ()), latency.p50)},
     )

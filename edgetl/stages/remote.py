@@ -67,9 +67,17 @@ class _Wheel:
         return f"{__version__}/{sha256_bytes(self.content + python.encode())[:16]}"
 
 
-def files_job(graphs: Sequence[Path], runtime: str, options: Sequence[str], output: Path | None = None) -> RemoteJob:
-    """The job that builds plain ONNX files for a runtime and profiles them. ``options`` are those of ``edgetl
-    profile``.
+def files_job(
+    graphs: Sequence[Path],
+    runtime: str = "auto",
+    options: Mapping[str, object] | None = None,
+    output: Path | None = None,
+) -> RemoteJob:
+    """The job that builds plain ONNX files for a runtime and profiles them.
+
+    Args:
+        options: those of ``edgetl profile``, such as ``{"seconds": 5, "no_energy": True}``.
+        output: a folder for the hosts' figures and raw samples.
 
     Raises:
         EdgetlError: a file cannot be read, or is named twice.
@@ -82,7 +90,7 @@ def files_job(graphs: Sequence[Path], runtime: str, options: Sequence[str], outp
 
     def commands(chosen: str) -> Sequence[Sequence[str]]:
         built = list(there) if chosen == "onnxruntime" else list(engines.values())
-        profile = ["profile", *built, "--json", "-o", _FIGURES, *options]
+        profile = ["profile", *built, "--json", "-o", _FIGURES, *_words(options)]
         if chosen == "onnxruntime":
             return [profile]
         builds = [["build-engine", name, "--runtime", chosen, "-o", engine] for name, engine in engines.items()]
@@ -93,9 +101,9 @@ def files_job(graphs: Sequence[Path], runtime: str, options: Sequence[str], outp
     return RemoteJob(files, commands, f"{_FIGURES}/**/*", runtime, names, output)
 
 
-def study_job(study: Path, run: RunDirectory, options: Sequence[str]) -> RemoteJob:
+def study_job(study: Path, run: RunDirectory, options: Mapping[str, object] | None = None) -> RemoteJob:
     """The job that builds and profiles all deployments of a study that was exported here, with figures in the run's
-    ``hosts/``.
+    ``hosts/``. ``options`` are as in `files_job`.
 
     Raises:
         EdgetlError: the study has no graphs yet, or a file cannot be read.
@@ -105,9 +113,19 @@ def study_job(study: Path, run: RunDirectory, options: Sequence[str]) -> RemoteJ
     left = {run.path / name for name in _NOT_SENT} | {run.path / "hosts"}
     paths = [path for path in run.path.rglob("*") if path.is_file() and not left & {path, *path.parents}]
     files = {f"run/{run.relative(path)}": read_bytes(path) for path in paths}
-    commands = [[*words, "study.yaml", "-o", "run"] for words in (["build-engine"], ["profile", "--json", *options])]
+    profile = ["profile", "--json", *_words(options)]
+    commands = [[*words, "study.yaml", "-o", "run"] for words in (["build-engine"], profile)]
     there = {"study.yaml": read_bytes(study), **files}
     return RemoteJob(there, lambda _: commands, "run/measurements/**/*", output=run.path / "hosts")
+
+
+def _words(options: Mapping[str, object] | None) -> list[str]:
+    """The options as a command line has them."""
+    words = []
+    for name, value in (options or {}).items():
+        if value is not False:
+            words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return words
 
 
 def profile_on(hosts: Hosts, job: RemoteJob, reporter: ProgressReporter) -> HostProfiles:

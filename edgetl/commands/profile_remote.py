@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgetl.commands.console import echo
+from edgetl.commands.options import argument, option, part, refuse, takes
+from edgetl.commands.shared_options import (
+    GateOptions,
+    JudgingOptions,
+    MeasuringOptions,
+    ModelRunOptions,
+    ProviderOption,
+)
+from edgetl.commands.show_profile import judge
+from edgetl.commands.study_command import TerminalReporter, study_and_run
+
+if TYPE_CHECKING:
+    from edgetl.stages.remote import RemoteJob
+
+
+@dataclass(frozen=True)
+class _ModelOptions(GateOptions, ModelRunOptions):
+    """What a study names itself, or has no use for."""
+
+    runtime: str = option(
+        "What runs MODEL.onnx.",
+        type=click.Choice(["auto", "onnxruntime", "tensorrt", "tensorrt-rtx"]),
+        default="auto",
+        show_default="TensorRT where a host has it and PyCUDA, else ONNX Runtime",
+    )
+
+
+@dataclass(frozen=True)
+class _Options(ProviderOption, MeasuringOptions, JudgingOptions, _ModelOptions):
+    sources: tuple[Path, ...] = argument("STUDY.yaml|MODEL.onnx...")
+    hosts: tuple[str, ...] = option("Measure on this host. Repeatable.", "--on", metavar="HOST", required=True)
+    output: Path | None = option("A study's run directory; a folder for the figures of models.", "-o", "--output")
+    remote_python: str = option("The hosts' Python.", default="python3")
+    ssh_config: Path | None = option("A configuration for ssh instead of ~/.ssh/config.")
+
+
+@click.command("profile-remote")
+@takes(_Options)
+def command(options: _Options) -> None:
+    """Build and profile on other machines through ssh, all at once, with one table of what they measured.
+
+    A host needs Python 3.10 and an ssh that asks no question. What it is to measure under load, or from images to
+    answers, run there.
+
+    \b
+    Examples:  edgetl profile-remote model.onnx --on nano --on user@orin
+               edgetl profile-remote configs/digits.yaml -o runs/digits --on nano
+    """
+    job = _job(options)
+    from edgetl.errors import EdgetlError
+    from edgetl.report.terminal import failures, host_table
+    from edgetl.stages.remote import Hosts, profile_on
+
+    profiles = profile_on(Hosts(options.hosts, options.remote_python, options.ssh_config), job, TerminalReporter())
+    if options.as_json:
+        click.echo(profiles.model_dump_json(indent=1))
+    else:
+        echo(host_table(profiles))
+    for line in failures(profiles):
+        click.echo(line, err=True)
+    if profiles.failed:  # only now: what the other hosts measured is shown all the same
+        raise EdgetlError(f"{len(profiles.failed)} of {len(profiles.hosts)} hosts failed; the lines above say why")
+    for one in profiles.hosts:
+        if one.profile is not None:
+            judge(one.profile, options, options.fail_if_slower)
+
+
+def _job(options: _Options) -> RemoteJob:
+    """The work of each host; its edgetl gets the options that are given here."""
+    from edgetl.stages.remote import files_job, study_job
+
+    measuring = part(options, MeasuringOptions)
+    if options.sources[0].suffix == ".onnx":
+        if options.provider != "cpu":
+            raise click.UsageError("--provider is for a study; --runtime chooses what runs models")
+        passed = measuring | part(options, ModelRunOptions)
+        return files_job(options.files(options.sources), options.runtime, passed, options.output)
+    study, run = study_and_run(options.sources, options.output, "MODEL.onnx files, whose engines are built on the host")
+    refuse(_ModelOptions, "is for models; a study names its own")
+    from edgetl.artifacts.run_directory import RunDirectory
+
+    return study_job(study, RunDirectory(run), measuring | part(options, ProviderOption))
