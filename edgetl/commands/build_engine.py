@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgetl.commands.engine_options import EngineOptions
-from edgetl.commands.options import argument, option, refuse, takes
+from edgetl.commands.options import argument, option, part, refuse, takes
 from edgetl.commands.preprocessing_options import PreprocessingOptions
 from edgetl.commands.shared_options import AccuracyOptions, ProviderOption
 from edgetl.commands.study_command import TerminalReporter, run_study
@@ -37,7 +37,6 @@ class _ModelOptions(_Int8Options, PreprocessingOptions, EngineOptions):
 class _Options(ProviderOption, _ModelOptions):
     source: Path = argument("STUDY.yaml|MODEL.onnx")
     output: Path | None = option("A study's run directory (required), or a model's engine file.", "-o", "--output")
-    compute_capability: str | None = option("Build for this device, such as SM86 (tensorrt-rtx).", metavar="SMxx")
 
 
 @click.command("build-engine")
@@ -74,12 +73,12 @@ def command(options: _Options) -> None:
 def _build_study(options: _Options) -> None:
     if options.output is None:
         raise click.UsageError("a study needs -o DIR, its run directory")
-    refuse(EngineOptions, "is for a MODEL.onnx; a study file has the section engine")
-    refuse(_ModelOptions, "is for a MODEL.onnx; a study names its own")
+    device = ["--compute-capability"]
+    refuse(EngineOptions, "is for a MODEL.onnx; a study file has the section engine", but=device)
+    refuse(_ModelOptions, "is for a MODEL.onnx; a study names its own", but=device)
     from edgetl.stages.stage import Options
 
-    settings = Options(compute_capability=options.compute_capability, provider=options.provider)
-    run_study(options.source, options.output, ["build-engine"], settings)
+    run_study(options.source, options.output, ["build-engine"], Options(**part(options, Options)))
     click.echo(options.output / "engines")
 
 
@@ -103,7 +102,7 @@ def _request(options: _Options) -> EngineRequest:
         options.source,
         options.output,
         runtime,
-        options.build_options(options.compute_capability),
+        options.build_options(),
         preparation,
         options.calibration_cache,
         options.timing_cache or cache_folder(),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from edgetl.commands.options import argument, option, takes
+from edgetl.commands.options import argument, option, part, takes
 from edgetl.commands.preprocessing_options import PreprocessingOptions
 from edgetl.commands.study_command import TerminalReporter
 
@@ -33,7 +33,6 @@ def command(options: _Options) -> None:
     from edgetl.report.terminal import comparison_lines
     from edgetl.stages.compare_files import CompareRequest, compare_files
 
-    contract = options.contract()
-    request = CompareRequest(options.a, options.b, options.images, options.limit, contract)
+    request = CompareRequest(**part(options, CompareRequest), contract=options.contract())
     comparison = compare_files(request, TerminalReporter())
     click.echo(comparison.model_dump_json(indent=1) if options.as_json else "\n".join(comparison_lines(comparison)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,7 @@ class EngineOptions:
     )
     workspace_mb: int | None = option("Scratch memory of a layer.", type=click.IntRange(1), show_default="a quarter")
     optimization_level: int | None = option("How long the builder searches.", type=click.IntRange(0, 5))
+    compute_capability: str | None = option("Build for this device, such as SM86 (tensorrt-rtx).", metavar="SMxx")
     dla_core: int | None = option("Run on this DLA core (tensorrt).", type=click.IntRange(0))
     gpu_fallback: bool = option("Let the GPU run what the DLA cannot.")
     calibration_cache: Path | None = option("INT8 scales for a DLA core, up to TensorRT 10.")
@@ -42,10 +43,9 @@ class EngineOptions:
     timing_cache: Path | None = option("Folder of kernels' times.", show_default="~/.cache/edgetl")
     print_trtexec: str | None = option("Build nothing; print the command for this TensorRT.", metavar="VERSION")
 
-    def build_options(self, compute_capability: str | None) -> BuildOptions:
+    def build_options(self) -> BuildOptions:
         """The build options that these options state."""
         from edgetl.engine.options import BuildOptions
 
-        names = {field.name for field in fields(BuildOptions)}
-        same = {name: value for name, value in part(self, EngineOptions).items() if name in names}
-        return BuildOptions(compute_capability, *self.batches, **same)
+        least, usual, most = self.batches
+        return BuildOptions(min_batch=least, opt_batch=usual, max_batch=most, **part(self, BuildOptions))

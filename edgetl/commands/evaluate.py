@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import click
 
-from edgetl.commands.options import takes
+from edgetl.commands.options import part, takes
 from edgetl.commands.shared_options import ProviderOption, StudyArguments
 from edgetl.commands.study_command import run_study
 
@@ -24,5 +24,5 @@ def command(options: _Options) -> None:
     """
     from edgetl.stages.stage import Options
 
-    run_study(options.study, options.output, ["evaluate"], Options(provider=options.provider))
+    run_study(options.study, options.output, ["evaluate"], Options(**part(options, Options)))
     click.echo(options.output / "measurements" / "accuracy.json")

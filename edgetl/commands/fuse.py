@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from edgetl.commands.options import argument, option, takes
+from edgetl.commands.options import argument, option, part, takes
 from edgetl.commands.preprocessing_options import PreprocessingOptions
 from edgetl.commands.study_command import TerminalReporter
 
@@ -40,10 +40,8 @@ def command(options: _Options) -> None:
     if len(options.models) < 2:
         raise click.UsageError("give two models at least")
     names = None if options.names is None else [name.strip() for name in options.names.split(",")]
-    contract = options.contract()
-    request = FuseRequest(
-        named_models(options.models, names), options.output, options.images, options.recalibrate, contract
-    )
+    graphs = named_models(options.models, names)
+    request = FuseRequest(graphs=graphs, **part(options, FuseRequest), contract=options.contract())
     fusion = fuse_files(request, TerminalReporter())
     if options.as_json:
         click.echo(json.dumps(asdict(fusion), indent=1, ensure_ascii=False))

@@ -76,15 +76,7 @@ def command(options: _Options) -> None:
         from edgetl.stages.export_darknet import DarknetExportRequest, export_darknet
     except ModuleNotFoundError as error:
         raise MissingExtraError("edgetl import-darknet", "train", error) from error
-    request = DarknetExportRequest(
-        options.cfg,
-        options.weights,
-        options.labels,
-        options.output,
-        options.image_size,
-        options.fit,
-        options.nms,
-        NmsSettings(**part(options, _NmsOptions)),
-    )
+    settings = NmsSettings(**part(options, _NmsOptions))
+    request = DarknetExportRequest(**part(options, DarknetExportRequest), nms_settings=settings)
     export_darknet(request, TerminalReporter())
     click.echo(options.output)

@@ -59,8 +59,9 @@ def takes(kind: type[Any]) -> Callable[[Callable[[Any], None]], Callable[..., No
 
 
 def part(options: Any, kind: type[Any]) -> dict[str, Any]:
-    """The values of those options that a base declares, by name."""
-    return {field.name: getattr(options, field.name) for field in dataclasses.fields(kind)}
+    """The values of those options that another dataclass has fields for, by name: a request's, or a base's."""
+    names = {field.name for field in dataclasses.fields(kind)}
+    return {one.name: getattr(options, one.name) for one in dataclasses.fields(options) if one.name in names}
 
 
 def refuse(kind: type[Any], why: str, but: Collection[str] = ()) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgetl.commands.options import argument, option, takes
+from edgetl.commands.options import argument, option, part, takes
 
 if TYPE_CHECKING:
     from edgetl.artifacts.data_index import BrokenFile
@@ -43,8 +43,7 @@ def command(options: _Options) -> None:
     from edgetl.data.video import is_video
     from edgetl.stages.predict_files import PredictRequest, predict
 
-    request = PredictRequest(options.model, options.sources, options.output, options.score_threshold, options.top)
-    results = predict(request)
+    results = predict(PredictRequest(**part(options, PredictRequest)))
     # One document needs all results at once; of a video they could fill the memory.
     if options.as_json and not any(is_video(source) for source in options.sources):
         _print_document(options.model, results)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgetl.commands.options import argument, option, refuse, takes
+from edgetl.commands.options import argument, option, part, refuse, takes
 from edgetl.commands.preprocessing_options import PreprocessingOptions
 from edgetl.commands.shared_options import AccuracyOptions
 from edgetl.commands.study_command import TerminalReporter
@@ -16,13 +16,17 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class _CalibrationOptions(AccuracyOptions):
+class _VersionOption:
+    tensorrt_version: str = option("The TensorRT that will read the calibration cache.", default="10.3.0")
+
+
+@dataclass(frozen=True)
+class _CalibrationOptions(AccuracyOptions, _VersionOption):
     """INT8 whose scales are found on images."""
 
     calibration_images: Path | None = option("Folder of images like the real ones, or a text file that lists paths.")
     recipe: str = option("A recipe's name in calibration/, or its path.", default="default")
     calibration_cache: Path | None = option("Write the scales for TensorRT up to 10 and for DLA, too.")
-    tensorrt_version: str | None = option("The TensorRT that will read the calibration cache.", show_default="10.3.0")
 
 
 @dataclass(frozen=True)
@@ -62,21 +66,10 @@ def command(options: _Options) -> None:
         refuse(_Int8Options, why, but=["--calibration-images"])
     if options.scales is not None:
         refuse(_CalibrationOptions, "needs images, and --scales takes their place")
-    if options.tensorrt_version is not None and options.calibration_cache is None:
-        raise click.UsageError("--tensorrt-version is for --calibration-cache")
+    if options.calibration_cache is None:
+        refuse(_VersionOption, "is for --calibration-cache")
     from edgetl.stages.prepare_file import PrepareRequest, prepare_file
 
-    request = PrepareRequest(
-        options.precision,
-        options.target,
-        options.calibration_images,
-        options.recipe,
-        options.max_accuracy_drop,
-        options.eval_images,
-        options.scales,
-        options.calibration_cache,
-        options.tensorrt_version or PrepareRequest.tensorrt_version,
-        options.contract(),
-    )
+    request = PrepareRequest(**part(options, PrepareRequest), contract=options.contract())
     prepare_file(options.model, options.output, request, TerminalReporter())
     click.echo(options.output)

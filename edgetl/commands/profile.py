@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgetl.commands.options import argument, option, refuse, takes
+from edgetl.commands.options import argument, option, part, refuse, takes
 from edgetl.commands.shared_options import (
     GateOptions,
     JudgingOptions,
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _ScenarioOptions:
-    scenarios: tuple[ScenarioName, ...] = option(
+    loads: tuple[ScenarioName, ...] = option(
         "Measure under a load too. Repeatable.",
         "--scenario",
         type=click.Choice(["single-stream", "multi-stream", "offline", "cadence", "concurrent"]),
@@ -40,11 +40,11 @@ class _ScenarioOptions:
 
     def scenario_request(self, batch: int) -> ScenarioRequest:
         """The scenarios that the options ask for, each once, in the order in which they were given."""
-        if self.rates and "cadence" not in self.scenarios:
+        if self.rates and "cadence" not in self.loads:
             raise click.UsageError("--rate is for --scenario cadence")
         from edgetl.stages.scenario_request import ScenarioRequest, read_rates
 
-        scenarios = tuple(dict.fromkeys(self.scenarios))
+        scenarios = tuple(dict.fromkeys(self.loads))
         return ScenarioRequest(scenarios, read_rates(self.rates), self.query_size, batch, self.streams)
 
 
@@ -102,40 +102,31 @@ def _request(options: _Options) -> ProfileRequest:
         files=options.files(options.sources),
         until=StoppingRule(options.seconds, options.width, None if limit is None else 1.0 + limit),
         run=RunOptions(
-            threads=options.threads,
-            cuda_graph=options.cuda_graph,
-            spin_wait=options.spin_wait,
+            **part(options, RunOptions),
             transfers=not options.no_transfers,
             scratch="profile" if options.share_scratch else None,  # any name: all files get the same
             runtime_caches=options.runtime_cache or cache_folder(),
         ),
-        batch=options.batch,
         scenarios=options.scenario_request(options.batch),
-        trust=options.trust,
-        output=options.output,
         energy=not options.no_energy,
-        layers=options.layers,
-        images=options.images,
+        **part(options, ProfileRequest),
     )
 
 
 def _profile_study(options: _Options) -> None:
     study, run = study_and_run(options.sources, options.output)
     # A batch has a use there: that of offline.
-    offline = "offline" in options.scenarios
+    offline = "offline" in options.loads
     refuse(_ModelOptions, "is for models, MODEL.onnx or FILE.engine", but=["--batch"] if offline else [])
     from edgetl.artifacts.files import read_json
     from edgetl.artifacts.results import Profile
     from edgetl.stages.stage import Options
 
     settings = Options(
-        threads=options.threads,
-        seconds=options.seconds,
         interval_width=options.width,
-        provider=options.provider,
         energy=not options.no_energy,
-        layers=options.layers,
         scenarios=options.scenario_request(options.batch),
+        **part(options, Options),
     )
     run_study(study, run, ["profile"], settings)
     # The file is read again and not the context: an up-to-date stage measured nothing in this process.

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import click
 
-from edgetl.commands.options import takes
+from edgetl.commands.options import part, takes
 from edgetl.commands.report import show
 from edgetl.commands.shared_options import ProviderOption, StudyArguments, TimingOptions, VerdictOptions
 from edgetl.commands.study_command import run_study
@@ -29,6 +29,5 @@ def command(options: _Options) -> None:
     from edgetl.stages.run_study import STAGES
     from edgetl.stages.stage import Options
 
-    settings = Options(threads=options.threads, seconds=options.seconds, provider=options.provider)
-    context = run_study(options.study, options.output, list(STAGES), settings)
+    context = run_study(options.study, options.output, list(STAGES), Options(**part(options, Options)))
     show(context.run, options)

@@ -37,18 +37,19 @@ _MOST_DIFFERENCE = 1e-4
 class DarknetExportRequest:
     """A Darknet model to export, and how.
 
-    ``size``: width and height of the network's input, else the .cfg file's. ``fit``: how images become that, else
-    letterboxed for a detector and cropped for a classifier. ``nms_implementation`` and ``nms`` are for detectors.
+    ``labels``: a file with a name on each line. ``image_size``: width and height of the network's input, else the .cfg
+    file's. ``fit``: how images become that, else letterboxed for a detector and cropped for a classifier. ``nms`` and
+    ``nms_settings`` are for detectors.
     """
 
     cfg: Path
     weights: Path
-    names: Path
+    labels: Path
     output: Path
-    size: Size | None = None
+    image_size: Size | None = None
     fit: Fit | None = None
-    nms_implementation: NmsImplementation = "operator"
-    nms: NmsSettings = field(default_factory=NmsSettings)
+    nms: NmsImplementation = "operator"
+    nms_settings: NmsSettings = field(default_factory=NmsSettings)
 
 
 def export_darknet(request: DarknetExportRequest, reporter: ProgressReporter) -> None:
@@ -59,7 +60,7 @@ def export_darknet(request: DarknetExportRequest, reporter: ProgressReporter) ->
             network, the graph differs from PyTorch's network, or it cannot be written.
     """
     cfg = read_cfg(request.cfg)
-    names = read_names(request.names, repeated=not cfg.detections)
+    names = read_names(request.labels, repeated=not cfg.detections)
     preprocessing = _preprocessing(cfg, request)
     network = build(cfg)
     load_into(network, read_weights(request.weights, cfg), (), str(request.cfg), str(request.weights))
@@ -77,12 +78,12 @@ def export_darknet(request: DarknetExportRequest, reporter: ProgressReporter) ->
         counts = [dim.dim_value for dim in graph.graph.output[0].type.tensor_type.shape.dim][1:]
     if wrong := [classes for classes in counts if classes != len(names)]:
         raise EdgetlError(
-            f"{request.names} has {len(names)} names, {request.cfg} has {wrong[0]} classes; "
+            f"{request.labels} has {len(names)} names, {request.cfg} has {wrong[0]} classes; "
             "give the names that belong to it"
         )
     if raws:
         head = RawHead(DETECTIONS, names, tuple(one.scale for one in network.detection_layers), tuple(raws))
-        graph = with_detections(graph, [head], preprocessing, request.nms, request.nms_implementation)
+        graph = with_detections(graph, [head], preprocessing, request.nms_settings, request.nms)
     else:
         describe(graph, {PROBABILITIES: names}, {}, preprocessing)
     save_model(graph, request.output)
@@ -102,7 +103,7 @@ def _difference(graph: onnx.ModelProto, network: Darknet, preprocessing: Preproc
 
 
 def _preprocessing(cfg: Cfg, request: DarknetExportRequest) -> Preprocessing:
-    width, height = request.size or (cfg.width, cfg.height)
+    width, height = request.image_size or (cfg.width, cfg.height)
     if not SMALLEST_IMAGE <= min(width, height) <= max(width, height) <= LARGEST_IMAGE:
         raise EdgetlError(
             f"the input of {request.cfg} would be {width} x {height}, expected sides from {SMALLEST_IMAGE} to "
@@ -110,7 +111,7 @@ def _preprocessing(cfg: Cfg, request: DarknetExportRequest) -> Preprocessing:
         )
     # Maps of a detector have whole cells only where the coarsest stride divides the input.
     stride = max((cfg.width // layer.shape.width for layer in cfg.detections), default=1)
-    if request.size and (width % stride or height % stride):
+    if request.image_size and (width % stride or height % stride):
         raise EdgetlError(
             f"{width} x {height} do not divide into the cells of {request.cfg}, {stride} x {stride} pixels each; give "
             f"multiples of {stride} as --image-size"

@@ -47,9 +47,9 @@ class PrepareRequest:
 
     ``calibration_images``: a folder, or a text file that lists paths; INT8 needs them or ``scales``, a calibration
     cache to take scales from. With ``max_accuracy_drop``, layers leave INT8 until it loses no more on ``eval_images``:
-    of top-1 accuracy on an image folder with labels, or of a detector's mAP@0.5 on images with boxes. ``cache``: the
-    path for a calibration cache for ``tensorrt_version``. ``contract`` says how images become the graph's input, where
-    its metadata does not.
+    of top-1 accuracy on an image folder with labels, or of a detector's mAP@0.5 on images with boxes. A cache for
+    ``tensorrt_version`` is written to ``calibration_cache``. ``contract`` says how images become the graph's input,
+    where its metadata does not.
     """
 
     precision: str
@@ -59,7 +59,7 @@ class PrepareRequest:
     max_accuracy_drop: float | None = None
     eval_images: Path | None = None
     scales: Path | None = None
-    cache: Path | None = None
+    calibration_cache: Path | None = None
     tensorrt_version: str = "10.3.0"
     contract: InputContract | None = None
 
@@ -99,9 +99,9 @@ def prepare_file(
     done = _fp16(model, request, reporter) if request.precision == "fp16" else _int8(model, request, reporter)
     parity = _parity(model, done, (graph.name, output.name))
     save_model(done.model, output)
-    if request.cache is not None and done.table is not None:
-        write_bytes(request.cache, cache_text(done.plain, done.table, request.tensorrt_version).encode())
-        save_model(done.plain, request.cache.with_name(request.cache.name + ".onnx"))
+    if request.calibration_cache is not None and done.table is not None:
+        write_bytes(request.calibration_cache, cache_text(done.plain, done.table, request.tensorrt_version).encode())
+        save_model(done.plain, request.calibration_cache.with_name(request.calibration_cache.name + ".onnx"))
     note = PreparedRecord(
         graph=graph.name,
         graph_sha256=sha256_file(graph),
@@ -231,6 +231,10 @@ def _calibration(model: onnx.ModelProto, request: PrepareRequest, reporter: Prog
     def tensors(variant: onnx.ModelProto) -> tuple[str, ...]:
         names = quantisable_tensors(variant)
         # TensorRT's cache wants scales of tensors too that Q/DQ nodes do not need.
-        return tuple(dict.fromkeys((*names, *cache_tensors(variant)))) if names and request.cache is not None else names
+        return (
+            tuple(dict.fromkeys((*names, *cache_tensors(variant))))
+            if names and request.calibration_cache is not None
+            else names
+        )
 
     return Calibrator(samples, root, input_preprocessing(model), recipe, reporter, tensors)

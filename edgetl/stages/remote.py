@@ -56,17 +56,6 @@ class RemoteJob:
     output: Path | None = None
 
 
-@dataclass(frozen=True)
-class _Wheel:
-    name: str
-    content: bytes
-
-    def key(self, python: str) -> str:
-        """The folder below a host's cache to install it in, for one of its Pythons."""
-        # Two builds of one version, or two Pythons, must not share an environment.
-        return f"{__version__}/{sha256_bytes(self.content + python.encode())[:16]}"
-
-
 def files_job(
     graphs: Sequence[Path],
     runtime: str = "auto",
@@ -145,7 +134,7 @@ def profile_on(hosts: Hosts, job: RemoteJob, reporter: ProgressReporter) -> Host
             entry.size = len(content)
             archive.addfile(entry, io.BytesIO(content))
     connections = Connections(hosts.config, hosts.python)
-    one = partial(_profile_on, connections, _Wheel(*build_wheel()), tar.getvalue(), job, reporter)
+    one = partial(_profile_on, connections, build_wheel(), tar.getvalue(), job, reporter)
     try:
         with ThreadPoolExecutor(len(hosts.names)) as pool:
             try:
@@ -158,32 +147,44 @@ def profile_on(hosts: Hosts, job: RemoteJob, reporter: ProgressReporter) -> Host
 
 
 def _profile_on(
-    connections: Connections, wheel: _Wheel, tar: bytes, job: RemoteJob, reporter: ProgressReporter, host: str
+    connections: Connections,
+    wheel: tuple[str, bytes],
+    tar: bytes,
+    job: RemoteJob,
+    reporter: ProgressReporter,
+    host: str,
 ) -> HostProfile:
-    device, key = None, wheel.key(connections.python)
+    name, content = wheel
+    # The environment's folder there: two builds of one version, or two Pythons, must not share it.
+    key = f"{__version__}/{sha256_bytes(content + connections.python.encode())[:16]}"
+    device = None
     try:
         found = connections.ask(host, "look", key)
         device = found["device"]
         if not found["ready"]:
             reporter.message(f"{host}: installing edgetl {__version__} in ~/.cache/edgetl")
-            connections.ask(host, "install", key, wheel.name, data=wheel.content)
+            connections.ask(host, "install", key, name, data=content)
         reporter.message(f"{host}: measuring")
         chosen = ("tensorrt" if found["tensorrt"] else "onnxruntime") if job.runtime == "auto" else job.runtime
         answer = connections.ask(host, "work", key, json.dumps(job.commands(chosen)), job.outputs_glob, data=tar)
         profile = _profile(answer["output"], job.names)
         if job.output is not None:
-            folder = job.output / file_stem(host.replace("/", "_"))
-            for name, content in answer["files"].items():
-                # A host is only trusted as far as its files stay in its folder.
-                inside = Path(*PurePosixPath(name).parts[1:])
-                if inside.is_absolute() or ".." in inside.parts:
-                    raise EdgetlError(f"it sent a file outside of its folder: {name}")
-                write_bytes(folder / inside, base64.b64decode(content))
-            if f"{_FIGURES}/profile.json" in answer["files"]:
-                write_json(folder / "profile.json", profile)  # with the names that the files have here
+            _keep(answer["files"], job.output / file_stem(host.replace("/", "_")), profile)
     except EdgetlError as error:
         return HostProfile(host=host, device=device, error=str(error))
     return HostProfile(host=host, device=device or device_of(profile), profile=profile)
+
+
+def _keep(files: Mapping[str, str], folder: Path, profile: Profile) -> None:
+    """Write the files that a host sent into its folder."""
+    for name, content in files.items():
+        # A host is only trusted as far as its files stay in its folder.
+        inside = Path(*PurePosixPath(name).parts[1:])
+        if inside.is_absolute() or ".." in inside.parts:
+            raise EdgetlError(f"it sent a file outside of its folder: {name}")
+        write_bytes(folder / inside, base64.b64decode(content))
+    if f"{_FIGURES}/profile.json" in files:
+        write_json(folder / "profile.json", profile)  # with the names that the files have here
 
 
 def _profile(output: str, names: Mapping[str, str]) -> Profile:

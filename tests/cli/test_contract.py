@@ -69,6 +69,8 @@ def test_help_and_version_end_with_0(call: Command) -> None:
         (["profile", "study.yaml", "-o", "x", "--against", "b.onnx"], "--against is for models"),
         (["profile", "study.yaml", "-o", "x", "--batch", "2"], "--batch is for models"),
         (["profile"], "Missing argument"),
+        (["profile", "a.onnx", "--on", "nano"], "No such option"),
+        (["profile", "a.onnx", "--rate", "a=5"], "--rate is for --scenario cadence"),
         (["export", "yolo.cfg", "-o", "x"], "yolo.cfg is for edgetl import-darknet"),
         (["profile", "a.onnx", "--fail-if-slower", "5%"], "needs --against"),
         (["profile", "a.onnx", "--against", "b.onnx", "--fail-if-slower", "five"], "is no fraction above 0 %"),
@@ -82,8 +84,12 @@ def test_help_and_version_end_with_0(call: Command) -> None:
             ["prepare", "m.onnx", "--precision", "int8", "--scales", "c", "--recipe", "max", "-o", "x.onnx"],
             "--scales",
         ),
+        (
+            ["prepare", "m.onnx", "--precision", "int8", "--tensorrt-version", "8.6.2", "-o", "x.onnx"],
+            "-version is for",
+        ),
         (["compare", "a.onnx", "b.onnx"], "Missing option '--images'"),
-        (["build-engine", "a.onnx", "--calibration-images", "x"], "are for --precision int8"),
+        (["build-engine", "a.onnx", "--calibration-images", "x"], "--calibration-images is for --precision int8"),
         (["prepare", "m.onnx", "--precision", "fp64", "-o", "x.onnx"], "'fp64' is not one of"),
     ],
 )
