@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,12 +15,10 @@ if TYPE_CHECKING:
     from edgetl.stages.build_file import EngineRequest
 
 
-@dataclass(frozen=True)
 class _Int8Options(AccuracyOptions):
     calibration_images: Path | None = option("For INT8: folder of images like the real ones.")
 
 
-@dataclass(frozen=True)
 class _ModelOptions(_Int8Options, PreprocessingOptions, EngineOptions):
     """What a study names itself."""
 
@@ -33,7 +30,6 @@ class _ModelOptions(_Int8Options, PreprocessingOptions, EngineOptions):
     )
 
 
-@dataclass(frozen=True)
 class _Options(ProviderOption, _ModelOptions):
     source: Path = argument("STUDY.yaml|MODEL.onnx")
     output: Path | None = option("A study's run directory (required), or a model's engine file.", "-o", "--output")

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -10,7 +9,6 @@ from edgetl.commands.preprocessing_options import PreprocessingOptions
 from edgetl.commands.study_command import TerminalReporter
 
 
-@dataclass(frozen=True)
 class _Options(PreprocessingOptions):
     a: Path = argument("A.onnx")
     b: Path = argument("B.onnx")

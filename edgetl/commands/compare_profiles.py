@@ -1,17 +1,15 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from edgetl.commands.console import echo
-from edgetl.commands.options import argument, option, takes
+from edgetl.commands.options import CommandOptions, argument, option, takes
 from edgetl.commands.show_profile import show
 
 
-@dataclass(frozen=True)
-class _Options:
+class _Options(CommandOptions):
     files: tuple[Path, ...] = argument("PROFILE.json...")
     as_json: bool = option("Print the figures in the shape of results.json.", "--json")
 

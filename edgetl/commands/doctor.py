@@ -1,14 +1,11 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import click
 
-from edgetl.commands.options import option, takes
+from edgetl.commands.options import CommandOptions, option, takes
 
 
-@dataclass(frozen=True)
-class _Options:
+class _Options(CommandOptions):
     as_json: bool = option("Print it for programs.", "--json")
 
 

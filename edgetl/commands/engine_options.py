@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from edgetl.commands.options import option, part
+from edgetl.commands.options import CommandOptions, option, part
 
 if TYPE_CHECKING:
     from edgetl.engine.options import BuildOptions
@@ -22,8 +21,7 @@ def _batches(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in (parts * 3 if len(parts) == 1 else parts))
 
 
-@dataclass(frozen=True)
-class EngineOptions:
+class EngineOptions(CommandOptions):
     """How an engine is built; names as in `edgetl.engine.options.BuildOptions`."""
 
     batches: tuple[int, int, int] = option(

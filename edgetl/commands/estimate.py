@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from edgetl.commands.console import echo
-from edgetl.commands.options import argument, option, takes
+from edgetl.commands.options import CommandOptions, argument, option, takes
 from edgetl.commands.study_command import study_and_run
 
 if TYPE_CHECKING:
@@ -15,8 +14,7 @@ if TYPE_CHECKING:
     from edgetl.config import Precision
 
 
-@dataclass(frozen=True)
-class _Options:
+class _Options(CommandOptions):
     sources: tuple[Path, ...] = argument("STUDY.yaml|MODEL.onnx...")
     devices: tuple[str, ...] = option(
         "The Jetson, such as 'AGX Orin 64GB@30W'. Repeatable.", "--device", metavar="DEVICE[@MODE]", required=True

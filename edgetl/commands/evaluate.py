@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import click
 
 from edgetl.commands.options import part, takes
@@ -9,7 +7,6 @@ from edgetl.commands.shared_options import ProviderOption, StudyArguments
 from edgetl.commands.study_command import run_study
 
 
-@dataclass(frozen=True)
 class _Options(StudyArguments, ProviderOption):
     pass
 

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import click
 
 from edgetl.commands.options import option, takes
@@ -9,7 +7,6 @@ from edgetl.commands.shared_options import StudyArguments
 from edgetl.commands.study_command import run_study
 
 
-@dataclass(frozen=True)
 class _Options(StudyArguments):
     quantization_aware: bool = option(
         "Train for INT8: heads on the INT8 trunk's features, tuned layers rounded as INT8 rounds them."

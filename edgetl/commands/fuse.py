@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -11,7 +11,6 @@ from edgetl.commands.preprocessing_options import PreprocessingOptions
 from edgetl.commands.study_command import TerminalReporter
 
 
-@dataclass(frozen=True)
 class _Options(PreprocessingOptions):
     models: tuple[Path, ...] = argument("MODEL.onnx MODEL.onnx...")
     output: Path = option("The ONNX file to write.", "-o", "--output")

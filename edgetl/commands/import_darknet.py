@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from edgetl.commands.options import argument, option, part, refuse, takes
+from edgetl.commands.options import CommandOptions, argument, option, part, refuse, takes
 from edgetl.commands.study_command import TerminalReporter
 
 if TYPE_CHECKING:
@@ -23,8 +22,7 @@ def _size(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2] or found[1])
 
 
-@dataclass(frozen=True)
-class _NmsOptions:
+class _NmsOptions(CommandOptions):
     """Which boxes are dropped; names and defaults as in `edgetl.config.NmsSettings`."""
 
     score_threshold: float = option("Drop lower boxes.", type=click.FloatRange(0, 1, max_open=True), default=0.01)
@@ -36,7 +34,6 @@ class _NmsOptions:
     max_detections: int = option("The most boxes for an image.", type=click.IntRange(1, 1000), default=100)
 
 
-@dataclass(frozen=True)
 class _Options(_NmsOptions):
     cfg: Path = argument("NETWORK.cfg")
     output: Path = option("The ONNX file to write.", "-o", "--output")

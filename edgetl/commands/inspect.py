@@ -1,15 +1,13 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
-from edgetl.commands.options import argument, option, takes
+from edgetl.commands.options import CommandOptions, argument, option, takes
 
 
-@dataclass(frozen=True)
-class _Options:
+class _Options(CommandOptions):
     path: Path = argument("FILE|DIR")
     trust: bool = option("Describe an engine that is not the file that its manifest describes.")
     as_json: bool = option("Print it for programs, each layer by name.", "--json")

@@ -18,6 +18,14 @@ from click.core import ParameterSource
 _TYPES: dict[str, Any] = {"Path": click.Path(path_type=Path), "int": int, "float": float, "str": str}
 
 
+@dataclasses.dataclass(frozen=True)
+class CommandOptions:
+    """The base of options: every class below it is a frozen dataclass."""
+
+    def __init_subclass__(cls) -> None:
+        dataclasses.dataclass(frozen=True)(cls)
+
+
 def option(description: str, *flags: str, **settings: Any) -> Any:
     """A field that an option fills: ``--the-fields-name`` where no ``flags`` are given.
 
@@ -37,8 +45,8 @@ def argument(metavar: str) -> Any:
     return dataclasses.field(metadata={"add": click.argument, "flags": (), "click": {"metavar": metavar}})
 
 
-def takes(kind: type[Any]) -> Callable[[Callable[[Any], None]], Callable[..., None]]:
-    """A decorator that adds a dataclass's options to a command, and calls the command with the object.
+def takes(kind: type[CommandOptions]) -> Callable[[Callable[[Any], None]], Callable[..., None]]:
+    """A decorator that adds options to a command, and calls the command with the object that they fill.
 
     Help shows the class's own options first, then those of its bases.
     """
@@ -58,13 +66,13 @@ def takes(kind: type[Any]) -> Callable[[Callable[[Any], None]], Callable[..., No
     return decorate
 
 
-def part(options: Any, kind: type[Any]) -> dict[str, Any]:
+def part(options: CommandOptions, kind: type[Any]) -> dict[str, Any]:
     """The values of those options that another dataclass has fields for, by name: a request's, or a base's."""
     names = {field.name for field in dataclasses.fields(kind)}
     return {one.name: getattr(options, one.name) for one in dataclasses.fields(options) if one.name in names}
 
 
-def refuse(kind: type[Any], why: str, but: Collection[str] = ()) -> None:
+def refuse(kind: type[CommandOptions], why: str, but: Collection[str] = ()) -> None:
     """Raise a usage error where an option that a dataclass declares stands on the command line.
 
     Args:

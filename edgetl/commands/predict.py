@@ -1,21 +1,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from edgetl.commands.options import argument, option, part, takes
+from edgetl.commands.options import CommandOptions, argument, option, part, takes
 
 if TYPE_CHECKING:
     from edgetl.artifacts.data_index import BrokenFile
     from edgetl.artifacts.predictions import Prediction
 
 
-@dataclass(frozen=True)
-class _Options:
+class _Options(CommandOptions):
     model: Path = argument("MODEL.onnx")
     sources: tuple[Path, ...] = argument("IMAGE|FOLDER|VIDEO...")
     output: Path | None = option("Folder for pictures with boxes and labels.", "-o", "--output")

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from edgetl.commands.options import argument, option, part, refuse, takes
+from edgetl.commands.options import CommandOptions, argument, option, part, refuse, takes
 from edgetl.commands.preprocessing_options import PreprocessingOptions
 from edgetl.commands.shared_options import AccuracyOptions
 from edgetl.commands.study_command import TerminalReporter
@@ -15,12 +14,10 @@ if TYPE_CHECKING:
     from edgetl.config import QdqFormat
 
 
-@dataclass(frozen=True)
-class _VersionOption:
+class _VersionOption(CommandOptions):
     tensorrt_version: str = option("The TensorRT that will read the calibration cache.", default="10.3.0")
 
 
-@dataclass(frozen=True)
 class _CalibrationOptions(AccuracyOptions, _VersionOption):
     """INT8 whose scales are found on images."""
 
@@ -29,7 +26,6 @@ class _CalibrationOptions(AccuracyOptions, _VersionOption):
     calibration_cache: Path | None = option("Write the scales for TensorRT up to 10 and for DLA, too.")
 
 
-@dataclass(frozen=True)
 class _Int8Options(_CalibrationOptions):
     target: QdqFormat = option(
         "The QDQ format: each runtime is fast on its own only.",
@@ -39,7 +35,6 @@ class _Int8Options(_CalibrationOptions):
     scales: Path | None = option("A calibration cache to take the scales from, in place of images.")
 
 
-@dataclass(frozen=True)
 class _Options(_Int8Options, PreprocessingOptions):
     model: Path = argument("MODEL.onnx")
     precision: str = option("The types and Q/DQ nodes to write.", type=click.Choice(["fp16", "int8"]))

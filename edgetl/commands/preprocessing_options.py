@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
-from edgetl.commands.options import option
+from edgetl.commands.options import CommandOptions, option
 
 if TYPE_CHECKING:
     from edgetl.config import InputContract
@@ -24,8 +24,7 @@ def _per_channel(text: str) -> tuple[float, ...]:
     return numbers * (3 // len(numbers))
 
 
-@dataclass(frozen=True)
-class PreprocessingOptions:
+class PreprocessingOptions(CommandOptions):
     """How images become a model's input."""
 
     preprocessing: str | None = option(

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from edgetl.commands.options import argument, option, part, refuse, takes
+from edgetl.commands.options import CommandOptions, argument, option, part, refuse, takes
 from edgetl.commands.shared_options import (
     GateOptions,
     JudgingOptions,
@@ -23,8 +22,7 @@ if TYPE_CHECKING:
     from edgetl.stages.scenario_request import ScenarioRequest
 
 
-@dataclass(frozen=True)
-class _ScenarioOptions:
+class _ScenarioOptions(CommandOptions):
     loads: tuple[ScenarioName, ...] = option(
         "Measure under a load too. Repeatable.",
         "--scenario",
@@ -48,7 +46,6 @@ class _ScenarioOptions:
         return ScenarioRequest(scenarios, read_rates(self.rates), self.query_size, batch, self.streams)
 
 
-@dataclass(frozen=True)
 class _ModelOptions(GateOptions, ModelRunOptions):
     """What a study names itself, or has no use for."""
 
@@ -57,7 +54,6 @@ class _ModelOptions(GateOptions, ModelRunOptions):
     trust: bool = option("Load a FILE.engine that is not the file that its manifest describes.")
 
 
-@dataclass(frozen=True)
 class _Options(ProviderOption, MeasuringOptions, _ScenarioOptions, JudgingOptions, _ModelOptions):
     sources: tuple[Path, ...] = argument("STUDY.yaml|MODEL.onnx|FILE.engine...")
     output: Path | None = option("A study's run directory; a folder for the figures of files.", "-o", "--output")

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from edgetl.stages.remote import RemoteJob
 
 
-@dataclass(frozen=True)
 class _ModelOptions(GateOptions, ModelRunOptions):
     """What a study names itself, or has no use for."""
 
@@ -34,7 +32,6 @@ class _ModelOptions(GateOptions, ModelRunOptions):
     )
 
 
-@dataclass(frozen=True)
 class _Options(ProviderOption, MeasuringOptions, JudgingOptions, _ModelOptions):
     sources: tuple[Path, ...] = argument("STUDY.yaml|MODEL.onnx...")
     hosts: tuple[str, ...] = option("Measure on this host. Repeatable.", "--on", metavar="HOST", required=True)

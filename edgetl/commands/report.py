@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
     from edgetl.artifacts.run_directory import RunDirectory
 
 
-@dataclass(frozen=True)
 class _Options(StudyArguments, VerdictOptions):
     pass
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
-from edgetl.commands.options import argument, option
+from edgetl.commands.options import CommandOptions, argument, option
 
 
 def fraction(text: str) -> float:
@@ -21,38 +20,33 @@ def fraction(text: str) -> float:
     return number
 
 
-@dataclass(frozen=True)
-class StudyArguments:
+class StudyArguments(CommandOptions):
     """A study and its run directory."""
 
     study: Path = argument("STUDY.yaml")
     output: Path = option("The study's run directory.", "-o", "--output")
 
 
-@dataclass(frozen=True)
-class ProviderOption:
+class ProviderOption(CommandOptions):
     """Where ONNX Runtime runs."""
 
     provider: str = option("Where ONNX Runtime runs.", type=click.Choice(["cpu", "cuda", "tensorrt"]), default="cpu")
 
 
-@dataclass(frozen=True)
-class VerdictOptions:
+class VerdictOptions(CommandOptions):
     """How the verdict is printed and judged."""
 
     strict: bool = option("Exit with 4 if the budget is not met or the result is unstable.")
     as_json: bool = option("Print results.json instead of the table.", "--json")
 
 
-@dataclass(frozen=True)
-class TimingOptions:
+class TimingOptions(CommandOptions):
     """How latency is measured."""
 
     threads: int = option("Threads of an engine.", type=click.IntRange(0), default=0, show_default="one per core")
     seconds: float = option("How long to measure latency.", type=click.FloatRange(0.1), default=10.0)
 
 
-@dataclass(frozen=True)
 class MeasuringOptions(TimingOptions):
     """What `edgetl profile` measures, here and on other machines."""
 
@@ -61,8 +55,7 @@ class MeasuringOptions(TimingOptions):
     no_energy: bool = option("Leave out energy, which takes as long again as latency.")
 
 
-@dataclass(frozen=True)
-class ModelRunOptions:
+class ModelRunOptions(CommandOptions):
     """How `edgetl profile` runs models, here and on other machines."""
 
     batch: int = option("Images of one inference.", type=click.IntRange(1), default=1)
@@ -72,8 +65,7 @@ class ModelRunOptions:
     share_scratch: bool = option("Let engines share their scratch memory.")
 
 
-@dataclass(frozen=True)
-class GateOptions:
+class GateOptions(CommandOptions):
     """One more model, and how much slower than it the others may be."""
 
     against: Path | None = option("One more model, to compare with.")
@@ -88,16 +80,14 @@ class GateOptions:
         return models if self.against is None else (*models, self.against)
 
 
-@dataclass(frozen=True)
-class JudgingOptions:
+class JudgingOptions(CommandOptions):
     """How a profile is printed and judged."""
 
     strict: bool = option("Exit with 4 if a result is UNSTABLE or undecided.")
     as_json: bool = option("Print the figures in the shape of results.json.", "--json")
 
 
-@dataclass(frozen=True)
-class AccuracyOptions:
+class AccuracyOptions(CommandOptions):
     """How much accuracy INT8 may lose, and on which images."""
 
     max_accuracy_drop: float | None = option(
