@@ -23,16 +23,17 @@ class _ModelOptions(_Int8Options, PreprocessingOptions, EngineOptions):
     """What a study names itself."""
 
     runtime: str = option(
-        "For a model.", type=click.Choice(["onnxruntime", "tensorrt", "tensorrt-rtx"]), default="onnxruntime"
+        "What will run it.", type=click.Choice(["onnxruntime", "tensorrt", "tensorrt-rtx"]), default="onnxruntime"
     )
     precision: str | None = option(
-        "For a model.", type=click.Choice(["fp32", "fp16", "int8"]), show_default="as the model is"
+        "Prepare the model in it.", type=click.Choice(["fp32", "fp16", "int8"]), show_default="as the model is"
     )
 
 
 class _Options(ProviderOption, _ModelOptions):
     source: Path = argument("STUDY.yaml|MODEL.onnx")
     output: Path | None = option("A study's run directory (required), or a model's engine file.", "-o", "--output")
+    compute_capability: str | None = option("Build for this device, such as SM86 (tensorrt-rtx).", metavar="SMxx")
 
 
 @click.command("build-engine")
@@ -69,9 +70,8 @@ def command(options: _Options) -> None:
 def _build_study(options: _Options) -> None:
     if options.output is None:
         raise click.UsageError("a study needs -o DIR, its run directory")
-    device = ["--compute-capability"]
-    refuse(EngineOptions, "is for a MODEL.onnx; a study file has the section engine", but=device)
-    refuse(_ModelOptions, "is for a MODEL.onnx; a study names its own", but=device)
+    refuse(EngineOptions, "is for a MODEL.onnx; a study file has the section engine")
+    refuse(_ModelOptions, "is for a MODEL.onnx; a study names its own")
     from edgetl.stages.stage import Options
 
     run_study(options.source, options.output, ["build-engine"], Options(**part(options, Options)))

@@ -29,7 +29,6 @@ class EngineOptions(CommandOptions):
     )
     workspace_mb: int | None = option("Scratch memory of a layer.", type=click.IntRange(1), show_default="a quarter")
     optimization_level: int | None = option("How long the builder searches.", type=click.IntRange(0, 5))
-    compute_capability: str | None = option("Build for this device, such as SM86 (tensorrt-rtx).", metavar="SMxx")
     dla_core: int | None = option("Run on this DLA core (tensorrt).", type=click.IntRange(0))
     gpu_fallback: bool = option("Let the GPU run what the DLA cannot.")
     calibration_cache: Path | None = option("INT8 scales for a DLA core, up to TensorRT 10.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,21 +73,27 @@ def export_darknet(request: DarknetExportRequest, reporter: ProgressReporter) ->
             f"the graph of {request.cfg} differs from PyTorch's network by {difference:.2g} of its largest output, "
             f"expected at most {_MOST_DIFFERENCE:g}; report this with the .cfg file"
         )
-    reporter.message(f"export: at most {difference:.1e} of the largest output from PyTorch on random images")
-    counts = [head.classes for head in network.detection_layers]
-    if not raws:
-        counts = [dim.dim_value for dim in graph.graph.output[0].type.tensor_type.shape.dim][1:]
-    if wrong := [classes for classes in counts if classes != len(names)]:
-        raise EdgetlError(
-            f"{request.labels} has {len(names)} names, {request.cfg} has {wrong[0]} classes; "
-            "give the names that belong to it"
-        )
+    reporter.message(f"import-darknet: at most {difference:.1e} of the largest output from PyTorch on random images")
+    _refuse_other_names(names, network, graph, request)
     if raws:
         head = RawHead(DETECTIONS, names, tuple(one.scale for one in network.detection_layers), tuple(raws))
         graph = with_detections(graph, [head], preprocessing, request.nms_settings, request.nms)
     else:
         describe(graph, {PROBABILITIES: names}, {}, preprocessing)
     save_model(graph, request.output)
+
+
+def _refuse_other_names(
+    names: Sequence[str], network: Darknet, graph: onnx.ModelProto, request: DarknetExportRequest
+) -> None:
+    counts = [head.classes for head in network.detection_layers]
+    if not counts:
+        counts = [dim.dim_value for dim in graph.graph.output[0].type.tensor_type.shape.dim][1:]
+    if wrong := [classes for classes in counts if classes != len(names)]:
+        raise EdgetlError(
+            f"{request.labels} has {len(names)} names, {request.cfg} has {wrong[0]} classes; "
+            "give the names that belong to it"
+        )
 
 
 def _difference(graph: onnx.ModelProto, network: Darknet, preprocessing: Preprocessing) -> float:
