@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from edgetl.stages.build_file import EngineRequest
 
 
-class _Int8Options(AccuracyOptions):
+class _BuildInt8Options(AccuracyOptions):
     calibration_images: Path | None = option("For INT8: folder of images like the real ones.")
 
 
-class _ModelOptions(_Int8Options, PreprocessingOptions, EngineOptions):
+class _BuildModelOptions(_BuildInt8Options, PreprocessingOptions, EngineOptions):
     """What a study names itself."""
 
     runtime: str = option(
@@ -30,15 +30,15 @@ class _ModelOptions(_Int8Options, PreprocessingOptions, EngineOptions):
     )
 
 
-class _Options(ProviderOption, _ModelOptions):
+class _BuildEngineOptions(ProviderOption, _BuildModelOptions):
     source: Path = argument("STUDY.yaml|MODEL.onnx")
     output: Path | None = option("A study's run directory (required), or a model's engine file.", "-o", "--output")
     compute_capability: str | None = option("Build for this device, such as SM86 (tensorrt-rtx).", metavar="SMxx")
 
 
 @click.command("build-engine")
-@takes(_Options)
-def command(options: _Options) -> None:
+@takes(_BuildEngineOptions)
+def command(options: _BuildEngineOptions) -> None:
     """Build engines for this machine, or one for another.
 
     An engine that is up to date (same graph, runtime, device and options) is not built again. A graph that is prepared
@@ -53,7 +53,7 @@ def command(options: _Options) -> None:
         _build_study(options)
         return
     if options.precision != "int8":
-        refuse(_Int8Options, "is for --precision int8")
+        refuse(_BuildInt8Options, "is for --precision int8")
     if options.precision not in {"fp16", "int8"}:
         refuse(PreprocessingOptions, "is for --precision fp16 and int8")
     if options.print_trtexec and options.precision:
@@ -67,18 +67,18 @@ def command(options: _Options) -> None:
         click.echo(build_file(request, TerminalReporter()))
 
 
-def _build_study(options: _Options) -> None:
+def _build_study(options: _BuildEngineOptions) -> None:
     if options.output is None:
         raise click.UsageError("a study needs -o DIR, its run directory")
     refuse(EngineOptions, "is for a MODEL.onnx; a study file has the section engine")
-    refuse(_ModelOptions, "is for a MODEL.onnx; a study names its own")
+    refuse(_BuildModelOptions, "is for a MODEL.onnx; a study names its own")
     from edgetl.stages.stage import Options
 
     run_study(options.source, options.output, ["build-engine"], Options(**part(options, Options)))
     click.echo(options.output / "engines")
 
 
-def _request(options: _Options) -> EngineRequest:
+def _request(options: _BuildEngineOptions) -> EngineRequest:
     from edgetl.engine.nvidia.timing_cache import cache_folder
     from edgetl.engine.runtime import get_runtime
     from edgetl.stages.build_file import EngineRequest

@@ -9,7 +9,7 @@ from edgetl.commands.preprocessing_options import PreprocessingOptions
 from edgetl.commands.study_command import TerminalReporter
 
 
-class _Options(PreprocessingOptions):
+class _CompareOptions(PreprocessingOptions):
     a: Path = argument("A.onnx")
     b: Path = argument("B.onnx")
     images: Path = option("Folder of images, or a text file that lists their paths.")
@@ -18,8 +18,8 @@ class _Options(PreprocessingOptions):
 
 
 @click.command("compare")
-@takes(_Options)
-def command(options: _Options) -> None:
+@takes(_CompareOptions)
+def command(options: _CompareOptions) -> None:
     """Find where B differs from A: two precisions of one network on the same images.
 
     Prints the agreement of the outputs, the layers with the lowest signal-to-noise ratio, and the images that differ

@@ -9,14 +9,14 @@ from edgetl.commands.options import CommandOptions, argument, option, takes
 from edgetl.commands.show_profile import show
 
 
-class _Options(CommandOptions):
+class _CompareProfilesOptions(CommandOptions):
     files: tuple[Path, ...] = argument("PROFILE.json...")
     as_json: bool = option("Print the figures in the shape of results.json.", "--json")
 
 
 @click.command("compare-profiles")
-@takes(_Options)
-def command(options: _Options) -> None:
+@takes(_CompareProfilesOptions)
+def command(options: _CompareProfilesOptions) -> None:
     """Show profiles of several devices in one table, or all figures of a single one.
 
     Nothing is measured: every figure is computed anew from the raw samples that lie beside the file, a profile.json,

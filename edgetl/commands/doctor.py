@@ -5,13 +5,13 @@ import click
 from edgetl.commands.options import CommandOptions, option, takes
 
 
-class _Options(CommandOptions):
+class _DoctorOptions(CommandOptions):
     as_json: bool = option("Print it for programs.", "--json")
 
 
 @click.command("doctor")
-@takes(_Options)
-def command(options: _Options) -> None:
+@takes(_DoctorOptions)
+def command(options: _DoctorOptions) -> None:
     """Tell what is on this machine, what is missing for which command, and the command that fixes it.
 
     \b

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from edgetl.config import Precision
 
 
-class _Options(CommandOptions):
+class _EstimateOptions(CommandOptions):
     sources: tuple[Path, ...] = argument("STUDY.yaml|MODEL.onnx...")
     devices: tuple[str, ...] = option(
         "The Jetson, such as 'AGX Orin 64GB@30W'. Repeatable.", "--device", metavar="DEVICE[@MODE]", required=True
@@ -27,8 +27,8 @@ class _Options(CommandOptions):
 
 
 @click.command("estimate")
-@takes(_Options)
-def command(options: _Options) -> None:
+@takes(_EstimateOptions)
+def command(options: _EstimateOptions) -> None:
     """Estimate the latency and memory of models on Jetsons that are not at hand.
 
     Nothing is measured: an interval is computed from each graph's FLOPs and bytes and the device's peaks.
@@ -48,7 +48,7 @@ def command(options: _Options) -> None:
         echo(estimate_table(rows))
 
 
-def _estimates(options: _Options) -> tuple[DeviceEstimate, ...]:
+def _estimates(options: _EstimateOptions) -> tuple[DeviceEstimate, ...]:
     from edgetl.stages.estimate import estimate_files, estimate_study
 
     if options.sources[0].suffix == ".onnx":

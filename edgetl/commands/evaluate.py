@@ -7,13 +7,13 @@ from edgetl.commands.shared_options import ProviderOption, StudyArguments
 from edgetl.commands.study_command import run_study
 
 
-class _Options(StudyArguments, ProviderOption):
+class _EvaluateOptions(StudyArguments, ProviderOption):
     pass
 
 
 @click.command("evaluate")
-@takes(_Options)
-def command(options: _Options) -> None:
+@takes(_EvaluateOptions)
+def command(options: _EvaluateOptions) -> None:
     """Measure the accuracy of every deployment on the test set, by its engines.
 
     \b

@@ -7,15 +7,15 @@ from edgetl.commands.shared_options import StudyArguments
 from edgetl.commands.study_command import run_study
 
 
-class _Options(StudyArguments):
+class _FinetuneOptions(StudyArguments):
     quantization_aware: bool = option(
         "Train for INT8: heads on the INT8 trunk's features, tuned layers rounded as INT8 rounds them."
     )
 
 
 @click.command("finetune")
-@takes(_Options)
-def command(options: _Options) -> None:
+@takes(_FinetuneOptions)
+def command(options: _FinetuneOptions) -> None:
     """Train the heads of every deployment on the frozen backbone.
 
     The images go through the backbone once; all heads are fitted together on the cached features.

@@ -11,7 +11,7 @@ from edgetl.commands.preprocessing_options import PreprocessingOptions
 from edgetl.commands.study_command import TerminalReporter
 
 
-class _Options(PreprocessingOptions):
+class _FuseOptions(PreprocessingOptions):
     models: tuple[Path, ...] = argument("MODEL.onnx MODEL.onnx...")
     output: Path = option("The ONNX file to write.", "-o", "--output")
     names: str | None = option("What to call the models, separated by commas.", show_default="their files' names")
@@ -21,8 +21,8 @@ class _Options(PreprocessingOptions):
 
 
 @click.command("fuse")
-@takes(_Options)
-def command(options: _Options) -> None:
+@takes(_FuseOptions)
+def command(options: _FuseOptions) -> None:
     """Merge models that share layers into one ONNX file, which computes the same.
 
     Layers with the same operator, attributes, weights and inputs are kept once. Prints where sharing ends and why. The

@@ -34,7 +34,7 @@ class _NmsOptions(CommandOptions):
     max_detections: int = option("The most boxes for an image.", type=click.IntRange(1, 1000), default=100)
 
 
-class _Options(_NmsOptions):
+class _ImportOptions(_NmsOptions):
     cfg: Path = argument("NETWORK.cfg")
     output: Path = option("The ONNX file to write.", "-o", "--output")
     weights: Path = option("The network's .weights file.")
@@ -55,8 +55,8 @@ class _Options(_NmsOptions):
 
 
 @click.command("import-darknet")
-@takes(_Options)
-def command(options: _Options) -> None:
+@takes(_ImportOptions)
+def command(options: _ImportOptions) -> None:
     """Write a Darknet network as one ONNX file.
 
     The graph is checked against PyTorch on random images. That of a detector returns boxes after suppression.

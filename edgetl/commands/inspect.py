@@ -7,15 +7,15 @@ import click
 from edgetl.commands.options import CommandOptions, argument, option, takes
 
 
-class _Options(CommandOptions):
+class _InspectOptions(CommandOptions):
     path: Path = argument("FILE|DIR")
     trust: bool = option("Describe an engine that is not the file that its manifest describes.")
     as_json: bool = option("Print it for programs, each layer by name.", "--json")
 
 
 @click.command("inspect")
-@takes(_Options)
-def command(options: _Options) -> None:
+@takes(_InspectOptions)
+def command(options: _InspectOptions) -> None:
     """Tell what a graph, an engine, a bundle or a run directory holds: inputs, outputs, layers, precisions, lineage.
 
     Nothing is run, and no engine is given to TensorRT.

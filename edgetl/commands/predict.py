@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from edgetl.artifacts.predictions import Prediction
 
 
-class _Options(CommandOptions):
+class _PredictOptions(CommandOptions):
     model: Path = argument("MODEL.onnx")
     sources: tuple[Path, ...] = argument("IMAGE|FOLDER|VIDEO...")
     output: Path | None = option("Folder for pictures with boxes and labels.", "-o", "--output")
@@ -27,8 +27,8 @@ class _Options(CommandOptions):
 
 
 @click.command("predict")
-@takes(_Options)
-def command(options: _Options) -> None:
+@takes(_PredictOptions)
+def command(options: _PredictOptions) -> None:
     """Print the labels or boxes of images, or draw them.
 
     Boxes are left, top, right and bottom in pixels of the image. Files that cannot be read are named on stderr.

@@ -26,7 +26,7 @@ class _CalibrationOptions(AccuracyOptions, _VersionOption):
     calibration_cache: Path | None = option("Write the scales for TensorRT up to 10 and for DLA, too.")
 
 
-class _Int8Options(_CalibrationOptions):
+class _PrepareInt8Options(_CalibrationOptions):
     target: QdqFormat = option(
         "The QDQ format: each runtime is fast on its own only.",
         type=click.Choice(["tensorrt", "onnxruntime"]),
@@ -35,15 +35,15 @@ class _Int8Options(_CalibrationOptions):
     scales: Path | None = option("A calibration cache to take the scales from, in place of images.")
 
 
-class _Options(_Int8Options, PreprocessingOptions):
+class _PrepareOptions(_PrepareInt8Options, PreprocessingOptions):
     model: Path = argument("MODEL.onnx")
     precision: str = option("The types and Q/DQ nodes to write.", type=click.Choice(["fp16", "int8"]))
     output: Path = option("The ONNX file to write; OUTPUT.json says how.", "-o", "--output")
 
 
 @click.command("prepare")
-@takes(_Options)
-def command(options: _Options) -> None:
+@takes(_PrepareOptions)
+def command(options: _PrepareOptions) -> None:
     """Write one ONNX file in FP16 or INT8: the precision is in its types and Q/DQ nodes.
 
     FP16 keeps layers in FP32 that overflow on the images. INT8 with --max-accuracy-drop takes the best calibration
@@ -58,7 +58,7 @@ def command(options: _Options) -> None:
     if options.precision == "fp16":
         # FP16 is tried on these images.
         why = "is for --precision int8; FP16 takes --calibration-images alone"
-        refuse(_Int8Options, why, but=["--calibration-images"])
+        refuse(_PrepareInt8Options, why, but=["--calibration-images"])
     if options.scales is not None:
         refuse(_CalibrationOptions, "needs images, and --scales takes their place")
     if options.calibration_cache is None:

@@ -46,7 +46,7 @@ class _ScenarioOptions(CommandOptions):
         return ScenarioRequest(scenarios, read_rates(self.rates), self.query_size, batch, self.streams)
 
 
-class _ModelOptions(GateOptions, ModelRunOptions):
+class _ProfileModelOptions(GateOptions, ModelRunOptions):
     """What a study names itself, or has no use for."""
 
     runtime_cache: Path | None = option("Folder of what TensorRT-RTX compiles.", show_default="~/.cache/edgetl")
@@ -54,14 +54,14 @@ class _ModelOptions(GateOptions, ModelRunOptions):
     trust: bool = option("Load a FILE.engine that is not the file that its manifest describes.")
 
 
-class _Options(ProviderOption, MeasuringOptions, _ScenarioOptions, JudgingOptions, _ModelOptions):
+class _ProfileOptions(ProviderOption, MeasuringOptions, _ScenarioOptions, JudgingOptions, _ProfileModelOptions):
     sources: tuple[Path, ...] = argument("STUDY.yaml|MODEL.onnx|FILE.engine...")
     output: Path | None = option("A study's run directory; a folder for the figures of files.", "-o", "--output")
 
 
 @click.command("profile")
-@takes(_Options)
-def command(options: _Options) -> None:
+@takes(_ProfileOptions)
+def command(options: _ProfileOptions) -> None:
     """Measure the latency of every deployment, or of ONNX files and engines, side by side.
 
     All candidates are timed in interleaved rounds in one process; ratios are taken round by round.
@@ -87,7 +87,7 @@ def command(options: _Options) -> None:
     judge(profile, options, options.fail_if_slower)
 
 
-def _request(options: _Options) -> ProfileRequest:
+def _request(options: _ProfileOptions) -> ProfileRequest:
     from edgetl.engine.nvidia.timing_cache import cache_folder
     from edgetl.engine.options import RunOptions
     from edgetl.stages.measuring import StoppingRule
@@ -109,11 +109,11 @@ def _request(options: _Options) -> ProfileRequest:
     )
 
 
-def _profile_study(options: _Options) -> None:
+def _profile_study(options: _ProfileOptions) -> None:
     study, run = study_and_run(options.sources, options.output)
     # A batch has a use there: that of offline.
     offline = "offline" in options.loads
-    refuse(_ModelOptions, "is for models, MODEL.onnx or FILE.engine", but=["--batch"] if offline else [])
+    refuse(_ProfileModelOptions, "is for models, MODEL.onnx or FILE.engine", but=["--batch"] if offline else [])
     from edgetl.artifacts.files import read_json
     from edgetl.artifacts.results import Profile
     from edgetl.stages.stage import Options

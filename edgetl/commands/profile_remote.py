@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edgetl.stages.remote import RemoteJob
 
 
-class _ModelOptions(GateOptions, ModelRunOptions):
+class _RemoteModelOptions(GateOptions, ModelRunOptions):
     """What a study names itself, or has no use for."""
 
     runtime: str = option(
@@ -32,7 +32,7 @@ class _ModelOptions(GateOptions, ModelRunOptions):
     )
 
 
-class _Options(ProviderOption, MeasuringOptions, JudgingOptions, _ModelOptions):
+class _RemoteOptions(ProviderOption, MeasuringOptions, JudgingOptions, _RemoteModelOptions):
     sources: tuple[Path, ...] = argument("STUDY.yaml|MODEL.onnx...")
     hosts: tuple[str, ...] = option("Measure on this host. Repeatable.", "--on", metavar="HOST", required=True)
     output: Path | None = option("A study's run directory; a folder for the figures of models.", "-o", "--output")
@@ -41,8 +41,8 @@ class _Options(ProviderOption, MeasuringOptions, JudgingOptions, _ModelOptions):
 
 
 @click.command("profile-remote")
-@takes(_Options)
-def command(options: _Options) -> None:
+@takes(_RemoteOptions)
+def command(options: _RemoteOptions) -> None:
     """Build and profile on other machines through ssh, all at once, with one table of what they measured.
 
     A host needs Python 3.10 and an ssh that asks no question. What it is to measure under load, or from images to
@@ -71,7 +71,7 @@ def command(options: _Options) -> None:
             judge(one.profile, options, options.fail_if_slower)
 
 
-def _job(options: _Options) -> RemoteJob:
+def _job(options: _RemoteOptions) -> RemoteJob:
     """The work of each host; its edgetl gets the options that are given here."""
     from edgetl.stages.remote import files_job, study_job
 
@@ -82,7 +82,7 @@ def _job(options: _Options) -> RemoteJob:
         passed = measuring | part(options, ModelRunOptions)
         return files_job(options.files(options.sources), options.runtime, passed, options.output)
     study, run = study_and_run(options.sources, options.output, "MODEL.onnx files, whose engines are built on the host")
-    refuse(_ModelOptions, "is for models; a study names its own")
+    refuse(_RemoteModelOptions, "is for models; a study names its own")
     from edgetl.artifacts.run_directory import RunDirectory
 
     return study_job(study, RunDirectory(run), measuring | part(options, ProviderOption))

@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from edgetl.artifacts.run_directory import RunDirectory
 
 
-class _Options(StudyArguments, VerdictOptions):
+class _ReportOptions(StudyArguments, VerdictOptions):
     pass
 
 
 @click.command("report")
-@takes(_Options)
-def command(options: _Options) -> None:
+@takes(_ReportOptions)
+def command(options: _ReportOptions) -> None:
     """Decide which candidate to ship, and write results.json and report.html.
 
     After a change of the budget only this command is needed: nothing is measured again.

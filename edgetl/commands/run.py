@@ -8,13 +8,13 @@ from edgetl.commands.shared_options import ProviderOption, StudyArguments, Timin
 from edgetl.commands.study_command import run_study
 
 
-class _Options(StudyArguments, ProviderOption, TimingOptions, VerdictOptions):
+class _WholeStudyOptions(StudyArguments, ProviderOption, TimingOptions, VerdictOptions):
     pass
 
 
 @click.command("run")
-@takes(_Options)
-def command(options: _Options) -> None:
+@takes(_WholeStudyOptions)
+def command(options: _WholeStudyOptions) -> None:
     """Do a whole study: from images to a verdict.
 
     Stages that are up to date are not run again, so a run that was killed goes on where it stopped.
