@@ -23,9 +23,6 @@ def command(study: Path, output: Path, quantization_aware: bool) -> None:
     Examples:  edgetl finetune configs/digits.yaml -o runs/digits
                edgetl finetune configs/digits.yaml -o runs/int8 --quantization-aware
     """
-    from edgetl.config import Study
-
-    aware = Study.quantization_aware if quantization_aware else None
     # The search too, which needs the heads alone: its shortlist is a part of the bundle.
-    run_study(study, output, ["index", "finetune", "search"], change=aware)
+    run_study(study, output, ["index", "finetune", "search"], quantization_aware=quantization_aware)
     click.echo(output / "bundle" / "bundle.json")

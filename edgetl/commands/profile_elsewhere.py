@@ -103,7 +103,9 @@ def _estimates(sources: tuple[Path, ...], values: dict[str, Any]) -> tuple[Devic
     if sources and sources[0].suffix == ".onnx":
         if values["output"] is not None:
             raise click.UsageError("-o is for a study here: estimates of models are printed, with --json for programs")
-        return estimate_files(profile_request(sources, values).files, values["estimate"], values["precision"])
+        return estimate_files(
+            tuple(profile_request(sources, values).files.values()), values["estimate"], values["precision"]
+        )
     study, run = _study(sources, values, "--estimate")
     if values["precision"]:
         raise click.UsageError("--precision is for models; a study names its own")
@@ -119,7 +121,9 @@ def _job(sources: tuple[Path, ...], values: dict[str, Any]) -> RemoteJob:
 
     if sources and sources[0].suffix == ".onnx":
         options = [*_passed(values, _PASSED), *_flags(values, _FLAGS)]
-        return files_job(profile_request(sources, values).files, values["runtime"], options, values["output"])
+        return files_job(
+            tuple(profile_request(sources, values).files.values()), values["runtime"], options, values["output"]
+        )
     study, run = _study(sources, values, "--on")
     if values["runtime"] != "auto":
         raise click.UsageError("--runtime is for models; a study names its own")

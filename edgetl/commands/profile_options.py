@@ -114,7 +114,7 @@ def refuse_in_study(values: dict[str, Any]) -> None:
 def profile_request(files: tuple[Path, ...], values: dict[str, Any]) -> ProfileRequest:
     """The request that the options make for models."""
     from edgetl.stages.measuring import StoppingRule
-    from edgetl.stages.profile_files import ProfileRequest
+    from edgetl.stages.profile_files import ProfileRequest, by_path
 
     if values["provider"] != "cpu":
         raise click.UsageError("--provider is for a study; ONNX files are measured on the CPU")
@@ -122,7 +122,7 @@ def profile_request(files: tuple[Path, ...], values: dict[str, Any]) -> ProfileR
     if limit is not None and against is None:
         raise click.UsageError("--fail-if-slower needs --against MODEL")
     return ProfileRequest(
-        files=(*files, *([against] if against else [])),
+        files=by_path((*files, *([against] if against else []))),
         until=StoppingRule(values["seconds"], values["width"], None if limit is None else 1.0 + limit),
         run=_run_options(values),
         batch=values["batch"],

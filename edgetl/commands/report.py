@@ -24,8 +24,8 @@ def command(study: Path, output: Path, strict: bool, as_json: bool) -> None:
     \b
     Example:  edgetl report configs/digits.yaml -o runs/digits
     """
-    context = run_study(study, output, ["report"])
-    show(context.run, strict, as_json)
+    done = run_study(study, output, ["report"])
+    show(done.directory, strict, as_json)
 
 
 def show(run: RunDirectory, strict: bool, as_json: bool) -> None:

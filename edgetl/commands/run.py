@@ -29,5 +29,5 @@ def command(
     from edgetl.stages.run_study import STAGES
     from edgetl.stages.stage import Options
 
-    context = run_study(study, output, list(STAGES), Options(threads=threads, seconds=seconds, provider=provider))
-    show(context.run, strict, as_json)
+    done = run_study(study, output, list(STAGES), Options(threads=threads, seconds=seconds, provider=provider))
+    show(done.directory, strict, as_json)
