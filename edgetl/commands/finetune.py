@@ -24,9 +24,7 @@ def command(options: _FinetuneOptions) -> None:
     Examples:  edgetl finetune configs/digits.yaml -o runs/digits
                edgetl finetune configs/digits.yaml -o runs/int8 --quantization-aware
     """
-    from edgetl.config import Study
-
-    aware = Study.quantization_aware if options.quantization_aware else None
     # The search too, which needs the heads alone: its shortlist is a part of the bundle.
-    run_study(options.study, options.output, ["index", "finetune", "search"], change=aware)
+    stages = ["index", "finetune", "search"]
+    run_study(options.study, options.output, stages, quantization_aware=options.quantization_aware)
     click.echo(options.output / "bundle" / "bundle.json")

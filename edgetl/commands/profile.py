@@ -91,11 +91,11 @@ def _request(options: _ProfileOptions) -> ProfileRequest:
     from edgetl.engine.nvidia.timing_cache import cache_folder
     from edgetl.engine.options import RunOptions
     from edgetl.stages.measuring import StoppingRule
-    from edgetl.stages.profile_files import ProfileRequest
+    from edgetl.stages.profile_files import ProfileRequest, by_path
 
     limit = options.fail_if_slower
     return ProfileRequest(
-        files=options.files(options.sources),
+        files=by_path(options.files(options.sources)),
         until=StoppingRule(options.seconds, options.width, None if limit is None else 1.0 + limit),
         run=RunOptions(
             **part(options, RunOptions),

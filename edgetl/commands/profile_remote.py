@@ -73,6 +73,7 @@ def command(options: _RemoteOptions) -> None:
 
 def _job(options: _RemoteOptions) -> RemoteJob:
     """The work of each host; its edgetl gets the options that are given here."""
+    from edgetl.stages.profile_files import by_path
     from edgetl.stages.remote import files_job, study_job
 
     measuring = part(options, MeasuringOptions)
@@ -80,7 +81,8 @@ def _job(options: _RemoteOptions) -> RemoteJob:
         if options.provider != "cpu":
             raise click.UsageError("--provider is for a study; --runtime chooses what runs models")
         passed = measuring | part(options, ModelRunOptions)
-        return files_job(options.files(options.sources), options.runtime, passed, options.output)
+        graphs = by_path(options.files(options.sources))
+        return files_job(graphs, options.runtime, passed, options.output)
     study, run = study_and_run(options.sources, options.output, "MODEL.onnx files, whose engines are built on the host")
     refuse(_RemoteModelOptions, "is for models; a study names its own")
     from edgetl.artifacts.run_directory import RunDirectory

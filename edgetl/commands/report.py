@@ -27,8 +27,7 @@ def command(options: _ReportOptions) -> None:
     \b
     Example:  edgetl report configs/digits.yaml -o runs/digits
     """
-    context = run_study(options.study, options.output, ["report"])
-    show(context.run, options)
+    show(run_study(options.study, options.output, ["report"]).directory, options)
 
 
 def show(run: RunDirectory, options: VerdictOptions) -> None:

@@ -26,5 +26,5 @@ def command(options: _WholeStudyOptions) -> None:
     from edgetl.stages.run_study import STAGES
     from edgetl.stages.stage import Options
 
-    context = run_study(options.study, options.output, list(STAGES), Options(**part(options, Options)))
-    show(context.run, options)
+    done = run_study(options.study, options.output, list(STAGES), Options(**part(options, Options)))
+    show(done.directory, options)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from edgetl.config import Study
-    from edgetl.stages.stage import Context, Options
+    from edgetl.api.studies import StudyRun
+    from edgetl.stages.stage import Options
 
 
 def study_and_run(sources: Sequence[Path], output: Path | None, models: str = "models") -> tuple[Path, Path]:
@@ -31,25 +31,18 @@ def run_study(
     output: Path,
     stages: Sequence[str],
     options: Options | None = None,
-    change: Callable[[Study], Study] | None = None,
-) -> Context:
+    quantization_aware: bool = False,
+) -> StudyRun:
     """Run stages of a study, with progress on the terminal.
-
-    Args:
-        change: maps the study in the file to the one that is run.
 
     Raises:
         EdgetlError: the study file has faults, or a stage failed.
     """
-    from edgetl.artifacts.run_directory import RunDirectory
-    from edgetl.config import load_study
-    from edgetl.stages.run_study import run_stages
-    from edgetl.stages.stage import Context, Options
+    from edgetl.api.studies import Study
 
-    loaded = load_study(study) if change is None else change(load_study(study))
-    context = Context(loaded, study.parent, RunDirectory(output), TerminalReporter(), options or Options())
-    run_stages(context, stages)
-    return context
+    loaded = Study.from_yaml(study)
+    loaded = loaded.quantization_aware() if quantization_aware else loaded
+    return loaded.run(output, stages=stages, options=options, progress=TerminalReporter())
 
 
 class TerminalReporter:

@@ -57,7 +57,7 @@ class RemoteJob:
 
 
 def files_job(
-    graphs: Sequence[Path],
+    graphs: Mapping[str, Path],
     runtime: str = "auto",
     options: Mapping[str, object] | None = None,
     output: Path | None = None,
@@ -65,16 +65,15 @@ def files_job(
     """The job that builds plain ONNX files for a runtime and profiles them.
 
     Args:
+        graphs: by the names that they have in profiles.
         options: those of ``edgetl profile``, such as ``{"seconds": 5, "no_energy": True}``.
         output: a folder for the hosts' figures and raw samples.
 
     Raises:
-        EdgetlError: a file cannot be read, or is named twice.
+        EdgetlError: a file cannot be read.
     """
-    if len({str(graph) for graph in graphs}) < len(graphs):
-        raise EdgetlError("a file is named twice; give each file once")
     # Numbered folders: files of different folders may have one name.
-    there = {f"{number}/{graph.name}": graph for number, graph in enumerate(graphs)}
+    there = {f"{number}/{graph.name}": name for number, (name, graph) in enumerate(graphs.items())}
     engines = {name: f"{name.removesuffix('.onnx')}.engine" for name in there}
 
     def commands(chosen: str) -> Sequence[Sequence[str]]:
@@ -85,8 +84,8 @@ def files_job(
         builds = [["build-engine", name, "--runtime", chosen, "-o", engine] for name, engine in engines.items()]
         return [*builds, profile]
 
-    names = {file: str(graph) for name, graph in there.items() for file in (name, engines[name])}
-    files = {name: read_bytes(graph) for name, graph in there.items()}
+    names = {file: name for graph, name in there.items() for file in (graph, engines[graph])}
+    files = {graph: read_bytes(graphs[name]) for graph, name in there.items()}
     return RemoteJob(files, commands, f"{_FIGURES}/**/*", runtime, names, output)
 
 
