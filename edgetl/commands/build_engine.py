@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgetl.commands.engine_options import EngineOptions
-from edgetl.commands.options import argument, option, part, refuse, takes
+from edgetl.commands.options import argument, make_command, option, part, refuse
 from edgetl.commands.preprocessing_options import PreprocessingOptions
 from edgetl.commands.shared_options import AccuracyOptions, ProviderOption
 from edgetl.commands.study_command import TerminalReporter, run_study
@@ -36,8 +36,7 @@ class _BuildEngineOptions(ProviderOption, _BuildModelOptions):
     compute_capability: str | None = option("Build for this device, such as SM86 (tensorrt-rtx).", metavar="SMxx")
 
 
-@click.command("build-engine")
-@takes(_BuildEngineOptions)
+@make_command("build-engine", _BuildEngineOptions)
 def command(options: _BuildEngineOptions) -> None:
     """Build engines for this machine, or one for another.
 

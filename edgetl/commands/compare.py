@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from edgetl.commands.options import argument, option, part, takes
+from edgetl.commands.options import argument, make_command, option, part
 from edgetl.commands.preprocessing_options import PreprocessingOptions
 from edgetl.commands.study_command import TerminalReporter
 
@@ -17,8 +17,7 @@ class _CompareOptions(PreprocessingOptions):
     as_json: bool = option("Print the figures for programs.", "--json")
 
 
-@click.command("compare")
-@takes(_CompareOptions)
+@make_command("compare", _CompareOptions)
 def command(options: _CompareOptions) -> None:
     """Find where B differs from A: two precisions of one network on the same images.
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from edgetl.commands.console import echo
-from edgetl.commands.options import CommandOptions, argument, option, takes
+from edgetl.commands.options import CommandOptions, argument, make_command, option
 from edgetl.commands.show_profile import show
 
 
@@ -14,8 +14,7 @@ class _CompareProfilesOptions(CommandOptions):
     as_json: bool = option("Print the figures in the shape of results.json.", "--json")
 
 
-@click.command("compare-profiles")
-@takes(_CompareProfilesOptions)
+@make_command("compare-profiles", _CompareProfilesOptions)
 def command(options: _CompareProfilesOptions) -> None:
     """Show profiles of several devices in one table, or all figures of a single one.
 

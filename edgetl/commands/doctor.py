@@ -2,15 +2,14 @@ from __future__ import annotations
 
 import click
 
-from edgetl.commands.options import CommandOptions, option, takes
+from edgetl.commands.options import CommandOptions, make_command, option
 
 
 class _DoctorOptions(CommandOptions):
     as_json: bool = option("Print it for programs.", "--json")
 
 
-@click.command("doctor")
-@takes(_DoctorOptions)
+@make_command("doctor", _DoctorOptions)
 def command(options: _DoctorOptions) -> None:
     """Tell what is on this machine, what is missing for which command, and the command that fixes it.
 

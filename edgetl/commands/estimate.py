@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgetl.commands.console import echo
-from edgetl.commands.options import CommandOptions, argument, option, takes
+from edgetl.commands.options import CommandOptions, argument, make_command, option
 from edgetl.commands.study_command import study_and_run
 
 if TYPE_CHECKING:
@@ -26,8 +26,7 @@ class _EstimateOptions(CommandOptions):
     as_json: bool = option("Print the figures in the shape of results.json.", "--json")
 
 
-@click.command("estimate")
-@takes(_EstimateOptions)
+@make_command("estimate", _EstimateOptions)
 def command(options: _EstimateOptions) -> None:
     """Estimate the latency and memory of models on Jetsons that are not at hand.
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import click
 
-from edgetl.commands.options import part, takes
+from edgetl.commands.options import make_command, part
 from edgetl.commands.shared_options import ProviderOption, StudyArguments
 from edgetl.commands.study_command import run_study
 
@@ -11,8 +11,7 @@ class _EvaluateOptions(StudyArguments, ProviderOption):
     pass
 
 
-@click.command("evaluate")
-@takes(_EvaluateOptions)
+@make_command("evaluate", _EvaluateOptions)
 def command(options: _EvaluateOptions) -> None:
     """Measure the accuracy of every deployment on the test set, by its engines.
 

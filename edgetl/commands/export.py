@@ -2,13 +2,12 @@ from __future__ import annotations
 
 import click
 
-from edgetl.commands.options import takes
+from edgetl.commands.options import make_command
 from edgetl.commands.shared_options import StudyArguments
 from edgetl.commands.study_command import run_study
 
 
-@click.command("export")
-@takes(StudyArguments)
+@make_command("export", StudyArguments)
 def command(options: StudyArguments) -> None:
     """Write a study's ONNX graphs, prepared in every precision.
 

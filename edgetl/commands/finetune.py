@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import click
 
-from edgetl.commands.options import option, takes
+from edgetl.commands.options import make_command, option
 from edgetl.commands.shared_options import StudyArguments
 from edgetl.commands.study_command import run_study
 
@@ -13,8 +13,7 @@ class _FinetuneOptions(StudyArguments):
     )
 
 
-@click.command("finetune")
-@takes(_FinetuneOptions)
+@make_command("finetune", _FinetuneOptions)
 def command(options: _FinetuneOptions) -> None:
     """Train the heads of every deployment on the frozen backbone.
 

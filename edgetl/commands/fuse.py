@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from edgetl.commands.options import argument, option, part, takes
+from edgetl.commands.options import argument, make_command, option, part
 from edgetl.commands.preprocessing_options import PreprocessingOptions
 from edgetl.commands.study_command import TerminalReporter
 
@@ -20,8 +20,7 @@ class _FuseOptions(PreprocessingOptions):
     as_json: bool = option("Print the figures for programs.", "--json")
 
 
-@click.command("fuse")
-@takes(_FuseOptions)
+@make_command("fuse", _FuseOptions)
 def command(options: _FuseOptions) -> None:
     """Merge models that share layers into one ONNX file, which computes the same.
 

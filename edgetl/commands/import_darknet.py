@@ -2,16 +2,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from edgetl.commands.options import CommandOptions, argument, option, part, refuse, takes
+from edgetl.commands.options import CommandOptions, argument, make_command, option, part, refuse
 from edgetl.commands.study_command import TerminalReporter
-
-if TYPE_CHECKING:
-    from edgetl.artifacts.predictions import NmsImplementation
-    from edgetl.config import Fit
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -42,20 +37,19 @@ class _ImportOptions(_NmsOptions):
     image_size: tuple[int, int] | None = option(
         "The network's input.", metavar="S|WxH", type=_size, show_default="the cfg's"
     )
-    fit: Fit | None = option(
+    fit: str | None = option(
         "How images become the network's input.",
         type=click.Choice(["letterbox", "stretch", "crop"]),
         show_default="letterbox for a detector, crop for a classifier",
     )
-    nms: NmsImplementation = option(
+    nms: str = option(
         "How overlapping boxes are suppressed: by ONNX's operator, by a loop for TensorRT-RTX, or not.",
         type=click.Choice(["operator", "loop", "none"]),
         default="operator",
     )
 
 
-@click.command("import-darknet")
-@takes(_ImportOptions)
+@make_command("import-darknet", _ImportOptions)
 def command(options: _ImportOptions) -> None:
     """Write a Darknet network as one ONNX file.
 
@@ -70,10 +64,10 @@ def command(options: _ImportOptions) -> None:
     from edgetl.errors import MissingExtraError
 
     try:  # it imports torch, which the core package does without
-        from edgetl.stages.export_darknet import DarknetExportRequest, export_darknet
+        from edgetl.stages.import_darknet import DarknetImportRequest, import_darknet
     except ModuleNotFoundError as error:
         raise MissingExtraError("edgetl import-darknet", "train", error) from error
     settings = NmsSettings(**part(options, _NmsOptions))
-    request = DarknetExportRequest(**part(options, DarknetExportRequest), nms_settings=settings)
-    export_darknet(request, TerminalReporter())
+    request = DarknetImportRequest(**part(options, DarknetImportRequest), nms_settings=settings)
+    import_darknet(request, TerminalReporter())
     click.echo(options.output)

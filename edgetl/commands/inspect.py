@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from edgetl.commands.options import CommandOptions, argument, option, takes
+from edgetl.commands.options import CommandOptions, argument, make_command, option
 
 
 class _InspectOptions(CommandOptions):
@@ -13,8 +13,7 @@ class _InspectOptions(CommandOptions):
     as_json: bool = option("Print it for programs, each layer by name.", "--json")
 
 
-@click.command("inspect")
-@takes(_InspectOptions)
+@make_command("inspect", _InspectOptions)
 def command(options: _InspectOptions) -> None:
     """Tell what a graph, an engine, a bundle or a run directory holds: inputs, outputs, layers, precisions, lineage.
 

@@ -1,6 +1,6 @@
 """Options of commands as frozen dataclasses: declared once, shared by inheritance, handed over as one object.
 
-Each field is made by `option` or `argument`; `takes` gives a command the object, filled from the command line.
+Each field is made by `option` or `argument`; `make_command` gives a command the object, filled from the command line.
 """
 
 from __future__ import annotations
@@ -45,23 +45,23 @@ def argument(metavar: str) -> Any:
     return dataclasses.field(metadata={"add": click.argument, "flags": (), "click": {"metavar": metavar}})
 
 
-def takes(kind: type[CommandOptions]) -> Callable[[Callable[[Any], None]], Callable[..., None]]:
-    """A decorator that adds options to a command, and calls the command with the object that they fill.
+def make_command(name: str, kind: type[CommandOptions]) -> Callable[[Callable[[Any], None]], click.Command]:
+    """A decorator that makes a command of a function, which gets the options as one object.
 
     Help shows the class's own options first, then those of its bases.
     """
 
-    def decorate(command: Callable[[Any], None]) -> Callable[..., None]:
-        @wraps(command)
+    def decorate(function: Callable[[Any], None]) -> click.Command:
+        @wraps(function)
         def call(**values: Any) -> None:
-            command(kind(**values))
+            function(kind(**values))
 
         fields = {field.name: field for field in dataclasses.fields(kind)}
         names = [name for one in kind.__mro__ for name in inspect.get_annotations(one)]
         for field in (fields[name] for name in reversed(names)):  # the one that is applied last stands first
             add, flags = field.metadata["add"], field.metadata["flags"]
             call = add(*(flags or [_flag(field)] if add is click.option else []), field.name, **_settings(field))(call)
-        return call
+        return click.command(name)(call)
 
     return decorate
 

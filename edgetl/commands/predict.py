@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgetl.commands.options import CommandOptions, argument, option, part, takes
+from edgetl.commands.options import CommandOptions, argument, make_command, option, part
 
 if TYPE_CHECKING:
     from edgetl.artifacts.data_index import BrokenFile
@@ -26,8 +26,7 @@ class _PredictOptions(CommandOptions):
     as_json: bool = option("Print JSON: one document, or with a video one on each line.", "--json")
 
 
-@click.command("predict")
-@takes(_PredictOptions)
+@make_command("predict", _PredictOptions)
 def command(options: _PredictOptions) -> None:
     """Print the labels or boxes of images, or draw them.
 

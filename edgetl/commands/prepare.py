@@ -1,17 +1,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from edgetl.commands.options import CommandOptions, argument, option, part, refuse, takes
+from edgetl.commands.options import CommandOptions, argument, make_command, option, part, refuse
 from edgetl.commands.preprocessing_options import PreprocessingOptions
 from edgetl.commands.shared_options import AccuracyOptions
 from edgetl.commands.study_command import TerminalReporter
-
-if TYPE_CHECKING:
-    from edgetl.config import QdqFormat
 
 
 class _VersionOption(CommandOptions):
@@ -27,7 +23,7 @@ class _CalibrationOptions(AccuracyOptions, _VersionOption):
 
 
 class _PrepareInt8Options(_CalibrationOptions):
-    target: QdqFormat = option(
+    target: str = option(
         "The QDQ format: each runtime is fast on its own only.",
         type=click.Choice(["tensorrt", "onnxruntime"]),
         default="tensorrt",
@@ -41,8 +37,7 @@ class _PrepareOptions(_PrepareInt8Options, PreprocessingOptions):
     output: Path = option("The ONNX file to write; OUTPUT.json says how.", "-o", "--output")
 
 
-@click.command("prepare")
-@takes(_PrepareOptions)
+@make_command("prepare", _PrepareOptions)
 def command(options: _PrepareOptions) -> None:
     """Write one ONNX file in FP16 or INT8: the precision is in its types and Q/DQ nodes.
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgetl.commands.options import CommandOptions, argument, option, part, refuse, takes
+from edgetl.commands.options import CommandOptions, argument, make_command, option, part, refuse
 from edgetl.commands.shared_options import (
     GateOptions,
     JudgingOptions,
@@ -59,8 +59,7 @@ class _ProfileOptions(ProviderOption, MeasuringOptions, _ScenarioOptions, Judgin
     output: Path | None = option("A study's run directory; a folder for the figures of files.", "-o", "--output")
 
 
-@click.command("profile")
-@takes(_ProfileOptions)
+@make_command("profile", _ProfileOptions)
 def command(options: _ProfileOptions) -> None:
     """Measure the latency of every deployment, or of ONNX files and engines, side by side.
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgetl.commands.console import echo
-from edgetl.commands.options import argument, option, part, refuse, takes
+from edgetl.commands.options import argument, make_command, option, part, refuse
 from edgetl.commands.shared_options import (
     GateOptions,
     JudgingOptions,
@@ -40,8 +40,7 @@ class _RemoteOptions(ProviderOption, MeasuringOptions, JudgingOptions, _RemoteMo
     ssh_config: Path | None = option("A configuration for ssh instead of ~/.ssh/config.")
 
 
-@click.command("profile-remote")
-@takes(_RemoteOptions)
+@make_command("profile-remote", _RemoteOptions)
 def command(options: _RemoteOptions) -> None:
     """Build and profile on other machines through ssh, all at once, with one table of what they measured.
 

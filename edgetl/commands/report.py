@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgetl.commands.console import echo, text_width
-from edgetl.commands.options import takes
+from edgetl.commands.options import make_command
 from edgetl.commands.shared_options import StudyArguments, VerdictOptions
 from edgetl.commands.study_command import run_study
 
@@ -17,8 +17,7 @@ class _ReportOptions(StudyArguments, VerdictOptions):
     pass
 
 
-@click.command("report")
-@takes(_ReportOptions)
+@make_command("report", _ReportOptions)
 def command(options: _ReportOptions) -> None:
     """Decide which candidate to ship, and write results.json and report.html.
 

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import click
-
-from edgetl.commands.options import part, takes
+from edgetl.commands.options import make_command, part
 from edgetl.commands.report import show
 from edgetl.commands.shared_options import ProviderOption, StudyArguments, TimingOptions, VerdictOptions
 from edgetl.commands.study_command import run_study
@@ -12,8 +10,7 @@ class _WholeStudyOptions(StudyArguments, ProviderOption, TimingOptions, VerdictO
     pass
 
 
-@click.command("run")
-@takes(_WholeStudyOptions)
+@make_command("run", _WholeStudyOptions)
 def command(options: _WholeStudyOptions) -> None:
     """Do a whole study: from images to a verdict.
 

@@ -1,4 +1,4 @@
-"""Exports a plain Darknet model as an ONNX file, without a study."""
+"""Makes an ONNX file of a plain Darknet model, without a study."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ _MOST_DIFFERENCE = 1e-4
 
 
 @dataclass(frozen=True)
-class DarknetExportRequest:
-    """A Darknet model to export, and how.
+class DarknetImportRequest:
+    """A Darknet model to import, and how.
 
     ``labels``: a file with a name on each line. ``image_size``: width and height of the network's input, else the .cfg
     file's. ``fit``: how images become that, else letterboxed for a detector and cropped for a classifier. ``nms`` and
@@ -53,7 +53,7 @@ class DarknetExportRequest:
     nms_settings: NmsSettings = field(default_factory=NmsSettings)
 
 
-def export_darknet(request: DarknetExportRequest, reporter: ProgressReporter) -> None:
+def import_darknet(request: DarknetImportRequest, reporter: ProgressReporter) -> None:
     """Write the ONNX graph, after checking that it computes what PyTorch's network does on random images.
 
     Raises:
@@ -84,7 +84,7 @@ def export_darknet(request: DarknetExportRequest, reporter: ProgressReporter) ->
 
 
 def _refuse_other_names(
-    names: Sequence[str], network: Darknet, graph: onnx.ModelProto, request: DarknetExportRequest
+    names: Sequence[str], network: Darknet, graph: onnx.ModelProto, request: DarknetImportRequest
 ) -> None:
     counts = [head.classes for head in network.detection_layers]
     if not counts:
@@ -109,7 +109,7 @@ def _difference(graph: onnx.ModelProto, network: Darknet, preprocessing: Preproc
     return difference
 
 
-def _preprocessing(cfg: Cfg, request: DarknetExportRequest) -> Preprocessing:
+def _preprocessing(cfg: Cfg, request: DarknetImportRequest) -> Preprocessing:
     width, height = request.image_size or (cfg.width, cfg.height)
     if not SMALLEST_IMAGE <= min(width, height) <= max(width, height) <= LARGEST_IMAGE:
         raise EdgetlError(
