@@ -44,8 +44,8 @@ class _RemoteOptions(ProviderOption, MeasuringOptions, JudgingOptions, _RemoteMo
 def command(options: _RemoteOptions) -> None:
     """Build and profile on other machines through ssh, all at once, with one table of what they measured.
 
-    A host needs Python 3.10 and an ssh that asks no question. What it is to measure under load, or from images to
-    answers, run there.
+    A host needs Python 3.10 or newer, and ssh has to log in without a question. Scenarios, and the way from images to
+    answers, are measured by edgetl profile on the device itself.
 
     \b
     Examples:  edgetl profile-remote model.onnx --on nano --on user@orin

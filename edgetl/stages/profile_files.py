@@ -108,13 +108,9 @@ def _profile(
     if request.energy:
         for name, energy in energies(names, load, request.until.seconds, 0, reporter).items():
             details[name] |= {"energy": energy, "energy_mj": energy.mj}
-    for name, latency in latencies.items():
-        details[name]["throughput_ips"] = _MS_PER_S * request.batch / latency.mean
     return Profile(
         environment=describe(processor(), request.run.threads),
-        deployments=tuple(
-            _row(name, file, engines[name], latencies[name], details[name]) for name, file in request.files.items()
-        ),
+        deployments=tuple(_row(name, latencies[name], details[name], engines[name], request) for name in names),
         comparisons=compare_latencies(timed.samples),
         disturbances=disturbances(timed.states),
         scenarios=_scenarios(engines, request, rates, reporter),
@@ -180,13 +176,16 @@ def _scenarios(
     return measure_scenarios(request.scenarios, subjects, ScenarioPlan(seconds=request.until.seconds), reporter)
 
 
-def _row(name: str, file: Path, engine: Path, latency: Latency, details: dict[str, Any]) -> DeploymentResult:
+def _row(
+    name: str, latency: Latency, details: dict[str, Any], engine: Path, request: ProfileRequest
+) -> DeploymentResult:
     manifest = read_manifest(engine, trust=True)
     return DeploymentResult(
         name=name,
         precision=AS_IN_FILE,
         runtime=manifest.runtime,
-        engines=(EngineFile(file=name, sha256=manifest.graph_sha256, bytes=file.stat().st_size),),
+        engines=(EngineFile(file=name, sha256=manifest.graph_sha256, bytes=request.files[name].stat().st_size),),
         latency_ms=latency,
+        throughput_ips=_MS_PER_S * request.batch / latency.mean,
         **details | {"layers": with_latency(details.get("layers", ()), latency.p50)},
     )
