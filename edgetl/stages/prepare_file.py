@@ -99,23 +99,31 @@ def prepare_file(
     done = _fp16(model, request, reporter) if request.precision == "fp16" else _int8(model, request, reporter)
     parity = _parity(model, done, (graph.name, output.name))
     save_model(done.model, output)
-    if request.calibration_cache is not None and done.table is not None:
-        write_bytes(request.calibration_cache, cache_text(done.plain, done.table, request.tensorrt_version).encode())
-        save_model(done.plain, request.calibration_cache.with_name(request.calibration_cache.name + ".onnx"))
-    note = PreparedRecord(
+    cache = request.calibration_cache
+    if cache is not None and done.table is not None:
+        write_bytes(cache, cache_text(done.plain, done.table, request.tensorrt_version).encode())
+        save_model(done.plain, cache.with_name(cache.name + ".onnx"))
+    write_json(record or record_path(output), _record(graph, output, request, done, parity))
+
+
+def _record(
+    graph: Path, output: Path, request: PrepareRequest, done: _PreparedGraph, parity: GraphComparison
+) -> PreparedRecord:
+    """How ``output`` was made of ``graph``."""
+    half = request.precision == "fp16"
+    return PreparedRecord(
         graph=graph.name,
         graph_sha256=sha256_file(graph),
         prepared_sha256=sha256_file(output),
-        precision="fp16" if request.precision == "fp16" else "int8",
-        target=None if request.precision == "fp16" else request.target,
-        preprocessing=preprocessing,
+        precision="fp16" if half else "int8",
+        target=None if half else request.target,
+        preprocessing=input_preprocessing(done.model),
         excluded=dict(done.excluded),
         parity_on="random images" if done.images is None else "calibration images",
         parity=parity,
         accuracy_control=done.accuracy_control,
         calibration=done.table,
     )
-    write_json(record or record_path(output), note)
 
 
 def _parity(model: onnx.ModelProto, done: _PreparedGraph, names: tuple[str, str]) -> GraphComparison:
