@@ -1,5 +1,6 @@
 """edgetl: which vision models to ship to a small device, decided by measurement."""
 
+import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -29,9 +30,7 @@ def __getattr__(name: str) -> Any:  # PEP 562
     # Only these: `from edgetl import config` asks here before it imports the module.
     if name not in __all__:
         raise AttributeError(f"module 'edgetl' has no attribute {name!r}")
-    from edgetl import api
-
-    return getattr(api, name)
+    return getattr(importlib.import_module("edgetl.api"), name)
 
 
 def __dir__() -> list[str]:
