@@ -76,6 +76,7 @@ check-index: $(VENV)/.installed  ## What only the package index can tell: bindin
 
 docs: $(VENV)/.installed  ## Write the command reference and the figures of the README anew.
 	$(BIN)/python docs/generate_cli.py
+	$(BIN)/python docs/generate_api.py
 	$(BIN)/python docs/generate_figures.py
 
 clean:

@@ -81,7 +81,7 @@ def all_helpers(module: torch.nn.Module, graph: Path, seconds: float) -> dict[st
 
 
 def edgetl(graph: Path, seconds: float) -> dict[str, float]:
-    order = ProfileRequest((graph,), StoppingRule(seconds, 1e-6), RunOptions(threads=1))
+    order = ProfileRequest({graph.name: graph}, StoppingRule(seconds, 1e-6), RunOptions(threads=1))
     (row,) = profile_files(order, Quiet()).deployments
     assert row.latency_ms is not None
     return {"edgetl profile: p50": row.latency_ms.p50, "edgetl profile: mean": row.latency_ms.mean}

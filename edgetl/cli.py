@@ -20,23 +20,25 @@ import click
 from edgetl import __version__
 
 # Help is here, not only in the command's module: `edgetl --help` then imports none of them.
-COMMANDS: dict[str, tuple[str, str]] = {
-    "run": ("run", "Do a whole study: from images to a verdict."),
-    "finetune": ("finetune", "Train the heads of every deployment on the frozen backbone."),
-    "export": ("export", "Write ONNX graphs: a study's, prepared in every precision, or that of a Darknet network."),
-    "prepare": ("prepare", "Write one ONNX file in FP16 or INT8."),
-    "compare": ("compare", "Find the layers and images where two precisions of a network differ."),
-    "fuse": ("fuse", "Merge ONNX files that share layers into one."),
-    "build-engine": ("build_engine", "Build engines for this machine, or one for another."),
-    "evaluate": ("evaluate", "Measure the accuracy of every deployment on the test set."),
-    "profile": ("profile", "Measure the latency of every deployment, or of ONNX files, side by side."),
-    "predict": ("predict", "Print the labels or boxes of images, or draw them."),
-    "report": ("report", "Decide which candidate to ship, and write results.json and report.html."),
-    "inspect": ("inspect", "Tell what a graph, an engine, a bundle or a run directory holds."),
-    "doctor": ("doctor", "Tell what is on this machine, and how to install what is missing."),
+COMMANDS: dict[str, str] = {
+    "run": "Do a whole study: from images to a verdict.",
+    "finetune": "Train the heads of every deployment on the frozen backbone.",
+    "export": "Write a study's ONNX graphs, prepared in every precision.",
+    "import-darknet": "Write a Darknet network as one ONNX file.",
+    "prepare": "Write one ONNX file in FP16 or INT8.",
+    "compare": "Find the layers and images where two precisions of a network differ.",
+    "fuse": "Merge ONNX files that share layers into one.",
+    "build-engine": "Build engines for this machine, or one for another.",
+    "evaluate": "Measure the accuracy of every deployment on the test set.",
+    "profile": "Measure the latency of every deployment, or of ONNX files, side by side.",
+    "profile-remote": "Build and profile on other machines through ssh, all at once.",
+    "compare-profiles": "Show profiles of several devices in one table.",
+    "estimate": "Estimate latency and memory on Jetsons that are not at hand.",
+    "predict": "Print the labels or boxes of images, or draw them.",
+    "report": "Decide which candidate to ship, and write results.json and report.html.",
+    "inspect": "Tell what a graph, an engine, a bundle or a run directory holds.",
+    "doctor": "Tell what is on this machine, and how to install what is missing.",
 }
-
-
 _INTERRUPTED = "interrupted; what was finished is kept, run the same command again to go on"
 
 
@@ -51,7 +53,7 @@ class _LazyGroup(click.Group):
         del ctx
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"edgetl.commands.{COMMANDS[cmd_name][0]}").command
+        command: click.Command = importlib.import_module(f"edgetl.commands.{cmd_name.replace('-', '_')}").command
         return command
 
     def resolve_command(
@@ -68,7 +70,7 @@ class _LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         del ctx
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+            formatter.write_dl([*COMMANDS.items()])
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -63,6 +63,18 @@ def load_yaml(path: Path, model: type[_Model]) -> _Model:
     return result
 
 
+def validated(content: Mapping[str, Any], model: type[_Model], name: str) -> _Model:
+    """A model of values that come from Python, where lists serve as tuples.
+
+    Raises:
+        StudyError: values have faults; it lists all, each with its key.
+    """
+    try:
+        return model.model_validate(_tuples(dict(content)))
+    except ValidationError as error:
+        raise StudyError(name, [_explain(detail, None, model) for detail in error.errors()]) from None
+
+
 def _index_lines(node: yaml.Node, at: tuple[str, ...], lines: dict[tuple[str, ...], int]) -> Iterator[str]:
     """Record the line of every key in ``lines``; yield a fault for each key that a mapping holds twice.
 
@@ -108,8 +120,10 @@ def _tuples(value: Any) -> Any:
     return value
 
 
-def _explain(detail: ErrorDetails, lines: Mapping[tuple[str, ...], int], model: type[Settings]) -> str:
+def _explain(detail: ErrorDetails, lines: Mapping[tuple[str, ...], int] | None, model: type[Settings]) -> str:
     location = tuple(str(part) for part in detail["loc"] if part != "[key]")
+    if lines is None:
+        return f"{'.'.join(location) or 'it'} {_fault(detail, model, location)}"
     # For a union, pydantic appends the type that it tried to the location: the longest prefix in the file is the key.
     known = next((location[:n] for n in range(len(location), 0, -1) if location[:n] in lines), ())
     missing = detail["type"] == "missing"

@@ -46,6 +46,23 @@ def test_the_command_reference_is_what_the_commands_say() -> None:
     )
 
 
+def test_the_python_reference_is_what_the_docstrings_say() -> None:
+    assert (ROOT / "docs" / "api.md").read_text(encoding="utf-8") == _script("generate_api").reference(), (
+        "run make docs"
+    )
+
+
+@pytest.mark.slow
+def test_the_examples_in_python_run_one_after_another(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    program = "\n".join(_blocks(ROOT / "docs" / "python.md", "python"))
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "shared" in done.stdout and done.stderr == ""
+
+
 def test_the_figures_of_readme_and_guides_are_those_of_the_results() -> None:
     script = _script("generate_figures")
     for page in script.PAGES:

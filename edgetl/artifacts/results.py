@@ -19,6 +19,9 @@ from edgetl.artifacts.measurements import (
     Waterfall,
 )
 
+# The precision of a plain file, which has its own in each layer.
+AS_IN_FILE = "as in the file"
+
 
 class EngineFile(Artifact):
     """An engine of a deployment. ``file`` is relative to the run directory."""
@@ -160,7 +163,7 @@ class DeploymentResult(Artifact):
 
     @property
     def title(self) -> str:
-        return f"{self.name} {self.precision}"
+        return self.name if self.precision == AS_IN_FILE else f"{self.name} {self.precision}"
 
 
 class Comparison(Artifact):

@@ -2,10 +2,15 @@ from __future__ import annotations
 
 import click
 
+from edgetl.commands.options import CommandOptions, make_command, option
 
-@click.command("doctor")
-@click.option("--json", "as_json", is_flag=True, help="Print it for programs.")
-def command(as_json: bool) -> None:
+
+class _DoctorOptions(CommandOptions):
+    as_json: bool = option("Print it for programs.", "--json")
+
+
+@make_command("doctor", _DoctorOptions)
+def command(options: _DoctorOptions) -> None:
     """Tell what is on this machine, what is missing for which command, and the command that fixes it.
 
     \b
@@ -15,4 +20,4 @@ def command(as_json: bool) -> None:
     from edgetl.stages.examine_machine import examine
 
     report = examine()
-    click.echo(report.model_dump_json(indent=1) if as_json else "\n".join(health_lines(report)))
+    click.echo(report.model_dump_json(indent=1) if options.as_json else "\n".join(health_lines(report)))

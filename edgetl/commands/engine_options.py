@@ -3,56 +3,46 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from edgetl.commands.study_command import PATH, with_options
+from edgetl.commands.options import CommandOptions, option, part
 
 if TYPE_CHECKING:
     from edgetl.engine.options import BuildOptions
 
-engine_options = with_options(
-    click.option("--batches", metavar="N|MIN,OPT,MAX", help="Range of a dynamic batch.", show_default="1,1,16"),
-    click.option("--workspace-mb", type=click.IntRange(1), help="Scratch memory of a layer.", show_default="a quarter"),
-    click.option("--optimization-level", type=click.IntRange(0, 5), help="How long the builder searches."),
-    click.option("--dla-core", type=click.IntRange(0), help="Run on this DLA core (tensorrt)."),
-    click.option("--gpu-fallback", is_flag=True, help="Let the GPU run what the DLA cannot."),
-    click.option("--calibration-cache", type=PATH, help="INT8 scales for a DLA core, up to TensorRT 10."),
-    click.option("--sparse", is_flag=True, help="Allow kernels for weights of 2:4 sparsity."),
-    click.option("--version-compatible", is_flag=True, help="Let newer versions run it too (tensorrt)."),
-    click.option(
-        "--hardware-compatible",
-        type=click.Choice(["ampere-plus", "same-compute-capability"]),
-        help="Let other devices run it too (tensorrt).",
-    ),
-    click.option("--timing-cache", type=PATH, help="Folder of kernels' times.", show_default="~/.cache/edgetl"),
-    click.option("--print-trtexec", metavar="VERSION", help="Build nothing; print the command for this TensorRT."),
-)
 
-
-def given(values: dict[str, Any]) -> str | None:
-    """The first of these options that the user gave, such as ``--dla-core``."""
-    return next((f"--{name.replace('_', '-')}" for name, value in values.items() if value), None)
-
-
-def build_options(values: dict[str, Any], compute_capability: str | None) -> BuildOptions:
-    """The build options that these options state."""
-    from edgetl.engine.options import BuildOptions
-
-    text = values["batches"] or "1,1,16"
+def _batches(text: str) -> tuple[int, ...]:
+    """The least, usual and largest batch; one number is all three."""
     parts = text.split(",")
     if len(parts) not in {1, 3} or not all(part.strip().isdecimal() for part in parts):
-        raise click.UsageError(f"--batches takes N or MIN,OPT,MAX, not {text!r}")
-    # One number is a fixed batch.
-    least, usual, most = (int(part) for part in (parts * 3 if len(parts) == 1 else parts))
-    names = ["workspace_mb", "optimization_level", "dla_core", "gpu_fallback"]
-    names += ["sparse", "version_compatible", "hardware_compatible"]
-    return BuildOptions(compute_capability, least, usual, most, **{name: values[name] for name in names})
+        raise click.BadParameter(f"it takes N or MIN,OPT,MAX, not {text!r}")
+    return tuple(int(part) for part in (parts * 3 if len(parts) == 1 else parts))
 
 
-def timing_caches(values: dict[str, Any]) -> Path:
-    from edgetl.engine.nvidia.timing_cache import cache_folder
+class EngineOptions(CommandOptions):
+    """How an engine is built; names as in `edgetl.engine.options.BuildOptions`."""
 
-    chosen: Path | None = values["timing_cache"]
-    return chosen or cache_folder()
+    batches: tuple[int, int, int] = option(
+        "Range of a dynamic batch.", type=_batches, metavar="N|MIN,OPT,MAX", default="1,1,16"
+    )
+    workspace_mb: int | None = option("Scratch memory of a layer.", type=click.IntRange(1), show_default="a quarter")
+    optimization_level: int | None = option("How long the builder searches.", type=click.IntRange(0, 5))
+    dla_core: int | None = option("Run on this DLA core (tensorrt).", type=click.IntRange(0))
+    gpu_fallback: bool = option("Let the GPU run what the DLA cannot.")
+    calibration_cache: Path | None = option("INT8 scales for a DLA core, up to TensorRT 10.")
+    sparse: bool = option("Allow kernels for weights of 2:4 sparsity.")
+    version_compatible: bool = option("Let newer versions run it too (tensorrt).")
+    hardware_compatible: str | None = option(
+        "Let other devices run it too (tensorrt).", type=click.Choice(["ampere-plus", "same-compute-capability"])
+    )
+    timing_cache: Path | None = option("Folder of kernels' times.", show_default="~/.cache/edgetl")
+    print_trtexec: str | None = option("Build nothing; print the command for this TensorRT.", metavar="VERSION")
+
+    def build_options(self) -> BuildOptions:
+        """The build options that these options state."""
+        from edgetl.engine.options import BuildOptions
+
+        least, usual, most = self.batches
+        return BuildOptions(min_batch=least, opt_batch=usual, max_batch=most, **part(self, BuildOptions))

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
-from edgetl.commands.study_command import provider_option, run_study, study_arguments
+from edgetl.commands.options import make_command, part
+from edgetl.commands.shared_options import ProviderOption, StudyArguments
+from edgetl.commands.study_command import run_study
 
 
-@click.command("evaluate")
-@study_arguments
-@provider_option
-def command(study: Path, output: Path, provider: str) -> None:
+class _EvaluateOptions(StudyArguments, ProviderOption):
+    pass
+
+
+@make_command("evaluate", _EvaluateOptions)
+def command(options: _EvaluateOptions) -> None:
     """Measure the accuracy of every deployment on the test set, by its engines.
 
     \b
@@ -18,5 +20,5 @@ def command(study: Path, output: Path, provider: str) -> None:
     """
     from edgetl.stages.stage import Options
 
-    run_study(study, output, ["evaluate"], Options(provider=provider))
-    click.echo(output / "measurements" / "accuracy.json")
+    run_study(options.study, options.output, ["evaluate"], Options(**part(options, Options)))
+    click.echo(options.output / "measurements" / "accuracy.json")

@@ -1,20 +1,20 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
-from edgetl.commands.study_command import run_study, study_arguments
+from edgetl.commands.options import make_command, option
+from edgetl.commands.shared_options import StudyArguments
+from edgetl.commands.study_command import run_study
 
 
-@click.command("finetune")
-@study_arguments
-@click.option(
-    "--quantization-aware",
-    is_flag=True,
-    help="Train for INT8: heads on the INT8 trunk's features, tuned layers rounded as INT8 rounds them.",
-)
-def command(study: Path, output: Path, quantization_aware: bool) -> None:
+class _FinetuneOptions(StudyArguments):
+    quantization_aware: bool = option(
+        "Train for INT8: heads on the INT8 trunk's features, tuned layers rounded as INT8 rounds them."
+    )
+
+
+@make_command("finetune", _FinetuneOptions)
+def command(options: _FinetuneOptions) -> None:
     """Train the heads of every deployment on the frozen backbone.
 
     The images go through the backbone once; all heads are fitted together on the cached features.
@@ -23,9 +23,7 @@ def command(study: Path, output: Path, quantization_aware: bool) -> None:
     Examples:  edgetl finetune configs/digits.yaml -o runs/digits
                edgetl finetune configs/digits.yaml -o runs/int8 --quantization-aware
     """
-    from edgetl.config import Study
-
-    aware = Study.quantization_aware if quantization_aware else None
     # The search too, which needs the heads alone: its shortlist is a part of the bundle.
-    run_study(study, output, ["index", "finetune", "search"], change=aware)
-    click.echo(output / "bundle" / "bundle.json")
+    stages = ["index", "finetune", "search"]
+    run_study(options.study, options.output, stages, quantization_aware=options.quantization_aware)
+    click.echo(options.output / "bundle" / "bundle.json")

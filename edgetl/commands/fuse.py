@@ -3,31 +3,25 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import click
 
-from edgetl.commands.preprocessing_options import preprocessing_options, take_contract
-from edgetl.commands.study_command import PATH, TerminalReporter
+from edgetl.commands.options import argument, make_command, option, part
+from edgetl.commands.preprocessing_options import PreprocessingOptions
+from edgetl.commands.study_command import TerminalReporter
 
 
-@click.command("fuse")
-@click.argument("models", metavar="MODEL.onnx MODEL.onnx...", nargs=-1, required=True, type=PATH)
-@click.option("-o", "--output", required=True, type=PATH, help="The ONNX file to write.")
-@click.option("--names", help="What to call the models, separated by commas.", show_default="their files' names")
-@click.option("--images", type=PATH, help="Folder of images to verify on, besides random ones.")
-@click.option("--recalibrate", is_flag=True, help="INT8: where scales of a shared tensor differ, unite its ranges.")
-@click.option("--json", "as_json", is_flag=True, help="Print the figures for programs.")
-@preprocessing_options
-def command(
-    models: tuple[Path, ...],
-    output: Path,
-    names: str | None,
-    images: Path | None,
-    recalibrate: bool,
-    as_json: bool,
-    **preprocessing: Any,
-) -> None:
+class _FuseOptions(PreprocessingOptions):
+    models: tuple[Path, ...] = argument("MODEL.onnx MODEL.onnx...")
+    output: Path = option("The ONNX file to write.", "-o", "--output")
+    names: str | None = option("What to call the models, separated by commas.", show_default="their files' names")
+    images: Path | None = option("Folder of images to verify on, besides random ones.")
+    recalibrate: bool = option("INT8: where scales of a shared tensor differ, unite its ranges.")
+    as_json: bool = option("Print the figures for programs.", "--json")
+
+
+@make_command("fuse", _FuseOptions)
+def command(options: _FuseOptions) -> None:
     """Merge models that share layers into one ONNX file, which computes the same.
 
     Layers with the same operator, attributes, weights and inputs are kept once. Prints where sharing ends and why. The
@@ -39,32 +33,15 @@ def command(
     Example:  edgetl fuse vehicles.onnx signs.onnx -o fused.onnx --images photos
     """
     from edgetl.report.fusion import fusion_lines
-    from edgetl.stages.fuse_files import FuseRequest, fuse_files
+    from edgetl.stages.fuse_files import FuseRequest, fuse_files, named_models
 
-    request = FuseRequest(_named(models, names), output, images, recalibrate, take_contract(preprocessing))
-    fusion = fuse_files(request, TerminalReporter())
-    if as_json:
-        click.echo(json.dumps(asdict(fusion), indent=1, ensure_ascii=False))
-        return
-    for line in fusion_lines(fusion):
-        click.echo(line)
-    click.echo(output)
-
-
-def _named(models: tuple[Path, ...], names: str | None) -> dict[str, Path]:
-    """The models by the names of ``--names``, or of their files."""
-    from edgetl.errors import EdgetlError
-
-    if len(models) < 2:
+    if len(options.models) < 2:
         raise click.UsageError("give two models at least")
-    chosen = [model.stem for model in models] if names is None else [name.strip() for name in names.split(",")]
-    if len(chosen) != len(models):
-        raise click.UsageError(f"--names has {len(chosen)} names for {len(models)} models")
-    twice = next((name for name in chosen if chosen.count(name) > 1), None)
-    if twice is not None:
-        raise EdgetlError(f"two models are called {twice!r}; tell them apart with --names NAME,NAME")
-    # A slash stands between a model's name and an output's.
-    unfit = next((name for name in chosen if not name or "/" in name), None)
-    if unfit is not None:
-        raise EdgetlError(f"a model cannot be called {unfit!r}; give --names without / and none empty")
-    return dict(zip(chosen, models, strict=True))
+    names = None if options.names is None else [name.strip() for name in options.names.split(",")]
+    graphs = named_models(options.models, names)
+    request = FuseRequest(graphs=graphs, **part(options, FuseRequest), contract=options.contract())
+    fusion = fuse_files(request, TerminalReporter())
+    if options.as_json:
+        click.echo(json.dumps(asdict(fusion), indent=1, ensure_ascii=False))
+    else:
+        click.echo("\n".join([*fusion_lines(fusion), str(options.output)]))

@@ -6,33 +6,28 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgetl.commands.study_command import PATH
+from edgetl.commands.options import CommandOptions, argument, make_command, option, part
 
 if TYPE_CHECKING:
     from edgetl.artifacts.data_index import BrokenFile
     from edgetl.artifacts.predictions import Prediction
 
 
-@click.command("predict")
-@click.argument("model", metavar="MODEL.onnx", type=PATH)
-@click.argument("sources", metavar="IMAGE|FOLDER|VIDEO...", nargs=-1, required=True, type=PATH)
-@click.option("-o", "--output", type=PATH, help="Folder for pictures with boxes and labels.")
-@click.option(
-    "--score-threshold",
-    type=click.FloatRange(0.0, 1.0),
-    show_default="0.25, or the model's own if that is higher",
-    help="Leave out boxes that score less.",
-)
-@click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Labels of a classifier to give.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON: one document, or with a video one on each line.")
-def command(
-    model: Path,
-    sources: tuple[Path, ...],
-    output: Path | None,
-    score_threshold: float | None,
-    top: int,
-    as_json: bool,
-) -> None:
+class _PredictOptions(CommandOptions):
+    model: Path = argument("MODEL.onnx")
+    sources: tuple[Path, ...] = argument("IMAGE|FOLDER|VIDEO...")
+    output: Path | None = option("Folder for pictures with boxes and labels.", "-o", "--output")
+    score_threshold: float | None = option(
+        "Leave out boxes that score less.",
+        type=click.FloatRange(0.0, 1.0),
+        show_default="0.25, or the model's own if that is higher",
+    )
+    top: int = option("Labels of a classifier to give.", type=click.IntRange(1), default=5)
+    as_json: bool = option("Print JSON: one document, or with a video one on each line.", "--json")
+
+
+@make_command("predict", _PredictOptions)
+def command(options: _PredictOptions) -> None:
     """Print the labels or boxes of images, or draw them.
 
     Boxes are left, top, right and bottom in pixels of the image. Files that cannot be read are named on stderr.
@@ -45,16 +40,16 @@ def command(
     from edgetl.data.video import is_video
     from edgetl.stages.predict_files import PredictRequest, predict
 
-    results = predict(PredictRequest(model, sources, output, score_threshold, top))
+    results = predict(PredictRequest(**part(options, PredictRequest)))
     # One document needs all results at once; of a video they could fill the memory.
-    if as_json and not any(is_video(source) for source in sources):
-        _print_document(model, results)
+    if options.as_json and not any(is_video(source) for source in options.sources):
+        _print_document(options.model, results)
         return
     for result in results:
         if isinstance(result, BrokenFile):
             _warn(result)
         else:
-            click.echo(result.model_dump_json(exclude_none=True) if as_json else "\n".join(_lines(result)))
+            click.echo(result.model_dump_json(exclude_none=True) if options.as_json else "\n".join(_lines(result)))
 
 
 def _print_document(model: Path, results: Iterable[Prediction | BrokenFile]) -> None:

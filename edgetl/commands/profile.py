@@ -1,140 +1,137 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from edgetl.commands.console import echo
-from edgetl.commands.profile_elsewhere import elsewhere_options, profile_on_hosts, refuse_at_home, show_estimates
-from edgetl.commands.profile_options import profile_options, profile_request, refuse_in_study, scenario_request
-from edgetl.commands.study_command import PATH, TerminalReporter, run_study
+from edgetl.commands.options import CommandOptions, argument, make_command, option, part, refuse
+from edgetl.commands.shared_options import (
+    GateOptions,
+    JudgingOptions,
+    MeasuringOptions,
+    ModelRunOptions,
+    ProviderOption,
+)
+from edgetl.commands.show_profile import judge, show, show_scenarios, show_where_time_goes
+from edgetl.commands.study_command import TerminalReporter, run_study, study_and_run
 
 if TYPE_CHECKING:
-    from edgetl.artifacts.results import Profile
+    from edgetl.artifacts.measurements import ScenarioName
+    from edgetl.stages.profile_files import ProfileRequest
+    from edgetl.stages.scenario_request import ScenarioRequest
 
 
-@click.command("profile")
-@click.argument("sources", metavar="STUDY.yaml|MODEL.onnx|FILE.engine...", nargs=-1, type=PATH)
-@profile_options
-@elsewhere_options
-def command(sources: tuple[Path, ...], as_json: bool, **values: Any) -> None:
+class _ScenarioOptions(CommandOptions):
+    loads: tuple[ScenarioName, ...] = option(
+        "Measure under a load too. Repeatable.",
+        "--scenario",
+        type=click.Choice(["single-stream", "multi-stream", "offline", "cadence", "concurrent"]),
+    )
+    rates: tuple[str, ...] = option(
+        "For cadence: how many times a second a group's engine, or a file, runs. Repeatable.",
+        "--rate",
+        metavar="NAME=HZ",
+    )
+    query_size: int = option("Images of a query of multi-stream.", type=click.IntRange(1), default=8)
+    streams: int = option("Batches at once, of offline.", type=click.IntRange(1), default=1)
+
+    def scenario_request(self, batch: int) -> ScenarioRequest:
+        """The scenarios that the options ask for, each once, in the order in which they were given."""
+        if self.rates and "cadence" not in self.loads:
+            raise click.UsageError("--rate is for --scenario cadence")
+        from edgetl.stages.scenario_request import ScenarioRequest, read_rates
+
+        scenarios = tuple(dict.fromkeys(self.loads))
+        return ScenarioRequest(scenarios, read_rates(self.rates), self.query_size, batch, self.streams)
+
+
+class _ProfileModelOptions(GateOptions, ModelRunOptions):
+    """What a study names itself, or has no use for."""
+
+    runtime_cache: Path | None = option("Folder of what TensorRT-RTX compiles.", show_default="~/.cache/edgetl")
+    images: Path | None = option("Folder: time every step from its images to MODEL.onnx's results.")
+    trust: bool = option("Load a FILE.engine that is not the file that its manifest describes.")
+
+
+class _ProfileOptions(ProviderOption, MeasuringOptions, _ScenarioOptions, JudgingOptions, _ProfileModelOptions):
+    sources: tuple[Path, ...] = argument("STUDY.yaml|MODEL.onnx|FILE.engine...")
+    output: Path | None = option("A study's run directory; a folder for the figures of files.", "-o", "--output")
+
+
+@make_command("profile", _ProfileOptions)
+def command(options: _ProfileOptions) -> None:
     """Measure the latency of every deployment, or of ONNX files and engines, side by side.
 
     All candidates are timed in interleaved rounds in one process; ratios are taken round by round.
+
+    edgetl profile-remote measures on other machines, edgetl estimate tells what to expect of one that is not at hand,
+    edgetl compare-profiles shows saved profiles side by side.
 
     \b
     Examples:  edgetl profile configs/digits.yaml -o runs/digits --threads 1
                edgetl profile new.onnx --against old.onnx --fail-if-slower 5%
                edgetl profile model.onnx --layers --images photos
                edgetl profile signs.onnx people.onnx --scenario cadence --rate signs=5 --rate people=30
-               edgetl profile --load nano.json --load orin.json
-               edgetl profile model.onnx --on nano --on orin
-               edgetl profile model.onnx --estimate "Orin Nano 8GB" --precision int8
     """
-    refuse_at_home(values)
-    # Five modes, told apart by their options; usage errors come before anything heavy is imported.
-    if sum(bool(values[name]) for name in ("load", "on", "estimate")) > 1:
-        raise click.UsageError("--load, --on and --estimate exclude each other")
-    if values["estimate"]:
-        show_estimates(sources, values, as_json)
-    elif values["on"]:
-        for profile in profile_on_hosts(sources, values, as_json):
-            _judge(profile, values["fail_if_slower"], values["strict"])
-    elif values["load"]:
-        if sources:
-            raise click.UsageError("--load measures nothing; leave the models out")
-        from edgetl.stages.reload import reload
+    if options.sources[0].suffix not in {".onnx", ".engine"}:
+        _profile_study(options)
+        return
+    if options.provider != "cpu":
+        raise click.UsageError("--provider is for a study; ONNX files are measured on the CPU")
+    from edgetl.stages.profile_files import profile_files
 
-        _show_loaded({str(path): reload(path) for path in values["load"]}, as_json)
-    elif not sources:
-        raise click.UsageError("give a STUDY.yaml with -o DIR, models, or --load FILE")
-    elif sources[0].suffix in {".onnx", ".engine"}:
-        from edgetl.stages.profile_files import profile_files
-
-        profile = profile_files(profile_request(sources, values), TerminalReporter())
-        _show(profile, as_json)
-        _judge(profile, values["fail_if_slower"], values["strict"])
-    else:
-        _profile_study(sources, values, as_json)
+    profile = profile_files(_request(options), TerminalReporter())
+    show(profile, options.as_json)
+    judge(profile, options, options.fail_if_slower)
 
 
-def _profile_study(sources: tuple[Path, ...], values: dict[str, Any], as_json: bool) -> None:
-    if len(sources) > 1:
-        raise click.UsageError("give one STUDY.yaml with -o DIR, or MODEL.onnx files")
-    refuse_in_study(values)
-    output: Path | None = values["output"]
-    if output is None:
-        raise click.UsageError("a study needs -o DIR, its run directory")
+def _request(options: _ProfileOptions) -> ProfileRequest:
+    from edgetl.engine.nvidia.timing_cache import cache_folder
+    from edgetl.engine.options import RunOptions
+    from edgetl.stages.measuring import StoppingRule
+    from edgetl.stages.profile_files import ProfileRequest, by_path
+
+    limit = options.fail_if_slower
+    return ProfileRequest(
+        files=by_path(options.files(options.sources)),
+        until=StoppingRule(options.seconds, options.width, None if limit is None else 1.0 + limit),
+        run=RunOptions(
+            **part(options, RunOptions),
+            transfers=not options.no_transfers,
+            scratch="profile" if options.share_scratch else None,  # any name: all files get the same
+            runtime_caches=options.runtime_cache or cache_folder(),
+        ),
+        scenarios=options.scenario_request(options.batch),
+        energy=not options.no_energy,
+        **part(options, ProfileRequest),
+    )
+
+
+def _profile_study(options: _ProfileOptions) -> None:
+    study, run = study_and_run(options.sources, options.output)
+    # A batch has a use there: that of offline.
+    offline = "offline" in options.loads
+    refuse(_ProfileModelOptions, "is for models, MODEL.onnx or FILE.engine", but=["--batch"] if offline else [])
     from edgetl.artifacts.files import read_json
     from edgetl.artifacts.results import Profile
     from edgetl.stages.stage import Options
 
-    options = Options(
-        threads=values["threads"],
-        seconds=values["seconds"],
-        interval_width=values["width"],
-        provider=values["provider"],
-        energy=not values["no_energy"],
-        layers=values["layers"],
-        scenarios=scenario_request(values),
+    settings = Options(
+        interval_width=options.width,
+        energy=not options.no_energy,
+        scenarios=options.scenario_request(options.batch),
+        **part(options, Options),
     )
-    run_study(sources[0], output, ["profile"], options)
+    run_study(study, run, ["profile"], settings)
     # The file is read again and not the context: an up-to-date stage measured nothing in this process.
-    written = output / "measurements" / "latency.json"
+    written = run / "measurements" / "latency.json"
     profile = read_json(written, Profile)
-    if as_json:
+    if options.as_json:
         click.echo(written.read_text(encoding="utf-8").rstrip())
     else:
-        _show_scenarios(profile)
+        show_scenarios(profile)
         click.echo(written)
-        if values["layers"]:
-            _show_where_time_goes(profile)
-    _judge(profile, None, values["strict"])
-
-
-def _show(profile: Profile, as_json: bool) -> None:
-    from edgetl.report.profile_lines import profile_lines
-
-    if as_json:
-        click.echo(profile.model_dump_json(indent=1))
-        return
-    for line in profile_lines(profile):
-        click.echo(line)
-    _show_where_time_goes(profile)
-    _show_scenarios(profile)
-
-
-def _show_loaded(profiles: Mapping[str, Profile], as_json: bool) -> None:
-    """Print one profile as if it had just been measured, or several side by side."""
-    if len(profiles) == 1:
-        _show(next(iter(profiles.values())), as_json)
-        return
-    from edgetl.report.profile_lines import profiles_json
-    from edgetl.report.terminal import loaded_table
-
-    if as_json:
-        click.echo(profiles_json([*profiles.values()]))
-    else:
-        echo(loaded_table(profiles))
-
-
-def _show_where_time_goes(profile: Profile) -> None:
-    from edgetl.report.time_breakdown import where_time_goes
-
-    echo(*where_time_goes(profile))
-
-
-def _show_scenarios(profile: Profile) -> None:
-    if not profile.scenarios:
-        return
-    from edgetl.report.scenario_tables import render_scenarios
-
-    echo("", *render_scenarios(profile.scenarios))
-
-
-def _judge(profile: Profile, limit: float | None, strict: bool) -> None:
-    from edgetl.report.profile_lines import check_gate
-
-    check_gate(profile, limit, strict, TerminalReporter().message)
+        if options.layers:
+            show_where_time_goes(profile)
+    judge(profile, options)

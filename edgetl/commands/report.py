@@ -1,22 +1,24 @@
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from edgetl.commands.console import echo, text_width
-from edgetl.commands.study_command import run_study, study_arguments
+from edgetl.commands.options import make_command
+from edgetl.commands.shared_options import StudyArguments, VerdictOptions
+from edgetl.commands.study_command import run_study
 
 if TYPE_CHECKING:
     from edgetl.artifacts.run_directory import RunDirectory
 
 
-@click.command("report")
-@study_arguments
-@click.option("--strict", is_flag=True, help="Exit with 4 if the budget is not met or the result is unstable.")
-@click.option("--json", "as_json", is_flag=True, help="Print results.json instead of the table.")
-def command(study: Path, output: Path, strict: bool, as_json: bool) -> None:
+class _ReportOptions(StudyArguments, VerdictOptions):
+    pass
+
+
+@make_command("report", _ReportOptions)
+def command(options: _ReportOptions) -> None:
     """Decide which candidate to ship, and write results.json and report.html.
 
     After a change of the budget only this command is needed: nothing is measured again.
@@ -24,11 +26,10 @@ def command(study: Path, output: Path, strict: bool, as_json: bool) -> None:
     \b
     Example:  edgetl report configs/digits.yaml -o runs/digits
     """
-    context = run_study(study, output, ["report"])
-    show(context.run, strict, as_json)
+    show(run_study(options.study, options.output, ["report"]).directory, options)
 
 
-def show(run: RunDirectory, strict: bool, as_json: bool) -> None:
+def show(run: RunDirectory, options: VerdictOptions) -> None:
     """Print what the report stage wrote.
 
     Raises:
@@ -40,13 +41,13 @@ def show(run: RunDirectory, strict: bool, as_json: bool) -> None:
     from edgetl.report.text import render_table, render_verdict
 
     results = read_json(run.results, Results)
-    if as_json:
+    if options.as_json:
         click.echo(run.results.read_text(encoding="utf-8"), nl=False)
     else:
         echo(render_table(results))
         click.echo(render_verdict(results.verdict, text_width()))
         click.echo(f"\nReport: {run.report}")
-    if strict and not results.verdict.budget_met:
+    if options.strict and not results.verdict.budget_met:
         raise NotMetError("no deployment meets the budget")
-    if strict and not results.verdict.stable:
+    if options.strict and not results.verdict.stable:
         raise NotMetError("the verdict rests on an unstable measurement")

@@ -1,4 +1,4 @@
-"""What commands on a study share: arguments, options, running its stages, and progress on the terminal."""
+"""What commands on a study share: its run directory, running its stages, and progress on the terminal."""
 
 from __future__ import annotations
 
@@ -6,47 +6,24 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
-    from edgetl.config import Study
-    from edgetl.stages.stage import Context, Options
-
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-
-PATH = click.Path(path_type=Path)
+    from edgetl.api.studies import StudyRun
+    from edgetl.stages.stage import Options
 
 
-def with_options(*options: Callable[[Any], Any]) -> Callable[[_Command], _Command]:
-    """A decorator that adds arguments and options to a command, in the order of its help."""
+def study_and_run(sources: Sequence[Path], output: Path | None, models: str = "models") -> tuple[Path, Path]:
+    """The one study among a command's sources, and its run directory; ``models`` are what else the command takes.
 
-    def add(command: _Command) -> _Command:
-        for option in reversed(options):  # the one that is applied last stands first
-            command = option(command)
-        return command
-
-    return add
-
-
-study_arguments = with_options(
-    click.argument("study", type=PATH),
-    click.option("-o", "--output", required=True, type=PATH, help="The study's run directory."),
-)
-provider_option = click.option(
-    "--provider",
-    type=click.Choice(["cpu", "cuda", "tensorrt"]),
-    default="cpu",
-    show_default=True,
-    help="Where ONNX Runtime runs.",
-)
-threads_option = click.option(
-    "--threads", type=click.IntRange(0), default=0, show_default="one per core", help="Threads of an engine."
-)
-seconds_option = click.option(
-    "--seconds", type=click.FloatRange(0.1), default=10.0, show_default=True, help="How long to measure latency."
-)
+    Raises:
+        UsageError: there is more than one source, an engine, or no ``output``.
+    """
+    if len(sources) != 1 or sources[0].suffix == ".engine" or output is None:
+        raise click.UsageError(f"give {models}, or one STUDY.yaml; a study needs -o DIR, its run directory")
+    return sources[0], output
 
 
 def run_study(
@@ -54,25 +31,18 @@ def run_study(
     output: Path,
     stages: Sequence[str],
     options: Options | None = None,
-    change: Callable[[Study], Study] | None = None,
-) -> Context:
+    quantization_aware: bool = False,
+) -> StudyRun:
     """Run stages of a study, with progress on the terminal.
-
-    Args:
-        change: maps the study in the file to the one that is run.
 
     Raises:
         EdgetlError: the study file has faults, or a stage failed.
     """
-    from edgetl.artifacts.run_directory import RunDirectory
-    from edgetl.config import load_study
-    from edgetl.stages.run_study import run_stages
-    from edgetl.stages.stage import Context, Options
+    from edgetl.api.studies import Study
 
-    loaded = load_study(study) if change is None else change(load_study(study))
-    context = Context(loaded, study.parent, RunDirectory(output), TerminalReporter(), options or Options())
-    run_stages(context, stages)
-    return context
+    loaded = Study.from_yaml(study)
+    loaded = loaded.quantization_aware() if quantization_aware else loaded
+    return loaded.run(output, stages=stages, options=options, progress=TerminalReporter())
 
 
 class TerminalReporter:

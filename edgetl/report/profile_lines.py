@@ -49,7 +49,7 @@ def device_of(profile: Profile) -> str:
 
 
 def title(row: DeploymentResult) -> str:
-    return printable(row.name if row.precision == "as in the file" else row.title)
+    return printable(row.title)
 
 
 def _pair(pair: Comparison) -> str:

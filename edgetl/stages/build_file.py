@@ -54,12 +54,16 @@ def build_file(request: EngineRequest, reporter: ProgressReporter) -> Path:
         with reporter.progress(f"building {engine.name}", 1.0) as advance:
             resources = BuildResources(request.timing_caches, request.calibration_cache, advance_to(advance))
             built = build_engine(runtime, prepared, engine, options, resources)
-    state, manifest = "up to date, the engine that is there is used again", read_manifest(engine)
-    if built:
-        memory = "" if manifest.build_peak_mb is None else f", {manifest.build_peak_mb:.0f} MB of memory"
-        state = f"built in {manifest.build_seconds:.1f} s{memory}: {manifest.bytes / 1e6:.1f} MB"
-    reporter.message(f"build-engine: {state}")
+    reporter.message(
+        f"build-engine: {_built(engine) if built else 'up to date, the engine that is there is used again'}"
+    )
     return engine
+
+
+def _built(engine: Path) -> str:
+    manifest = read_manifest(engine)
+    memory = "" if manifest.build_peak_mb is None else f", {manifest.build_peak_mb:.0f} MB of memory"
+    return f"built in {manifest.build_seconds:.1f} s{memory}: {manifest.bytes / 1e6:.1f} MB"
 
 
 def trtexec_lines(request: EngineRequest, version: str) -> tuple[str, ...]:

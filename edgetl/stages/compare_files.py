@@ -8,14 +8,11 @@ from pathlib import Path
 
 from edgetl.arrays import Float32Array
 from edgetl.artifacts.prepared import GraphComparison
-from edgetl.config import CalibrationRecipe, InputContract
-from edgetl.data.calibration_images import draw, image_samples
-from edgetl.data.stream import input_of, stream
-from edgetl.data.views import renderer
+from edgetl.config import InputContract
 from edgetl.graph.layer_comparison import compare_layers
 from edgetl.graph.metadata import recorded_preprocessing
 from edgetl.graph.model import load_model
-from edgetl.stages.input_contract import agreed_preprocessing
+from edgetl.stages.input_contract import agreed_preprocessing, drawn_inputs
 from edgetl.stages.stage import ProgressReporter
 
 
@@ -48,11 +45,9 @@ def compare_files(request: CompareRequest, reporter: ProgressReporter) -> GraphC
     with reporter.progress("comparing", request.limit) as advance:
 
         def images() -> Iterator[tuple[str, Float32Array]]:
-            samples, root = image_samples(request.images)
-            drawn = draw(samples, CalibrationRecipe(images=request.limit))
-            for batch in stream(drawn, root, renderer(preprocessing), input_of(preprocessing)):
-                for number, row in enumerate(batch.rows):
-                    yield drawn[row].path, batch.result[number : number + 1]
+            for paths, batch in drawn_inputs(request.images, preprocessing, request.limit):
+                for number, path in enumerate(paths):
+                    yield path, batch[number : number + 1]
                     advance(1)
 
         return compare_layers(a, b, images(), names)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +11,7 @@ import numpy as np
 import onnx
 
 from edgetl.artifacts.fusion_report import Fusion, Sharing, Verification
-from edgetl.config import CalibrationRecipe, InputContract
-from edgetl.data.calibration_images import draw, folder_samples
-from edgetl.data.stream import input_of, stream
-from edgetl.data.views import renderer
+from edgetl.config import InputContract
 from edgetl.errors import EdgetlError
 from edgetl.graph.fusion.divergence import divergences
 from edgetl.graph.fusion.fused_graph import Fused, fuse
@@ -24,7 +21,7 @@ from edgetl.graph.fusion.verify import Feed, random_inputs, tolerance, verify
 from edgetl.graph.metadata import record_preprocessing
 from edgetl.graph.model import image_input, load_model, save_model, stored_bytes, whole_model
 from edgetl.report.wording import printable
-from edgetl.stages.input_contract import input_preprocessing
+from edgetl.stages.input_contract import drawn_inputs, input_preprocessing
 from edgetl.stages.stage import ProgressReporter
 
 _RANDOM_IMAGES = 8
@@ -43,6 +40,25 @@ class FuseRequest:
     images: Path | None = None
     recalibrate: bool = False
     contract: InputContract | None = None
+
+
+def named_models(models: Sequence[Path], names: Sequence[str] | None = None) -> dict[str, Path]:
+    """The models by these names, or by those of their files.
+
+    Raises:
+        EdgetlError: there are more or fewer names than models, two are equal, or one cannot be a part of an output's.
+    """
+    chosen = [model.stem for model in models] if names is None else list(names)
+    if len(chosen) != len(models):
+        raise EdgetlError(f"--names has {len(chosen)} names for {len(models)} models; give each model one")
+    twice = next((name for name in chosen if chosen.count(name) > 1), None)
+    if twice is not None:
+        raise EdgetlError(f"two models are called {twice!r}; tell them apart with --names NAME,NAME")
+    # A slash stands between a model's name and an output's.
+    unfit = next((name for name in chosen if not name or "/" in name), None)
+    if unfit is not None:
+        raise EdgetlError(f"a model cannot be called {unfit!r}; give --names without / and none empty")
+    return dict(zip(chosen, models, strict=True))
 
 
 def fuse_files(request: FuseRequest, reporter: ProgressReporter) -> Fusion:
@@ -68,17 +84,7 @@ def fuse_files(request: FuseRequest, reporter: ProgressReporter) -> Fusion:
     random = [random_inputs(fused.model, batch, seed) for seed in range(-(-_RANDOM_IMAGES // batch))]
     real = list(_real_batches(fused.model, request.images))
     reporter.message("verifying that nothing changed")
-    # The output gets its name when the block ends well: what is not verified is not left behind.
-    with tempfile.TemporaryDirectory() as scratch, whole_model(fused.model, request.output) as written:
-        sources = dict(request.graphs)
-        if request.recalibrate:
-            # Verified against the models in their new scales; how far these moved the outputs is told apart.
-            sources = {name: Path(scratch) / f"{number}.onnx" for number, name in enumerate(models)}
-            for name, model in models.items():
-                save_model(model, sources[name])
-        verified = verify(written, sources, fused.tensors, [*random, *real], tolerance(models.values()))
-        _refuse_difference(verified, fused)
-        moved = verify(written, request.graphs, fused.tensors, [*random, *real], 0.0) if request.recalibrate else None
+    verified, moved = _written(request, models, fused, [*random, *real])
     return Fusion(
         sharing=found,
         bytes={name: stored_bytes(path) for name, path in request.graphs.items()},
@@ -88,8 +94,31 @@ def fuse_files(request: FuseRequest, reporter: ProgressReporter) -> Fusion:
         verified=verified,
         random_images=_count(random),
         real_images=_count(real),
-        recalibration_difference=None if moved is None else moved.difference,
+        recalibration_difference=moved,
     )
+
+
+def _written(
+    request: FuseRequest, models: Mapping[str, onnx.ModelProto], fused: Fused, feeds: Sequence[Feed]
+) -> tuple[Verification, float | None]:
+    """Write the fused graph; return how it was verified, and how far recalibration moved the outputs.
+
+    Raises:
+        EdgetlError: it computes something else than ``models``; nothing is written then.
+    """
+    # The output gets its name when the block ends well: what is not verified is not left behind.
+    with tempfile.TemporaryDirectory() as scratch, whole_model(fused.model, request.output) as written:
+        sources = dict(request.graphs)
+        if request.recalibrate:
+            # Verified against the models in their new scales; how far these moved the outputs is told apart.
+            sources = {name: Path(scratch) / f"{number}.onnx" for number, name in enumerate(models)}
+            for name, model in models.items():
+                save_model(model, sources[name])
+        verified = verify(written, sources, fused.tensors, feeds, tolerance(models.values()))
+        _refuse_difference(verified, fused)
+        if not request.recalibrate:
+            return verified, None
+        return verified, verify(written, request.graphs, fused.tensors, feeds, 0.0).difference
 
 
 def _refuse_unshared(models: Mapping[str, onnx.ModelProto], found: Sharing) -> None:
@@ -117,11 +146,7 @@ def _real_batches(model: onnx.ModelProto, folder: Path | None) -> Iterator[Feed]
     if folder is None:
         return
     preprocessing, fixed = input_preprocessing(model, name="one of the models"), _fixed_batch(model)
-    samples = draw(folder_samples(folder), CalibrationRecipe(images=_REAL_IMAGES))
-    for batch in stream(
-        samples, folder, renderer(preprocessing), input_of(preprocessing), batch_size=fixed or _RANDOM_IMAGES
-    ):
-        images = batch.result
+    for _, images in drawn_inputs(folder, preprocessing, _REAL_IMAGES, fixed or _RANDOM_IMAGES):
         # numpy's resize repeats images where a batch must be full.
         yield {image_input(model): np.resize(images, (fixed, *images.shape[1:])) if fixed else images}
 

@@ -1,13 +1,18 @@
-"""The preprocessing of a plain ONNX file's images: from its metadata, or given by the user, never guessed."""
+"""The images of a plain ONNX file: how they become its input is in its metadata or given by the user, never guessed."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
 
+from edgetl.arrays import Float32Array
 from edgetl.artifacts.bundle import Preprocessing
-from edgetl.config import LARGEST_IMAGE, InputContract
+from edgetl.config import LARGEST_IMAGE, CalibrationRecipe, InputContract
+from edgetl.data.calibration_images import draw, image_samples
+from edgetl.data.stream import input_of, stream
+from edgetl.data.views import renderer
 from edgetl.errors import EdgetlError
 from edgetl.graph.metadata import recorded_preprocessing
 from edgetl.graph.model import image_input
@@ -84,3 +89,15 @@ def agreed_preprocessing(models: dict[Path, onnx.ModelProto], contract: InputCon
                 "one network"
             )
     return preprocessing
+
+
+def drawn_inputs(
+    source: Path, preprocessing: Preprocessing, limit: int, batch_size: int = 8
+) -> Iterator[tuple[tuple[str, ...], Float32Array]]:
+    """Yield at most ``limit`` images of a folder or a list of paths, batch by batch: their paths, and the graph's input
+    of them (float32 N x 3 x H x W). Broken images are left out.
+    """
+    samples, root = image_samples(source)
+    drawn = draw(samples, CalibrationRecipe(images=limit))
+    for batch in stream(drawn, root, renderer(preprocessing), input_of(preprocessing), batch_size=batch_size):
+        yield tuple(drawn[row].path for row in batch.rows), batch.result

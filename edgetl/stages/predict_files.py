@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from edgetl.artifacts.data_index import BrokenFile
@@ -50,59 +51,46 @@ def predict(request: PredictRequest) -> Iterator[Prediction | BrokenFile]:
     """
     files = list(_files(request))  # all of them: what cannot be written is refused before the first is done
     predictor, least = load_predictor(request.model, request.score_threshold)
-    one = _OneByOne(predictor, least, request.top)
+    predict_one = partial(predictor.prediction, score_threshold=least, top=request.top)
     predicted, first = 0, None
     for file, target in files:
-        for result in one.of_video(file, target) if is_video(file) else one.of_image(file, target):
-            yield result
-            if isinstance(result, BrokenFile):
-                first = first or result
-            else:
+        try:
+            for prediction in (_video if is_video(file) else _image)(predictor, predict_one, file, target):
+                yield prediction
                 predicted += 1
+        except (BrokenImageError, OSError) as error:  # noqa: PERF203 - the others are done all the same
+            broken = BrokenFile(path=utf8(file), reason=str(getattr(error, "strerror", None) or error))
+            first = first or broken
+            yield broken
     if first is not None and not predicted:
         raise EdgetlError(
             f"none of {len(files)} files can be read; the first: {first.path} ({first.reason}); give images or videos"
         )
 
 
-@dataclass(frozen=True)
-class _OneByOne:
-    predictor: Predictor
-    score_threshold: float
-    top: int
-
-    def of_image(self, file: Path, target: Path | None) -> Iterator[Prediction | BrokenFile]:
-        try:
-            content = read(file)
-            outputs = self.predictor.run(plain(content, self.predictor.preprocessing))
-            prediction = self.predictor.prediction(file, outputs, upright_size(content), self.score_threshold, self.top)
-            if target is not None:
-                picture = annotated(decode(content), prediction)
-                kind = "PNG" if target.suffix.lower() == ".png" else "JPEG"
-                with whole_file(target) as partial:
-                    picture.save(partial, format=kind, quality=_QUALITY)
-            yield prediction
-        except (BrokenImageError, OSError) as error:
-            yield _broken(file, error)
-
-    def of_video(self, file: Path, target: Path | None) -> Iterator[Prediction | BrokenFile]:
-        try:
-            with open_video(file) as video, ExitStack() as writing:
-                add = writing.enter_context(video_writer(target, video.fps)) if target is not None else None
-                for frame in video.frames:
-                    outputs = self.predictor.run(fit(frame.image, self.predictor.preprocessing))
-                    prediction = self.predictor.prediction(
-                        file, outputs, frame.image.size, self.score_threshold, self.top
-                    )
-                    if add is not None:
-                        add(annotated(frame.image, prediction), frame.seconds)
-                    yield prediction.replaced(frame=frame.number, seconds=round(frame.seconds, 3))
-        except (BrokenImageError, OSError) as error:
-            yield _broken(file, error)
+def _image(
+    predictor: Predictor, predict_one: Callable[..., Prediction], file: Path, target: Path | None
+) -> Iterator[Prediction]:
+    content = read(file)
+    prediction = predict_one(file, predictor.run(plain(content, predictor.preprocessing)), upright_size(content))
+    if target is not None:
+        picture = annotated(decode(content), prediction)
+        with whole_file(target) as partly:
+            picture.save(partly, format="PNG" if target.suffix.lower() == ".png" else "JPEG", quality=_QUALITY)
+    yield prediction
 
 
-def _broken(file: Path, error: BrokenImageError | OSError) -> BrokenFile:
-    return BrokenFile(path=utf8(file), reason=str(getattr(error, "strerror", None) or error))
+def _video(
+    predictor: Predictor, predict_one: Callable[..., Prediction], file: Path, target: Path | None
+) -> Iterator[Prediction]:
+    with open_video(file) as video, ExitStack() as writing:
+        add = writing.enter_context(video_writer(target, video.fps)) if target is not None else None
+        for frame in video.frames:
+            outputs = predictor.run(fit(frame.image, predictor.preprocessing))
+            prediction = predict_one(file, outputs, frame.image.size)
+            if add is not None:
+                add(annotated(frame.image, prediction), frame.seconds)
+            yield prediction.replaced(frame=frame.number, seconds=round(frame.seconds, 3))
 
 
 def _files(request: PredictRequest) -> Iterator[tuple[Path, Path | None]]:

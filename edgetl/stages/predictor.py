@@ -139,7 +139,7 @@ def load_predictor(model: Path, score_threshold: float | None, threads: int = 0)
     if score_threshold is not None and score_threshold < lowest:
         raise EdgetlError(
             f"{model} drops boxes that score less than {lowest:g}, and {score_threshold:g} is asked for; "
-            "export it again with a lower --score-threshold"
+            "make it again with a lower score_threshold"
         )
     classifiers = {name: known for name, known in labels.items() if name not in detecting}
     shapes = {name: (len(known),) for name, known in classifiers.items()}

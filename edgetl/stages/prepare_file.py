@@ -14,12 +14,11 @@ from edgetl.artifacts.accuracy_control_record import AccuracyControlResult
 from edgetl.artifacts.calibration_table import CalibrationTable
 from edgetl.artifacts.data_index import Sample
 from edgetl.artifacts.files import read_bytes, sha256_file, write_bytes, write_json
-from edgetl.artifacts.prepared import PreparedRecord, record_path
-from edgetl.config import CalibrationRecipe, InputContract, QdqFormat, load_recipe
+from edgetl.artifacts.prepared import GraphComparison, PreparedRecord, record_path
+from edgetl.config import InputContract, QdqFormat, load_recipe
 from edgetl.data.calibration_images import draw, image_samples
 from edgetl.data.labelled_boxes import is_annotated
-from edgetl.data.stream import input_of, stream, to_input
-from edgetl.data.views import renderer
+from edgetl.data.stream import to_input
 from edgetl.errors import EdgetlError, NotMetError
 from edgetl.graph.calibration_cache import cache_tensors, cache_text, read_cache, table_from_cache
 from edgetl.graph.fp16 import to_fp16
@@ -34,11 +33,11 @@ from edgetl.stages.accuracy_control import AccuracyControlSearch
 from edgetl.stages.accuracy_evaluator import AccuracyEvaluator, class_counts, evaluator_of_folder
 from edgetl.stages.calibrator import Calibrator
 from edgetl.stages.detect.evaluator import evaluator_of_boxes
-from edgetl.stages.input_contract import input_preprocessing
+from edgetl.stages.input_contract import drawn_inputs, input_preprocessing
 from edgetl.stages.quantization_variants import PrecisionAssignment, QuantizationVariant
 from edgetl.stages.stage import ProgressReporter
 
-_RANDOM_IMAGES = 8
+_RANDOM_IMAGES, _FP16_IMAGES = 8, 16
 _WHAT_TO_DO = "evaluate on more images, allow more with --max-accuracy-drop, calibrate on more images, or take fp16"
 
 
@@ -48,9 +47,9 @@ class PrepareRequest:
 
     ``calibration_images``: a folder, or a text file that lists paths; INT8 needs them or ``scales``, a calibration
     cache to take scales from. With ``max_accuracy_drop``, layers leave INT8 until it loses no more on ``eval_images``:
-    of top-1 accuracy on an image folder with labels, or of a detector's mAP@0.5 on images with boxes. ``cache``: the
-    path for a calibration cache for ``tensorrt_version``. ``contract`` says how images become the graph's input, where
-    its metadata does not.
+    of top-1 accuracy on an image folder with labels, or of a detector's mAP@0.5 on images with boxes. A cache for
+    ``tensorrt_version`` is written to ``calibration_cache``. ``contract`` says how images become the graph's input,
+    where its metadata does not.
     """
 
     precision: str
@@ -60,9 +59,13 @@ class PrepareRequest:
     max_accuracy_drop: float | None = None
     eval_images: Path | None = None
     scales: Path | None = None
-    cache: Path | None = None
+    calibration_cache: Path | None = None
     tensorrt_version: str = "10.3.0"
     contract: InputContract | None = None
+
+    def __post_init__(self) -> None:
+        if (self.max_accuracy_drop is None) != (self.eval_images is None):
+            raise EdgetlError("--max-accuracy-drop and --eval-images go together; give both or none")
 
 
 @dataclass(frozen=True)
@@ -94,39 +97,47 @@ def prepare_file(
         reporter.message(f"images become the input of {graph} as {preprocessing}")
         record_preprocessing(model, preprocessing)
     done = _fp16(model, request, reporter) if request.precision == "fp16" else _int8(model, request, reporter)
-    # Only calibration images show how INT8 differs where it is used; noise is better than nothing.
-    images = _random_images(model) if done.images is None else done.images
-    named = [(f"image {number}", images[number : number + 1]) for number in range(len(images))]
-    parity = compare_layers(model, done.model, named, (graph.name, output.name))
+    parity = _parity(model, done, (graph.name, output.name))
     save_model(done.model, output)
-    if request.cache is not None and done.table is not None:
-        write_bytes(request.cache, cache_text(done.plain, done.table, request.tensorrt_version).encode())
-        save_model(done.plain, request.cache.with_name(request.cache.name + ".onnx"))
-    note = PreparedRecord(
+    cache = request.calibration_cache
+    if cache is not None and done.table is not None:
+        write_bytes(cache, cache_text(done.plain, done.table, request.tensorrt_version).encode())
+        save_model(done.plain, cache.with_name(cache.name + ".onnx"))
+    write_json(record or record_path(output), _record(graph, output, request, done, parity))
+
+
+def _record(
+    graph: Path, output: Path, request: PrepareRequest, done: _PreparedGraph, parity: GraphComparison
+) -> PreparedRecord:
+    """How ``output`` was made of ``graph``."""
+    half = request.precision == "fp16"
+    return PreparedRecord(
         graph=graph.name,
         graph_sha256=sha256_file(graph),
         prepared_sha256=sha256_file(output),
-        precision="fp16" if request.precision == "fp16" else "int8",
-        target=None if request.precision == "fp16" else request.target,
-        preprocessing=preprocessing,
+        precision="fp16" if half else "int8",
+        target=None if half else request.target,
+        preprocessing=input_preprocessing(done.model),
         excluded=dict(done.excluded),
         parity_on="random images" if done.images is None else "calibration images",
-        parity=parity.replaced(worst_images=()),
+        parity=parity,
         accuracy_control=done.accuracy_control,
         calibration=done.table,
     )
-    write_json(record or record_path(output), note)
+
+
+def _parity(model: onnx.ModelProto, done: _PreparedGraph, names: tuple[str, str]) -> GraphComparison:
+    # Only calibration images show how INT8 differs where it is used; noise is better than nothing.
+    images = _random_images(model) if done.images is None else done.images
+    named = ((f"image {number}", images[number : number + 1]) for number in range(len(images)))
+    return compare_layers(model, done.model, named, names).replaced(worst_images=())
 
 
 def _fp16(model: onnx.ModelProto, request: PrepareRequest, reporter: ProgressReporter) -> _PreparedGraph:
     images = None
     if request.calibration_images is not None:
-        samples, root = image_samples(request.calibration_images)
-        preprocessing = input_preprocessing(model)
-        batches = stream(
-            draw(samples, CalibrationRecipe(images=16)), root, renderer(preprocessing), input_of(preprocessing)
-        )
-        images = np.concatenate([batch.result for batch in batches])
+        drawn = drawn_inputs(request.calibration_images, input_preprocessing(model), _FP16_IMAGES)
+        images = np.concatenate([batch for _, batch in drawn])
     kept = overflowing(model, _random_images(model) if images is None else images)
     for name, reason in kept.items():
         reporter.message(f"{name} stays in FP32: {reason}, beyond what FP16 holds")
@@ -204,9 +215,8 @@ def _evaluator(model: onnx.ModelProto, request: PrepareRequest, reporter: Progre
 
     A graph that both classifies and detects, as fused ones do, is evaluated by the annotations that its images have.
     """
-    if request.max_accuracy_drop is None:
+    if request.eval_images is None:
         return None
-    assert request.eval_images is not None, "the command asks for both"
     images, preprocessing = request.eval_images, input_preprocessing(model)
     evaluator: AccuracyEvaluator
     if detecting_outputs(model) and (is_annotated(images) or not class_counts(model)):
@@ -229,6 +239,10 @@ def _calibration(model: onnx.ModelProto, request: PrepareRequest, reporter: Prog
     def tensors(variant: onnx.ModelProto) -> tuple[str, ...]:
         names = quantisable_tensors(variant)
         # TensorRT's cache wants scales of tensors too that Q/DQ nodes do not need.
-        return tuple(dict.fromkeys((*names, *cache_tensors(variant)))) if names and request.cache is not None else names
+        return (
+            tuple(dict.fromkeys((*names, *cache_tensors(variant))))
+            if names and request.calibration_cache is not None
+            else names
+        )
 
     return Calibrator(samples, root, input_preprocessing(model), recipe, reporter, tensors)

@@ -23,16 +23,15 @@ def reload(path: Path) -> Profile:
     """
     profile = _read(path)
     samples = {row.title: _samples(path, row, row.latency_ms) for row in profile.deployments if row.latency_ms}
-    rows, named = [], {}
+    rows = []
     for row in profile.deployments:
         if row.latency_ms is not None:
             # The raw samples' place and the parts of the time on the device are not in the samples.
             kept = {"raw": row.latency_ms.raw, "device": row.latency_ms.device}
             latency = summarise(samples[row.title]).replaced(**kept)
-            named[row.name if row.precision == "as in the file" else row.title] = samples[row.title]
             row = row.replaced(latency_ms=latency)
         rows.append(row)
-    return profile.replaced(deployments=tuple(rows), comparisons=compare_latencies(named))
+    return profile.replaced(deployments=tuple(rows), comparisons=compare_latencies(samples))
 
 
 def _read(path: Path) -> Profile:

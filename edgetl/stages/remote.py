@@ -56,46 +56,42 @@ class RemoteJob:
     output: Path | None = None
 
 
-@dataclass(frozen=True)
-class _Wheel:
-    name: str
-    content: bytes
+def files_job(
+    graphs: Mapping[str, Path],
+    runtime: str = "auto",
+    options: Mapping[str, object] | None = None,
+    output: Path | None = None,
+) -> RemoteJob:
+    """The job that builds plain ONNX files for a runtime and profiles them.
 
-    def key(self, python: str) -> str:
-        """The folder below a host's cache to install it in, for one of its Pythons."""
-        # Two builds of one version, or two Pythons, must not share an environment.
-        return f"{__version__}/{sha256_bytes(self.content + python.encode())[:16]}"
-
-
-def files_job(graphs: Sequence[Path], runtime: str, options: Sequence[str], output: Path | None = None) -> RemoteJob:
-    """The job that builds plain ONNX files for a runtime and profiles them. ``options`` are those of ``edgetl
-    profile``.
+    Args:
+        graphs: by the names that they have in profiles.
+        options: those of ``edgetl profile``, such as ``{"seconds": 5, "no_energy": True}``.
+        output: a folder for the hosts' figures and raw samples.
 
     Raises:
-        EdgetlError: a file cannot be read, or is named twice.
+        EdgetlError: a file cannot be read.
     """
-    if len({str(graph) for graph in graphs}) < len(graphs):
-        raise EdgetlError("a file is named twice; give each file once")
     # Numbered folders: files of different folders may have one name.
-    there = {f"{number}/{graph.name}": graph for number, graph in enumerate(graphs)}
+    there = {f"{number}/{graph.name}": name for number, (name, graph) in enumerate(graphs.items())}
     engines = {name: f"{name.removesuffix('.onnx')}.engine" for name in there}
 
     def commands(chosen: str) -> Sequence[Sequence[str]]:
         built = list(there) if chosen == "onnxruntime" else list(engines.values())
-        profile = ["profile", *built, "--json", "-o", _FIGURES, *options]
+        profile = ["profile", *built, "--json", "-o", _FIGURES, *_words(options)]
         if chosen == "onnxruntime":
             return [profile]
         builds = [["build-engine", name, "--runtime", chosen, "-o", engine] for name, engine in engines.items()]
         return [*builds, profile]
 
-    names = {file: str(graph) for name, graph in there.items() for file in (name, engines[name])}
-    files = {name: read_bytes(graph) for name, graph in there.items()}
+    names = {file: name for graph, name in there.items() for file in (graph, engines[graph])}
+    files = {graph: read_bytes(graphs[name]) for graph, name in there.items()}
     return RemoteJob(files, commands, f"{_FIGURES}/**/*", runtime, names, output)
 
 
-def study_job(study: Path, run: RunDirectory, options: Sequence[str]) -> RemoteJob:
+def study_job(study: Path, run: RunDirectory, options: Mapping[str, object] | None = None) -> RemoteJob:
     """The job that builds and profiles all deployments of a study that was exported here, with figures in the run's
-    ``hosts/``.
+    ``hosts/``. ``options`` are as in `files_job`.
 
     Raises:
         EdgetlError: the study has no graphs yet, or a file cannot be read.
@@ -105,9 +101,19 @@ def study_job(study: Path, run: RunDirectory, options: Sequence[str]) -> RemoteJ
     left = {run.path / name for name in _NOT_SENT} | {run.path / "hosts"}
     paths = [path for path in run.path.rglob("*") if path.is_file() and not left & {path, *path.parents}]
     files = {f"run/{run.relative(path)}": read_bytes(path) for path in paths}
-    commands = [[*words, "study.yaml", "-o", "run"] for words in (["build-engine"], ["profile", "--json", *options])]
+    profile = ["profile", "--json", *_words(options)]
+    commands = [[*words, "study.yaml", "-o", "run"] for words in (["build-engine"], profile)]
     there = {"study.yaml": read_bytes(study), **files}
     return RemoteJob(there, lambda _: commands, "run/measurements/**/*", output=run.path / "hosts")
+
+
+def _words(options: Mapping[str, object] | None) -> list[str]:
+    """The options as a command line has them."""
+    words = []
+    for name, value in (options or {}).items():
+        if value is not False:
+            words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return words
 
 
 def profile_on(hosts: Hosts, job: RemoteJob, reporter: ProgressReporter) -> HostProfiles:
@@ -127,7 +133,7 @@ def profile_on(hosts: Hosts, job: RemoteJob, reporter: ProgressReporter) -> Host
             entry.size = len(content)
             archive.addfile(entry, io.BytesIO(content))
     connections = Connections(hosts.config, hosts.python)
-    one = partial(_profile_on, connections, _Wheel(*build_wheel()), tar.getvalue(), job, reporter)
+    one = partial(_profile_on, connections, build_wheel(), tar.getvalue(), job, reporter)
     try:
         with ThreadPoolExecutor(len(hosts.names)) as pool:
             try:
@@ -140,32 +146,44 @@ def profile_on(hosts: Hosts, job: RemoteJob, reporter: ProgressReporter) -> Host
 
 
 def _profile_on(
-    connections: Connections, wheel: _Wheel, tar: bytes, job: RemoteJob, reporter: ProgressReporter, host: str
+    connections: Connections,
+    wheel: tuple[str, bytes],
+    tar: bytes,
+    job: RemoteJob,
+    reporter: ProgressReporter,
+    host: str,
 ) -> HostProfile:
-    device, key = None, wheel.key(connections.python)
+    name, content = wheel
+    # The environment's folder there: two builds of one version, or two Pythons, must not share it.
+    key = f"{__version__}/{sha256_bytes(content + connections.python.encode())[:16]}"
+    device = None
     try:
         found = connections.ask(host, "look", key)
         device = found["device"]
         if not found["ready"]:
             reporter.message(f"{host}: installing edgetl {__version__} in ~/.cache/edgetl")
-            connections.ask(host, "install", key, wheel.name, data=wheel.content)
+            connections.ask(host, "install", key, name, data=content)
         reporter.message(f"{host}: measuring")
         chosen = ("tensorrt" if found["tensorrt"] else "onnxruntime") if job.runtime == "auto" else job.runtime
         answer = connections.ask(host, "work", key, json.dumps(job.commands(chosen)), job.outputs_glob, data=tar)
         profile = _profile(answer["output"], job.names)
         if job.output is not None:
-            folder = job.output / file_stem(host.replace("/", "_"))
-            for name, content in answer["files"].items():
-                # A host is only trusted as far as its files stay in its folder.
-                inside = Path(*PurePosixPath(name).parts[1:])
-                if inside.is_absolute() or ".." in inside.parts:
-                    raise EdgetlError(f"it sent a file outside of its folder: {name}")
-                write_bytes(folder / inside, base64.b64decode(content))
-            if f"{_FIGURES}/profile.json" in answer["files"]:
-                write_json(folder / "profile.json", profile)  # with the names that the files have here
+            _keep(answer["files"], job.output / file_stem(host.replace("/", "_")), profile)
     except EdgetlError as error:
         return HostProfile(host=host, device=device, error=str(error))
     return HostProfile(host=host, device=device or device_of(profile), profile=profile)
+
+
+def _keep(files: Mapping[str, str], folder: Path, profile: Profile) -> None:
+    """Write the files that a host sent into its folder."""
+    for name, content in files.items():
+        # A host is only trusted as far as its files stay in its folder.
+        inside = Path(*PurePosixPath(name).parts[1:])
+        if inside.is_absolute() or ".." in inside.parts:
+            raise EdgetlError(f"it sent a file outside of its folder: {name}")
+        write_bytes(folder / inside, base64.b64decode(content))
+    if f"{_FIGURES}/profile.json" in files:
+        write_json(folder / "profile.json", profile)  # with the names that the files have here
 
 
 def _profile(output: str, names: Mapping[str, str]) -> Profile:

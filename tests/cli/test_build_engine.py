@@ -61,7 +61,7 @@ def test_what_cannot_be_done_is_one_line(
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (["--batches", "one"], "--batches takes N or MIN,OPT,MAX"),
+        (["--batches", "one"], "takes N or MIN,OPT,MAX"),
         (["--print-trtexec", "10.3", "--precision", "fp16"], "run edgetl prepare first"),
         (["--optimization-level", "9"], "9 is not in the range"),
     ],

@@ -68,23 +68,28 @@ def test_help_and_version_end_with_0(call: Command) -> None:
         (["profile", "study.yaml"], "a study needs -o DIR"),
         (["profile", "study.yaml", "-o", "x", "--against", "b.onnx"], "--against is for models"),
         (["profile", "study.yaml", "-o", "x", "--batch", "2"], "--batch is for models"),
-        (["profile"], "give a STUDY.yaml with -o DIR, models, or --load FILE"),
-        (["profile", "a.onnx", "--load", "x.json"], "--load measures nothing"),
+        (["profile"], "Missing argument"),
+        (["profile", "a.onnx", "--on", "nano"], "No such option"),
+        (["profile", "a.onnx", "--rate", "a=5"], "--rate is for --scenario cadence"),
+        (["export", "yolo.cfg", "-o", "x"], "yolo.cfg is for edgetl import-darknet"),
         (["profile", "a.onnx", "--fail-if-slower", "5%"], "needs --against"),
         (["profile", "a.onnx", "--against", "b.onnx", "--fail-if-slower", "five"], "is no fraction above 0 %"),
         (["profile", "a.onnx", "--width", "nan%"], "is no fraction above 0 %"),
         (["profile", "a.onnx", "--provider", "cuda"], "ONNX files are measured on the CPU"),
         (
             ["prepare", "a.onnx", "--precision", "fp16", "--target", "tensorrt", "-o", "b.onnx"],
-            "FP16 takes --calibration-images alone",
+            "--target is for --precision int8; FP16 takes --calibration-images alone",
         ),
-        (["prepare", "m.onnx", "--precision", "int8", "--eval-images", "x", "-o", "x.onnx"], "go together"),
         (
             ["prepare", "m.onnx", "--precision", "int8", "--scales", "c", "--recipe", "max", "-o", "x.onnx"],
             "--scales",
         ),
+        (
+            ["prepare", "m.onnx", "--precision", "int8", "--tensorrt-version", "8.6.2", "-o", "x.onnx"],
+            "-version is for",
+        ),
         (["compare", "a.onnx", "b.onnx"], "Missing option '--images'"),
-        (["build-engine", "a.onnx", "--calibration-images", "x"], "are for --precision int8"),
+        (["build-engine", "a.onnx", "--calibration-images", "x"], "--calibration-images is for --precision int8"),
         (["prepare", "m.onnx", "--precision", "fp64", "-o", "x.onnx"], "'fp64' is not one of"),
     ],
 )
@@ -318,12 +323,12 @@ def test_a_gate_for_ci_fails_what_is_slower_and_says_by_how_much(call: Command, 
     assert done.returncode == 4, done.stderr
     assert done.stderr.splitlines()[-1].startswith(f"error: {heavy} takes ")
     assert done.stderr.rstrip().endswith("slower by more than 5.0%")
-    loaded = call("profile", "--load", tmp_path / "figures" / "profile.json")
+    loaded = call("compare-profiles", tmp_path / "figures" / "profile.json")
     assert loaded.returncode == 0, loaded.stderr
     assert loaded.stdout == done.stdout
     copy = tmp_path / "copy"
     (tmp_path / "figures").rename(copy)
-    both = call("profile", "--load", copy / "profile.json", "--load", finished / "run" / "results.json")
+    both = call("compare-profiles", copy / "profile.json", finished / "run" / "results.json")
     assert "combined fp32" in both.stdout and "heavy.onnx" in both.stdout
 
 
@@ -342,7 +347,7 @@ def big_copy(graph: Path, path: Path) -> Path:
 def test_a_studys_latencies_are_recomputed_from_its_samples(call: Command, finished: Path) -> None:
     run = finished / "run"
     for file in (run / "measurements" / "latency.json", run / "results.json"):
-        done = call("profile", "--load", file, "--json")
+        done = call("compare-profiles", file, "--json")
         assert done.returncode == 0, done.stderr
         before, again = json.loads((run / "results.json").read_text()), json.loads(done.stdout)
         for old, new in zip(before["deployments"], again["deployments"], strict=True):

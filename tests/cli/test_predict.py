@@ -173,7 +173,7 @@ def test_a_threshold_below_the_models_is_refused(call: Command, fault: Fault, ph
     strict = square_finder({"squares": ("red", "blue")}, suppression=NmsSettings(score_threshold=0.5))
     model = saved(strict, tmp_path / "strict.onnx")
     message = fault(call("predict", model, photo, "--score-threshold", 0.3))
-    assert "drops boxes that score less than 0.5, and 0.3 is asked for; export it again with a lower" in message
+    assert "drops boxes that score less than 0.5, and 0.3 is asked for; make it again with a lower" in message
     assert call("predict", model, photo).returncode == 0, "its own threshold is the default where that is higher"
 
 

@@ -201,6 +201,11 @@ def test_a_graph_without_class_names_takes_as_many_labels_in_alphabetical_order(
     assert guard.fp32["colour"].value == pytest.approx(accuracy(graph, photos))
 
 
+def test_a_drop_without_images_to_measure_it_on_is_refused(photos):
+    with pytest.raises(EdgetlError, match="--max-accuracy-drop and --eval-images go together"):
+        preparation("int8", calibration_images=photos, max_accuracy_drop=0.01)
+
+
 def test_a_list_of_images_calibrates_on_those_alone(saved, photos, tmp_path):
     listing = photos / "few.txt"
     listing.write_text("# three of them\nred/0.png\n\nblue/1.png\ngreen/2.png\n")
@@ -224,7 +229,9 @@ def test_a_list_with_faults_is_refused_by_line(text, message, saved, photos, tmp
 
 def test_a_cache_that_was_written_makes_the_same_graph_again(saved, photos, tmp_path):
     graph, cache = saved(False), tmp_path / "m.cache"
-    wanted = preparation("int8", calibration_images=photos, recipe="mse", cache=cache, tensorrt_version="8.6.2")
+    wanted = preparation(
+        "int8", calibration_images=photos, recipe="mse", calibration_cache=cache, tensorrt_version="8.6.2"
+    )
     prepare_file(graph, tmp_path / "a.onnx", wanted, Silent())
     assert cache.read_text().startswith("TRT-8602-EntropyCalibration2\nimages: ")
     plain = load_model(tmp_path / "m.cache.onnx")

@@ -9,7 +9,7 @@ import pytest
 from edgetl.engine.options import RunOptions
 from edgetl.errors import EdgetlError
 from edgetl.stages.measuring import StoppingRule
-from edgetl.stages.profile_files import ProfileRequest, profile_files
+from edgetl.stages.profile_files import ProfileRequest, by_path, profile_files
 from edgetl.stages.reload import reload
 from edgetl.stages.stage import ProgressReporter
 from tests.unit.stages.test_build_file import plain_model, saved
@@ -19,7 +19,7 @@ ONE_THREAD = RunOptions(threads=1)
 
 
 def order(*files: Path, **more: object) -> ProfileRequest:
-    return ProfileRequest(files, QUICK, **{"run": ONE_THREAD, **more})  # type: ignore[arg-type]
+    return ProfileRequest(by_path(files), QUICK, **{"run": ONE_THREAD, **more})  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -46,10 +46,14 @@ def test_a_batch_counts_its_images(graph: Path, listener: ProgressReporter) -> N
     assert row.throughput_ips == pytest.approx(8e3 / row.latency_ms.mean)
 
 
+def test_a_file_that_is_named_twice_is_refused(graph: Path) -> None:
+    with pytest.raises(EdgetlError, match="a file is named twice"):
+        by_path((graph, graph))
+
+
 def test_what_cannot_be_profiled_is_one_line(graph: Path, tmp_path: Path, listener: ProgressReporter) -> None:
     fixed = saved(plain_model(batch=4), tmp_path / "four.onnx")
     cases = [
-        (order(graph, graph), "a file is named twice"),
         (order(graph, tmp_path / "none.onnx"), "does not exist"),
         (order(saved(plain_model(height="H"), tmp_path / "open.onnx")), "expected N x 3 x H x W with fixed sides"),
         (order(fixed, batch=8), "cannot run on inputs of [8, 3, 16, 16]"),

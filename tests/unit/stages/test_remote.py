@@ -21,6 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgetl.artifacts.results import Profile
 from edgetl.errors import EdgetlError
+from edgetl.stages.profile_files import by_path
 from edgetl.stages.reload import reload
 from edgetl.stages.remote import RemoteJob, files_job, profile_on
 from edgetl.stages.stage import ProgressReporter
@@ -69,7 +70,7 @@ class Told:
 
 
 def quick(graphs: list[Path], seconds: float = 0.1, output: Path | None = None) -> RemoteJob:
-    return files_job(graphs, "auto", ["--threads", "1", "--seconds", str(seconds), "--width", "0.0001"], output)
+    return files_job(by_path(graphs), "auto", {"threads": 1, "seconds": seconds, "width": 0.0001}, output)
 
 
 def test_two_hosts_measure_at_once_and_one_that_is_gone_costs_them_nothing(
@@ -231,7 +232,7 @@ class Quiet:
     def message(self, text): pass
 
 config, python, *graphs = sys.argv[1:]
-job = files_job([Path(graph) for graph in graphs], "onnxruntime", ["--seconds", "60"])
+job = files_job({graph: Path(graph) for graph in graphs}, "onnxruntime", {"seconds": 60})
 profile_on(Hosts(("nano",), python, Path(config)), job, Quiet())
 """
 
@@ -273,10 +274,20 @@ def test_a_host_or_file_that_is_named_twice_is_refused(
 
 
 def test_engines_are_built_over_there_before_they_are_measured(graphs: list[Path]) -> None:
-    job = files_job(graphs, "auto", ["--threads", "1"])
+    job = files_job(by_path(graphs), "auto", {"threads": 1, "no_energy": True, "layers": False})
     assert job.commands("tensorrt") == [
         ["build-engine", "0/it's a model.onnx", "--runtime", "tensorrt", "-o", "0/it's a model.engine"],
         ["build-engine", "1/it's a model.onnx", "--runtime", "tensorrt", "-o", "1/it's a model.engine"],
-        ["profile", "0/it's a model.engine", "1/it's a model.engine", "--json", "-o", "figures", "--threads", "1"],
+        [
+            "profile",
+            "0/it's a model.engine",
+            "1/it's a model.engine",
+            "--json",
+            "-o",
+            "figures",
+            "--threads",
+            "1",
+            "--no-energy",
+        ],
     ]
     assert job.names["1/it's a model.engine"] == str(graphs[1])

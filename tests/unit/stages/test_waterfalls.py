@@ -45,8 +45,8 @@ def test_what_is_measured_says_what_predict_says(model: Path, photos: Path, monk
     answers = []
     said = predictor.Predictor.prediction
 
-    def remember(self: predictor.Predictor, *arguments: object) -> object:
-        answers.append(said(self, *arguments))  # type: ignore[arg-type]
+    def remember(self: predictor.Predictor, *arguments: object, **settings: object) -> object:
+        answers.append(said(self, *arguments, **settings))  # type: ignore[arg-type]
         return answers[-1]
 
     monkeypatch.setattr(predictor.Predictor, "prediction", remember)

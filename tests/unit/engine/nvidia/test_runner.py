@@ -19,7 +19,7 @@ from edgetl.engine.nvidia.runner import NvidiaEngine
 from edgetl.engine.runtime import BuildOptions, RunOptions, build_engine, get_runtime, load_engine
 from edgetl.errors import EdgetlError
 from edgetl.stages.measuring import StoppingRule
-from edgetl.stages.profile_files import ProfileRequest, profile_files
+from edgetl.stages.profile_files import ProfileRequest, by_path, profile_files
 from tests.unit.engine.nvidia.standin_cuda import Gpu
 from tests.unit.engine.nvidia.standin_tensorrt import GENERATIONS, Play
 
@@ -256,7 +256,7 @@ def test_damaged_engines_are_profiled_only_if_they_are_trusted(
     for name in ("a.engine", "b.engine"):
         load(name).close()
     files, quick = (tmp_path / "a.engine", tmp_path / "b.engine"), StoppingRule(seconds=0.1)
-    profile = profile_files(ProfileRequest(files, quick, RunOptions(cuda_graph=True)), TerminalReporter())
+    profile = profile_files(ProfileRequest(by_path(files), quick, RunOptions(cuda_graph=True)), TerminalReporter())
     assert [row.runtime for row in profile.deployments] == ["tensorrt", "tensorrt"]
     assert len(profile.comparisons) == 1
     for row in profile.deployments:
@@ -265,7 +265,7 @@ def test_damaged_engines_are_profiled_only_if_they_are_trusted(
         assert row.latency_ms.device.latency.p50 == 1.5
     (tmp_path / "a.engine").write_bytes((tmp_path / "b.engine").read_bytes() + b"\n")
     with pytest.raises(EdgetlError, match="is damaged"):
-        profile_files(ProfileRequest(files[:1], quick), TerminalReporter())
+        profile_files(ProfileRequest(by_path(files[:1]), quick), TerminalReporter())
 
 
 def test_without_transfers_nothing_is_copied(images: Array, generation: Callable[[str], Play], load: Load) -> None:

@@ -81,7 +81,7 @@ def files(tmp_path: Path) -> Callable[..., list[object]]:
         torch.manual_seed(0)  # weights that OpenCV's threshold leaves most scores of
         write_weights(tmp_path / "n.weights", build(read_cfg(tmp_path / "n.cfg")))
         return [
-            *("export", tmp_path / "n.cfg", "--weights", tmp_path / "n.weights"),
+            *("import-darknet", tmp_path / "n.cfg", "--weights", tmp_path / "n.weights"),
             *("--labels", tmp_path / "n.names", "-o", tmp_path / "n.onnx"),
         ]
 
@@ -205,7 +205,7 @@ def test_a_detector_is_built_in_int8_within_a_budget_judged_by_boxes(
     ("options", "message"),
     [
         (["--image-size", "wide"], "'wide' is neither a side such as 416 nor WIDTHxHEIGHT"),
-        (["--nms", "none", "--iou-threshold", 0.5], "are for --nms operator or loop"),
+        (["--nms", "none", "--iou-threshold", 0.5], "--iou-threshold is for --nms operator or loop"),
         (["--max-detections", 5000], "5000 is not in the range 1<=x<=1000"),
     ],
 )
@@ -216,11 +216,9 @@ def test_options_that_contradict_are_usage(
     assert done.returncode == 2 and message in done.stderr
 
 
-def test_a_study_takes_no_options_of_a_network(call: Command, tmp_path: Path) -> None:
-    done = call("export", tmp_path / "study.yaml", "-o", tmp_path, "--nms", "loop")
-    assert done.returncode == 2 and "the others are for a Darknet NETWORK.cfg" in done.stderr
-    done = call("export", tmp_path / "n.cfg", "-o", tmp_path / "n.onnx")
-    assert done.returncode == 2 and "needs --weights and --labels" in done.stderr
+def test_a_network_needs_its_weights_and_names(call: Command, tmp_path: Path) -> None:
+    done = call("import-darknet", tmp_path / "n.cfg", "-o", tmp_path / "n.onnx")
+    assert done.returncode == 2 and "Missing option '--weights'" in done.stderr
 
 
 def test_a_size_too_small_or_too_large_is_one_line(
@@ -286,7 +284,7 @@ def test_the_dog_picture_shows_what_opencv_sees(folder: str, name: str, call: Co
     files, dog = MATERIAL / folder, MATERIAL / "images" / "dog.jpg"
     weights, names = files / f"{name}.weights", files / "coco.names"
     model = tmp_path / "m.onnx"
-    done = call("export", files / f"{name}.cfg", "--weights", weights, "--labels", names, "-o", model)
+    done = call("import-darknet", files / f"{name}.cfg", "--weights", weights, "--labels", names, "-o", model)
     assert done.returncode == 0, done.stderr
     (image,) = json.loads(call("predict", model, dog, "--json").stdout)["images"]
     found = {one["label"] for one in image["detections"]}
