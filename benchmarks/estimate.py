@@ -32,10 +32,11 @@ import torchvision
 from record import MATERIAL, save
 from scipy.optimize import least_squares
 
+from edgetl.artifacts.measurements import KernelCost
 from edgetl.config import Precision
 from edgetl.graph.cost import CostModel
 from edgetl.measure.devices import Efficiency, catalogue, find_device_peaks
-from edgetl.measure.roofline import Kernel, latency_ms, prepared
+from edgetl.measure.roofline import latency_ms, prepared
 from edgetl.train.darknet.cfg import read_cfg
 from edgetl.train.darknet.network import build as darknet
 
@@ -55,7 +56,7 @@ class Measurement:
     network: str
     precision: Precision
     ms: float
-    kernels: Sequence[Kernel]
+    kernels: Sequence[KernelCost]
     peaks: dict[Precision, float]
     bandwidth: float
 
@@ -105,16 +106,16 @@ def rows(group: dict[str, Any]) -> Iterator[Measurement]:
 
 
 @cache
-def kernels_of(network: str, size: int) -> tuple[Kernel, ...]:
+def kernels_of(network: str, size: int) -> tuple[KernelCost, ...]:
     """Those of a network in FP32."""
     known = json.loads((HERE / "yolo_kernels.json").read_text(encoding="utf-8"))
     if network in known:
-        return tuple(Kernel(flops, 32, moved) for flops, moved in known[network])
+        return tuple(KernelCost(flops, 32, moved) for flops, moved in known[network])
     return graph_kernels(exported(getattr(torchvision.models, network)(weights=None), size))
 
 
-def graph_kernels(model: onnx.ModelProto) -> tuple[Kernel, ...]:
-    return tuple(Kernel(one.flops, one.bits, one.bytes) for one in CostModel(model).kernels())
+def graph_kernels(model: onnx.ModelProto) -> tuple[KernelCost, ...]:
+    return CostModel(model).kernels()
 
 
 def exported(network: torch.nn.Module, size: int) -> onnx.ModelProto:

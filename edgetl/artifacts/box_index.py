@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from edgetl.artifacts.data_index import BrokenFile, SplitName
+from edgetl.artifacts.data_index import SplitImages, SplitName
 from edgetl.artifacts.files import Artifact, sha256_json
 
 
@@ -51,21 +51,10 @@ class BoxFault(Artifact):
     done: Literal["clipped", "left out", "kept", "kept as background"]
 
 
-class BoxIndex(Artifact):
-    """Every usable image of a detection study, split without leaks, and the faults of the others."""
+class BoxIndex(SplitImages[BoxedImage]):
+    """The data index of a detection study, with the faults of its annotations."""
 
-    schema_version: Literal[1] = 1
-    generated: bool
-    labels: tuple[str, ...]
-    train: tuple[BoxedImage, ...]
-    val: tuple[BoxedImage, ...]
-    test: tuple[BoxedImage, ...]
-    broken: tuple[BrokenFile, ...] = ()
     faults: tuple[BoxFault, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    def split(self, name: SplitName) -> tuple[BoxedImage, ...]:
-        return {"train": self.train, "val": self.val, "test": self.test}[name]
 
     def digest(self, *names: SplitName) -> str:
         """Digest over content and boxes of the named splits, in order; paths do not count."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
@@ -83,29 +83,16 @@ class BackboneReference(Artifact):
     std: tuple[float, float, float]
 
 
-class ClassificationHead(Artifact):
-    """One trained head. ``classes`` are its outputs in order; a specialist's last one is ``other``.
+class Head(Artifact):
+    """A trained head. ``classes`` are its outputs in order; ``cut`` is the layer where the frozen part ends.
 
-    ``cut`` is the layer where the frozen part ends; the layers above it were tuned for this head, or dropped where it
-    is ``truncated``. ``features`` is the tensor of the trunk's graph that its linear layer reads. In a cascade's second
-    level, ``first_level`` is the head whose probabilities it reads too. Of a tuned head, ``probe_val_loss`` and
-    ``probe_val_accuracy`` are those before tuning, which took ``epochs``.
+    In a cascade's second level, ``first_level`` is the head whose probabilities, or raw output, it reads too.
     """
 
     name: str
     classes: tuple[str, ...]
-    activation: Activation
     cut: str = TOP
-    truncated: bool = False
-    features: str = FEATURES
     first_level: str | None = None
-    l2: float
-    temperature: float
-    val_loss: float
-    val_accuracy: float
-    probe_val_loss: float | None = None
-    probe_val_accuracy: float | None = None
-    epochs: int | None = None
 
     @property
     def role(self) -> str:
@@ -115,7 +102,34 @@ class ClassificationHead(Artifact):
     @property
     def place(self) -> str:
         """Its cut as names contain it."""
+        return self.cut
+
+
+class ClassificationHead(Head):
+    """A head of labels; a specialist's last class is ``other``.
+
+    The layers above ``cut`` were tuned for this head, or dropped where it is ``truncated``. ``features`` is the tensor
+    of the trunk's graph that its linear layer reads. Of a tuned head, ``probe_val_loss`` and ``probe_val_accuracy`` are
+    those before tuning, which took ``epochs``.
+    """
+
+    activation: Activation
+    truncated: bool = False
+    features: str = FEATURES
+    l2: float
+    temperature: float
+    val_loss: float
+    val_accuracy: float
+    probe_val_loss: float | None = None
+    probe_val_accuracy: float | None = None
+    epochs: int | None = None
+
+    @property
+    def place(self) -> str:
         return f"{TRUNCATED}{self.cut}" if self.truncated else self.cut
+
+
+HeadT = TypeVar("HeadT", bound=Head)
 
 
 class Int8TrainingRecord(Artifact):
@@ -125,21 +139,26 @@ class Int8TrainingRecord(Artifact):
     recipe: CalibrationRecipe
 
 
-class Bundle(Artifact):
-    """The trained heads (weights in ``heads.safetensors``) and their trunk (``trunk.onnx``).
-
-    ``int8`` is there for heads trained for INT8; ``calibration.json`` then holds the ranges.
-    """
+class TrainedHeads(Artifact, Generic[HeadT]):
+    """The heads of a study, and what all of them share."""
 
     schema_version: Literal[2] = 2
     backbone: BackboneReference
     preprocessing: Preprocessing
     groups: dict[str, tuple[str, ...]]
-    heads: tuple[ClassificationHead, ...]
+    heads: tuple[HeadT, ...]
     data_digest: str
     broken: tuple[BrokenFile, ...] = ()
-    int8: Int8TrainingRecord | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:
         return tuple(label for group in self.groups.values() for label in group)
+
+
+class Bundle(TrainedHeads[ClassificationHead]):
+    """The trained heads (weights in ``heads.safetensors``) and their trunk (``trunk.onnx``).
+
+    ``int8`` is there for heads trained for INT8; ``calibration.json`` then holds the ranges.
+    """
+
+    int8: Int8TrainingRecord | None = None

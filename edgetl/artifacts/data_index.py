@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 from edgetl.artifacts.files import Artifact, sha256_json
 
+ImageT = TypeVar("ImageT", bound=Artifact)
 SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 
@@ -25,20 +26,24 @@ class BrokenFile(Artifact):
     reason: str
 
 
-class DataIndex(Artifact):
+class SplitImages(Artifact, Generic[ImageT]):
     """Every usable image of a study, split without leaks, and the files that were left out."""
 
     schema_version: Literal[1] = 1
     generated: bool
     labels: tuple[str, ...]
-    train: tuple[Sample, ...]
-    val: tuple[Sample, ...]
-    test: tuple[Sample, ...]
+    train: tuple[ImageT, ...]
+    val: tuple[ImageT, ...]
+    test: tuple[ImageT, ...]
     broken: tuple[BrokenFile, ...] = ()
     notes: tuple[str, ...] = ()
 
-    def split(self, name: SplitName) -> tuple[Sample, ...]:
+    def split(self, name: SplitName) -> tuple[ImageT, ...]:
         return {"train": self.train, "val": self.val, "test": self.test}[name]
+
+
+class DataIndex(SplitImages[Sample]):
+    """The data index of a classification study."""
 
     def digest(self, *names: SplitName) -> str:
         """Digest over content and label of the named splits, in order; paths do not count."""

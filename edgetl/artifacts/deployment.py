@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from edgetl.arrays import BoolArray, Float32Array
-from edgetl.artifacts.bundle import IMAGES, TOP, ClassificationHead
+from edgetl.artifacts.bundle import IMAGES, TOP, ClassificationHead, Head
 from edgetl.artifacts.files import Artifact, file_stem
 from edgetl.artifacts.results import Tree
 from edgetl.config import DEPLOYMENTS, OTHER
@@ -34,19 +34,6 @@ class GraphSpec(Artifact):
     def file(self, precision: str, target: str) -> str:
         """The file name of the prepared graph."""
         return f"{self.stem}.{precision}{f'.{target}' if self.runtime_specific or precision == 'int8' else ''}.onnx"
-
-
-class HeadPlacement(Protocol):
-    """What the layout of deployments needs of a head: its name, its role, and its cut as names contain it."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def role(self) -> str: ...
-
-    @property
-    def place(self) -> str: ...
 
 
 class Deployment(Artifact):
@@ -115,7 +102,7 @@ def distinct(deployments: Sequence[Deployment]) -> tuple[Deployment, ...]:
     return tuple(found.values())
 
 
-def tree_name(kind: str, heads: Sequence[HeadPlacement]) -> str:
+def tree_name(kind: str, heads: Sequence[Head]) -> str:
     """The name of a deployment with its cuts, such as ``branched@features.7``: one for all heads, or one each."""
     places = [head.place for head in heads]
     if set(places) == {TOP}:
@@ -123,7 +110,7 @@ def tree_name(kind: str, heads: Sequence[HeadPlacement]) -> str:
     return f"{kind}@{places[0] if len(set(places)) == 1 else ','.join(places)}"
 
 
-def layout(kind: str, heads: Sequence[HeadPlacement]) -> tuple[GraphSpec, ...]:
+def layout(kind: str, heads: Sequence[Head]) -> tuple[GraphSpec, ...]:
     """The graphs of a deployment of these heads, one for each role, other than those of a gated one.
 
     Where there is more than one graph, each is named after its heads: trees with a head in common share its engine.

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-from edgetl.artifacts.bundle import TOP, BackboneReference, Preprocessing, role_of
-from edgetl.artifacts.data_index import BrokenFile
+from edgetl.artifacts.bundle import Head, TrainedHeads
 from edgetl.artifacts.files import Artifact
 
 # A detection is left, top, right, bottom (pixels of the network's input), score, and label position.
@@ -31,19 +28,14 @@ class YoloScale(Artifact):
     softmax: bool = False
 
 
-class DetectionHead(Artifact):
-    """One trained detection head, which answers for ``classes``.
+class DetectionHead(Head):
+    """A detection head.
 
-    In a cascade's second level, ``first_level`` names the head whose raw output it reads too. ``cut`` is the layer
-    where the frozen part ends. ``val_ap50`` is mAP@0.5 on validation, ``untrained_ap50`` that before training,
-    ``frozen_ap50`` that on the frozen trunk, for a tuned head.
+    ``val_ap50`` is mAP@0.5 on validation, ``untrained_ap50`` that before training, ``frozen_ap50`` that on the frozen
+    trunk, for a tuned head.
     """
 
-    name: str
-    classes: tuple[str, ...]
     scales: tuple[YoloScale, ...]
-    cut: str = TOP
-    first_level: str | None = None
     epochs: int
     val_ap50: float
     untrained_ap50: float
@@ -51,32 +43,10 @@ class DetectionHead(Artifact):
     known: tuple[str, ...] = ()
 
     @property
-    def role(self) -> str:
-        """What the head answers for, whatever its cut: a group or ``combined``."""
-        return role_of(self.name)
-
-    @property
-    def place(self) -> str:
-        """Its cut as names contain it."""
-        return self.cut
-
-    @property
     def raws(self) -> tuple[str, ...]:
         """Its raw outputs in the graph of all networks."""
         return tuple(f"{self.name}/raw{number}" for number in range(len(self.scales)))
 
 
-class DetectionBundle(Artifact):
+class DetectionBundle(TrainedHeads[DetectionHead]):
     """The trained detectors; ``network.onnx`` holds all of them, from images to raw outputs ``HEAD/rawN``."""
-
-    schema_version: Literal[2] = 2
-    backbone: BackboneReference
-    preprocessing: Preprocessing
-    groups: dict[str, tuple[str, ...]]
-    heads: tuple[DetectionHead, ...]
-    data_digest: str
-    broken: tuple[BrokenFile, ...] = ()
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        return tuple(label for group in self.groups.values() for label in group)

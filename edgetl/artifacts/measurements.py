@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from edgetl.artifacts.files import Artifact
+
+
+@dataclass(frozen=True)
+class KernelCost:
+    """One launch on a device: a node of a graph with the pointwise nodes fused into it, for one image.
+
+    ``bits`` is the width of its operands; ``bytes`` what it reads from and writes to memory, weights included.
+    """
+
+    flops: int
+    bits: int
+    bytes: float
 
 
 class DeviceEstimate(Artifact):

@@ -18,7 +18,7 @@ from edgetl.artifacts.files import sha256_bytes
 from edgetl.config import QdqFormat
 from edgetl.errors import EdgetlError
 from edgetl.graph.fp16 import float_tensors
-from edgetl.graph.model import Wiring, model_bytes
+from edgetl.graph.model import Wiring, model_bytes, real_inputs
 from edgetl.graph.qdq_placement import never_negative, place_qdq, source
 
 _METHOD = "calibration cache"
@@ -31,8 +31,7 @@ def cache_tensors(model: onnx.ModelProto) -> tuple[str, ...]:
     Each needs a scale: without one TensorRT does not run a layer in INT8, and DLA does not run it at all.
     """
     wiring, floats = Wiring(model.graph), float_tensors(model)
-    constants = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value.name for value in model.graph.input if value.name not in constants]
+    inputs = [value.name for value in real_inputs(model.graph)]
     return tuple(name for name in (*inputs, *wiring.producers) if name in floats and name not in wiring.constants)
 
 

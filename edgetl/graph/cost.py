@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
 from onnx import TensorProto
 
 from edgetl.arrays import BoolArray, Int64Array
+from edgetl.artifacts.measurements import KernelCost
 from edgetl.errors import EdgetlError
 from edgetl.graph.model import attribute, tensors_read
 from edgetl.graph.sizes import SHAPES, Tensors
@@ -53,22 +54,6 @@ _MULTIPLIES = 1 << 16
 
 
 @dataclass(frozen=True)
-class NodeCost:
-    """What one node costs per image. ``weight_bytes``: of all constants that it reads.
-
-    ``read_bytes`` and ``written_bytes`` are activations on their way from and to memory; see `CostModel`.
-    """
-
-    name: str
-    op: str
-    flops: int
-    parameters: int
-    weight_bytes: int
-    read_bytes: int
-    written_bytes: int
-
-
-@dataclass(frozen=True)
 class Cost:
     """What a part of a graph costs per image; a constant counts once, however many nodes read it.
 
@@ -83,20 +68,8 @@ class Cost:
     relative_latency: float
 
 
-@dataclass(frozen=True)
-class KernelCost:
-    """One launch on a device: a node with the pointwise nodes fused into it. ``bits``: the width of its operands.
-
-    ``bytes``: what it reads from and writes to memory, weights included.
-    """
-
-    flops: int
-    bits: int
-    bytes: int
-
-
 class CostModel:
-    """The cost of every node of a graph, and of the part that any of its tensors need.
+    """The cost of a graph, of each of its kernels, and of the part that any of its tensors need.
 
     It is made once per graph, in milliseconds and without reading a weight; each call then takes about 0.1 ms. All is
     for one image where the batch is dynamic, else for the graph's own batch.
@@ -117,8 +90,6 @@ class CostModel:
       `BALANCE` and bytes moved, weights included. FLOPs cost in proportion to the width of the activations: a half in
       FP16, a quarter in INT8.
 
-    ``nodes`` are by position in ``model.graph.node``.
-
     Raises:
         EdgetlError: some tensor's size is not told by the graph (an image size that may vary, an output whose size
             depends on values, an unknown operator without a declared output), the graph calls functions of its own,
@@ -128,7 +99,6 @@ class CostModel:
     def __init__(self, model: onnx.ModelProto) -> None:
         self._outputs = tuple(output.name for output in model.graph.output)
         self._ledger = _Ledger(model)
-        self.nodes = self._ledger.node_costs(self._outputs)
         entries = self._ledger.entries
         self._amounts = _amounts(entries)
         self._kernels = np.array([entry.kernel for entry in entries], np.int64)
@@ -251,7 +221,8 @@ class _Ledger:
         self._kernels = dict.fromkeys(self._origins, 0)
         self._makers: dict[str, int] = {}
         self.writes: dict[str, int] = {}
-        self._nodes = [self._enter(node) for node in model.graph.node]
+        for node in model.graph.node:
+            self._enter(node)
 
     def behind(self, tensor: str) -> list[int]:
         """The entries that a caller who reads a tensor needs directly."""
@@ -261,27 +232,18 @@ class _Ledger:
             raise EdgetlError(f"the graph has no tensor {tensor!r}; name one of its outputs")
         return list(self._data_needs([tensor], kernel=-1))  # -1 is no kernel: the caller reads from memory
 
-    def node_costs(self, outputs: Iterable[str]) -> tuple[NodeCost, ...]:
-        wanted = {need for entry in self.entries for need in entry.needs}
-        wanted.update(need for name in outputs for need in self.behind(name))
-        written = [
-            sum(self.entries[one].activation_bytes for one in writes if one in wanted) for _, writes in self._nodes
-        ]
-        return tuple(replace(cost, written_bytes=size) for (cost, _), size in zip(self._nodes, written, strict=True))
-
-    def _enter(self, node: onnx.NodeProto) -> tuple[NodeCost, list[int]]:
-        """Enter a node: its cost but for what it writes, and the entries for writing its outputs to memory."""
+    def _enter(self, node: onnx.NodeProto) -> None:
+        """Enter a node's work, and for each of its outputs that it is written to memory."""
         constants = self._constants_read(node)
         data = [name for name in dict.fromkeys(tensors_read(node)) if name in self._origins]
         if node.op_type in SHAPES or not data:
             made = (name for name in node.output if name)
             self._constants.update((name, constants if node.input else self._constant(name)) for name in made)
-            return NodeCost(node.name, node.op_type, 0, 0, 0, 0, 0), []
+            return
         kernel = self._kernel_of(node, data)
         origins = [self._origins[name] for name in data]
         read = sum(self._tensors[name].bytes for name in origins if self._kernels[name] != kernel)
         weight_bytes = sum(self._tensors[name].bytes for name in constants)
-        parameters = sum(self._tensors[name].elements for name, learned in constants.items() if learned)
         flops = _flops(node, lambda name: self._tensors[name].shape)
         bits = max(self._tensors[name].bits for name in origins)
         entry = self._add(
@@ -295,21 +257,16 @@ class _Ledger:
                 traffic=read + weight_bytes,
             )
         )
-        cost = NodeCost(node.name, node.op_type, flops, parameters, weight_bytes, read, 0)
-        return cost, self._enter_outputs(node, entry, kernel)
-
-    def _enter_outputs(self, node: onnx.NodeProto, entry: int, kernel: int) -> list[int]:
         outputs = [name for name in node.output if name]
         self._makers.update((name, entry) for name in outputs)
         if self._is_view(node):
             self._origins.update((name, self._origins[node.input[0]]) for name in outputs)
-            return []
+            return
         for name in outputs:
             size = self._tensors[name].bytes
             self._origins[name] = name
             self._kernels[name] = kernel
             self.writes[name] = self._add(_Entry((entry,), activation_bytes=size, kernel=kernel, traffic=size))
-        return [self.writes[name] for name in outputs]
 
     def _kernel_of(self, node: onnx.NodeProto, data: Sequence[str]) -> int:
         if self._is_view(node):

@@ -67,8 +67,7 @@ def frontier(model: onnx.ModelProto, wanted: Sequence[str], known: Sequence[str]
     Each has one row per image. Others (a shape, or the tokens of all images in one matrix) are computed once more.
     """
     wiring, handed = Wiring(model.graph), _shapes_for_one_image(model)
-    there = frozenset[int]().union(*(_behind(wiring, name) for name in known))
-    own = set().union(*(_behind(wiring, name) for name in wanted)) - there
+    own = set(needed(wiring.nodes, wanted)).difference(needed(wiring.nodes, known))
     if not own:
         return tuple(wanted)
     waiting = sorted(own, reverse=True)
@@ -102,15 +101,3 @@ def _shapes_for_one_image(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
         if kind.elem_type == TensorProto.FLOAT and batch == _BATCH and all(row):
             shapes[value.name] = tuple(row)
     return shapes
-
-
-def _behind(wiring: Wiring, tensor: str) -> frozenset[int]:
-    """Positions of the nodes that a tensor depends on."""
-    found: set[int] = set()
-    waiting = [tensor]
-    while waiting:
-        position = wiring.producers.get(waiting.pop())
-        if position is not None and position not in found:
-            found.add(position)
-            waiting.extend(tensors_read(wiring.nodes[position]))
-    return frozenset(found)

@@ -115,8 +115,7 @@ def varying_tensors(graph: onnx.GraphProto, also_varying: Collection[int] = ()) 
         graph: nodes in topological order.
         also_varying: positions of nodes whose outputs vary for another reason.
     """
-    constants = {tensor.name for tensor in graph.initializer}
-    found = {value.name for value in graph.input if value.name not in constants}
+    found = {value.name for value in real_inputs(graph)}
     for position, node in enumerate(graph.node):
         if position in also_varying or not found.isdisjoint(tensors_read(node)):
             found.update(name for name in node.output if name)
@@ -212,14 +211,19 @@ def opset(model: onnx.ModelProto) -> int:
     return next((item.version for item in model.opset_import if item.domain in {"", "ai.onnx"}), 0)
 
 
+def real_inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+    """The inputs that a caller must give: up to IR version 3 the weights are listed among the inputs too."""
+    constants = {tensor.name for tensor in graph.initializer}
+    return [value for value in graph.input if value.name not in constants]
+
+
 def image_input(model: onnx.ModelProto) -> str:
     """The name of the one input, float32 [N, 3, H, W].
 
     Raises:
         EdgetlError: there is not exactly one input, or it is of another type or rank.
     """
-    constants = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in constants]
+    inputs = real_inputs(model.graph)
     if len(inputs) != 1:
         names = ", ".join(value.name for value in inputs) or "none"
         raise EdgetlError(f"the graph has {len(inputs)} inputs ({names}), expected one: images as float32 [N,3,H,W]")

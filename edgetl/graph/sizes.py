@@ -59,17 +59,7 @@ class Tensors:
         for tensor in model.graph.initializer:
             self._add_constant(tensor.name, tensor)
         for node in model.graph.node:
-            if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
-                self._add_constant(node.output[0], node.attribute[0].t)
-                continue
-            values = {name: self._values[name] for name in node.input if name in self._values}
-            self._types.update(self._infer(node, values))
-            source = self._find(node.input[0]) if node.op_type in SHAPES else None
-            if source is not None:
-                # Only its shape is read, and a broadcast scalar has that without the memory.
-                self._fold(node, {node.input[0]: np.broadcast_to(np.float32(0), source.shape)})
-            elif all(name in values for name in tensors_read(node)):
-                self._fold(node, values)
+            self._add(node)
 
     def __getitem__(self, name: str) -> Tensor:
         tensor = self._find(name)

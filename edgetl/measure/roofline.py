@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from edgetl.artifacts.measurements import KernelCost
 from edgetl.config import Precision
 from edgetl.errors import EdgetlError
 from edgetl.measure.devices import DevicePeaks, Efficiency
@@ -16,15 +17,6 @@ from edgetl.measure.devices import DevicePeaks, Efficiency
 _PRECISIONS: dict[int, Precision] = {32: "fp32", 16: "fp16", 8: "int8"}
 _BITS = {precision: bits for bits, precision in _PRECISIONS.items()}
 _MS = 1e3
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """One launch: operations on numbers of so many bits, and bytes moved from and to memory."""
-
-    flops: int
-    bits: int
-    bytes: float
 
 
 @dataclass(frozen=True)
@@ -36,7 +28,7 @@ class Bounds:
     high: float
 
 
-def estimate(kernels: Iterable[Kernel], target: DevicePeaks) -> Bounds:
+def estimate(kernels: Iterable[KernelCost], target: DevicePeaks) -> Bounds:
     """Return how long kernels take on a device, one after another.
 
     Raises:
@@ -59,7 +51,7 @@ def estimate(kernels: Iterable[Kernel], target: DevicePeaks) -> Bounds:
 
 
 def latency_ms(
-    kernels: Iterable[Kernel], peaks: dict[Precision, float], bandwidth: float, efficiency: Efficiency
+    kernels: Iterable[KernelCost], peaks: dict[Precision, float], bandwidth: float, efficiency: Efficiency
 ) -> float:
     """Return the calibrated model's milliseconds. ``peaks`` are operations and ``bandwidth`` bytes per second."""
     seconds = 0.0
@@ -72,7 +64,7 @@ def latency_ms(
     return seconds * _MS
 
 
-def prepared(kernels: Iterable[Kernel], precision: Precision) -> list[Kernel]:
+def prepared(kernels: Iterable[KernelCost], precision: Precision) -> list[KernelCost]:
     """Return the kernels of the same graph if it were written in a precision; what is narrower already stays."""
     bits = _BITS[precision]
     return [
@@ -81,7 +73,7 @@ def prepared(kernels: Iterable[Kernel], precision: Precision) -> list[Kernel]:
     ]
 
 
-def main_precision(kernels: Iterable[Kernel]) -> str:
+def main_precision(kernels: Iterable[KernelCost]) -> str:
     """Return the precision that most operations are done in."""
     operations: dict[int, int] = {}
     for kernel in kernels:

@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 
 from edgetl.arrays import BoolArray
-from edgetl.artifacts.bundle import IMAGES, TOP
-from edgetl.artifacts.deployment import Deployment, Gate, GateFiring, GraphSpec, HeadPlacement
+from edgetl.artifacts.bundle import IMAGES, TOP, Head
+from edgetl.artifacts.deployment import Deployment, Gate, GateFiring, GraphSpec
 from edgetl.config import COMBINED
 from edgetl.graph.cost import CostModel
 from edgetl.graph.extract import frontier
@@ -52,7 +52,7 @@ def gated_deployment(
     network: onnx.ModelProto,
     costs: CostModel,
     first: Sequence[str],
-    second: Sequence[tuple[HeadPlacement, Sequence[str]]],
+    second: Sequence[tuple[Head, Sequence[str]]],
     gate: Gate,
     also_read: Sequence[str] = (),
     runtime_specific: bool = False,

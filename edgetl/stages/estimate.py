@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgetl.artifacts.deployment import Shortlist
 from edgetl.artifacts.files import read_json
-from edgetl.artifacts.measurements import DeviceEstimate
+from edgetl.artifacts.measurements import DeviceEstimate, KernelCost
 from edgetl.artifacts.run_directory import RunDirectory
 from edgetl.config import Precision, Study
 from edgetl.errors import EdgetlError
@@ -16,7 +16,7 @@ from edgetl.graph.cost import CostModel
 from edgetl.graph.model import load_model
 from edgetl.graph.static_part import certain_part
 from edgetl.measure.devices import DevicePeaks, find_device_peaks
-from edgetl.measure.roofline import Kernel, estimate, main_precision, prepared
+from edgetl.measure.roofline import estimate, main_precision, prepared
 
 _QDQ_FORMATS = ("tensorrt", "onnxruntime")
 _MB = 1e6
@@ -26,7 +26,7 @@ _MB = 1e6
 class _Need:
     """The work and memory that one graph needs on a device."""
 
-    kernels: tuple[Kernel, ...]
+    kernels: tuple[KernelCost, ...]
     weight_bytes: int
     activation_bytes: int
     left_out: tuple[str, ...]
@@ -72,7 +72,7 @@ def estimate_study(study: Study, run: RunDirectory, devices: Sequence[str]) -> t
 def _need(graph: Path, precision: Precision | None) -> _Need:
     certain, left_out = certain_part(load_model(graph))
     model = CostModel(certain)
-    kernels: Sequence[Kernel] = [Kernel(one.flops, one.bits, one.bytes) for one in model.kernels()]
+    kernels: Sequence[KernelCost] = model.kernels()
     weights, activations = model.cost().weight_bytes, model.peak_activation_bytes()
     if precision is None:
         return _Need(tuple(kernels), weights, activations, left_out)

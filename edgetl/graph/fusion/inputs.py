@@ -9,6 +9,7 @@ import onnx
 from onnx import TensorProto, ValueInfoProto
 
 from edgetl.errors import EdgetlError
+from edgetl.graph.model import real_inputs
 
 _IMAGES = ""  # no input can be named so
 _TYPES = {value: name for name, value in TensorProto.DataType.items()}
@@ -36,12 +37,6 @@ class JoinedInputs:
             if dim.dim_param:
                 dim.dim_param = self.dims[prefix].get(dim.dim_param) or f"{prefix}/{dim.dim_param}"
         return copy
-
-
-def real_inputs(graph: onnx.GraphProto) -> list[ValueInfoProto]:
-    """The inputs that a caller must give: up to IR version 3 the weights are listed among the inputs too."""
-    constants = {tensor.name for tensor in graph.initializer}
-    return [value for value in graph.input if value.name not in constants]
 
 
 def join_inputs(models: Mapping[str, onnx.ModelProto]) -> JoinedInputs:

@@ -12,8 +12,9 @@ from onnx import TensorProto, helper
 from edgetl.arrays import AnyArray
 from edgetl.artifacts.fusion_report import Verification
 from edgetl.errors import EdgetlError
-from edgetl.graph.fusion.inputs import is_image, kind, real_inputs
+from edgetl.graph.fusion.inputs import is_image, kind
 from edgetl.graph.fusion.numbering import quantises
+from edgetl.graph.model import real_inputs
 from edgetl.graph.parity import Outputs, Session, max_difference
 
 Feed = dict[str, AnyArray]

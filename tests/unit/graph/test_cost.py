@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.utils import Extractor
 
+from edgetl.artifacts.measurements import KernelCost
 from edgetl.errors import EdgetlError
-from edgetl.graph.cost import BALANCE, Cost, CostModel, KernelCost, NodeCost
+from edgetl.graph.cost import BALANCE, Cost, CostModel
 from edgetl.graph.fp16 import to_fp16
 from edgetl.graph.model import model_bytes
 from edgetl.graph.quantize import quantize
@@ -121,15 +122,6 @@ def residual_block() -> onnx.ModelProto:
 
 def test_costs_of_a_residual_block_are_those_worked_out_by_hand() -> None:
     model = CostModel(residual_block())
-    assert model.nodes == (
-        NodeCost("stem", "Conv", flops=2 * 256 * 27, parameters=112, weight_bytes=448, read_bytes=768, written_bytes=0),
-        NodeCost("", "Relu", flops=0, parameters=0, weight_bytes=0, read_bytes=0, written_bytes=1024),
-        NodeCost("", "Conv", flops=2 * 256 * 36, parameters=148, weight_bytes=592, read_bytes=1024, written_bytes=0),
-        NodeCost("", "Add", flops=0, parameters=0, weight_bytes=0, read_bytes=1024, written_bytes=1024),
-        NodeCost("", "GlobalAveragePool", flops=0, parameters=0, weight_bytes=0, read_bytes=1024, written_bytes=16),
-        NodeCost("", "Flatten", flops=0, parameters=0, weight_bytes=0, read_bytes=0, written_bytes=0),
-        NodeCost("", "Gemm", flops=2 * 2 * 4, parameters=10, weight_bytes=40, read_bytes=16, written_bytes=8),
-    )
     # All four kernels wait for memory: Conv and Relu, Conv and Add, the pooling, the linear layer.
     kernels = (448 + 768 + 1024, 592 + 1024 + 1024 + 1024, 1024 + 16, 40 + 16 + 8)
     assert model.cost() == Cost(32272, 270, 1080, 5928, relative_latency=sum(kernels))
@@ -235,7 +227,7 @@ def test_integer_operators_count_as_their_float_ones_do(operator: str) -> None:
         graph([helper.make_node(plain, ["images", "w"], ["out"])], {"images": maps}, ["out"], {"w": weights(*kernel)})
     )
     assert (found.cost().flops, found.cost().parameters) == (expected.cost().flops, expected.cost().parameters)
-    assert found.nodes[1].read_bytes == expected.nodes[0].read_bytes / 4
+    assert [one.bits for model in (found, expected) for one in model.kernels() if one.flops] == [8, 32]
 
 
 def test_statistics_of_a_batch_normalisation_are_stored_but_are_no_parameters() -> None:
@@ -246,7 +238,8 @@ def test_statistics_of_a_batch_normalisation_are_stored_but_are_no_parameters() 
     constants = {"w": weights(4, 3, 3, 3)} | {name: weights(4) for name in ("scale", "bias", "mean", "variance")}
     model = CostModel(graph(nodes, {"images": ["N", 3, 8, 8]}, ["out"], constants))
     assert (model.cost().parameters, model.cost().weight_bytes) == (108 + 8, 4 * (108 + 16))
-    assert model.nodes[0].written_bytes == model.nodes[1].read_bytes == 0
+    # What the Conv makes is normalised where it is made.
+    assert model.cost().activation_bytes == 4 * (3 * 8 * 8 + 4 * 6 * 6)
 
 
 def test_a_weight_counts_once_however_many_nodes_read_it() -> None:
@@ -256,7 +249,6 @@ def test_a_weight_counts_once_however_many_nodes_read_it() -> None:
         helper.make_node("MatMul", ["x", "same"], ["b"]),
     ]
     model = CostModel(graph(nodes, {"x": ["N", 4]}, ["a", "b"], {"w": weights(4, 4)}))
-    assert [node.parameters for node in model.nodes] == [0, 16, 16]
     assert (model.cost().parameters, model.cost().weight_bytes) == (16, 64)
     # Each kernel has to fetch it, though.
     assert model.cost().relative_latency == 2 * (64 + 16 + 16)
@@ -270,9 +262,8 @@ def test_a_gate_is_a_kernel_of_its_own_because_it_waits_for_the_pooling() -> Non
         helper.make_node("GlobalAveragePool", ["swish"], ["pooled"]),
         helper.make_node("Mul", ["swish", "pooled"], ["out"]),
     ]
-    found = CostModel(graph(nodes, {"images": ["N", 3, 8, 8]}, ["out"], {"w": weights(4, 3, 1, 1)})).nodes
-    assert [node.written_bytes for node in found] == [0, 0, 1024, 16, 1024]
-    assert [node.read_bytes for node in found] == [768, 0, 0, 1024, 1024 + 16]
+    found = CostModel(graph(nodes, {"images": ["N", 3, 8, 8]}, ["out"], {"w": weights(4, 3, 1, 1)})).kernels()
+    assert [one.bytes for one in found] == [768 + 48 + 1024, 1024 + 16, 1024 + 16 + 1024]
 
 
 def test_a_network_in_fp16_moves_half_the_bytes_and_costs_as_many_flops(network: onnx.ModelProto) -> None:
@@ -292,11 +283,10 @@ def test_a_layer_between_qdq_reads_1_byte_operands(
     assert quantised.cost().flops == plain.cost().flops
     assert quantised.cost().parameters == plain.cost().parameters
     assert quantised.cost().relative_latency < 0.5 * plain.cost().relative_latency
-    layers = [[node for node in model.nodes if node.op == "Conv"] for model in (plain, quantised)]
-    assert [4 * node.read_bytes for node in layers[1]] == [node.read_bytes for node in layers[0]]
-    assert all(node.weight_bytes < was.weight_bytes for was, node in zip(*layers, strict=True))
-    views = [node for node in quantised.nodes if node.op == "DequantizeLinear"]
-    assert views and not any(node.read_bytes or node.written_bytes for node in views)
+    layers = [[one for one in model.kernels() if one.flops] for model in (plain, quantised)]
+    convs = sum(node.op_type == "Conv" for node in network.graph.node)
+    assert [one.bits for one in layers[1][:convs]] == [8] * convs
+    assert all(one.bytes < was.bytes for was, one in zip(layers[0][:convs], layers[1], strict=False))
 
 
 STEPS = ("conv", "shared", "relu", "add", "mul", "pool", "gate", "reshape", "qdq", "split")
@@ -378,12 +368,12 @@ def test_the_order_of_outputs_does_not_matter(sketch: Any, steps: Any, order: li
 
 @settings(max_examples=60)
 @given(steps=random_steps)
-def test_the_costs_of_nodes_add_up_to_that_of_the_graph(sketch: Any, steps: Any) -> None:
+def test_the_costs_of_kernels_add_up_to_that_of_the_graph(sketch: Any, steps: Any) -> None:
     model, _ = random_graph(sketch, steps)
     costs = CostModel(model)
-    assert sum(node.flops for node in costs.nodes) == costs.cost().flops
-    assert sum(node.read_bytes + node.written_bytes for node in costs.nodes) == costs.cost().activation_bytes
-    assert sum(node.weight_bytes for node in costs.nodes) >= costs.cost().weight_bytes
+    assert sum(kernel.flops for kernel in costs.kernels()) == costs.cost().flops
+    # A constant counts once for the graph, and for every kernel that fetches it.
+    assert sum(kernel.bytes for kernel in costs.kernels()) >= costs.cost().activation_bytes + costs.cost().weight_bytes
 
 
 def test_shapes_that_are_computed_from_the_batch_are_followed() -> None:
@@ -426,8 +416,8 @@ def test_bodies_of_control_flow_count_nothing_and_what_they_read_is_needed() -> 
     ]
     model = graph(nodes, {"x": ["N", 8]}, ["out"], {"w": weights(8, 8), "condition": np.array(True)})
     found = CostModel(model)
-    assert found.cost().flops == found.nodes[0].flops == 2 * 64
-    assert (found.nodes[1].read_bytes, found.nodes[1].written_bytes) == (32, 32)
+    assert found.cost().flops == found.kernels()[0].flops == 2 * 64
+    assert found.kernels()[1].bytes == 32 + 32 + 1  # with the condition
 
 
 def test_an_operator_unknown_to_onnx_counts_the_bytes_that_are_declared() -> None:
