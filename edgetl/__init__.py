@@ -20,7 +20,7 @@ __all__ = [  # noqa: F405, RUF022 - they are imported when they are used first; 
     "Study", "StudyRun", "Options",
     "load", "Model", "load_engine", "LoadedEngine", "BuildOptions", "RunOptions", "InputContract",
     "profile", "ProfileResult", "fuse", "FusedModel", "predict",
-    "register_deployment", "DeploymentKind",
+    "register_deployment", "DeploymentKind", "register_metric", "Metric", "MetricWords", "Computation",
     "EdgetlError", "NotMetError", "StudyError",
 ]
 # fmt: on
